@@ -1,0 +1,301 @@
+//! Failures: what this layer tried, why it failed, and whether trying again can help.
+
+use std::{error::Error, fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error as ThisError;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])+ $variant:ident = $text:literal,)+) => {
+        /// An operator error code. Each has a page `docs/errors/<code>.md` that says cause and remedy.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        pub enum Code {
+            $($(#[$doc])+ #[serde(rename = $text)] $variant,)+
+        }
+
+        impl Code {
+            /// Every code there is.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The code as it stands in logs, messages and the name of its page.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The configuration file has a mistake.
+    ConfigInvalid = "config-invalid",
+    /// There is no configuration file.
+    ConfigMissing = "config-missing",
+    /// The program is not enrolled yet.
+    NotEnrolled = "not-enrolled",
+    /// The key file is missing.
+    KeyMissing = "key-missing",
+    /// Other users could read the key file.
+    KeyPermissions = "key-permissions",
+    /// The key file cannot be parsed, or the key is of a kind or size that is not accepted.
+    KeyInvalid = "key-invalid",
+    /// The journal belongs to another machine.
+    HostMoved = "host-moved",
+    /// Another process works on the same state folder.
+    AlreadyRunning = "already-running",
+    /// The journal cannot be read or written.
+    JournalFailed = "journal-failed",
+    /// A file or folder of our own cannot be read or written.
+    FileFailed = "file-failed",
+    /// The disk is full, or below its reserve.
+    DiskFull = "disk-full",
+    /// The ERP database is not there.
+    ErpMissing = "erp-missing",
+    /// The ERP database is locked by another program.
+    ErpLocked = "erp-locked",
+    /// The ERP database refused a query.
+    ErpQuery = "erp-query",
+    /// A value in the ERP database does not fit the type of its column.
+    ErpValue = "erp-value",
+    /// Rows or totals of an extract differ from what the database counts and sums in the same snapshot.
+    ExtractMismatch = "extract-mismatch",
+    /// The relay does not answer.
+    RelayUnreachable = "relay-unreachable",
+    /// The relay's certificate is not the pinned or a trusted one.
+    RelayCertificate = "relay-certificate",
+    /// The relay answered something that is not of the protocol.
+    RelayProtocol = "relay-protocol",
+    /// An SSH host key is not the pinned one.
+    HostKeyUnknown = "host-key-unknown",
+    /// The other side does not accept our key or token.
+    AuthenticationRefused = "authentication-refused",
+    /// This agent was revoked.
+    AgentRevoked = "agent-revoked",
+    /// The clocks of the two sides differ.
+    ClockSkew = "clock-skew",
+    /// Too many requests or failed attempts; come back later.
+    RateLimited = "rate-limited",
+    /// An enrolment code that cannot be read.
+    EnrolmentCodeInvalid = "enrolment-code-invalid",
+    /// An enrolment code that this relay does not know.
+    EnrolmentUnknown = "enrolment-unknown",
+    /// An enrolment code that another key has used.
+    EnrolmentUsed = "enrolment-used",
+    /// An enrolment code that is too old.
+    EnrolmentExpired = "enrolment-expired",
+    /// An enrolment's proof of possession is wrong.
+    EnrolmentProofInvalid = "enrolment-proof-invalid",
+    /// The receiver does not know this agent's key.
+    AgentUnapproved = "agent-unapproved",
+    /// This agent has not pinned the receiver's key.
+    ReceiverUnapproved = "receiver-unapproved",
+    /// There is no such thing, or it belongs to someone else.
+    NotFound = "not-found",
+    /// A request whose form or content is wrong.
+    RequestInvalid = "request-invalid",
+    /// A transfer's folder may not be changed any more.
+    TransferFrozen = "transfer-frozen",
+    /// Files of a transfer are missing or differ from what `complete` named.
+    TransferIncomplete = "transfer-incomplete",
+    /// Bytes differ from the digest that was promised for them.
+    DigestMismatch = "digest-mismatch",
+    /// A manifest that is not of the protocol.
+    ManifestInvalid = "manifest-invalid",
+    /// A packed list that is not of the protocol or belongs to another manifest.
+    PackedListInvalid = "packed-list-invalid",
+    /// A signature that is missing, malformed or not by the expected key.
+    SignatureInvalid = "signature-invalid",
+    /// A receipt that is malformed or not signed by the expected key.
+    ReceiptInvalid = "receipt-invalid",
+    /// A packed file that cannot be unpacked, or is larger than declared.
+    UnpackFailed = "unpack-failed",
+    /// CSV that is not of the protocol, or does not agree with its manifest.
+    ContentInvalid = "content-invalid",
+    /// Another transfer has the same sequence number: the agent's state was copied or rolled back.
+    SequenceForked = "sequence-forked",
+    /// A newer transfer of the same job was imported already.
+    Superseded = "superseded",
+    /// A table builds on a transfer that the app does not have.
+    BaseMissing = "base-missing",
+    /// The relay's spool, or the tenant's share of it, is full.
+    SpoolFull = "spool-full",
+    /// The tenant has no app server.
+    AppServerMissing = "app-server-missing",
+    /// The tenant's app server does not answer.
+    AppServerUnreachable = "app-server-unreachable",
+    /// The tenant's app server refused an operation.
+    AppServerRefused = "app-server-refused",
+    /// A table that this receiver is not configured to import.
+    ImportRefused = "import-refused",
+    /// The app database refused the import.
+    ImportFailed = "import-failed",
+    /// An operation was given up because the program shuts down or was told to.
+    Cancelled = "cancelled",
+    /// A limit of the protocol was exceeded.
+    LimitExceeded = "limit-exceeded",
+    /// A fault in Towpath itself.
+    Internal = "internal",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Text that is not an operator error code.
+#[derive(Debug, Clone, PartialEq, Eq, ThisError)]
+#[error("{0:?} is not an error code of Towpath")]
+pub struct UnknownCode(String);
+
+impl FromStr for Code {
+    type Err = UnknownCode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCode> {
+        Self::ALL.iter().find(|code| code.as_str() == text).copied().ok_or_else(|| UnknownCode(text.to_owned()))
+    }
+}
+
+/// Whether trying again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disposition {
+    /// The cause may pass by itself: try again after a pause.
+    Retry,
+    /// Only a person can mend it: park until released.
+    Park,
+}
+
+/// Something that was tried and failed.
+///
+/// [`fmt::Display`] says what this layer tried and why it failed; the cause stays in [`Error::source`] and is printed
+/// once, at the edge, with [`Failure::report`].
+#[derive(Debug)]
+pub struct Failure {
+    code: Code,
+    disposition: Disposition,
+    message: String,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// The result of a step that can fail.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    /// A failure whose cause may pass by itself.
+    pub fn retry(code: Code, message: impl Into<String>) -> Self {
+        Self { code, disposition: Disposition::Retry, message: message.into(), retry_after: None, source: None }
+    }
+
+    /// A failure that only a person can mend.
+    pub fn park(code: Code, message: impl Into<String>) -> Self {
+        Self { disposition: Disposition::Park, ..Self::retry(code, message) }
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The other side asked for this pause before the next try.
+    #[must_use]
+    pub fn after(mut self, pause: Duration) -> Self {
+        self.retry_after = Some(pause);
+        self
+    }
+
+    /// The operator error code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        self.disposition
+    }
+
+    /// The pause the other side asked for.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// What was tried and why it failed, without causes.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Message, causes and code in one line, for the edge.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let said = error.to_string();
+            if !text.contains(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
+            cause = error.source();
+        }
+        format!("{text} [{}]", self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|e| e as &(dyn Error + 'static))
+    }
+}
+
+/// What a journal keeps of a [`Failure`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailureRecord {
+    /// The operator error code.
+    pub code: Code,
+    /// Whether it was tried again or parked.
+    pub disposition: Disposition,
+    /// Message and causes.
+    pub report: String,
+}
+
+impl From<&Failure> for FailureRecord {
+    fn from(failure: &Failure) -> Self {
+        Self { code: failure.code, disposition: failure.disposition, report: failure.report() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_parse_back() {
+        for code in Code::ALL {
+            assert_eq!(code.as_str().parse(), Ok(*code));
+            assert_eq!(serde_json::to_string(code).unwrap(), format!("{:?}", code.as_str()));
+        }
+        assert!("no-such-code".parse::<Code>().is_err());
+    }
+
+    #[test]
+    fn the_report_names_every_cause_once() {
+        let io = std::io::Error::other("no route to host");
+        let failure = Failure::retry(Code::RelayUnreachable, "connecting to relay.example:443 failed").caused_by(io);
+        assert_eq!(failure.report(), "connecting to relay.example:443 failed: no route to host [relay-unreachable]");
+        assert_eq!(failure.to_string(), "connecting to relay.example:443 failed");
+    }
+}
