@@ -205,7 +205,7 @@ mod tests {
     fn text_form_is_strict() {
         let good = Sha256Digest::of(b"x").to_string();
         assert!(good.parse::<Sha256Digest>().is_ok());
-        for bad in [good.to_uppercase(), good[1..].to_owned(), format!("{good}0"), good.replace('e', "g")] {
+        for bad in [good.to_uppercase(), good[1..].to_owned(), format!("{good}0"), format!("g{}", &good[1..])] {
             assert!(bad.parse::<Sha256Digest>().is_err(), "{bad}");
         }
     }

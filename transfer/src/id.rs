@@ -98,7 +98,7 @@ pub fn sftp_user(tenant: &TenantName, agent: &AgentName) -> String {
 /// A transfer's identity: a UUIDv7 (RFC 9562), so that ids sort by the time they were made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schema(value_type = String, format = Uuid)]
+#[schema(value_type = String, pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
 pub struct TransferId(Uuid);
 
 /// Text that is not a lower-case, hyphenated UUIDv7.

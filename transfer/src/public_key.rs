@@ -20,10 +20,7 @@ pub struct InvalidPublicKey;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schema(value_type = String, max_length = 2048)]
-pub struct PublicKeyLine {
-    algorithm: String,
-    blob: Vec<u8>,
-}
+pub struct PublicKeyLine(Vec<u8>);
 
 impl PublicKeyLine {
     /// Takes a key blob as SSH carries it.
@@ -31,34 +28,37 @@ impl PublicKeyLine {
     /// # Errors
     /// [`InvalidPublicKey`] when the blob does not begin with an algorithm name or is too long.
     pub fn from_blob(blob: &[u8]) -> Result<Self, InvalidPublicKey> {
-        let (length, rest) = blob.split_first_chunk::<4>().ok_or(InvalidPublicKey)?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| InvalidPublicKey)?;
-        let name = rest.get(..length).ok_or(InvalidPublicKey)?;
-        let plain = !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'@'));
-        if !plain || blob.len() > MAX_PUBLIC_KEY_BYTES {
+        let name = algorithm_of(blob).ok_or(InvalidPublicKey)?;
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'@'));
+        if name.is_empty() || !plain || blob.len() > MAX_PUBLIC_KEY_BYTES {
             return Err(InvalidPublicKey);
         }
-        let algorithm = std::str::from_utf8(name).map_err(|_| InvalidPublicKey)?.to_owned();
-        Ok(Self { algorithm, blob: blob.to_vec() })
+        Ok(Self(blob.to_vec()))
     }
 
     /// The algorithm, such as `ssh-ed25519`.
     #[must_use]
     pub fn algorithm(&self) -> &str {
-        &self.algorithm
+        algorithm_of(&self.0).unwrap_or_default()
     }
 
     /// The key as SSH carries it.
     #[must_use]
     pub fn blob(&self) -> &[u8] {
-        &self.blob
+        &self.0
     }
 
     /// The fingerprint that `ssh-keygen -l` shows.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint(*Sha256Digest::of(&self.blob).as_bytes())
+        Fingerprint(*Sha256Digest::of(&self.0).as_bytes())
     }
+}
+
+fn algorithm_of(blob: &[u8]) -> Option<&str> {
+    let (length, rest) = blob.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    std::str::from_utf8(rest.get(..length)?).ok()
 }
 
 impl FromStr for PublicKeyLine {
@@ -74,7 +74,7 @@ impl FromStr for PublicKeyLine {
             return Err(InvalidPublicKey);
         };
         let key = Self::from_blob(&STANDARD.decode(encoded).map_err(|_| InvalidPublicKey)?)?;
-        if key.algorithm == algorithm { Ok(key) } else { Err(InvalidPublicKey) }
+        if key.algorithm() == algorithm { Ok(key) } else { Err(InvalidPublicKey) }
     }
 }
 
@@ -94,13 +94,13 @@ impl From<PublicKeyLine> for String {
 
 impl fmt::Display for PublicKeyLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.algorithm, STANDARD.encode(&self.blob))
+        write!(f, "{} {}", self.algorithm(), STANDARD.encode(&self.0))
     }
 }
 
 impl fmt::Debug for PublicKeyLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublicKeyLine({} {})", self.algorithm, self.fingerprint())
+        write!(f, "PublicKeyLine({} {})", self.algorithm(), self.fingerprint())
     }
 }
 
