@@ -1,1 +1,30 @@
-//! Placeholder.
+//! The durable journal of transfers: what has happened to each, who works on it, and when it is due again.
+//!
+//! A program writes every step of a transfer's life here *after* the step's effect and *before* anything that builds on
+//! it, so that a program that is stopped at any point goes on where it stood. The order is always the same: an
+//! idempotent effect, [`Journal::append`], [`Journal::release`]. Work happens outside the journal's transactions, under
+//! a [`Lease`]; a lease that was lost cannot append.
+//!
+//! * [`Journal`] is the contract; `SqliteJournal` keeps it on disk, [`MemoryJournal`] in a simulation,
+//!   `FaultJournal` breaks it on purpose. The suite in `conformance` holds all of them to the same contract.
+//! * `StageDriver` is the only thing that loops, leases, appends, retries and backs off. A stage of a program is one
+//!   [`Step`].
+//! * [`MachineBinding`] notices that a journal was copied to another machine.
+
+mod driver;
+mod error;
+mod machine;
+mod memory;
+mod record;
+mod row;
+mod traits;
+
+pub use driver::{FailPoints, NoFailPoints, NoObserver, Observer, Point, StageReport, StageResult, Step, StepOutcome};
+pub use error::{JournalError, Result};
+pub use machine::MachineBinding;
+pub use memory::MemoryJournal;
+pub use record::{
+    Count, Created, Filter, History, HistoryEntry, Lease, LeaseToken, NewTransfer, Release, SequenceChoice, TransferRecord,
+};
+pub use row::{CLOCK_TOLERANCE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_PAUSE};
+pub use traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE, verify};
