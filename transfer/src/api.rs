@@ -1,1 +1,327 @@
-//! Placeholder.
+//! The web service's messages, version 1, and the enrolment code that an operator hands over.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    digest::Sha256Digest,
+    failure::Code,
+    id::{AgentName, TenantName, TransferId},
+    public_key::PublicKeyLine,
+    receipt::SignedReceipt,
+    state::{MissingFile, Stage},
+};
+
+/// The longest enrolment code, in characters.
+pub const MAX_ENROLMENT_CODE_CHARS: usize = 1024;
+/// The largest request body the web service reads, in bytes.
+pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// The longest long poll, in seconds.
+pub const MAX_WAIT_SECONDS: u64 = 55;
+
+const CODE_PREFIX: &str = "towpath1-";
+
+/// What an enrolled end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// On the ERP host.
+    Agent,
+    /// Beside the app.
+    Receiver,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "agent",
+            Self::Receiver => "receiver",
+        })
+    }
+}
+
+/// Text that is neither `agent` nor `receiver`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a role is agent or receiver")]
+pub struct InvalidRole;
+
+impl FromStr for Role {
+    type Err = InvalidRole;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRole> {
+        match text {
+            "agent" => Ok(Self::Agent),
+            "receiver" => Ok(Self::Receiver),
+            _ => Err(InvalidRole),
+        }
+    }
+}
+
+/// What `towpath-relay enrolment create` prints: everything an end needs to find and trust its relay, once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolmentCode {
+    /// The relay's URL, `https://host[:port]`.
+    #[serde(rename = "u")]
+    pub relay_url: String,
+    /// The tenant.
+    #[serde(rename = "t")]
+    pub tenant: TenantName,
+    /// What the code enrols.
+    #[serde(rename = "r")]
+    pub role: Role,
+    /// The one-time secret: at least 128 bits, base64url.
+    #[serde(rename = "s")]
+    pub secret: String,
+    /// SHA-256 of the certificate's SubjectPublicKeyInfo, where the certificate is not publicly trusted.
+    #[serde(rename = "p", skip_serializing_if = "Option::is_none", default)]
+    pub spki_pin: Option<Sha256Digest>,
+}
+
+/// A string that is not an enrolment code, or one with a typing error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("this is not a whole enrolment code: copy it again, from {CODE_PREFIX} to its last character")]
+pub struct InvalidEnrolmentCode;
+
+impl fmt::Display for EnrolmentCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let json = serde_json::to_vec(self).map_err(|_| fmt::Error)?;
+        let check = Sha256Digest::of(&json);
+        let sealed: Vec<u8> = json.into_iter().chain(check.as_bytes().iter().take(4).copied()).collect();
+        write!(f, "{CODE_PREFIX}{}", URL_SAFE_NO_PAD.encode(sealed))
+    }
+}
+
+impl fmt::Debug for EnrolmentCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EnrolmentCode({} {} {}, secret withheld)", self.relay_url, self.tenant, self.role)
+    }
+}
+
+impl FromStr for EnrolmentCode {
+    type Err = InvalidEnrolmentCode;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEnrolmentCode> {
+        let text = text.trim();
+        let encoded = text.strip_prefix(CODE_PREFIX).filter(|_| text.len() <= MAX_ENROLMENT_CODE_CHARS);
+        let sealed = URL_SAFE_NO_PAD.decode(encoded.ok_or(InvalidEnrolmentCode)?).map_err(|_| InvalidEnrolmentCode)?;
+        let (json, check) = sealed.split_last_chunk::<4>().ok_or(InvalidEnrolmentCode)?;
+        if !Sha256Digest::of(json).as_bytes().starts_with(check) {
+            return Err(InvalidEnrolmentCode);
+        }
+        serde_json::from_slice(json).map_err(|_| InvalidEnrolmentCode)
+    }
+}
+
+/// `POST /v1/enrolments`.
+#[derive(Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolmentRequest {
+    /// The tenant of the code.
+    pub tenant: TenantName,
+    /// The role of the code.
+    pub role: Role,
+    /// The code's one-time secret.
+    #[schema(max_length = 128)]
+    pub secret: String,
+    /// The key to enrol.
+    pub public_key: PublicKeyLine,
+    /// Armoured SSHSIG by that key, namespace `towpath-enrol@1`.
+    #[schema(max_length = 8192)]
+    pub proof: String,
+    /// A receiver with an SFTP landing of its own says where the relay reaches it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub landing: Option<Landing>,
+}
+
+impl fmt::Debug for EnrolmentRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EnrolmentRequest({} {} {:?}, secret withheld)", self.tenant, self.role, self.public_key)
+    }
+}
+
+/// Where and how an app server takes SFTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Landing {
+    /// Host name or address.
+    #[schema(max_length = 253)]
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The user the relay logs in as.
+    #[schema(max_length = 128)]
+    pub user: String,
+    /// The folder below which `uplink/<agent>/<transfer>/` is written; `/` for the user's root.
+    #[schema(max_length = 1024)]
+    pub folder: String,
+    /// The host keys the relay pins.
+    #[schema(max_items = 8)]
+    pub host_keys: Vec<PublicKeyLine>,
+}
+
+/// The answer to an enrolment; the same key gets the same answer again until the code expires.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolmentAnswer {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// The end's name within the tenant.
+    pub name: AgentName,
+    /// What it was enrolled as.
+    pub role: Role,
+    /// The user name for SFTP, and the issuer of its tokens.
+    pub sftp_user: String,
+    /// The relay's SSH host keys, to pin.
+    pub ssh_host_keys: Vec<PublicKeyLine>,
+    /// The key that signs the relay's receipts, to pin.
+    pub receipt_key: PublicKeyLine,
+    /// The key with which the relay logs in on app servers; a receiver admits it on its landing.
+    pub forward_key: PublicKeyLine,
+    /// The enrolled ends of the other role.
+    pub peers: Vec<Peer>,
+}
+
+/// Another enrolled end of the same tenant, with the proof that it holds its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its name within the tenant.
+    pub name: AgentName,
+    /// What it is.
+    pub role: Role,
+    /// Its key.
+    pub public_key: PublicKeyLine,
+    /// SHA-256 of the secret it enrolled with, as the proof names it.
+    pub secret_sha256: Sha256Digest,
+    /// The relay URL the proof names.
+    pub relay_url: String,
+    /// Its armoured enrolment proof.
+    pub proof: String,
+}
+
+/// `GET /v1/peers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Peers {
+    /// The enrolled ends of the other role, not revoked.
+    pub peers: Vec<Peer>,
+}
+
+/// `POST /v1/uplinks/{transfer}/complete`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Complete {
+    /// SHA-256 of `manifest.json`.
+    pub manifest: Sha256Digest,
+    /// SHA-256 of `packed.json`.
+    pub packed: Sha256Digest,
+}
+
+/// Where an uplink stands at the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UplinkState {
+    /// Complete was said; the relay compares.
+    Claimed,
+    /// Files are missing or differ; send them again and say complete again.
+    Incomplete,
+    /// Whole, signed for, on its way to the app server.
+    Accepted,
+    /// On the app server.
+    Forwarded,
+    /// The end: imported.
+    Imported,
+    /// The end: rejected.
+    Rejected,
+}
+
+/// `GET /v1/uplinks/{transfer}`, and the answer to `complete`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UplinkStatus {
+    /// The transfer.
+    pub transfer: TransferId,
+    /// Where it stands.
+    pub state: UplinkState,
+    /// The files to send again, where `incomplete`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub missing: Vec<MissingFile>,
+    /// What holds it up, where something does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<Trouble>,
+    /// The receipts so far, in the order they were signed.
+    pub receipts: Vec<SignedReceipt>,
+}
+
+/// What holds a transfer up on another machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trouble {
+    /// The operator error code.
+    pub code: Code,
+    /// The stage that fails.
+    pub stage: Stage,
+    /// Whether it waits for a person.
+    pub parked: bool,
+    /// One sentence without internals of the other machine.
+    pub detail: String,
+}
+
+/// `POST /v1/app/receipts`: a receiver's `imported` or `rejected` receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AppReceipt {
+    /// The agent whose transfer it is.
+    pub agent: AgentName,
+    /// The transfer.
+    pub transfer: TransferId,
+    /// The signed receipt.
+    pub signed: SignedReceipt,
+}
+
+/// An error answer: `application/problem+json` (RFC 9457) with the operator error code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// A URI reference to the code's page.
+    #[serde(rename = "type")]
+    pub problem_type: String,
+    /// The code's short title.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, for a person.
+    pub detail: String,
+    /// The operator error code.
+    pub code: Code,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_enrolment_code_survives_and_every_typing_error_is_noticed() {
+        let code = EnrolmentCode {
+            relay_url: "https://relay.example".into(),
+            tenant: "acme".parse().unwrap(),
+            role: Role::Agent,
+            secret: URL_SAFE_NO_PAD.encode([7u8; 32]),
+            spki_pin: Some(Sha256Digest::of(b"spki")),
+        };
+        let text = code.to_string();
+        assert_eq!(text.parse(), Ok(code.clone()));
+        assert_eq!(format!("  {text}\n").parse(), Ok(code.clone()));
+        assert!(!format!("{code:?}").contains(&code.secret));
+        for at in 0..text.len() {
+            let mut typo = text.clone().into_bytes();
+            typo[at] = if typo[at] == b'A' { b'B' } else { b'A' };
+            let parsed = String::from_utf8(typo).unwrap().parse::<EnrolmentCode>();
+            assert!(parsed.is_err(), "a wrong character at {at} was not noticed");
+            assert!(text[..at].parse::<EnrolmentCode>().is_err());
+        }
+    }
+}

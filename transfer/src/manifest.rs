@@ -1,1 +1,556 @@
-//! Placeholder.
+//! `manifest.json`, version 1: what the origin says it sends. Signed by the origin; SHA-256 in here decides.
+
+use std::{collections::HashSet, fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    decimal::Decimal,
+    digest::{FileDigests, Md5Digest, Sha256Digest},
+    id::{AgentName, JobName, Sequence, TenantName, TransferId},
+    name::FileName,
+    state::Direction,
+};
+
+/// The name of the manifest in a transfer's folder.
+pub const MANIFEST_NAME: &str = "manifest.json";
+/// The name of the manifest's SSHSIG in a transfer's folder.
+pub const SIGNATURE_NAME: &str = "manifest.json.sig";
+/// The largest accepted manifest, in bytes.
+pub const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
+/// The most files one transfer may hold.
+pub const MAX_FILES: usize = 10_000;
+/// The most columns one table may have.
+pub const MAX_COLUMNS: usize = 4_096;
+/// The longest table or column name, in characters.
+pub const MAX_LABEL_CHARS: usize = 128;
+
+/// The largest precision and scale of a `DECIMAL` column, in digits.
+pub const MAX_DECIMAL_DIGITS: u16 = 1_000;
+
+/// Why a manifest was refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum InvalidManifest {
+    /// Over [`MAX_MANIFEST_BYTES`].
+    #[error("the manifest is larger than {MAX_MANIFEST_BYTES} bytes")]
+    TooLarge,
+    /// Not JSON of this form.
+    #[error("the manifest is not of the form of version 1")]
+    Json(#[from] serde_json::Error),
+    /// A version that this program does not know.
+    #[error("the manifest is of version {0}, and this program reads version 1")]
+    Version(u32),
+    /// Fields that contradict each other, or a limit exceeded.
+    #[error("the manifest contradicts itself: {0}")]
+    Inconsistent(String),
+}
+
+/// What one transfer carries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always 1.
+    pub version: u32,
+    /// The transfer.
+    pub transfer: TransferId,
+    /// Which way it travels.
+    pub direction: Direction,
+    /// The tenant it belongs to.
+    pub tenant: TenantName,
+    /// The agent at its ERP end.
+    pub agent: AgentName,
+    /// The ERP company it was extracted from, or is meant for.
+    pub job: JobName,
+    /// When the origin made it, by the origin's clock.
+    pub created: Timestamp,
+    /// Its position among the agent's transfers of this direction.
+    pub sequence: Sequence,
+    /// How the extract was read; absent where the files were not extracted from a database.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub snapshot: Option<Snapshot>,
+    /// The files, in the order of the extract.
+    pub files: Vec<FileEntry>,
+}
+
+/// The database snapshot that all tables of an extract come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// What the database calls it, or what identifies it best.
+    pub id: String,
+    /// The isolation that was reached, in the database's own word.
+    pub isolation: String,
+    /// Whether all tables come from one consistent state of the database.
+    pub consistent: bool,
+}
+
+/// One file of a transfer. Digests and size are of the plain bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// The plain file's name; it travels as `<name>.bz2`.
+    pub name: FileName,
+    /// RFC 6838 media type.
+    pub media_type: String,
+    /// Length of the plain bytes.
+    pub size: u64,
+    /// MD5 of the plain bytes; never decides.
+    pub md5: Md5Digest,
+    /// SHA-256 of the plain bytes; decides.
+    pub sha256: Sha256Digest,
+    /// Whether no bytes were sent because they equal those of `base`.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub unchanged: bool,
+    /// The transfer this file builds on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base: Option<TransferId>,
+    /// What the file is.
+    pub content: Content,
+}
+
+impl FileEntry {
+    /// The plain bytes' digests and size as one value.
+    #[must_use]
+    pub fn digests(&self) -> FileDigests {
+        FileDigests { sha256: self.sha256, md5: self.md5, size: self.size }
+    }
+
+    /// The table, where the file is one.
+    #[must_use]
+    pub fn table(&self) -> Option<&Table> {
+        match &self.content {
+            Content::Table(table) => Some(table),
+            Content::File => None,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// What a file is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Content {
+    /// A table as wire CSV.
+    Table(Table),
+    /// Any other file.
+    File,
+}
+
+/// A table as wire CSV.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// The table's name, as the import target will know it.
+    pub table: Label,
+    /// How the CSV is written.
+    pub dialect: Dialect,
+    /// The columns, in the order of the header row.
+    pub columns: Vec<Column>,
+    /// Number of rows without the header.
+    pub rows: u64,
+    /// One for each numeric column.
+    pub totals: Vec<ControlTotal>,
+    /// The range of the watermark column(s), where the table is sent incrementally.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub watermark: Option<Watermark>,
+}
+
+/// How the CSV is written. Version 1 knows one dialect, the wire CSV of [`crate::csv`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dialect {
+    /// RFC 4180, UTF-8, header row, CRLF, NULL unquoted, empty string quoted.
+    #[serde(rename = "towpath-csv-1")]
+    Wire1,
+}
+
+/// One column of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// The column's name.
+    pub name: Label,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub sql_type: SqlType,
+    /// Whether NULL may occur.
+    pub nullable: bool,
+}
+
+/// Count and exact sum of a numeric column's values that are not NULL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlTotal {
+    /// The column.
+    pub column: Label,
+    /// How many values are not NULL.
+    pub count: u64,
+    /// Their exact sum.
+    pub sum: Decimal,
+}
+
+/// The range of an incremental table's watermark values, as CSV text; `after` is exclusive, `through` inclusive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watermark {
+    /// The watermark columns.
+    pub columns: Vec<Label>,
+    /// Where the base ended.
+    pub after: Vec<String>,
+    /// Where this transfer ends.
+    pub through: Vec<String>,
+}
+
+/// A table or column name: 1 to [`MAX_LABEL_CHARS`] characters of any script, no control characters. Hostile input all
+/// the same: whoever puts it into SQL quotes it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Label(String);
+
+/// A table or column name that is empty, too long or holds control characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a table or column name has 1 to {MAX_LABEL_CHARS} characters and no control characters")]
+pub struct InvalidLabel;
+
+impl Label {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Label {
+    type Err = InvalidLabel;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLabel> {
+        let length = text.chars().take(MAX_LABEL_CHARS + 1).count();
+        let good = (1..=MAX_LABEL_CHARS).contains(&length) && !text.chars().any(char::is_control);
+        if good { Ok(Self(text.to_owned())) } else { Err(InvalidLabel) }
+    }
+}
+
+impl TryFrom<String> for Label {
+    type Error = InvalidLabel;
+
+    fn try_from(text: String) -> Result<Self, InvalidLabel> {
+        text.parse()
+    }
+}
+
+impl From<Label> for String {
+    fn from(label: Label) -> Self {
+        label.0
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The types a column can have on the wire, with the text form of their values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum SqlType {
+    /// Whole numbers of 64 bits, signed.
+    BigInt,
+    /// Exact decimals: `-?digits[.digits]`, at most `scale` digits after the point.
+    Decimal {
+        /// Digits in all.
+        precision: u16,
+        /// Digits after the point.
+        scale: u16,
+    },
+    /// IEEE 754 double; the shortest text that reads back as the same value.
+    Double,
+    /// Text.
+    Text,
+    /// `true` or `false`.
+    Boolean,
+    /// `YYYY-MM-DD`.
+    Date,
+    /// `hh:mm:ss[.fraction]`.
+    Time,
+    /// `YYYY-MM-DDThh:mm:ss[.fraction]`, without zone.
+    Timestamp,
+    /// `YYYY-MM-DDThh:mm:ss[.fraction]±hh:mm`.
+    TimestampTz,
+    /// Bytes in base64.
+    Binary,
+}
+
+impl SqlType {
+    /// Whether a column of this type carries a control total. Doubles do not: their sum is not exact.
+    #[must_use]
+    pub const fn has_total(self) -> bool {
+        matches!(self, Self::BigInt | Self::Decimal { .. })
+    }
+}
+
+impl fmt::Display for SqlType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BigInt => f.write_str("BIGINT"),
+            Self::Decimal { precision, scale } => write!(f, "DECIMAL({precision},{scale})"),
+            Self::Double => f.write_str("DOUBLE PRECISION"),
+            Self::Text => f.write_str("TEXT"),
+            Self::Boolean => f.write_str("BOOLEAN"),
+            Self::Date => f.write_str("DATE"),
+            Self::Time => f.write_str("TIME"),
+            Self::Timestamp => f.write_str("TIMESTAMP"),
+            Self::TimestampTz => f.write_str("TIMESTAMP WITH TIME ZONE"),
+            Self::Binary => f.write_str("BINARY"),
+        }
+    }
+}
+
+/// Text that is not one of the types of the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "{0:?} is not a column type: use BIGINT, DECIMAL(p,s), DOUBLE PRECISION, TEXT, BOOLEAN, DATE, TIME, TIMESTAMP, TIMESTAMP WITH TIME ZONE or BINARY"
+)]
+pub struct InvalidType(String);
+
+impl FromStr for SqlType {
+    type Err = InvalidType;
+
+    fn from_str(text: &str) -> Result<Self, InvalidType> {
+        let invalid = || InvalidType(text.chars().take(64).collect());
+        Ok(match text {
+            "BIGINT" => Self::BigInt,
+            "DOUBLE PRECISION" => Self::Double,
+            "TEXT" => Self::Text,
+            "BOOLEAN" => Self::Boolean,
+            "DATE" => Self::Date,
+            "TIME" => Self::Time,
+            "TIMESTAMP" => Self::Timestamp,
+            "TIMESTAMP WITH TIME ZONE" => Self::TimestampTz,
+            "BINARY" => Self::Binary,
+            _ => {
+                let inner = text.strip_prefix("DECIMAL(").and_then(|t| t.strip_suffix(')')).ok_or_else(invalid)?;
+                let (precision, scale) = inner.split_once(',').ok_or_else(invalid)?;
+                let number = |t: &str| t.parse::<u16>().ok().filter(|n| *n <= MAX_DECIMAL_DIGITS && n.to_string() == t);
+                let precision = number(precision).filter(|p| *p > 0).ok_or_else(invalid)?;
+                let scale = number(scale).filter(|s| *s <= precision).ok_or_else(invalid)?;
+                Self::Decimal { precision, scale }
+            }
+        })
+    }
+}
+
+impl TryFrom<String> for SqlType {
+    type Error = InvalidType;
+
+    fn try_from(text: String) -> Result<Self, InvalidType> {
+        text.parse()
+    }
+}
+
+impl From<SqlType> for String {
+    fn from(sql_type: SqlType) -> Self {
+        sql_type.to_string()
+    }
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// [`InvalidManifest`]; nothing of a refused manifest is used.
+    pub fn parse(bytes: &[u8]) -> Result<Self, InvalidManifest> {
+        if bytes.len() > MAX_MANIFEST_BYTES {
+            return Err(InvalidManifest::TooLarge);
+        }
+        let manifest: Self = serde_json::from_slice(bytes)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The bytes that are signed and sent.
+    ///
+    /// # Errors
+    /// [`InvalidManifest`] where the manifest is not one that [`Manifest::parse`] would accept.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, InvalidManifest> {
+        self.check()?;
+        let mut bytes = serde_json::to_vec_pretty(self)?;
+        bytes.push(b'\n');
+        if bytes.len() > MAX_MANIFEST_BYTES {
+            return Err(InvalidManifest::TooLarge);
+        }
+        Ok(bytes)
+    }
+
+    /// The files whose bytes travel, in the manifest's order.
+    pub fn sent_files(&self) -> impl Iterator<Item = &FileEntry> {
+        self.files.iter().filter(|file| !file.unchanged)
+    }
+
+    fn check(&self) -> Result<(), InvalidManifest> {
+        if self.version != 1 {
+            return Err(InvalidManifest::Version(self.version));
+        }
+        if self.files.len() > MAX_FILES {
+            return Err(InvalidManifest::Inconsistent(format!("more than {MAX_FILES} files")));
+        }
+        let mut names = HashSet::new();
+        let mut tables = HashSet::new();
+        for file in &self.files {
+            let told = |problem: &str| InvalidManifest::Inconsistent(format!("file {}: {problem}", file.name));
+            if !names.insert(file.name.case_folded()) {
+                return Err(told("another file has the same name"));
+            }
+            if crate::packed::is_reserved(&file.name) || crate::packed::packed_name(&file.name).is_err() {
+                return Err(told("this name is reserved or too long"));
+            }
+            if file.unchanged && file.base.is_none() {
+                return Err(told("unchanged, but without a base"));
+            }
+            if let Content::Table(table) = &file.content {
+                if !tables.insert(table.table.as_str().to_lowercase()) {
+                    return Err(told("another file holds the same table"));
+                }
+                table.check().map_err(|problem| told(&problem))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    fn check(&self) -> Result<(), String> {
+        if self.columns.is_empty() || self.columns.len() > MAX_COLUMNS {
+            return Err(format!("a table has 1 to {MAX_COLUMNS} columns"));
+        }
+        let mut seen = HashSet::new();
+        if let Some(twice) = self.columns.iter().find(|c| !seen.insert(c.name.as_str().to_lowercase())) {
+            return Err(format!("column {} stands twice", twice.name));
+        }
+        let expected = self.columns.iter().filter(|c| c.sql_type.has_total()).map(|c| &c.name);
+        if !expected.eq(self.totals.iter().map(|t| &t.column)) {
+            return Err("there must be one control total for each numeric column, in column order".into());
+        }
+        if let Some(total) = self.totals.iter().find(|t| t.count > self.rows) {
+            return Err(format!("column {} has more values than the table has rows", total.column));
+        }
+        if let Some(watermark) = &self.watermark {
+            let n = watermark.columns.len();
+            let known = watermark.columns.iter().all(|name| self.columns.iter().any(|c| c.name == *name));
+            if n == 0 || !known || watermark.after.len() > n || watermark.through.len() != n {
+                return Err("the watermark does not fit the columns".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn sample() -> Manifest {
+        let digests = crate::digest::FileHasher::new().finish();
+        Manifest {
+            version: 1,
+            transfer: "01922c1e-8a4f-7d3a-9b5e-0c1d2e3f4a5b".parse().unwrap(),
+            direction: Direction::Uplink,
+            tenant: "acme".parse().unwrap(),
+            agent: "erp".parse().unwrap(),
+            job: "main".parse().unwrap(),
+            created: Timestamp::UNIX_EPOCH,
+            sequence: Sequence(1),
+            snapshot: Some(Snapshot { id: "1".into(), isolation: "serializable".into(), consistent: true }),
+            files: vec![FileEntry {
+                name: "items.csv".parse().unwrap(),
+                media_type: "text/csv".into(),
+                size: digests.size,
+                md5: digests.md5,
+                sha256: digests.sha256,
+                unchanged: false,
+                base: None,
+                content: Content::Table(Table {
+                    table: "items".parse().unwrap(),
+                    dialect: Dialect::Wire1,
+                    columns: vec![
+                        Column { name: "Artikel Nr.".parse().unwrap(), sql_type: SqlType::Text, nullable: false },
+                        Column {
+                            name: "Preis".parse().unwrap(),
+                            sql_type: SqlType::Decimal { precision: 12, scale: 2 },
+                            nullable: true,
+                        },
+                    ],
+                    rows: 3,
+                    totals: vec![ControlTotal { column: "Preis".parse().unwrap(), count: 2, sum: "12.5".parse().unwrap() }],
+                    watermark: None,
+                }),
+            }],
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut Manifest)) -> String {
+        let mut manifest = sample();
+        change(&mut manifest);
+        Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap_err().to_string()
+    }
+
+    fn table(manifest: &mut Manifest) -> &mut Table {
+        match &mut manifest.files[0].content {
+            Content::Table(table) => table,
+            Content::File => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn a_manifest_survives_its_bytes() {
+        let bytes = sample().to_bytes().unwrap();
+        assert_eq!(Manifest::parse(&bytes).unwrap(), sample());
+        assert!(bytes.ends_with(b"}\n"));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        assert!(refused(|m| m.version = 2).contains("version 2"));
+        assert!(refused(|m| m.files.push(m.files[0].clone())).contains("same name"));
+        assert!(refused(|m| m.files[0].name = "manifest.json".parse().unwrap()).contains("reserved"));
+        assert!(refused(|m| m.files[0].unchanged = true).contains("without a base"));
+        assert!(refused(|m| table(m).totals.clear()).contains("control total"));
+        assert!(refused(|m| table(m).rows = 1).contains("more values"));
+        assert!(refused(|m| table(m).columns.clear()).contains("columns"));
+        let twice = refused(|m| {
+            let second = table(m).columns[0].clone();
+            table(m).columns.push(second);
+        });
+        assert!(twice.contains("stands twice"));
+        let mut two = sample();
+        let mut again = two.files[0].clone();
+        again.name = "other.csv".parse().unwrap();
+        two.files.push(again);
+        assert!(two.to_bytes().unwrap_err().to_string().contains("same table"));
+    }
+
+    #[test]
+    fn unknown_fields_and_hostile_names_are_refused() {
+        let text = String::from_utf8(sample().to_bytes().unwrap()).unwrap();
+        assert!(Manifest::parse(text.replacen("\"version\"", "\"extra\": 1, \"version\"", 1).as_bytes()).is_err());
+        assert!(Manifest::parse(text.replace("items.csv", "../items.csv").as_bytes()).is_err());
+        assert!(Manifest::parse(text.replace("\"items\"", "\"it\\u0000ems\"").as_bytes()).is_err());
+        assert!(Manifest::parse(&vec![b' '; MAX_MANIFEST_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn types_have_one_spelling() {
+        for text in ["BIGINT", "DECIMAL(12,2)", "DOUBLE PRECISION", "TIMESTAMP WITH TIME ZONE", "BINARY"] {
+            assert_eq!(text.parse::<SqlType>().unwrap().to_string(), text);
+        }
+        for bad in ["bigint", "DECIMAL(2,3)", "DECIMAL(0,0)", "DECIMAL(012,2)", "DECIMAL(12, 2)", "DECIMAL(1001,0)", ""] {
+            assert!(bad.parse::<SqlType>().is_err(), "{bad}");
+        }
+    }
+}
