@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Keys: the identity on disk, what it signs, and which other keys are trusted.
+//!
+//! Every operation with a private key goes through `ring`; the `rsa` crate only makes RSA key pairs. Files have the
+//! forms that OpenSSH reads, so that `ssh-keygen` can check everything made here: private keys ([`Identity`]), signatures
+//! in the SSHSIG format ([`sshsig`]), pinned keys in an `allowed_signers` file ([`AllowedSigners`]). The web service's
+//! tokens ([`token`]) and the proof of possession at enrolment ([`enrolment`]) are signed by the same key.
+
+pub mod allowed_signers;
+pub mod enrolment;
+mod file;
+pub mod host_keys;
+pub mod identity;
+pub mod kind;
+pub mod public;
+mod random;
+pub mod ssh_auth;
+pub mod sshsig;
+pub mod token;
+mod wire;
+
+pub use allowed_signers::{AllowedSigners, Pin};
+pub use enrolment::{sign_enrolment, verify_enrolment};
+pub use host_keys::HostKeys;
+pub use identity::Identity;
+pub use kind::KeyKind;
+pub use public::PublicKey;
+pub use ssh_auth::SshSigner;
+pub use sshsig::{Namespace, signer_of, verify};
+pub use token::{TokenClaims, TokenRefused, unverified_issuer, verify_token};

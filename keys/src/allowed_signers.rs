@@ -1,0 +1,238 @@
+//! The keys that are trusted, in OpenSSH's `allowed_signers` file (ssh-keygen(1), ALLOWED SIGNERS), which
+//! `ssh-keygen -Y verify -f` reads as well.
+//!
+//! Of that format only what a pin store needs is accepted: exact principals, and the option `namespaces` with exact names. A
+//! line that says more than that (a pattern, a certificate authority, a validity interval) is refused rather than understood
+//! differently from `ssh-keygen`.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use towpath_transfer::{Code, Failure, failure::Result};
+
+use crate::{
+    file::{self, Access, Existing},
+    public::PublicKey,
+    sshsig::{self, Namespace},
+};
+
+/// The largest `allowed_signers` file, in bytes.
+pub const MAX_ALLOWED_SIGNERS_BYTES: u64 = 1024 * 1024;
+/// The longest principal, in bytes.
+pub const MAX_PRINCIPAL_BYTES: usize = 255;
+
+/// One trusted key: who may sign with it, and for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    principals: Vec<String>,
+    namespaces: Vec<String>,
+    key: PublicKey,
+}
+
+impl Pin {
+    /// Who may sign with the key.
+    #[must_use]
+    pub fn principals(&self) -> &[String] {
+        &self.principals
+    }
+
+    /// For what; empty means for everything, as OpenSSH has it.
+    #[must_use]
+    pub fn namespaces(&self) -> &[String] {
+        &self.namespaces
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    fn allows(&self, principal: &str, namespace: Namespace) -> bool {
+        self.has_principal(principal) && (self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace.as_str()))
+    }
+
+    fn has_principal(&self, principal: &str) -> bool {
+        self.principals.iter().any(|p| p == principal)
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.principals.join(","))?;
+        if !self.namespaces.is_empty() {
+            write!(f, " namespaces=\"{}\"", self.namespaces.join(","))?;
+        }
+        write!(f, " {}", self.key)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Line {
+    /// A comment or an empty line, kept as it is.
+    Other(String),
+    Pin(Pin),
+}
+
+/// The pinned keys, and the file they are kept in.
+///
+/// A loaded store is a snapshot; [`AllowedSigners::add`] and [`AllowedSigners::remove`] work on the file's newest content,
+/// under a lock (`<path>.lock`), and refresh the snapshot.
+#[derive(Debug, Clone)]
+pub struct AllowedSigners {
+    path: PathBuf,
+    lines: Vec<Line>,
+}
+
+impl AllowedSigners {
+    /// Reads the file; a missing one is an empty store.
+    ///
+    /// # Errors
+    /// [`Code::KeyPermissions`] when group or others can write it; [`Code::ConfigInvalid`] with the line number when a line is
+    /// not accepted; [`Code::KeyInvalid`] when it is larger than [`MAX_ALLOWED_SIGNERS_BYTES`]; [`Code::FileFailed`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = file::read(path, Access::Pinned, MAX_ALLOWED_SIGNERS_BYTES)?.unwrap_or_default();
+        let text = str::from_utf8(&bytes)
+            .map_err(|e| Failure::park(Code::ConfigInvalid, format!("{} is not UTF-8", path.display())).caused_by(e))?;
+        let mut lines = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            lines.push(parse_line(line).map_err(|why| {
+                let place = format!("line {} of {} was not accepted", index + 1, path.display());
+                Failure::park(Code::ConfigInvalid, place).caused_by(why)
+            })?);
+        }
+        Ok(Self { path: path.to_owned(), lines })
+    }
+
+    /// Every pin, in the order of the file.
+    pub fn pins(&self) -> impl Iterator<Item = &Pin> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Pin(pin) => Some(pin),
+            Line::Other(_) => None,
+        })
+    }
+
+    /// The keys by which `principal` may sign for `namespace`; several while keys are rotated.
+    pub fn lookup(&self, principal: &str, namespace: Namespace) -> impl Iterator<Item = &PublicKey> {
+        self.pins().filter(move |pin| pin.allows(principal, namespace)).map(Pin::key)
+    }
+
+    /// Checks a signature by any of the keys that [`AllowedSigners::lookup`] finds, and says which one it was.
+    ///
+    /// # Errors
+    /// [`Code::SignatureInvalid`] when it is malformed, by no pinned key, for another purpose or over other bytes.
+    pub fn verify(&self, principal: &str, namespace: Namespace, message: &[u8], signature: &[u8]) -> Result<PublicKey> {
+        let signer = sshsig::signer_of(signature)?;
+        if !self.lookup(principal, namespace).any(|key| *key == signer) {
+            let by = signer.fingerprint();
+            let message = format!("a signature was not accepted: {by} is not a pinned key of {principal} for {namespace}");
+            return Err(Failure::park(Code::SignatureInvalid, message));
+        }
+        sshsig::verify(signature, namespace, message, &signer)?;
+        Ok(signer)
+    }
+
+    /// Trusts `key` for `principal` in `namespaces` (none given: in all). `false` when it was trusted for all of that already.
+    ///
+    /// # Errors
+    /// [`Code::ConfigInvalid`] when the principal cannot stand in the file; [`Code::LimitExceeded`] when the file would be too
+    /// large; those of [`AllowedSigners::load`]; [`Code::FileFailed`] and [`Code::DiskFull`] when it cannot be written.
+    pub fn add(&mut self, principal: &str, namespaces: &[Namespace], key: &PublicKey) -> Result<bool> {
+        if !is_exact_name(principal) {
+            let message = format!("{principal:?} cannot be a principal: use letters, digits and . _ @ - + : /");
+            return Err(Failure::park(Code::ConfigInvalid, message));
+        }
+        let _lock = file::lock(&self.path)?;
+        let mut fresh = Self::load(&self.path)?;
+        let known = |namespace: &Namespace| fresh.lookup(principal, *namespace).any(|k| k == key);
+        let everywhere = fresh.pins().any(|p| p.namespaces.is_empty() && p.has_principal(principal) && p.key == *key);
+        let changed = !everywhere && (namespaces.is_empty() || !namespaces.iter().all(known));
+        if changed {
+            let namespaces = namespaces.iter().map(ToString::to_string).collect();
+            fresh.lines.push(Line::Pin(Pin { principals: vec![principal.to_owned()], namespaces, key: key.clone() }));
+            fresh.save()?;
+        }
+        *self = fresh;
+        Ok(changed)
+    }
+
+    /// Trusts `key` no longer for `principal`, in any namespace. `false` when it was not trusted.
+    ///
+    /// # Errors
+    /// As [`AllowedSigners::add`].
+    pub fn remove(&mut self, principal: &str, key: &PublicKey) -> Result<bool> {
+        let _lock = file::lock(&self.path)?;
+        let mut fresh = Self::load(&self.path)?;
+        let mut changed = false;
+        fresh.lines.retain_mut(|line| match line {
+            Line::Pin(pin) if pin.key == *key && pin.has_principal(principal) => {
+                changed = true;
+                pin.principals.retain(|p| p != principal);
+                !pin.principals.is_empty()
+            }
+            _ => true,
+        });
+        if changed {
+            fresh.save()?;
+        }
+        *self = fresh;
+        Ok(changed)
+    }
+
+    fn save(&self) -> Result<()> {
+        let mut text = String::new();
+        for line in &self.lines {
+            match line {
+                Line::Other(other) => text.push_str(other),
+                Line::Pin(pin) => text.push_str(&pin.to_string()),
+            }
+            text.push('\n');
+        }
+        if text.len() as u64 > MAX_ALLOWED_SIGNERS_BYTES {
+            let message = format!("{} would be larger than {MAX_ALLOWED_SIGNERS_BYTES} bytes", self.path.display());
+            return Err(Failure::park(Code::LimitExceeded, message));
+        }
+        file::write(&self.path, text.as_bytes(), Access::Pinned, Existing::Replace, "new")
+            .map_err(|e| file::write_failed(&self.path, e))
+    }
+}
+
+/// A name that OpenSSH's pattern matching takes literally.
+fn is_exact_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'@' | b'-' | b'+' | b':' | b'/');
+    (1..=MAX_PRINCIPAL_BYTES).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+fn exact_names(list: &str) -> Option<Vec<String>> {
+    list.split(',').map(|name| is_exact_name(name).then(|| name.to_owned())).collect()
+}
+
+fn parse_line(line: &str) -> Result<Line, Box<dyn std::error::Error + Send + Sync>> {
+    let trimmed = line.trim();
+    if trimmed.is_empty() || trimmed.starts_with('#') {
+        return Ok(Line::Other(line.to_owned()));
+    }
+    let (principals, rest) = trimmed.split_once([' ', '\t']).ok_or("it has no key")?;
+    let principals = exact_names(principals).ok_or("its principals are not a list of plain names")?;
+    let rest = rest.trim_start();
+    let (namespaces, key) = match strip_option(rest, "namespaces=\"") {
+        Some(after) => {
+            let (list, key) = after.split_once('"').ok_or("a quotation mark is missing")?;
+            if !key.starts_with([' ', '\t']) {
+                return Err("only the option namespaces is supported".into());
+            }
+            (exact_names(list).ok_or("its namespaces are not a list of plain names")?, key.trim_start())
+        }
+        None if rest.starts_with("ssh-") => (Vec::new(), rest),
+        None => return Err("only the option namespaces, and RSA and Ed25519 keys, are supported".into()),
+    };
+    Ok(Line::Pin(Pin { principals, namespaces, key: key.parse()? }))
+}
+
+/// OpenSSH compares the names of options without regard to case.
+fn strip_option<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then_some(rest)
+}

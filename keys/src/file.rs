@@ -1,0 +1,310 @@
+//! Files that must be whole, private or both.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use towpath_transfer::{Code, Failure, failure::Result};
+use zeroize::Zeroizing;
+
+/// What other users may do with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nothing: it holds a private key.
+    Private,
+    /// Read it, but not change it: it says whom to trust.
+    Pinned,
+}
+
+impl Access {
+    #[cfg(unix)]
+    const fn mode(self) -> u32 {
+        match self {
+            Self::Private => 0o600,
+            Self::Pinned => 0o644,
+        }
+    }
+
+    /// The permission bits of group and others that must not be set.
+    #[cfg(unix)]
+    const fn forbidden(self) -> u32 {
+        match self {
+            Self::Private => 0o077,
+            Self::Pinned => 0o022,
+        }
+    }
+}
+
+/// What happens to a file that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// It stays, and writing fails with [`ErrorKind::AlreadyExists`].
+    Keep,
+    /// It is replaced in one step.
+    Replace,
+}
+
+/// Reads a whole file of at most `limit` bytes; `None` when there is none.
+///
+/// # Errors
+/// [`Code::KeyPermissions`] when other users have more access than `access` says, with the command that mends it;
+/// [`Code::KeyInvalid`] when it is too large or not a file; [`Code::FileFailed`] otherwise.
+pub(crate) fn read(path: &Path, access: Access, limit: u64) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    let shown = path.display();
+    let failed = |e: io::Error| Failure::park(Code::FileFailed, format!("reading {shown} failed")).caused_by(e);
+    let file = match open_without_waiting(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    // The opened file is asked, not the path, so that nobody can swap it in between.
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Failure::park(Code::KeyInvalid, format!("{shown} is not a regular file")));
+    }
+    check_permissions(path, &metadata, access)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or(0) + 1));
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(Failure::park(Code::KeyInvalid, format!("{shown} is larger than the {limit} bytes it may have")));
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(unix)]
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    // Without this flag, opening a named pipe would wait for a writer for ever.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+#[cfg(not(unix))]
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+#[cfg(unix)]
+fn check_permissions(path: &Path, metadata: &fs::Metadata, access: Access) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & access.forbidden() == 0 {
+        return Ok(());
+    }
+    let quoted = shell_quoted(path);
+    let (what, mend) = match access {
+        Access::Private => ("open to other users", format!("chmod 600 {quoted}")),
+        Access::Pinned => ("writable by other users", format!("chmod go-w {quoted}")),
+    };
+    let message = format!("{} is {what} (mode {mode:04o}) and was not used; run: {mend}", path.display());
+    Err(Failure::park(Code::KeyPermissions, message))
+}
+
+#[cfg(not(unix))]
+fn check_permissions(_path: &Path, _metadata: &fs::Metadata, _access: Access) -> Result<()> {
+    // Where there are no permission bits, the folder's access control list protects the file.
+    Ok(())
+}
+
+/// The path as a POSIX shell reads it back.
+#[cfg(unix)]
+fn shell_quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-' | b'+' | b'@' | b':' | b'=' | b',');
+    if !text.is_empty() && text.bytes().all(plain) && !text.starts_with('-') {
+        return text;
+    }
+    let dash = if text.starts_with('-') { "./" } else { "" };
+    format!("'{dash}{}'", text.replace('\'', r"'\''"))
+}
+
+/// Writes a whole file: to a temporary name, fsync, then under its name in one step, then fsync of the folder.
+///
+/// The temporary file `.<name>.<tag>.tmp` of an earlier attempt with the same tag is removed first.
+pub(crate) fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing, tag: &str) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the path has no file name"))?;
+    let folder = folder_of(path);
+    let mut temporary_name = std::ffi::OsString::from(".");
+    temporary_name.push(name);
+    temporary_name.push(format!(".{tag}.tmp"));
+    let temporary = Temporary(folder.join(temporary_name));
+    match fs::remove_file(&temporary.0) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = create_new(&temporary.0, access)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    drop(file);
+    match existing {
+        Existing::Replace => fs::rename(&temporary.0, path)?,
+        Existing::Keep => publish_new(&temporary.0, path)?,
+    }
+    drop(temporary);
+    sync_folder(&folder)
+}
+
+/// The failure for an error of [`write`].
+pub(crate) fn write_failed(path: &Path, e: io::Error) -> Failure {
+    let message = format!("writing {} failed", path.display());
+    match e.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Failure::retry(Code::DiskFull, message).caused_by(e),
+        _ => Failure::park(Code::FileFailed, message).caused_by(e),
+    }
+}
+
+/// Holds the lock file of `path` until dropped, so that two programs do not change the same file at once.
+pub(crate) fn lock(path: &Path) -> Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let path = PathBuf::from(name);
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    let file = options.open(&path).map_err(|e| write_failed(&path, e))?;
+    file.lock().map_err(|e| write_failed(&path, e))?;
+    Ok(file)
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// A temporary file, removed on every way out.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename there is nothing left to remove; on the way out of a failure the failure matters more.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(unix)]
+fn create_new(path: &Path, access: Access) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(path)
+}
+
+#[cfg(not(unix))]
+fn create_new(path: &Path, _access: Access) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+/// Gives the file its name unless the name is taken: a hard link decides that in one step.
+fn publish_new(temporary: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(temporary, path) {
+        Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
+            // Some file systems have no hard links; there, a second program could slip in between the two steps.
+            if fs::exists(path)? {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(temporary, path)
+        }
+        other => other,
+    }
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> io::Result<()> {
+    // Folders cannot be opened for this here; the file system journals its names itself.
+    Ok(())
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_new_file_is_private_whole_and_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write(&path, b"one", Access::Private, Existing::Keep, "t").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        let error = write(&path, b"two", Access::Private, Existing::Keep, "t").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        write(&path, b"three", Access::Pinned, Existing::Replace, "t").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three");
+        assert_eq!(names(folder.path()), ["key"]);
+    }
+
+    #[test]
+    fn a_temporary_file_left_by_a_crash_does_not_stand_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(folder.path().join(".key.t.tmp"), b"half").unwrap();
+        write(&path, b"whole", Access::Private, Existing::Keep, "t").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(names(folder.path()), ["key"]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_a_clear_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("none/key");
+        let error = write(&path, b"x", Access::Private, Existing::Keep, "t").unwrap_err();
+        assert_eq!(write_failed(&path, error).code(), Code::FileFailed);
+        let full = write_failed(&path, ErrorKind::StorageFull.into());
+        assert_eq!((full.code(), full.disposition()), (Code::DiskFull, towpath_transfer::Disposition::Retry));
+    }
+
+    #[test]
+    fn others_permissions_are_refused_with_the_command_that_mends_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("it's a key");
+        fs::write(&path, b"x").unwrap();
+        for mode in [0o640, 0o604, 0o660, 0o601, 0o644] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let failure = read(&path, Access::Private, 10).unwrap_err();
+            assert_eq!(failure.code(), Code::KeyPermissions);
+            let command = failure.message().split("run: ").nth(1).unwrap().to_owned();
+            assert!(command.starts_with("chmod 600 '"), "{command}");
+            assert!(std::process::Command::new("sh").args(["-c", &command]).status().unwrap().success());
+            assert_eq!(read(&path, Access::Private, 10).unwrap().unwrap().as_slice(), b"x");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(read(&path, Access::Pinned, 10).is_ok());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        let failure = read(&path, Access::Pinned, 10).unwrap_err();
+        assert_eq!(failure.code(), Code::KeyPermissions);
+        assert!(failure.message().contains("run: chmod go-w '"), "{failure}");
+        assert_eq!(shell_quoted(Path::new("/etc/towpath/key")), "/etc/towpath/key");
+        assert_eq!(shell_quoted(Path::new("-key")), "'./-key'");
+    }
+
+    #[test]
+    fn size_and_type_are_limited() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        assert!(read(&path, Access::Private, 3).unwrap().is_none());
+        write(&path, b"1234", Access::Private, Existing::Keep, "t").unwrap();
+        assert_eq!(read(&path, Access::Private, 3).unwrap_err().code(), Code::KeyInvalid);
+        assert!(read(&path, Access::Private, 4).is_ok());
+        assert_eq!(read(folder.path(), Access::Private, 3).unwrap_err().code(), Code::KeyInvalid);
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(read(&pipe, Access::Private, 3).unwrap_err().code(), Code::KeyInvalid);
+    }
+}

@@ -1,0 +1,251 @@
+//! The private key: making it, keeping it on disk, and signing with it.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ring::{
+    rsa::PublicKeyComponents,
+    signature::{Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair},
+};
+use rsa::pkcs8::{EncodePrivateKey as _, LineEnding, SecretDocument};
+use ssh_key::private::{Ed25519Keypair, Ed25519PrivateKey, KeypairData};
+use towpath_transfer::{
+    Code, Entropy, Failure,
+    failure::Result,
+    public_key::{Fingerprint, PublicKeyLine},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    file::{self, Access, Existing},
+    kind::KeyKind,
+    public::{PublicKey, SignatureAlgorithm},
+    random::{self, EntropyRng},
+};
+
+/// The largest key file that is read, in bytes; RSA with 4096 bits needs about 3,300.
+pub const MAX_KEY_FILE_BYTES: u64 = 16 * 1024;
+
+const PKCS8_LABEL: &str = "PRIVATE KEY";
+const OPENSSH_BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
+
+/// A private key and everything done with it.
+///
+/// All private-key operations are `ring`'s. The encoded key is wiped as soon as it is parsed or written; what `ring` itself
+/// holds lives as long as the last clone and is never shown, serialised or handed out.
+#[derive(Clone)]
+pub struct Identity {
+    secret: Arc<Secret>,
+    public: PublicKey,
+}
+
+enum Secret {
+    Rsa(RsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
+
+impl Identity {
+    /// Makes a key pair in memory.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] when the key generator fails.
+    pub fn generate(kind: KeyKind, entropy: &dyn Entropy) -> Result<Self> {
+        Self::from_pem(&generate_pem(kind, entropy)?).map_err(|why| generation_failed().caused_by(why))
+    }
+
+    /// Makes a key pair and keeps it in the new file `path`, mode 0600, beside `<path>.pub`.
+    ///
+    /// RSA is written as PKCS#8 (RFC 5958), Ed25519 in OpenSSH's form, because OpenSSH cannot read the other one everywhere.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`] when `path` exists already (it is never overwritten) or cannot be written; [`Code::DiskFull`].
+    pub fn create_file(path: &Path, kind: KeyKind, entropy: &dyn Entropy) -> Result<Self> {
+        if path.symlink_metadata().is_ok() {
+            return Err(exists_already(path));
+        }
+        let pem = generate_pem(kind, entropy)?;
+        let identity = Self::from_pem(&pem).map_err(|why| generation_failed().caused_by(why))?;
+        let tag = random::hex::<8>(entropy);
+        file::write(path, pem.as_bytes(), Access::Private, Existing::Keep, &tag).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => exists_already(path),
+            _ => file::write_failed(path, e),
+        })?;
+        identity.write_public(path, &tag)?;
+        Ok(identity)
+    }
+
+    /// Reads the key at `path`.
+    ///
+    /// # Errors
+    /// [`Code::KeyMissing`]; [`Code::KeyPermissions`] when group or others have any access, with the command that mends it;
+    /// [`Code::KeyInvalid`] when it is not RSA of 2048, 3072 or 4096 bits in PKCS#8 or Ed25519 in OpenSSH form, without
+    /// passphrase; [`Code::FileFailed`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = file::read(path, Access::Private, MAX_KEY_FILE_BYTES)?
+            .ok_or_else(|| Failure::park(Code::KeyMissing, format!("there is no key file {}", path.display())))?;
+        let invalid = |why: InvalidKey| {
+            Failure::park(Code::KeyInvalid, format!("the key file {} cannot be used", path.display())).caused_by(why)
+        };
+        let pem = str::from_utf8(&bytes).map_err(|_| invalid(InvalidKey::NotPem))?;
+        Self::from_pem(pem).map_err(invalid)
+    }
+
+    /// Reads the key at `path`, or makes one there if there is none; writes a missing `<path>.pub`.
+    ///
+    /// # Errors
+    /// Those of [`Identity::load`] and [`Identity::create_file`].
+    pub fn load_or_create(path: &Path, kind: KeyKind, entropy: &dyn Entropy) -> Result<Self> {
+        match Self::load(path) {
+            Err(failure) if failure.code() == Code::KeyMissing => Self::create_file(path, kind, entropy),
+            Err(failure) => Err(failure),
+            Ok(identity) => {
+                if !public_path(path).exists() {
+                    identity.write_public(path, &random::hex::<8>(entropy))?;
+                }
+                Ok(identity)
+            }
+        }
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The public half in OpenSSH's one-line form.
+    #[must_use]
+    pub fn public_line(&self) -> &PublicKeyLine {
+        self.public.line()
+    }
+
+    /// The fingerprint that `ssh-keygen -l` shows.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.public.fingerprint()
+    }
+
+    /// A raw signature, without any framing.
+    pub(crate) fn sign_raw(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>> {
+        let failed = || Failure::park(Code::Internal, format!("signing with the key {} failed", self.fingerprint()));
+        match (&*self.secret, algorithm) {
+            (Secret::Rsa(key), SignatureAlgorithm::RsaSha256) => rsa_sign(key, &RSA_PKCS1_SHA256, message).ok_or_else(failed),
+            (Secret::Rsa(key), SignatureAlgorithm::RsaSha512) => rsa_sign(key, &RSA_PKCS1_SHA512, message).ok_or_else(failed),
+            (Secret::Ed25519(key), SignatureAlgorithm::Ed25519) => Ok(key.sign(message).as_ref().to_vec()),
+            _ => Err(failed()),
+        }
+    }
+
+    /// What this key signs with where it may choose.
+    pub(crate) fn preferred_algorithm(&self) -> SignatureAlgorithm {
+        match *self.secret {
+            Secret::Rsa(_) => SignatureAlgorithm::RsaSha512,
+            Secret::Ed25519(_) => SignatureAlgorithm::Ed25519,
+        }
+    }
+
+    fn write_public(&self, path: &Path, tag: &str) -> Result<()> {
+        let path = public_path(path);
+        let line = format!("{}\n", self.public_line());
+        file::write(&path, line.as_bytes(), Access::Pinned, Existing::Replace, tag).map_err(|e| file::write_failed(&path, e))
+    }
+
+    fn from_pem(pem: &str) -> Result<Self, InvalidKey> {
+        if pem.trim_start().starts_with(OPENSSH_BEGIN) {
+            return Self::from_openssh(pem);
+        }
+        let (label, der) = SecretDocument::from_pem(pem).map_err(|_| InvalidKey::NotPem)?;
+        match label {
+            PKCS8_LABEL => Self::from_pkcs8(der.as_bytes()),
+            _ => Err(InvalidKey::Form),
+        }
+    }
+
+    fn from_pkcs8(der: &[u8]) -> Result<Self, InvalidKey> {
+        let key = RsaKeyPair::from_pkcs8(der).map_err(|e| InvalidKey::Rejected(e.to_string()))?;
+        let parts: PublicKeyComponents<Vec<u8>> = key.public().into();
+        let public = PublicKey::from_rsa_parts(&parts.n, &parts.e).map_err(|e| InvalidKey::Rejected(e.to_string()))?;
+        Ok(Self { secret: Arc::new(Secret::Rsa(key)), public })
+    }
+
+    fn from_openssh(pem: &str) -> Result<Self, InvalidKey> {
+        let parsed = ssh_key::PrivateKey::from_openssh(pem).map_err(|e| InvalidKey::Rejected(e.to_string()))?;
+        if parsed.is_encrypted() {
+            return Err(InvalidKey::Encrypted);
+        }
+        let pair = parsed.key_data().ed25519().ok_or(InvalidKey::Form)?;
+        let key = Ed25519KeyPair::from_seed_and_public_key(pair.private.as_ref(), pair.public.as_ref())
+            .map_err(|e| InvalidKey::Rejected(e.to_string()))?;
+        let public = PublicKey::from_ed25519(key.public_key().as_ref()).map_err(|e| InvalidKey::Rejected(e.to_string()))?;
+        Ok(Self { secret: Arc::new(Secret::Ed25519(key)), public })
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({})", self.fingerprint())
+    }
+}
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum InvalidKey {
+    #[error("it is not a private key in PEM form")]
+    NotPem,
+    #[error(
+        "it is neither RSA in PKCS#8 form nor Ed25519 in OpenSSH form; an RSA key of another form is converted in place by: \
+         ssh-keygen -p -m PKCS8 -N '' -f FILE"
+    )]
+    Form,
+    #[error("it has a passphrase, which a service cannot type")]
+    Encrypted,
+    #[error("it was rejected: {0}")]
+    Rejected(String),
+}
+
+#[expect(clippy::disallowed_types, reason = "ring asks for a generator and accepts only its own; this padding draws nothing")]
+fn rsa_sign(key: &RsaKeyPair, padding: &'static dyn RsaEncoding, message: &[u8]) -> Option<Vec<u8>> {
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(padding, &ring::rand::SystemRandom::new(), message, &mut signature).ok()?;
+    Some(signature)
+}
+
+fn generate_pem(kind: KeyKind, entropy: &dyn Entropy) -> Result<Zeroizing<String>> {
+    match kind.rsa_bits() {
+        Some(bits) => {
+            let key = rsa::RsaPrivateKey::new(&mut EntropyRng(entropy), bits).map_err(|e| generation_failed().caused_by(e))?;
+            key.to_pkcs8_pem(LineEnding::LF).map_err(|e| generation_failed().caused_by(e))
+        }
+        None => {
+            let mut seed = Zeroizing::new([0; Ed25519PrivateKey::BYTE_SIZE]);
+            entropy.fill(&mut *seed);
+            ed25519_pem(&seed)
+        }
+    }
+}
+
+pub(crate) fn ed25519_pem(seed: &[u8; Ed25519PrivateKey::BYTE_SIZE]) -> Result<Zeroizing<String>> {
+    let key = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|e| generation_failed().caused_by(e.to_string()))?;
+    let public = key.public_key().as_ref().try_into().map_err(|e: ssh_key::Error| generation_failed().caused_by(e))?;
+    let pair = Ed25519Keypair { public, private: Ed25519PrivateKey::from_bytes(seed) };
+    let key = ssh_key::PrivateKey::new(KeypairData::Ed25519(pair), "").map_err(|e| generation_failed().caused_by(e))?;
+    key.to_openssh(LineEnding::LF).map_err(|e| generation_failed().caused_by(e))
+}
+
+fn generation_failed() -> Failure {
+    Failure::park(Code::Internal, "making a key pair failed")
+}
+
+fn exists_already(path: &Path) -> Failure {
+    let message = format!("the key file {} exists already and is never overwritten", path.display());
+    Failure::park(Code::FileFailed, message)
+}
+
+fn public_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    PathBuf::from(name)
+}
