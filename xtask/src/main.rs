@@ -1,1 +1,42 @@
-fn main() {}
+//! `cargo xtask`: the chores of this repository. `test` is the whole check, `tidy` its fences.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod console;
+mod needs;
+mod repository;
+mod suite;
+mod tidy;
+
+/// The chores of this repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Check formats, fences, lints and docs, then run all tests.
+    Test(suite::Options),
+    /// Check the fences between the rooms and the form of every file.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().chore {
+        Chore::Test(options) => suite::run(&options),
+        Chore::Tidy => tidy::run(),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            console::complain(&format!("xtask: {problem}"));
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Where the repository is, and the commands that work in it.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The root of the checkout that this program was built from.
+pub(crate) fn root() -> Result<PathBuf, String> {
+    let here = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    here.parent().map(Path::to_path_buf).ok_or_else(|| format!("{} has no parent folder", here.display()))
+}
+
+/// Cargo's target folder.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
+}
+
+/// A call of the cargo that runs this program, in the root.
+pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root);
+    // What cargo tells this program about its own package must not reach the build of the others.
+    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Whether this is a run where a missing server is a failure.
+pub(crate) fn is_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| says_yes(&value.to_string_lossy()))
+}
+
+fn says_yes(value: &str) -> bool {
+    !matches!(value.to_ascii_lowercase().as_str(), "" | "0" | "false" | "no")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ci_is_on_for_any_value_that_says_yes() {
+        for (value, yes) in [("true", true), ("1", true), ("TRUE", true), ("false", false), ("0", false), ("", false)] {
+            assert_eq!(says_yes(value), yes, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_root_holds_the_workspace() {
+        assert!(root().unwrap().join("Cargo.lock").exists());
+    }
+}

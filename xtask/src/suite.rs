@@ -1,0 +1,278 @@
+//! `cargo xtask test`: everything that must hold before a change is taken, with the tests and their summary last.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use clap::Args;
+
+use crate::{
+    console::{Watch, complain, say},
+    needs::{self, Needs},
+    repository, tidy,
+};
+
+/// What to run.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Options {
+    /// Run the interop tests (named `interop_…`) and nothing else.
+    #[arg(long)]
+    interop: bool,
+    /// Run the long tests (named `long_…`) too, and let the others count higher (sets TOWPATH_LONG=1).
+    #[arg(long)]
+    long: bool,
+    /// Install nothing; interop tests are left out where what they need is missing. Not in CI.
+    #[arg(long)]
+    skip_install: bool,
+}
+
+/// Numbers and names the steps, and remembers which failed.
+struct Steps {
+    tell: fn(&str),
+    at: usize,
+    of: usize,
+    failed: Vec<&'static str>,
+}
+
+impl Steps {
+    fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<(), String>) {
+        self.at += 1;
+        (self.tell)(&format!("== [{}/{}] {name}", self.at, self.of));
+        let watch = Watch::start();
+        match work() {
+            Ok(()) => (self.tell)(&format!("== {name}: ok, {}", watch.elapsed())),
+            Err(problem) => {
+                (self.tell)(&format!("== {name}: FAILED after {}: {problem}", watch.elapsed()));
+                self.failed.push(name);
+            }
+        }
+    }
+}
+
+/// Runs the checks. True when all passed. The runner's own summary of the tests comes after all other steps.
+///
+/// # Errors
+/// Only where the chore itself cannot work; a check that fails is `Ok(false)`.
+pub(crate) fn run(options: &Options) -> Result<bool, String> {
+    let watch = Watch::start();
+    let root = repository::root()?;
+    let mut steps = Steps { tell: say, at: 0, of: if options.interop { 3 } else { 8 }, failed: Vec::new() };
+
+    let mut needs = Needs::look(&root);
+    steps.step("programs for the interop tests", || {
+        needs = prepare(&root, options)?;
+        Ok(())
+    });
+    if !options.interop {
+        steps.step("formats", || succeed(repository::cargo(&root, &["fmt", "--all", "--check"])));
+        steps.step("tidy", || if tidy::run()? { Ok(()) } else { Err("see above".to_owned()) });
+        let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"];
+        steps.step("clippy", || succeed(repository::cargo(&root, &clippy)));
+        steps.step("docs", || {
+            let mut doc = repository::cargo(&root, &["doc", "--workspace", "--no-deps", "--locked", "--quiet"]);
+            doc.env("RUSTDOCFLAGS", "-D warnings");
+            succeed(doc)
+        });
+    }
+    steps.step("build", || succeed(repository::cargo(&root, &["build", "--workspace", "--all-targets", "--locked", "--quiet"])));
+    if !options.interop {
+        steps.step("examples in docs", || {
+            succeed(repository::cargo(&root, &["test", "--workspace", "--doc", "--locked", "--quiet"]))
+        });
+    }
+    if !steps.failed.is_empty() {
+        complain(&format!("xtask test: failed so far: {}; the tests run all the same", steps.failed.join(", ")));
+    }
+    steps.step("tests", || tests(&root, options, &needs));
+
+    if steps.failed.is_empty() {
+        say(&format!("xtask test: everything passed in {}", watch.elapsed()));
+    } else {
+        complain(&format!("xtask test: FAILED: {} ({})", steps.failed.join(", "), watch.elapsed()));
+    }
+    Ok(steps.failed.is_empty())
+}
+
+/// Sees to it that the interop tests can run; else this step fails and says what to do.
+fn prepare(root: &Path, options: &Options) -> Result<Needs, String> {
+    let needs = Needs::look(root);
+    let needs = match (needs.complete(), options.skip_install) {
+        (true, _) => needs,
+        (false, false) => needs.install(root)?,
+        (false, true) if repository::is_ci() => {
+            return Err(format!("CI leaves no test out, and these are missing:\n{}", needs.advice()));
+        }
+        (false, true) => {
+            say(&format!("   the interop tests are left out; missing:\n{}", needs.advice()));
+            return Ok(needs);
+        }
+    };
+    needs::privilege_separation_folder()?;
+    Ok(needs)
+}
+
+fn tests(root: &Path, options: &Options, needs: &Needs) -> Result<(), String> {
+    let choice = Choice { only_interop: options.interop, interop: needs.complete(), long: options.long };
+    if choice.only_interop && !choice.interop {
+        return Err("the interop tests cannot run without the programs above".to_owned());
+    }
+    let has_nextest = repository::cargo(root, &["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
+    let mut command = if has_nextest { nextest(root, &choice) } else { libtest(root, &choice) };
+    if choice.long {
+        command.env("TOWPATH_LONG", "1");
+    }
+    if let Some(python) = needs.python.as_ref().filter(|_| choice.interop) {
+        command.env(needs::PYTHON_VARIABLE, absolute(root, python));
+    }
+    if has_nextest { succeed(command) } else { counted(command, say) }
+}
+
+fn absolute(root: &Path, path: &Path) -> PathBuf {
+    root.join(path)
+}
+
+/// Which tests to run.
+struct Choice {
+    only_interop: bool,
+    interop: bool,
+    long: bool,
+}
+
+/// A test of this name, in whatever module: `interop_x`, `sftp::interop_x`, `interop::x`.
+const INTEROP: &str = "test(/(^|::)interop(_|::)/)";
+const LONG: &str = "test(/(^|::)long(_|::)/)";
+
+impl Choice {
+    /// The choice as nextest's filter expression.
+    fn expression(&self) -> String {
+        let mut terms = Vec::new();
+        if self.only_interop {
+            terms.push(INTEROP.to_owned());
+        }
+        if !self.interop {
+            terms.push(format!("not {INTEROP}"));
+        }
+        if !self.long {
+            terms.push(format!("not {LONG}"));
+        }
+        if terms.is_empty() { "all()".to_owned() } else { terms.join(" and ") }
+    }
+
+    /// The choice as arguments of the built-in harness, which knows substrings only.
+    fn arguments(&self) -> Vec<&'static str> {
+        let mut arguments = Vec::new();
+        if self.only_interop {
+            arguments.push("interop_");
+        }
+        if !self.interop {
+            arguments.extend(["--skip", "interop_"]);
+        }
+        if !self.long {
+            // A bare `long_` would leave out `too_long_…`, too.
+            arguments.extend(["--skip", "::long_", "--skip", "long::"]);
+        }
+        arguments
+    }
+}
+
+fn nextest(root: &Path, choice: &Choice) -> Command {
+    let expression = choice.expression();
+    repository::cargo(root, &["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--filterset", &expression])
+}
+
+fn libtest(root: &Path, choice: &Choice) -> Command {
+    let mut command = repository::cargo(root, &["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast", "--"]);
+    command.args(choice.arguments());
+    command
+}
+
+fn succeed(mut command: Command) -> Result<(), String> {
+    let status = command.stdin(Stdio::null()).status().map_err(|e| format!("starting {command:?} failed: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("cargo ended with {status}")) }
+}
+
+/// Runs `cargo test`, which sums up every test program by itself, and closes with the sum of them all.
+fn counted(mut command: Command, tell: fn(&str)) -> Result<(), String> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("starting cargo test failed: {e}"))?;
+    let mut sum = (0, 0);
+    if let Some(out) = child.stdout.take() {
+        for line in BufReader::new(out).lines() {
+            let line = line.map_err(|e| format!("reading what cargo test says failed: {e}"))?;
+            tell(&line);
+            if let Some((passed, failed)) = counts(&line) {
+                sum = (sum.0 + passed, sum.1 + failed);
+            }
+        }
+    }
+    let status = child.wait().map_err(|e| format!("waiting for cargo test failed: {e}"))?;
+    tell(&format!("{} passed, {} failed", sum.0, sum.1));
+    if !status.success() {
+        return Err(format!("cargo ended with {status}"));
+    }
+    if sum == (0, 0) { Err("no test ran".to_owned()) } else { Ok(()) }
+}
+
+/// Passed and failed of a line `test result: ok. 5 passed; 0 failed; …`.
+fn counts(line: &str) -> Option<(u64, u64)> {
+    let rest = line.strip_prefix("test result: ")?;
+    let count = |what: &str| rest.split(['.', ';']).find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok());
+    Some((count("passed")?, count("failed")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plain_run_leaves_out_long_tests_only() {
+        let plain = Choice { only_interop: false, interop: true, long: false };
+        assert_eq!(plain.expression(), format!("not {LONG}"));
+        assert!(!plain.arguments().contains(&"interop_"));
+        let all = Choice { only_interop: false, interop: true, long: true };
+        assert_eq!(all.expression(), "all()");
+        assert!(all.arguments().is_empty());
+    }
+
+    #[test]
+    fn interop_is_chosen_or_left_out_as_a_whole() {
+        let only = Choice { only_interop: true, interop: true, long: true };
+        assert_eq!((only.expression(), only.arguments()), (INTEROP.to_owned(), vec!["interop_"]));
+        let without = Choice { only_interop: false, interop: false, long: true };
+        assert_eq!((without.expression(), without.arguments()), (format!("not {INTEROP}"), vec!["--skip", "interop_"]));
+    }
+
+    #[test]
+    fn the_summary_of_the_built_in_harness_is_read() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 1 filtered out; finished in 0.25s";
+        assert_eq!(counts(line), Some((12, 3)));
+        assert_eq!(counts("test a::test_result ... ok"), None);
+    }
+
+    #[test]
+    fn runs_are_summed_up_and_judged_by_the_exit_status() {
+        let script = |text: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", text]);
+            command
+        };
+        let ok = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'";
+        assert_eq!(counted(script(ok), |_| {}), Ok(()));
+        assert!(counted(script(&format!("{ok}; exit 101")), |_| {}).is_err());
+        assert!(counted(script("true"), |_| {}).unwrap_err().contains("no test ran"));
+    }
+
+    #[test]
+    fn a_failed_step_is_remembered_and_the_next_one_runs() {
+        let mut steps = Steps { tell: |_| {}, at: 0, of: 2, failed: Vec::new() };
+        let mut ran = false;
+        steps.step("first", || Err("no".to_owned()));
+        steps.step("second", || {
+            ran = true;
+            Ok(())
+        });
+        assert!(ran && steps.failed == ["first"] && steps.at == 2);
+    }
+}
