@@ -2,7 +2,8 @@
 //!
 //! UTF-8 without byte order mark, a header row, `,` between fields, CRLF after every row, also the last. NULL is an
 //! empty field without quotes, the empty string is `""`. With one column an empty line is one NULL. Spaces belong to
-//! the field. These are the rules of PostgreSQL's `COPY … (FORMAT csv, HEADER)`, whose lines end in LF on Unix.
+//! the field. These are the rules of PostgreSQL's `COPY … (FORMAT csv, HEADER)`, whose lines end in LF on Unix. COPY FROM
+//! reads this format; only a line `\.` within a quoted field is the end of data to PostgreSQL before 18, whoever wrote it.
 //!
 //! [`Writer`] quotes a field only where it must: if it is empty and not NULL, holds `,` `"` CR or LF, begins with U+FEFF
 //! (a byte order mark, were it the first of the file), or is `\.` in a table of one column (where COPY takes it for the end

@@ -44,7 +44,7 @@ pub struct PackedDigests {
 ///
 /// The output depends on the bytes alone: not on the number of workers, nor on how the input was cut into writes. No
 /// input at all gives one empty stream. A worker takes about 12 MiB; nothing grows with the input. Blocks are written
-/// to `W` by the thread that calls [`Write::write`]. [`Write::flush`] does not end a block, so it only flushes what `W`
+/// to `W` by the thread that calls [`Write::write`], which also waits there while every worker is busy. [`Write::flush`] does not end a block, so it only flushes what `W`
 /// has. Without [`Packer::finish`] the output is not a whole file; dropping a packer ends its threads.
 pub struct Packer<W: Write> {
     inner: W,
@@ -84,6 +84,12 @@ impl<W: Write> Packer<W> {
         }
         self.inner.flush().map_err(CodecError::from)?;
         Ok((self.inner, PackedDigests { size: self.size, sha256: self.hasher.finish() }))
+    }
+
+    /// Shared by the threads, so that a test sees when they are gone.
+    #[cfg(test)]
+    pub(super) fn pool_stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.pool.stop)
     }
 
     fn give_out(&mut self) -> Result<(), CodecError> {

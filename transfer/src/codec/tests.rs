@@ -186,18 +186,57 @@ fn a_failed_reader_stays_failed() {
     assert_eq!(out, b"0123");
 }
 
-/// Set in the process that [`a_bomb_stops_at_the_limit_in_little_memory`] starts, which measures its own memory.
-const CHILD: &str = "TOWPATH_TEST_BOMB";
+/// Set in the process that [`in_a_process_of_its_own`] starts.
+const CHILD: &str = "TOWPATH_TEST_CHILD";
+const MEMORY_LIMIT: u64 = 64 * MIB;
+
+/// Whether this is the process that should do the work of the test and measure its own memory; if it is not, starts
+/// that, because other tests run in this one.
+fn in_a_process_of_its_own(test: &str) -> bool {
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let name = format!("codec::tests::{test}");
+    let output = child.args(["--exact", &name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    false
+}
+
+/// The most memory this process has held so far; only Linux says.
+fn peak_memory() -> u64 {
+    if !cfg!(target_os = "linux") {
+        return 0;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn packing_much_takes_little_memory() {
+    if in_a_process_of_its_own("packing_much_takes_little_memory") {
+        let mut packer = Packer::new(Counted(0), workers(2)).unwrap();
+        io::copy(&mut io::repeat(b'x').take(200 * MIB), &mut packer).unwrap();
+        let (written, digests) = packer.finish().unwrap();
+        assert_eq!(written.0, digests.size);
+        assert!(peak_memory() < MEMORY_LIMIT, "{}", peak_memory());
+    }
+}
+
+#[test]
+fn a_dropped_packer_ends_its_threads() {
+    let mut packer = Packer::new(Vec::new(), workers(3)).unwrap();
+    packer.write_all(&sample(6 * BLOCK_BYTES)).unwrap();
+    let queue = std::sync::Arc::downgrade(&packer.pool_stop());
+    drop(packer);
+    assert_eq!(queue.strong_count(), 0);
+}
 
 #[test]
 fn a_bomb_stops_at_the_limit_in_little_memory() {
-    if std::env::var_os(CHILD).is_none() {
-        // A process of its own, because other tests run in this one.
-        let name = "codec::tests::a_bomb_stops_at_the_limit_in_little_memory";
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    if !in_a_process_of_its_own("a_bomb_stops_at_the_limit_in_little_memory") {
         return;
     }
     let limit = 250 * MIB;
@@ -206,12 +245,7 @@ fn a_bomb_stops_at_the_limit_in_little_memory() {
     assert!(matches!(error, CodecError::LimitExceeded { .. }));
     assert_eq!(written.0, limit);
     assert_eq!(unpack(bomb().as_slice(), &mut Counted(0), 300 * MIB).unwrap(), 300 * MIB);
-    if cfg!(target_os = "linux") {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-        assert!(kib * 1024 < 64 * MIB, "{kib} KiB");
-    }
+    assert!(peak_memory() < MEMORY_LIMIT, "{}", peak_memory());
 }
 
 struct Counted(u64);

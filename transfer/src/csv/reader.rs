@@ -41,11 +41,19 @@ pub struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the header.
+    /// Reads the header, with the default [`Limits`].
     ///
     /// # Errors
     /// [`CsvError`], also where there is no header, a column without a name or a byte order mark.
-    pub fn new(inner: R, limits: Limits) -> Result<Self, CsvError> {
+    pub fn new(inner: R) -> Result<Self, CsvError> {
+        Self::with_limits(inner, Limits::default())
+    }
+
+    /// Reads the header, with limits of its own.
+    ///
+    /// # Errors
+    /// As [`Reader::new`].
+    pub fn with_limits(inner: R, limits: Limits) -> Result<Self, CsvError> {
         let mut reader = Self {
             inner,
             limits,

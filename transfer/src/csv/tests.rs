@@ -18,7 +18,7 @@ fn write(header: &[&str], rows: &Table) -> Vec<u8> {
 }
 
 fn read_with(bytes: impl Read, limits: Limits) -> Result<(Vec<String>, Table), CsvError> {
-    let mut reader = Reader::new(bytes, limits)?;
+    let mut reader = Reader::with_limits(bytes, limits)?;
     let mut rows = Table::new();
     while let Some(row) = reader.read_row()? {
         assert!((0..row.len()).all(|column| row.get(column) == row.iter().nth(column)));
@@ -191,7 +191,7 @@ fn limits_hold_in_both_directions() {
 fn the_default_limits_take_a_field_of_quotes_only() {
     let field = "\"".repeat(MAX_FIELD_BYTES);
     let bytes = write(&["a"], &vec![row(&[Some(&field)])]);
-    let mut reader = Reader::new(bytes.as_slice(), Limits::default()).unwrap();
+    let mut reader = Reader::new(bytes.as_slice()).unwrap();
     assert!(reader.read_row().unwrap().unwrap().get(0) == Some(Some(&field)));
     let mut writer = Writer::new(io::sink());
     writer.write_header(&["a"]).unwrap();
@@ -215,7 +215,7 @@ impl Read for Endless {
 #[test]
 fn a_record_without_end_stops_at_the_limit() {
     let limits = Limits { record_bytes: 1_000_000, ..Limits::default() };
-    let error = Reader::new(Endless(1_500_000), limits).unwrap_err();
+    let error = Reader::with_limits(Endless(1_500_000), limits).unwrap_err();
     assert_eq!(error.problem(), Some(Problem::RecordTooLong { limit: 1_000_000 }));
 }
 
@@ -250,7 +250,7 @@ fn failures_below_keep_their_code() {
     assert!(matches!(writer.write_row([Some(&*long)]), Err(CsvError::Io(_))));
     assert!(matches!(writer.finish(), Err(CsvError::Io(_))));
 
-    let failure = Reader::new(Unpacker::new(&b"no bzip2"[..], 10), Limits::default()).unwrap_err().into_failure("reading failed");
+    let failure = Reader::new(Unpacker::new(&b"no bzip2"[..], 10)).unwrap_err().into_failure("reading failed");
     assert_eq!((failure.code(), failure.disposition()), (Code::UnpackFailed, Disposition::Park));
     let failure = Failure::from(read(b"a\n").unwrap_err());
     assert_eq!((failure.code(), failure.disposition()), (Code::ContentInvalid, Disposition::Park));
