@@ -236,3 +236,172 @@ fn strip_option<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let (head, rest) = text.split_at_checked(prefix.len())?;
     head.eq_ignore_ascii_case(prefix).then_some(rest)
 }
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt, thread};
+
+    use towpath_transfer::clock::SeededEntropy;
+
+    use super::*;
+    use crate::{
+        identity::Identity,
+        kind::KeyKind,
+        testing::{ed25519, other, rsa, try_ssh_keygen},
+    };
+
+    const WHO: &str = "acme.erp1";
+    const BOTH: &[Namespace] = &[Namespace::Manifest, Namespace::Receipt];
+
+    fn store(folder: &tempfile::TempDir) -> AllowedSigners {
+        AllowedSigners::load(&folder.path().join("allowed_signers")).unwrap()
+    }
+
+    fn text(store: &AllowedSigners) -> String {
+        fs::read_to_string(&store.path).unwrap()
+    }
+
+    #[test]
+    fn ssh_keygen_judges_as_we_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store(&folder);
+        assert!(store.add(WHO, BOTH, rsa().public_key()).unwrap());
+        assert!(store.add("acme.receiver", &[Namespace::Receipt], ed25519().public_key()).unwrap());
+        let path = store.path.to_str().unwrap().to_owned();
+        let signature_path = folder.path().join("sig");
+        for signer in [rsa(), ed25519(), other()] {
+            for namespace in Namespace::ALL {
+                let signature = signer.sign(*namespace, b"text").unwrap();
+                fs::write(&signature_path, &signature).unwrap();
+                for principal in [WHO, "acme.receiver", "acme.nobody"] {
+                    let arguments = ["-Y", "verify", "-f", &path, "-I", principal, "-n", namespace.as_str(), "-s"];
+                    let arguments = [&arguments[..], &[signature_path.to_str().unwrap()]].concat();
+                    let judged = try_ssh_keygen(&arguments, b"text").is_ok();
+                    let ours = store.verify(principal, *namespace, b"text", signature.as_bytes());
+                    assert_eq!(ours.is_ok(), judged, "{principal} {namespace} {signer:?}");
+                    match ours {
+                        Ok(key) => assert_eq!(key, *signer.public_key()),
+                        Err(failure) => assert_eq!(failure.code(), Code::SignatureInvalid),
+                    }
+                }
+            }
+        }
+        let signature = rsa().sign(Namespace::Manifest, b"text").unwrap();
+        let failure = store.verify(WHO, Namespace::Manifest, b"other", signature.as_bytes()).unwrap_err();
+        assert_eq!(failure.code(), Code::SignatureInvalid);
+    }
+
+    #[test]
+    fn adding_and_removing_change_nothing_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store(&folder);
+        let (old, new) = (rsa().public_key(), ed25519().public_key());
+        assert!(store.add(WHO, BOTH, old).unwrap());
+        assert!(!store.add(WHO, BOTH, old).unwrap());
+        assert!(!store.add(WHO, &[Namespace::Receipt], old).unwrap());
+        assert_eq!(text(&store), format!("{WHO} namespaces=\"towpath-manifest@1,towpath-receipt@1\" {old}\n"));
+        assert_eq!(fs::metadata(&store.path).unwrap().permissions().mode() & 0o022, 0);
+        // While a key is rotated, both are trusted.
+        assert!(store.add(WHO, BOTH, new).unwrap());
+        assert_eq!(store.lookup(WHO, Namespace::Manifest).collect::<Vec<_>>(), [old, new]);
+        assert_eq!(store.lookup(WHO, Namespace::Enrol).count(), 0);
+        assert_eq!(store.lookup("acme.erp", Namespace::Manifest).count(), 0);
+        assert!(store.remove(WHO, old).unwrap());
+        assert!(!store.remove(WHO, old).unwrap());
+        assert_eq!(store.lookup(WHO, Namespace::Manifest).collect::<Vec<_>>(), [new]);
+        assert!(store.add(WHO, &[Namespace::Enrol], new).unwrap());
+        assert!(store.add(WHO, &[], new).unwrap());
+        assert!(!store.add(WHO, &[], new).unwrap() && !store.add(WHO, &[Namespace::Enrol], new).unwrap());
+        assert!(store.remove(WHO, new).unwrap());
+        assert_eq!((text(&store).as_str(), store.pins().count()), ("", 0));
+    }
+
+    #[test]
+    fn what_an_operator_wrote_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("allowed_signers");
+        let (a, b) = (rsa().public_key(), ed25519().public_key());
+        fs::write(&path, format!("# ours\n\n{WHO},acme.erp2 {a} a comment\nacme.x\tNAMESPACES=\"towpath-enrol@1\" {b}\n"))
+            .unwrap();
+        let mut store = AllowedSigners::load(&path).unwrap();
+        assert_eq!(store.lookup("acme.erp2", Namespace::Enrol).collect::<Vec<_>>(), [a]);
+        assert_eq!(store.lookup("acme.x", Namespace::Manifest).count(), 0);
+        assert_eq!(store.pins().next().unwrap().principals(), [WHO, "acme.erp2"]);
+        assert_eq!(store.pins().nth(1).unwrap().namespaces(), ["towpath-enrol@1"]);
+        assert!(store.remove(WHO, a).unwrap());
+        assert_eq!(text(&store), format!("# ours\n\nacme.erp2 {a}\nacme.x namespaces=\"towpath-enrol@1\" {b}\n"));
+    }
+
+    #[test]
+    fn lines_that_say_more_are_refused_with_their_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("allowed_signers");
+        let key = ed25519().public_key();
+        let ecdsa = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY=";
+        for bad in [
+            format!("* {key}"),
+            format!("!acme.erp1 {key}"),
+            format!("acme.*,{WHO} {key}"),
+            format!("\"{WHO}\" {key}"),
+            format!("{WHO}, {key}"),
+            format!("{WHO} cert-authority {key}"),
+            format!("{WHO} valid-before=\"20200101\" {key}"),
+            format!("{WHO} namespaces=\"file\",cert-authority {key}"),
+            format!("{WHO} namespaces=\"*\" {key}"),
+            format!("{WHO} namespaces=\"\" {key}"),
+            format!("{WHO} namespaces=\"file {key}"),
+            format!("{WHO} namespaces=file {key}"),
+            format!("{WHO} {ecdsa}"),
+            format!("{WHO} ssh-ed25519 AAAA"),
+            WHO.to_owned(),
+            key.to_string(),
+        ] {
+            fs::write(&path, format!("# comment\n{bad}\n")).unwrap();
+            let failure = AllowedSigners::load(&path).unwrap_err();
+            assert_eq!(failure.code(), Code::ConfigInvalid, "{bad}");
+            assert!(failure.message().starts_with("line 2 of "), "{failure}");
+        }
+        fs::write(&path, [b'#', 0xff]).unwrap();
+        assert_eq!(AllowedSigners::load(&path).unwrap_err().code(), Code::ConfigInvalid);
+    }
+
+    #[test]
+    fn names_that_mean_something_to_openssh_cannot_be_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store(&folder);
+        let long = "a".repeat(MAX_PRINCIPAL_BYTES + 1);
+        for bad in ["", "*", "a,b", "a b", "a\nb", "!a", "\"a\"", "#a", &long] {
+            assert_eq!(store.add(bad, BOTH, rsa().public_key()).unwrap_err().code(), Code::ConfigInvalid, "{bad:?}");
+        }
+        assert!(!store.path.exists());
+    }
+
+    #[test]
+    fn the_file_is_limited_and_must_be_ours_alone_to_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("allowed_signers");
+        fs::write(&path, vec![b'#'; MAX_ALLOWED_SIGNERS_BYTES as usize]).unwrap();
+        let mut store = AllowedSigners::load(&path).unwrap();
+        assert_eq!(store.add(WHO, BOTH, rsa().public_key()).unwrap_err().code(), Code::LimitExceeded);
+        fs::write(&path, vec![b'#'; MAX_ALLOWED_SIGNERS_BYTES as usize + 1]).unwrap();
+        assert_eq!(AllowedSigners::load(&path).unwrap_err().code(), Code::KeyInvalid);
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(AllowedSigners::load(&path).unwrap_err().code(), Code::KeyPermissions);
+    }
+
+    #[test]
+    fn writers_at_the_same_time_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys: Vec<_> = (0..16).map(|seed| Identity::generate(KeyKind::Ed25519, &SeededEntropy::new(seed)).unwrap()).collect();
+        let stale = store(&folder);
+        thread::scope(|scope| {
+            for key in &keys {
+                let mut store = stale.clone();
+                scope.spawn(move || assert!(store.add(WHO, BOTH, key.public_key()).unwrap()));
+            }
+        });
+        assert_eq!(store(&folder).lookup(WHO, Namespace::Manifest).count(), keys.len());
+    }
+}

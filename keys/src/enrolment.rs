@@ -45,3 +45,53 @@ pub fn verify_enrolment(key: &PublicKey, secret_sha256: &Sha256Digest, relay_url
         Failure::park(Code::EnrolmentProofInvalid, message).caused_by(e)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ed25519, other, rsa};
+
+    const SECRET: &[u8] = b"one-time-secret";
+    const URL: &str = "https://relay.example";
+
+    #[test]
+    fn the_signed_text_is_the_documented_one() {
+        let key = ed25519();
+        let text = format!(
+            "towpath-enrolment-proof 1\nsecret-sha256 {}\nrelay {URL}\nkey {}\n",
+            Sha256Digest::of(SECRET),
+            key.public_line()
+        );
+        let proof = sign_enrolment(key, SECRET, URL).unwrap();
+        assert!(!text.contains("one-time-secret"));
+        sshsig::verify(proof.as_bytes(), Namespace::Enrol, text.as_bytes(), key.public_key()).unwrap();
+    }
+
+    #[test]
+    fn secret_relay_and_key_must_agree() {
+        let secret = Sha256Digest::of(SECRET);
+        for key in [rsa(), ed25519()] {
+            let proof = sign_enrolment(key, SECRET, URL).unwrap();
+            let check = |public: &PublicKey, secret: &Sha256Digest, url: &str, proof: &str| {
+                verify_enrolment(public, secret, url, proof.as_bytes()).err().map(|failure| failure.code())
+            };
+            let wrong = Some(Code::EnrolmentProofInvalid);
+            assert_eq!(check(key.public_key(), &secret, URL, &proof), None);
+            assert_eq!(check(key.public_key(), &Sha256Digest::of(b"other"), URL, &proof), wrong);
+            assert_eq!(check(key.public_key(), &secret, "https://relay.example/", &proof), wrong);
+            assert_eq!(check(other().public_key(), &secret, URL, &proof), wrong);
+            assert_eq!(check(key.public_key(), &secret, URL, "nothing"), wrong);
+            let text = message(&secret, URL, key.public_key()).unwrap();
+            let receipt = key.sign(Namespace::Receipt, text.as_bytes()).unwrap();
+            assert_eq!(check(key.public_key(), &secret, URL, &receipt), wrong);
+        }
+    }
+
+    #[test]
+    fn a_url_cannot_smuggle_another_field() {
+        let long = format!("https://{}", "r".repeat(MAX_RELAY_URL_BYTES));
+        for bad in ["", "https://relay.example\nkey x", "https://relay example", "https://rélay.example", &long] {
+            assert_eq!(sign_enrolment(ed25519(), SECRET, bad).unwrap_err().code(), Code::EnrolmentProofInvalid, "{bad:?}");
+        }
+    }
+}

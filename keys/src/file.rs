@@ -162,11 +162,22 @@ pub(crate) fn lock(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let path = PathBuf::from(name);
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true);
-    let file = options.open(&path).map_err(|e| write_failed(&path, e))?;
+    let file = open_lock(&path).map_err(|e| write_failed(&path, e))?;
     file.lock().map_err(|e| write_failed(&path, e))?;
     Ok(file)
+}
+
+/// Private, because whoever can open the file could hold the lock for ever.
+#[cfg(unix)]
+fn open_lock(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    OpenOptions::new().create(true).truncate(false).write(true).mode(Access::Private.mode()).open(path)
+}
+
+#[cfg(not(unix))]
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).open(path)
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -292,6 +303,18 @@ mod tests {
         assert!(failure.message().contains("run: chmod go-w '"), "{failure}");
         assert_eq!(shell_quoted(Path::new("/etc/towpath/key")), "/etc/towpath/key");
         assert_eq!(shell_quoted(Path::new("-key")), "'./-key'");
+    }
+
+    #[test]
+    fn nobody_else_can_hold_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(&folder.path().join("pins")).unwrap();
+        let path = folder.path().join("pins.lock");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(File::open(&path).unwrap().try_lock().is_err());
+        drop(held);
+        assert!(File::open(&path).unwrap().try_lock().is_ok());
+        assert_eq!(lock(&folder.path().join("none/pins")).unwrap_err().code(), Code::FileFailed);
     }
 
     #[test]

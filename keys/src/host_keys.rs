@@ -114,3 +114,58 @@ fn public_line(key: &PrivateKey, path: &Path) -> Result<PublicKeyLine> {
     let blob = key.public_key().to_bytes().map_err(|e| failed().caused_by(e))?;
     PublicKeyLine::from_blob(&blob).map_err(|e| failed().caused_by(e))
 }
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use towpath_transfer::clock::SeededEntropy;
+
+    use super::*;
+    use crate::testing::ssh_keygen;
+
+    #[test]
+    fn keys_are_made_once_and_openssh_reads_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = HostKeys::load_or_generate(folder.path(), &SeededEntropy::new(1)).unwrap();
+        let again = HostKeys::load_or_generate(folder.path(), &SeededEntropy::new(2)).unwrap();
+        assert_eq!(first.public_lines(), again.public_lines());
+        let names: Vec<_> = first.public_lines().iter().map(PublicKeyLine::algorithm).collect();
+        assert_eq!(names, ["ssh-ed25519", "ecdsa-sha2-nistp256"]);
+        for ((name, _), (line, key)) in FILES.iter().zip(first.public_lines().iter().zip(again.private_keys())) {
+            let path = folder.path().join(name);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+            let shown = ssh_keygen(&["-y", "-f", path.to_str().unwrap()], b"");
+            assert_eq!(shown.trim_end(), line.to_string());
+            assert_eq!(fs::read_to_string(path.with_extension("pub")).unwrap().trim_end(), line.to_string());
+            assert_eq!(key.public_key().to_bytes().unwrap(), line.blob());
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+        let shown = format!("{first:?}");
+        assert!(shown.contains("SHA256:") && !shown.contains("PRIVATE"), "{shown}");
+    }
+
+    #[test]
+    fn open_damaged_and_swapped_keys_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let load = || HostKeys::load_or_generate(folder.path(), &SeededEntropy::new(1)).map_err(|failure| failure.code());
+        load().unwrap();
+        let path = folder.path().join(FILES[0].0);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(load().unwrap_err(), Code::KeyPermissions);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        load().unwrap();
+        fs::write(&path, fs::read(folder.path().join(FILES[1].0)).unwrap()).unwrap();
+        assert_eq!(load().unwrap_err(), Code::KeyInvalid);
+        fs::write(&path, "garbage").unwrap();
+        assert_eq!(load().unwrap_err(), Code::KeyInvalid);
+    }
+
+    #[test]
+    fn a_missing_folder_is_a_clear_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let failure = HostKeys::load_or_generate(&folder.path().join("none"), &SeededEntropy::new(1)).unwrap_err();
+        assert_eq!(failure.code(), Code::FileFailed);
+    }
+}

@@ -30,6 +30,7 @@ use crate::{
 pub const MAX_KEY_FILE_BYTES: u64 = 16 * 1024;
 
 const PKCS8_LABEL: &str = "PRIVATE KEY";
+const ENCRYPTED_PKCS8_LABEL: &str = "ENCRYPTED PRIVATE KEY";
 const OPENSSH_BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
 
 /// A private key and everything done with it.
@@ -160,6 +161,7 @@ impl Identity {
         let (label, der) = SecretDocument::from_pem(pem).map_err(|_| InvalidKey::NotPem)?;
         match label {
             PKCS8_LABEL => Self::from_pkcs8(der.as_bytes()),
+            ENCRYPTED_PKCS8_LABEL => Err(InvalidKey::Encrypted),
             _ => Err(InvalidKey::Form),
         }
     }
@@ -202,7 +204,10 @@ enum InvalidKey {
     Form,
     #[error("it has a passphrase, which a service cannot type")]
     Encrypted,
-    #[error("it was rejected: {0}")]
+    #[error(
+        "it was rejected ({0}); accepted are RSA of 2048, 3072 or 4096 bits in PKCS#8 form and Ed25519 in OpenSSH form, \
+         without passphrase"
+    )]
     Rejected(String),
 }
 
@@ -248,4 +253,145 @@ fn public_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");
     PathBuf::from(name)
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use towpath_transfer::clock::SeededEntropy;
+
+    use super::*;
+    use crate::testing::{ed25519, rsa, ssh_keygen};
+
+    #[test]
+    fn a_created_key_is_private_readable_by_openssh_and_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        for (seed, kind) in KeyKind::ALL.iter().enumerate() {
+            let entropy = SeededEntropy::new(seed as u64);
+            let path = folder.path().join(kind.as_str());
+            let shown = path.to_str().unwrap();
+            let made = Identity::create_file(&path, *kind, &entropy).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+
+            let loaded = Identity::load(&path).unwrap();
+            assert_eq!(loaded.public_key(), made.public_key());
+            let public = fs::read_to_string(format!("{shown}.pub")).unwrap();
+            assert_eq!(public.trim_end(), made.public_line().to_string());
+            assert_eq!(ssh_keygen(&["-y", "-f", shown], b"").trim_end(), public.trim_end(), "{kind}");
+            let listed = ssh_keygen(&["-l", "-f", shown], b"");
+            let bits = kind.rsa_bits().unwrap_or(256);
+            assert!(listed.starts_with(&format!("{bits} {} ", made.fingerprint())), "{listed}");
+
+            let before = fs::read(&path).unwrap();
+            let failure = Identity::create_file(&path, *kind, &entropy).unwrap_err();
+            assert_eq!(failure.code(), Code::FileFailed);
+            assert!(failure.message().contains("never overwritten"), "{failure}");
+            assert_eq!(fs::read(&path).unwrap(), before);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2 * KeyKind::ALL.len());
+    }
+
+    #[test]
+    fn load_or_create_makes_only_what_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let entropy = SeededEntropy::new(1);
+        let first = Identity::load_or_create(&path, KeyKind::Ed25519, &entropy).unwrap();
+        fs::remove_file(public_path(&path)).unwrap();
+        let second = Identity::load_or_create(&path, KeyKind::Rsa2048, &entropy).unwrap();
+        assert_eq!(first.public_key(), second.public_key());
+        assert_eq!(fs::read_to_string(public_path(&path)).unwrap().trim_end(), first.public_line().to_string());
+        fs::write(&path, "garbage").unwrap();
+        assert_eq!(Identity::load_or_create(&path, KeyKind::Rsa2048, &entropy).unwrap_err().code(), Code::KeyInvalid);
+        assert_eq!(fs::read(&path).unwrap(), b"garbage");
+    }
+
+    #[test]
+    fn keys_of_ssh_keygen_are_taken_where_their_form_is_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, options: &[&str]| {
+            let path = folder.path().join(name);
+            let mut arguments = vec!["-q", "-f", path.to_str().unwrap()];
+            arguments.extend_from_slice(options);
+            ssh_keygen(&arguments, b"");
+            path
+        };
+        for (name, options) in
+            [("rsa", &["-N", "", "-t", "rsa", "-b", "2048", "-m", "PKCS8"][..]), ("ed25519", &["-N", "", "-t", "ed25519"])]
+        {
+            let path = make(name, options);
+            let public: PublicKey = fs::read_to_string(public_path(&path)).unwrap().parse().unwrap();
+            assert_eq!(*Identity::load(&path).unwrap().public_key(), public);
+        }
+        for (name, options) in [
+            ("short", &["-N", "", "-t", "rsa", "-b", "1024", "-m", "PKCS8"][..]),
+            ("long", &["-N", "", "-t", "rsa", "-b", "4608", "-m", "PKCS8"]),
+            ("ecdsa", &["-N", "", "-t", "ecdsa"]),
+            ("ecdsa8", &["-N", "", "-t", "ecdsa", "-m", "PKCS8"]),
+            ("locked", &["-N", "secret", "-t", "ed25519"]),
+            ("locked8", &["-N", "secret", "-t", "rsa", "-b", "2048", "-m", "PKCS8"]),
+            ("pkcs1", &["-N", "", "-t", "rsa", "-b", "2048", "-m", "PEM"]),
+        ] {
+            let failure = Identity::load(&make(name, options)).unwrap_err();
+            assert_eq!(failure.code(), Code::KeyInvalid, "{name}");
+            assert_eq!(failure.report().contains("it has a passphrase"), name.starts_with("locked"), "{}", failure.report());
+        }
+        let path = make("openssh", &["-N", "", "-t", "rsa", "-b", "2048"]);
+        let report = Identity::load(&path).unwrap_err().report();
+        assert!(report.contains("ssh-keygen -p -m PKCS8 -N '' -f FILE [key-invalid]"), "{report}");
+        ssh_keygen(&["-p", "-q", "-m", "PKCS8", "-N", "", "-f", path.to_str().unwrap()], b"");
+        Identity::load(&path).unwrap();
+    }
+
+    #[test]
+    fn damaged_and_foreign_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        assert_eq!(Identity::load(&path).unwrap_err().code(), Code::KeyMissing);
+        let good = generate_pem(KeyKind::Ed25519, &SeededEntropy::new(3)).unwrap();
+        let other = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
+        let pair = Ed25519Keypair {
+            public: other.public_key().as_ref().try_into().unwrap(),
+            private: Ed25519PrivateKey::from_bytes(&[8; 32]),
+        };
+        let mismatched = ssh_key::PrivateKey::new(KeypairData::Ed25519(pair), "").unwrap().to_openssh(LineEnding::LF).unwrap();
+        let half = &good[..good.len() / 2];
+        let public = ed25519().public_line().to_string();
+        for bad in ["", "garbage", half, &mismatched, &public, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
+            fs::write(&path, bad).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            assert_eq!(Identity::load(&path).unwrap_err().code(), Code::KeyInvalid, "{bad}");
+        }
+        fs::write(&path, [0xff, 0xfe, 0]).unwrap();
+        assert_eq!(Identity::load(&path).unwrap_err().code(), Code::KeyInvalid);
+        fs::write(&path, vec![b'x'; MAX_KEY_FILE_BYTES as usize + 1]).unwrap();
+        assert_eq!(Identity::load(&path).unwrap_err().code(), Code::KeyInvalid);
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused_until_mended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        Identity::create_file(&path, KeyKind::Ed25519, &SeededEntropy::new(4)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let failure = Identity::load(&path).unwrap_err();
+        assert_eq!(failure.code(), Code::KeyPermissions);
+        assert!(failure.message().ends_with(&format!("run: chmod 600 {}", path.display())), "{failure}");
+    }
+
+    #[test]
+    fn nothing_shows_the_private_key() {
+        for identity in [rsa(), ed25519()] {
+            assert_eq!(format!("{identity:?}"), format!("Identity({})", identity.fingerprint()));
+        }
+    }
+
+    #[test]
+    fn the_same_entropy_gives_the_same_key_and_other_entropy_another() {
+        let key = |seed| Identity::generate(KeyKind::Ed25519, &SeededEntropy::new(seed)).unwrap().fingerprint();
+        assert_eq!(key(1), key(1));
+        assert_ne!(key(1), key(2));
+    }
 }

@@ -15,6 +15,8 @@ pub mod public;
 mod random;
 pub mod ssh_auth;
 pub mod sshsig;
+#[cfg(test)]
+mod testing;
 pub mod token;
 mod wire;
 

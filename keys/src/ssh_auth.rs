@@ -93,3 +93,86 @@ impl Signer for SshSigner {
         Ok(to_sign)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use russh::{client, keys::PublicKeyOrCertificate, server};
+    use tokio::time::timeout;
+    use towpath_transfer::clock::SeededEntropy;
+
+    use super::*;
+    use crate::{
+        host_keys::HostKeys,
+        public::PublicKey,
+        testing::{ed25519, other, rsa},
+    };
+
+    struct Client;
+
+    impl client::Handler for Client {
+        type Error = russh::Error;
+
+        async fn check_server_key(&mut self, _key: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+            Ok(true)
+        }
+    }
+
+    /// Lets in whoever proves to hold this key.
+    struct Server(PublicKey);
+
+    impl server::Handler for Server {
+        type Error = russh::Error;
+
+        async fn auth_publickey(
+            &mut self,
+            _user: &str,
+            key: server::VerifiedPublicKey<'_>,
+        ) -> Result<server::Auth, russh::Error> {
+            let known = PublicKey::from_ssh(key.public_key).is_ok_and(|key| key == self.0);
+            Ok(if known { server::Auth::Accept } else { server::Auth::reject() })
+        }
+    }
+
+    async fn connect(expected: &Identity) -> client::Handle<Client> {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = HostKeys::load_or_generate(folder.path(), &SeededEntropy::new(5)).unwrap().private_keys();
+        let config = server::Config { keys, auth_rejection_time: Duration::ZERO, ..Default::default() };
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let handler = Server(expected.public_key().clone());
+        tokio::spawn(async move { server::run_stream(Arc::new(config), far, handler).await.unwrap().await });
+        client::connect_stream(Arc::new(client::Config::default()), near, Client).await.unwrap()
+    }
+
+    async fn login(expected: &Identity, identity: &Identity, hash: Option<HashAlg>) -> Result<bool, SshSignError> {
+        let mut session = connect(expected).await;
+        let mut signer = identity.ssh_signer().unwrap();
+        let public = signer.public_key();
+        let attempt = session.authenticate_publickey_with("acme.erp1", public, hash, &mut signer);
+        let result = timeout(Duration::from_secs(10), attempt).await.expect("the session answers");
+        result.map(|result| result.success())
+    }
+
+    #[tokio::test]
+    async fn a_server_accepts_the_signature() {
+        for identity in [rsa(), ed25519()] {
+            let hash = identity.ssh_signer().unwrap().hash_alg();
+            assert!(login(identity, identity, hash).await.unwrap());
+            assert!(!login(other(), identity, hash).await.unwrap());
+        }
+        assert!(login(rsa(), rsa(), Some(HashAlg::Sha256)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn sha1_is_never_signed() {
+        assert!(matches!(login(rsa(), rsa(), None).await, Err(SshSignError::Algorithm)));
+    }
+
+    #[tokio::test]
+    async fn another_key_is_never_signed_for() {
+        let mut signer = rsa().ssh_signer().unwrap();
+        let key = other().public_key().to_ssh().unwrap();
+        assert!(matches!(signer.auth_sign(&key.into(), None, vec![1]).await, Err(SshSignError::OtherKey)));
+    }
+}

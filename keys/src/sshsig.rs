@@ -242,3 +242,203 @@ fn dearmour(armoured: &[u8]) -> Option<Vec<u8>> {
     let body = body.strip_suffix('\n').unwrap_or(body).strip_suffix(END)?;
     STANDARD.decode(body.replace('\n', "")).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{ed25519, other, rsa, ssh_keygen};
+
+    const MESSAGE: &[u8] = b"{\"rows\":3}\n";
+
+    fn code(result: Result<()>) -> Option<Code> {
+        result.err().map(|failure| failure.code())
+    }
+
+    /// What a test changes about an otherwise good signature.
+    struct Recipe {
+        version: u32,
+        reserved: &'static [u8],
+        hash: &'static [u8],
+        algorithm: &'static [u8],
+        tail: &'static [u8],
+    }
+
+    const GOOD: Recipe = Recipe { version: 1, reserved: b"", hash: b"sha512", algorithm: b"rsa-sha2-512", tail: b"" };
+
+    fn build(recipe: &Recipe) -> String {
+        let namespace = Namespace::Manifest.as_str().as_bytes();
+        let hash = HashName::from_name(recipe.hash).unwrap_or(HashName::Sha512);
+        let algorithm = SignatureAlgorithm::from_name(recipe.algorithm).unwrap_or(SignatureAlgorithm::RsaSha512);
+        let mut signed = Vec::from(MAGIC);
+        for part in [namespace, recipe.reserved, recipe.hash, digest(hash.algorithm(), MESSAGE).as_ref()] {
+            wire::put_string(&mut signed, part);
+        }
+        let mut signature = Vec::new();
+        wire::put_string(&mut signature, recipe.algorithm);
+        wire::put_string(&mut signature, &rsa().sign_raw(algorithm, &signed).unwrap());
+        let mut blob = Vec::from(MAGIC);
+        blob.extend(recipe.version.to_be_bytes());
+        for part in [rsa().public_line().blob(), namespace, recipe.reserved, recipe.hash, &signature] {
+            wire::put_string(&mut blob, part);
+        }
+        blob.extend(recipe.tail);
+        armour(&blob)
+    }
+
+    fn check(signature: &[u8]) -> Option<Code> {
+        code(verify(signature, Namespace::Manifest, MESSAGE, rsa().public_key()))
+    }
+
+    #[test]
+    fn ssh_keygen_accepts_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        for (identity, namespace) in [(rsa(), Namespace::Manifest), (ed25519(), Namespace::Receipt)] {
+            let signature = identity.sign(namespace, MESSAGE).unwrap();
+            fs::write(path("sig"), &signature).unwrap();
+            fs::write(path("signers"), format!("acme.erp1 {}\n", identity.public_line())).unwrap();
+            let said = ssh_keygen(
+                &["-Y", "verify", "-f", &path("signers"), "-I", "acme.erp1", "-n", namespace.as_str(), "-s", &path("sig")],
+                MESSAGE,
+            );
+            assert!(said.contains(&identity.fingerprint().to_string()), "{said}");
+            assert_eq!(code(verify(signature.as_bytes(), namespace, MESSAGE, identity.public_key())), None);
+            assert_eq!(signer_of(signature.as_bytes()).unwrap(), *identity.public_key());
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn we_accept_those_of_ssh_keygen() {
+        use crate::kind::KeyKind;
+
+        let folder = tempfile::tempdir().unwrap();
+        for kind in [KeyKind::Rsa2048, KeyKind::Ed25519] {
+            let path = folder.path().join(kind.as_str());
+            let entropy = towpath_transfer::clock::SeededEntropy::new(11);
+            let identity = Identity::create_file(&path, kind, &entropy).unwrap();
+            for hash in ["hashalg=sha512", "hashalg=sha256"] {
+                let namespace = Namespace::Manifest;
+                let arguments = ["-Y", "sign", "-f", path.to_str().unwrap(), "-n", namespace.as_str(), "-O", hash];
+                let signature = ssh_keygen(&arguments, MESSAGE);
+                assert_eq!(code(verify(signature.as_bytes(), namespace, MESSAGE, identity.public_key())), None, "{kind} {hash}");
+                if hash == "hashalg=sha512" {
+                    assert_eq!(signature, identity.sign(namespace, MESSAGE).unwrap(), "both schemes are deterministic");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn purpose_key_and_bytes_must_agree() {
+        for identity in [rsa(), ed25519()] {
+            let signature = identity.sign(Namespace::Manifest, MESSAGE).unwrap();
+            let check = |namespace, message: &[u8], key: &PublicKey| code(verify(signature.as_bytes(), namespace, message, key));
+            assert_eq!(check(Namespace::Manifest, MESSAGE, identity.public_key()), None);
+            assert_eq!(check(Namespace::Receipt, MESSAGE, identity.public_key()), Some(Code::SignatureInvalid));
+            assert_eq!(check(Namespace::Enrol, MESSAGE, identity.public_key()), Some(Code::SignatureInvalid));
+            assert_eq!(check(Namespace::Manifest, b"", identity.public_key()), Some(Code::SignatureInvalid));
+            assert_eq!(check(Namespace::Manifest, MESSAGE, other().public_key()), Some(Code::SignatureInvalid));
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_is_found() {
+        for identity in [rsa(), ed25519()] {
+            let signature = identity.sign(Namespace::Manifest, MESSAGE).unwrap().into_bytes();
+            // The line feed at the end is optional; everything before it counts.
+            for place in 0..signature.len() - 1 {
+                let mut changed = signature.clone();
+                changed[place] ^= 1;
+                let result = verify(&changed, Namespace::Manifest, MESSAGE, identity.public_key());
+                assert_eq!(code(result), Some(Code::SignatureInvalid), "byte {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_strong_algorithms_and_this_version_are_accepted() {
+        assert_eq!(check(build(&GOOD).as_bytes()), None);
+        assert_eq!(check(build(&Recipe { hash: b"sha256", ..GOOD }).as_bytes()), None);
+        assert_eq!(check(build(&Recipe { algorithm: b"rsa-sha2-256", ..GOOD }).as_bytes()), None);
+        for bad in [
+            Recipe { algorithm: b"ssh-rsa", ..GOOD },
+            Recipe { algorithm: b"ssh-ed25519", ..GOOD },
+            Recipe { algorithm: b"", ..GOOD },
+            Recipe { hash: b"sha1", ..GOOD },
+            Recipe { hash: b"md5", ..GOOD },
+            Recipe { version: 0, ..GOOD },
+            Recipe { version: 2, ..GOOD },
+            Recipe { reserved: b"x", ..GOOD },
+            Recipe { tail: b"x", ..GOOD },
+        ] {
+            // The wrong kind of raw signature cannot be made with this key, so the name alone is changed there.
+            let signature = match bad.algorithm {
+                b"ssh-ed25519" => rename_algorithm(&build(&GOOD), b"ssh-ed25519"),
+                _ => build(&bad),
+            };
+            assert_eq!(check(signature.as_bytes()), Some(Code::SignatureInvalid), "{:?}", bad.algorithm);
+        }
+    }
+
+    fn rename_algorithm(signature: &str, name: &[u8]) -> String {
+        let blob = dearmour(signature.as_bytes()).unwrap();
+        let fields = Fields::read(&blob).unwrap();
+        let mut inner = Vec::new();
+        wire::put_string(&mut inner, name);
+        wire::put_string(&mut inner, fields.raw);
+        let mut out = Vec::from(MAGIC);
+        out.extend(VERSION.to_be_bytes());
+        for part in [fields.key, fields.namespace, fields.reserved, fields.hash, &inner] {
+            wire::put_string(&mut out, part);
+        }
+        armour(&out)
+    }
+
+    #[test]
+    fn the_armour_is_strict_and_limited() {
+        let good = rsa().sign(Namespace::Manifest, MESSAGE).unwrap();
+        assert_eq!(check(good.as_bytes()), None);
+        assert_eq!(check(good.trim_end().as_bytes()), None);
+        assert_eq!(check(good.replace('\n', "\r\n").as_bytes()), None);
+        let padded = format!("{good}{}", " ".repeat(MAX_SIGNATURE_BYTES));
+        let unended = good.replace(END, "");
+        for bad in [
+            "",
+            &format!(" {good}"),
+            &format!("x\n{good}"),
+            &format!("{good}\n"),
+            &format!("{good}x"),
+            &format!("{good}{good}"),
+            &good.replace("SSH SIGNATURE", "PGP SIGNATURE"),
+            &padded,
+            &unended,
+        ] {
+            assert_eq!(check(bad.as_bytes()), Some(Code::SignatureInvalid), "{bad}");
+        }
+        assert!(
+            verify(padded.as_bytes(), Namespace::Manifest, MESSAGE, rsa().public_key()).unwrap_err().message().contains("4096")
+        );
+    }
+
+    #[test]
+    fn the_largest_key_fits_the_limit() {
+        let blob = vec![0xff; 4096 / 8 * 2 + 200];
+        assert!(armour(&blob).len() < MAX_SIGNATURE_BYTES / 2);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert!(signer_of(&bytes).is_err());
+            prop_assert_eq!(dearmour(armour(&bytes).as_bytes()), Some(bytes.clone()));
+            let mut blob = Vec::from(MAGIC);
+            blob.extend(&bytes);
+            prop_assert!(signer_of(armour(&blob).as_bytes()).is_err());
+        }
+    }
+}

@@ -269,3 +269,210 @@ fn check_lifetime(raw: &RawClaims) -> Result<(), TokenRefused> {
         _ => Err(TokenRefused::Lifetime),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use towpath_transfer::clock::SeededEntropy;
+
+    use super::*;
+    use crate::testing::{ed25519, other, rsa};
+
+    const RELAY: &str = "https://relay.example";
+    const LEEWAY: Duration = Duration::from_secs(5);
+
+    fn now() -> Timestamp {
+        "2026-01-02T03:04:05Z".parse().unwrap()
+    }
+
+    fn claims() -> TokenClaims {
+        TokenClaims::new("acme.erp1", RELAY, now(), &SeededEntropy::new(1))
+    }
+
+    fn verify(token: &str, identity: &Identity) -> Result<TokenClaims, TokenRefused> {
+        verify_token(token, identity.public_key(), RELAY, now(), LEEWAY)
+    }
+
+    /// Signs any header and claims at all.
+    fn forge(identity: &Identity, header: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signature = identity.sign_raw(Alg::of(identity.public_key()).signature(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    const HEADER: &str = r#"{"alg":"EdDSA","typ":"JWT"}"#;
+
+    fn json(iat: i64, exp: i64) -> String {
+        format!(r#"{{"iss":"acme.erp1","aud":"{RELAY}","iat":{iat},"exp":{exp},"jti":"0123456789abcdef"}}"#)
+    }
+
+    #[test]
+    fn a_token_comes_back_as_it_was_made() {
+        for identity in [rsa(), ed25519()] {
+            let token = identity.token(&claims()).unwrap();
+            assert_eq!(verify(&token, identity), Ok(claims()));
+            assert_eq!(unverified_issuer(&token).unwrap(), "acme.erp1");
+            assert_eq!(verify(&token, other()).unwrap_err().code(), Code::AuthenticationRefused);
+        }
+        let (first, second) = (claims(), TokenClaims::new("acme.erp1", RELAY, now(), &SeededEntropy::new(2)));
+        assert_ne!(first.id, second.id);
+        assert_eq!(first.expires_at.as_second() - first.issued_at.as_second(), 60);
+    }
+
+    #[test]
+    fn the_form_is_that_of_the_standard() {
+        let token = ed25519().token(&claims()).unwrap();
+        let parts: Vec<_> = token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).collect();
+        assert_eq!(parts[0], HEADER.as_bytes());
+        let body: serde_json::Value = serde_json::from_slice(&parts[1]).unwrap();
+        let expected = serde_json::json!({
+            "iss": "acme.erp1", "aud": RELAY, "iat": 1_767_323_045, "exp": 1_767_323_105, "jti": claims().id,
+        });
+        assert_eq!(body, expected);
+        assert_eq!(parts[2].len(), 64);
+    }
+
+    /// RFC 7515 appendix A.2 and RFC 8037 appendix A.4.
+    #[test]
+    fn signatures_of_the_standards_are_accepted() {
+        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+        let modulus = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2l\
+            ZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665x\
+            smtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ";
+        let signed = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0\
+            cnVlfQ";
+        let signature = "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF\
+            9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jz\
+            DwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw";
+        let key = PublicKey::from_rsa_parts(&decode(modulus), &decode("AQAB")).unwrap();
+        assert!(key.accepts(Alg::Rs256.signature(), signed.as_bytes(), &decode(signature)));
+        assert!(!key.accepts(Alg::EdDsa.signature(), signed.as_bytes(), &decode(signature)));
+
+        let key = PublicKey::from_ed25519(&decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo")).unwrap();
+        let signed = b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+        let signature = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+        assert!(key.accepts(Alg::EdDsa.signature(), signed, &decode(signature)));
+    }
+
+    #[test]
+    fn the_header_is_exact() {
+        let iat = now().as_second();
+        assert!(verify(&forge(ed25519(), HEADER, &json(iat, iat + 60)), ed25519()).is_ok());
+        for (header, why) in [
+            (r#"{"alg":"none","typ":"JWT"}"#, TokenRefused::Malformed),
+            (r#"{"alg":"HS256","typ":"JWT"}"#, TokenRefused::Malformed),
+            (r#"{"alg":"RS512","typ":"JWT"}"#, TokenRefused::Malformed),
+            (r#"{"alg":"eddsa","typ":"JWT"}"#, TokenRefused::Malformed),
+            (r#"{"alg":"RS256","typ":"JWT"}"#, TokenRefused::Algorithm),
+            (r#"{"alg":"EdDSA"}"#, TokenRefused::Malformed),
+            (r#"{"alg":"EdDSA","typ":"JWS"}"#, TokenRefused::Malformed),
+            (r#"{"alg":"EdDSA","typ":"JWT","kid":"x"}"#, TokenRefused::Malformed),
+            (r#"{"alg":"EdDSA","typ":"JWT","crit":[]}"#, TokenRefused::Malformed),
+            (r#"{"alg":"EdDSA","alg":"EdDSA","typ":"JWT"}"#, TokenRefused::Malformed),
+            ("", TokenRefused::Malformed),
+        ] {
+            assert_eq!(verify(&forge(ed25519(), header, &json(iat, iat + 60)), ed25519()), Err(why), "{header}");
+        }
+    }
+
+    #[test]
+    fn the_claims_are_exact() {
+        let iat = now().as_second();
+        let good = json(iat, iat + 60);
+        for (from, to) in [
+            (r#""iss":"acme.erp1","#, ""),
+            ("acme.erp1", ""),
+            ("acme.erp1", "acme/erp1"),
+            ("acme.erp1", "a\\u0000b"),
+            (r#""acme.erp1""#, "1"),
+            (r#""iat":"#, r#""nbf":0,"iat":"#),
+            (r#""iat":"#, r#""iat":0,"iat":"#),
+            ("0123456789abcdef", "0123456789abcde"),
+            ("0123456789abcdef", "0123456789abcdef 0"),
+            (r#","jti":"0123456789abcdef""#, ""),
+            (r#""https://relay.example""#, r#"["https://relay.example"]"#),
+            (r#""exp":"#, r#""exp":1.5e0,"x":"#),
+            ("}", "} x"),
+        ] {
+            let claims = good.replacen(from, to, 1);
+            assert_ne!(claims, good, "{from}");
+            assert_eq!(verify(&forge(ed25519(), HEADER, &claims), ed25519()), Err(TokenRefused::Malformed), "{claims}");
+        }
+        for long in [good.replace("0123456789abcdef", &"a".repeat(65)), good.replace("acme.erp1", &"a".repeat(128))] {
+            assert_eq!(verify(&forge(ed25519(), HEADER, &long), ed25519()), Err(TokenRefused::Malformed));
+        }
+        for audience in ["", "https://relay.example/", "https://other.example"] {
+            let token = forge(ed25519(), HEADER, &good.replace(RELAY, audience));
+            assert_eq!(verify(&token, ed25519()), Err(TokenRefused::Audience), "{audience}");
+        }
+    }
+
+    #[test]
+    fn lifetime_and_time_are_limited() {
+        let at = now().as_second();
+        for (iat, exp, why) in [
+            (at, at + 60, None),
+            (at, at + 1, None),
+            (at, at + 61, Some(TokenRefused::Lifetime)),
+            (at, at, Some(TokenRefused::Lifetime)),
+            (at, at - 1, Some(TokenRefused::Lifetime)),
+            (i64::MIN, i64::MAX, Some(TokenRefused::Lifetime)),
+            (i64::MAX - 60, i64::MAX, Some(TokenRefused::Malformed)),
+            (at - 64, at - 4, None),
+            (at - 65, at - 5, Some(TokenRefused::Expired)),
+            (at + 5, at + 65, None),
+            (at + 6, at + 66, Some(TokenRefused::NotYetValid)),
+            (at - 86_400, at - 86_340, Some(TokenRefused::Expired)),
+        ] {
+            assert_eq!(verify(&forge(ed25519(), HEADER, &json(iat, exp)), ed25519()).err(), why, "{iat} {exp}");
+        }
+        assert_eq!(Failure::from(TokenRefused::Expired).code(), Code::ClockSkew);
+        assert_eq!(TokenRefused::NotYetValid.code(), Code::ClockSkew);
+    }
+
+    #[test]
+    fn the_compact_form_is_strict_and_limited() {
+        let token = ed25519().token(&claims()).unwrap();
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let other_signature = other().token(&claims()).unwrap().rsplit_once('.').unwrap().1.to_owned();
+        assert_eq!(verify(&format!("{signed}.{other_signature}"), ed25519()), Err(TokenRefused::Signature));
+        assert_eq!(verify(&format!("{signed}."), ed25519()), Err(TokenRefused::Signature));
+        for bad in [
+            "",
+            ".",
+            "..",
+            signed,
+            &format!("{token}="),
+            &format!(" {token}"),
+            &format!("{token}\n"),
+            &format!("{signed}.x.{signature}"),
+        ] {
+            let refused = verify(bad, ed25519()).unwrap_err();
+            assert!(matches!(refused, TokenRefused::Malformed | TokenRefused::Signature), "{bad:?} {refused:?}");
+        }
+        let long = format!("{token}{}", "A".repeat(MAX_TOKEN_BYTES));
+        assert_eq!(verify(&long, ed25519()), Err(TokenRefused::TooLong));
+        assert_eq!(unverified_issuer(&long), Err(TokenRefused::TooLong));
+    }
+
+    #[test]
+    fn claims_that_would_be_refused_are_not_signed() {
+        let mut long = claims();
+        long.expires_at = now() + Duration::from_secs(61);
+        let mut nobody = claims();
+        nobody.issuer = String::new();
+        let mut large = claims();
+        large.audience = "a".repeat(MAX_TOKEN_BYTES);
+        for bad in [long, nobody, large] {
+            assert_eq!(ed25519().token(&bad).unwrap_err().code(), Code::Internal);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(text in "[ -~]{0,40}(\\.[A-Za-z0-9_-]{0,40}){0,3}") {
+            prop_assert!(verify(&text, ed25519()).is_err());
+            prop_assert!(unverified_issuer(&text).is_err());
+        }
+    }
+}
