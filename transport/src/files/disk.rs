@@ -1,0 +1,234 @@
+//! The real disk.
+
+use std::{
+    collections::BinaryHeap,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+use jiff::Timestamp;
+
+use super::{FileEntry, FileKind, FileStat, FileStore, ReadFile, WriteFile};
+
+/// Files on disk. On Unix new files can be read by their owner only (0600), new folders entered by their owner only (0700).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+/// A file on disk, open for one purpose.
+struct DiskFile(File);
+
+impl Read for DiskFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Write for DiskFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Seek for DiskFile {
+    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+        self.0.seek(pos)
+    }
+}
+
+impl ReadFile for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+impl WriteFile for DiskFile {
+    fn sync_all(&mut self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+impl FileStore for Disk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(DiskFile(private(OpenOptions::new().write(true).create(true).truncate(true)).open(path)?)))
+    }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(DiskFile(private(OpenOptions::new().write(true)).open(path)?)))
+    }
+
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        // Not the operating system's append mode, in which a seek has no effect on writes.
+        let mut file = private(OpenOptions::new().write(true).create(true).truncate(false)).open(path)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Box::new(DiskFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let file = private(OpenOptions::new().read(true)).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        Ok(Box::new(DiskFile(file)))
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        Ok(stat_of(&fs::symlink_metadata(path)?))
+    }
+
+    fn list(&self, dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<FileEntry>> {
+        let mut names = BinaryHeap::new();
+        for entry in fs::read_dir(dir)? {
+            let Ok(name) = entry?.file_name().into_string() else { continue };
+            if limit == 0 || after.is_some_and(|after| name.as_str() <= after) {
+                continue;
+            }
+            if names.len() < limit {
+                names.push(name);
+            } else if names.peek().is_some_and(|last| name < *last) {
+                names.pop();
+                names.push(name);
+            }
+        }
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names.into_sorted_vec() {
+            match fs::symlink_metadata(dir.join(&name)) {
+                Ok(metadata) => entries.push(FileEntry { stat: stat_of(&metadata), name }),
+                // It went between the two looks; the page may then be short, so the place is kept by nothing.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(entries)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => return Ok(()),
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
+            self.create_dir_all(parent)?;
+        }
+        match create_private_dir(path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            other => other?,
+        }
+        self.sync_dir(parent.unwrap_or(Path::new(".")))
+    }
+
+    #[cfg(unix)]
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    /// NTFS journals names by itself, and a folder cannot be opened for flushing without special rights.
+    #[cfg(not(unix))]
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        if fs::metadata(path)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
+    }
+
+    #[cfg(unix)]
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
+        let volume = rustix::fs::statvfs(path)?;
+        Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+    }
+
+    #[cfg(not(unix))]
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
+        fs::metadata(path)?;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Links in the last component are refused, so that nobody can lead us to write somewhere else.
+#[cfg(unix)]
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+    // A pipe in the place of a file must not block the opener either.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    options.mode(0o600).custom_flags(flags.bits().cast_signed())
+}
+
+#[cfg(not(unix))]
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    options
+}
+
+#[cfg(unix)]
+fn create_private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+#[cfg(not(unix))]
+fn create_private_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)
+}
+
+fn stat_of(metadata: &fs::Metadata) -> FileStat {
+    let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+    let kind = match metadata.file_type() {
+        t if t.is_file() => FileKind::File,
+        t if t.is_dir() => FileKind::Dir,
+        _ => FileKind::Other,
+    };
+    FileStat { kind, len: if kind == FileKind::File { metadata.len() } else { 0 }, modified }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn new_files_and_folders_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("a/b");
+        Disk.create_dir_all(&folder).unwrap();
+        drop(Disk.create(&folder.join("f")).unwrap());
+        drop(Disk.open_append(&folder.join("g")).unwrap());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&dir.path().join("a")), mode(&folder)), (0o700, 0o700));
+        assert_eq!((mode(&folder.join("f")), mode(&folder.join("g"))), (0o600, 0o600));
+    }
+
+    #[test]
+    fn links_are_seen_and_never_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("secret"), b"x").unwrap();
+        let link = dir.path().join("link");
+        symlink(dir.path().join("secret"), &link).unwrap();
+        assert_eq!(Disk.stat(&link).unwrap().kind, FileKind::Other);
+        assert!(Disk.open(&link).is_err() && Disk.create(&link).is_err() && Disk.open_append(&link).is_err());
+        assert_eq!(fs::read(dir.path().join("secret")).unwrap(), b"x");
+    }
+}

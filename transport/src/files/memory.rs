@@ -1,0 +1,508 @@
+//! Files in memory that lose at a power loss what was not synced.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Component, Path},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use towpath_transfer::Clock;
+
+use super::{FileEntry, FileKind, FileStat, FileStore, ReadFile, WriteFile};
+
+/// A file system in memory, for tests and the simulation. Clones share it.
+///
+/// Content becomes durable by [`WriteFile::sync_all`], names by [`FileStore::sync_dir`]; [`MemoryFiles::power_loss`] takes back
+/// everything else, as the strictest real file system may.
+#[derive(Clone)]
+pub struct MemoryFiles {
+    shared: Arc<Mutex<State>>,
+}
+
+struct State {
+    root: Folder,
+    /// Handles of an earlier life must not write into this one.
+    life: u64,
+    limit: Option<u64>,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+#[derive(Clone)]
+enum Node {
+    File(Content),
+    Dir(Folder),
+}
+
+type Content = Arc<Mutex<FileData>>;
+type Folder = Arc<Mutex<DirData>>;
+type Names = BTreeMap<String, Node>;
+
+#[derive(Default)]
+struct FileData {
+    live: Arc<Vec<u8>>,
+    synced: Arc<Vec<u8>>,
+    modified: Option<Timestamp>,
+}
+
+#[derive(Default)]
+struct DirData {
+    live: Names,
+    synced: Names,
+}
+
+/// The state's lock is taken first and held through every operation, so that the inner locks are never contended. State is
+/// changed in one step, so that a poisoned lock still guards something whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemoryFiles {
+    /// An empty file system that has a root and nothing else, and no limit.
+    #[must_use]
+    pub fn new() -> Self {
+        let state = State { root: Folder::default(), life: 0, limit: None, clock: None };
+        Self { shared: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The same, with times of change by `clock`.
+    #[must_use]
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let files = Self::new();
+        lock(&files.shared).clock = Some(clock);
+        files
+    }
+
+    /// Sets how many bytes all files together may have; writes beyond it fail as on a full disk. `None` lifts the limit.
+    pub fn set_space(&self, limit: Option<u64>) {
+        lock(&self.shared).limit = limit;
+    }
+
+    /// Forgets every content and every name that was not synced, and breaks every open handle.
+    pub fn power_loss(&self) {
+        let mut state = lock(&self.shared);
+        state.life += 1;
+        forget(&state.root);
+    }
+}
+
+impl Default for MemoryFiles {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryFiles")
+    }
+}
+
+fn forget(folder: &Folder) {
+    let mut dir = lock(folder);
+    dir.live = dir.synced.clone();
+    for node in dir.live.values() {
+        match node {
+            Node::Dir(below) => forget(below),
+            Node::File(content) => {
+                let mut data = lock(content);
+                data.live = Arc::clone(&data.synced);
+            }
+        }
+    }
+}
+
+fn used(folder: &Folder) -> u64 {
+    let size = |node: &Node| match node {
+        Node::Dir(below) => used(below),
+        Node::File(content) => lock(content).live.len() as u64,
+    };
+    lock(folder).live.values().map(size).sum()
+}
+
+impl State {
+    fn find(&self, path: &Path) -> io::Result<Node> {
+        let mut node = Node::Dir(Arc::clone(&self.root));
+        for name in names(path)? {
+            let Node::Dir(folder) = node else { return Err(io::ErrorKind::NotADirectory.into()) };
+            node = lock(&folder).live.get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
+        }
+        Ok(node)
+    }
+
+    fn folder(&self, path: &Path) -> io::Result<Folder> {
+        match self.find(path)? {
+            Node::Dir(folder) => Ok(folder),
+            Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    /// The folder that holds, or would hold, the last name of `path`, and that name.
+    fn place<'p>(&self, path: &'p Path) -> io::Result<(Folder, &'p str)> {
+        let mut parents = names(path)?;
+        let name = parents.pop().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut folder = Arc::clone(&self.root);
+        for parent in parents {
+            let next = lock(&folder).live.get(parent).cloned().ok_or(io::ErrorKind::NotFound)?;
+            let Node::Dir(next) = next else { return Err(io::ErrorKind::NotADirectory.into()) };
+            folder = next;
+        }
+        Ok((folder, name))
+    }
+
+    fn file(&self, path: &Path, create: bool) -> io::Result<Content> {
+        let (folder, name) = self.place(path)?;
+        let mut dir = lock(&folder);
+        match dir.live.get(name) {
+            Some(Node::File(content)) => Ok(Arc::clone(content)),
+            Some(Node::Dir(_)) => Err(io::ErrorKind::IsADirectory.into()),
+            None if create => {
+                let content = Content::default();
+                lock(&content).modified = self.now();
+                dir.live.insert(name.to_owned(), Node::File(Arc::clone(&content)));
+                Ok(content)
+            }
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        self.clock.as_deref().map(Clock::now)
+    }
+
+    fn free(&self) -> u64 {
+        self.limit.map_or(u64::MAX, |limit| limit.saturating_sub(used(&self.root)))
+    }
+}
+
+/// The names from the root down; the prefix of a Windows path and the leading separator are the root.
+fn names(path: &Path) -> io::Result<Vec<&str>> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name.to_str().ok_or(io::ErrorKind::InvalidInput)?),
+            Component::ParentDir => return Err(io::ErrorKind::InvalidInput.into()),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    Ok(names)
+}
+
+impl FileStore for MemoryFiles {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let state = lock(&self.shared);
+        let content = state.file(path, true)?;
+        let mut data = lock(&content);
+        data.live = Arc::default();
+        data.modified = state.now();
+        drop(data);
+        Ok(self.handle(content, &state, 0))
+    }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let state = lock(&self.shared);
+        let content = state.file(path, false)?;
+        Ok(self.handle(content, &state, 0))
+    }
+
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let state = lock(&self.shared);
+        let content = state.file(path, true)?;
+        let end = lock(&content).live.len() as u64;
+        Ok(self.handle(content, &state, end))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let state = lock(&self.shared);
+        let content = state.file(path, false)?;
+        Ok(Box::new(MemoryFile { shared: Arc::clone(&self.shared), content, life: state.life, position: 0 }))
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        Ok(stat_of(&lock(&self.shared).find(path)?))
+    }
+
+    fn list(&self, dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<FileEntry>> {
+        let state = lock(&self.shared);
+        let folder = state.folder(dir)?;
+        let entries = lock(&folder);
+        let later = entries.live.iter().filter(|(name, _)| after.is_none_or(|after| name.as_str() > after));
+        Ok(later.take(limit).map(|(name, node)| FileEntry { name: name.clone(), stat: stat_of(node) }).collect())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let state = lock(&self.shared);
+        let node = state.find(from)?;
+        let (target, new) = state.place(to)?;
+        if names(to)?.starts_with(&names(from)?) && from != to {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let there = lock(&target).live.get(new).cloned();
+        match (&node, &there) {
+            (_, None) | (Node::File(_), Some(Node::File(_))) => {}
+            (Node::File(_), Some(Node::Dir(_))) => return Err(io::ErrorKind::IsADirectory.into()),
+            (Node::Dir(_), Some(Node::File(_))) => return Err(io::ErrorKind::NotADirectory.into()),
+            (Node::Dir(_), Some(Node::Dir(old))) if lock(old).live.is_empty() => {}
+            (Node::Dir(_), Some(Node::Dir(_))) => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
+        }
+        let (source, old) = state.place(from)?;
+        lock(&source).live.remove(old);
+        lock(&target).live.insert(new.to_owned(), node);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let state = lock(&self.shared);
+        let (folder, name) = state.place(path)?;
+        let mut dir = lock(&folder);
+        match dir.live.get(name) {
+            None => return Err(io::ErrorKind::NotFound.into()),
+            Some(Node::Dir(_)) => return Err(io::ErrorKind::IsADirectory.into()),
+            Some(Node::File(_)) => dir.live.remove(name),
+        };
+        Ok(())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let state = lock(&self.shared);
+        let gone = state.folder(path)?;
+        if !lock(&gone).live.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        let (folder, name) = state.place(path)?;
+        lock(&folder).live.remove(name);
+        Ok(())
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let state = lock(&self.shared);
+        state.folder(path)?;
+        let (folder, name) = state.place(path)?;
+        lock(&folder).live.remove(name);
+        Ok(())
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let state = lock(&self.shared);
+        let mut folder = Arc::clone(&state.root);
+        for name in names(path)? {
+            let mut dir = lock(&folder);
+            let fresh = || Node::Dir(Folder::default());
+            let Node::Dir(next) = dir.live.entry(name.to_owned()).or_insert_with(fresh).clone() else {
+                return Err(io::ErrorKind::NotADirectory.into());
+            };
+            dir.synced.insert(name.to_owned(), Node::Dir(Arc::clone(&next)));
+            drop(dir);
+            folder = next;
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let state = lock(&self.shared);
+        let folder = state.folder(path)?;
+        let mut dir = lock(&folder);
+        dir.synced = dir.live.clone();
+        Ok(())
+    }
+
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
+        let state = lock(&self.shared);
+        state.find(path)?;
+        Ok(state.free())
+    }
+}
+
+impl MemoryFiles {
+    fn handle(&self, content: Content, state: &State, position: u64) -> Box<dyn WriteFile> {
+        Box::new(MemoryFile { shared: Arc::clone(&self.shared), content, life: state.life, position })
+    }
+}
+
+fn stat_of(node: &Node) -> FileStat {
+    match node {
+        Node::Dir(_) => FileStat { kind: FileKind::Dir, len: 0, modified: None },
+        Node::File(content) => {
+            let data = lock(content);
+            FileStat { kind: FileKind::File, len: data.live.len() as u64, modified: data.modified }
+        }
+    }
+}
+
+struct MemoryFile {
+    shared: Arc<Mutex<State>>,
+    content: Content,
+    life: u64,
+    position: u64,
+}
+
+impl MemoryFile {
+    /// Every operation goes through the state's lock, so that none runs across a power loss.
+    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = lock(&self.shared);
+        if state.life == self.life { Ok(state) } else { Err(io::Error::other("the file was open when the power went")) }
+    }
+
+    fn resize(&self, state: &State, data: &mut FileData, len: u64) -> io::Result<()> {
+        let grows = len.saturating_sub(data.live.len() as u64);
+        if state.limit.is_some_and(|limit| limit < self.used_without(state).saturating_add(len)) && grows > 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        Arc::make_mut(&mut data.live).resize(len, 0);
+        Ok(())
+    }
+
+    /// The bytes of every other file; this one's lock is already held.
+    fn used_without(&self, state: &State) -> u64 {
+        fn walk(folder: &Folder, but: &Content) -> u64 {
+            let size = |node: &Node| match node {
+                Node::Dir(below) => walk(below, but),
+                Node::File(content) if Arc::ptr_eq(content, but) => 0,
+                Node::File(content) => lock(content).live.len() as u64,
+            };
+            lock(folder).live.values().map(size).sum()
+        }
+        walk(&state.root, &self.content)
+    }
+}
+
+impl Read for MemoryFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let state = self.state()?;
+        let data = lock(&self.content);
+        let start = usize::try_from(self.position).unwrap_or(usize::MAX);
+        let mut rest = data.live.get(start..).unwrap_or_default();
+        let count = rest.read(buf)?;
+        drop((data, state));
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Write for MemoryFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let state = self.state()?;
+        let mut data = lock(&self.content);
+        let end = self.position.saturating_add(buf.len() as u64);
+        if end > data.live.len() as u64 {
+            self.resize(&state, &mut data, end)?;
+        }
+        let (Ok(start), Ok(stop)) = (usize::try_from(self.position), usize::try_from(end)) else {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        };
+        if let Some(target) = Arc::make_mut(&mut data.live).get_mut(start..stop) {
+            target.copy_from_slice(buf);
+        }
+        data.modified = state.now();
+        drop((data, state));
+        self.position = end;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for MemoryFile {
+    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+        let len = lock(&self.content).live.len() as u64;
+        let to = match pos {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => len.checked_add_signed(by),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+        };
+        self.position = to.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+impl ReadFile for MemoryFile {
+    fn len(&self) -> io::Result<u64> {
+        let _state = self.state()?;
+        Ok(lock(&self.content).live.len() as u64)
+    }
+}
+
+impl WriteFile for MemoryFile {
+    fn sync_all(&mut self) -> io::Result<()> {
+        let _state = self.state()?;
+        let mut data = lock(&self.content);
+        data.synced = Arc::clone(&data.live);
+        Ok(())
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        let state = self.state()?;
+        let mut data = lock(&self.content);
+        data.modified = state.now();
+        self.resize(&state, &mut data, len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::{publish, read_whole, write_whole};
+
+    fn whole(files: &MemoryFiles, path: &str) -> io::Result<Vec<u8>> {
+        read_whole(files, Path::new(path), 1000)
+    }
+
+    #[test]
+    fn a_power_loss_takes_what_was_not_synced() {
+        let files = MemoryFiles::new();
+        files.create_dir_all(Path::new("/a/b")).unwrap();
+        let mut lost = files.create(Path::new("/a/b/lost")).unwrap();
+        lost.write_all(b"x").unwrap();
+        lost.sync_all().unwrap();
+        let mut hollow = files.create(Path::new("/a/hollow")).unwrap();
+        hollow.write_all(b"not synced").unwrap();
+        files.sync_dir(Path::new("/a")).unwrap();
+        files.power_loss();
+        assert_eq!(whole(&files, "/a/b/lost").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(whole(&files, "/a/hollow").unwrap(), b"");
+        assert!(hollow.write_all(b"x").is_err() && lost.sync_all().is_err());
+        assert!(files.stat(Path::new("/a/b")).is_ok());
+    }
+
+    #[test]
+    fn an_unsynced_rename_is_undone_and_a_published_file_stays() {
+        let files = MemoryFiles::new();
+        write_whole(&files, Path::new("/old"), b"old").unwrap();
+        write_whole(&files, Path::new("/new"), b"new").unwrap();
+        files.rename(Path::new("/new"), Path::new("/old")).unwrap();
+        assert_eq!(whole(&files, "/old").unwrap(), b"new");
+        files.power_loss();
+        assert_eq!((whole(&files, "/old").unwrap(), whole(&files, "/new").unwrap()), (b"old".to_vec(), b"new".to_vec()));
+        publish(&files, Path::new("/new"), Path::new("/old")).unwrap();
+        files.power_loss();
+        assert_eq!(whole(&files, "/old").unwrap(), b"new");
+        assert!(whole(&files, "/new").is_err());
+    }
+
+    #[test]
+    fn an_unsynced_removal_comes_back() {
+        let files = MemoryFiles::new();
+        write_whole(&files, Path::new("/kept"), b"x").unwrap();
+        files.remove(Path::new("/kept")).unwrap();
+        files.power_loss();
+        assert_eq!(whole(&files, "/kept").unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_recovers() {
+        let files = MemoryFiles::new();
+        files.set_space(Some(10));
+        write_whole(&files, Path::new("/six"), b"123456").unwrap();
+        assert_eq!(files.free_space(Path::new("/")).unwrap(), 4);
+        let refused = write_whole(&files, Path::new("/five"), b"12345").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(files.list(Path::new("/"), None, 10).unwrap().len(), 1);
+        files.set_space(None);
+        write_whole(&files, Path::new("/five"), b"12345").unwrap();
+    }
+}

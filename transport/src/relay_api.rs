@@ -1,0 +1,68 @@
+//! The relay's web service, as the programs call it.
+//!
+//! [`HttpRelayApi`] speaks HTTPS; [`MemoryRelay`] answers from memory, for the simulation and for tests of a stage.
+
+//HTTP mod http;
+mod memory;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use towpath_transfer::{
+    TransferId,
+    api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, UplinkStatus},
+    failure::Result,
+};
+
+//HTTP pub use http::{HttpRelayApi, RelayApiConfig};
+pub use memory::MemoryRelay;
+
+/// The calls of `towpath_transfer::api`. Every call may be repeated after any failure, also after a lost answer, and then leads
+/// to the same end.
+///
+/// **Failures** carry the relay's own operator error code where it answered with one; otherwise `relay-unreachable` (retry),
+/// `relay-certificate` (park) or `relay-protocol`. A 429, a 5xx and a broken connection are retried, after the pause that the relay
+/// asked for; every other refusal is parked.
+#[async_trait]
+pub trait RelayApi: Debug + Send + Sync {
+    /// `POST /v1/enrolments`; the secret in the request is what authenticates it.
+    ///
+    /// # Errors
+    /// As above.
+    async fn enrol(&self, request: &EnrolmentRequest) -> Result<EnrolmentAnswer>;
+
+    /// `GET /v1/peers`.
+    ///
+    /// # Errors
+    /// As above.
+    async fn peers(&self) -> Result<Peers>;
+
+    /// `POST /v1/uplinks/{transfer}/complete`.
+    ///
+    /// # Errors
+    /// As above.
+    async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus>;
+
+    /// `GET /v1/uplinks/{transfer}`.
+    ///
+    /// # Errors
+    /// As above; `not-found` for a transfer the relay does not know.
+    async fn uplink(&self, transfer: TransferId) -> Result<UplinkStatus>;
+
+    /// `POST /v1/app/receipts`.
+    ///
+    /// # Errors
+    /// As above.
+    async fn post_receipt(&self, receipt: &AppReceipt) -> Result<()>;
+}
+
+/// Makes the bearer tokens of requests. The programs implement it over their key.
+pub trait TokenSource: Debug + Send + Sync {
+    /// A fresh JWT (RS256 or EdDSA) for `audience`, the relay's URL without a trailing slash. `now` is the relay's time as far as it is known:
+    /// the token's times follow it and not the clock of this host. Each call makes a new `jti`. Quick enough to be called on the runtime.
+    ///
+    /// # Errors
+    /// Where the key cannot sign.
+    fn token(&self, audience: &str, now: Timestamp) -> Result<String>;
+}
