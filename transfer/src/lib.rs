@@ -19,6 +19,7 @@ pub mod packed;
 pub mod public_key;
 pub mod receipt;
 pub mod state;
+pub mod value;
 
 pub use clock::{Clock, Entropy};
 pub use failure::{Code, Disposition, Failure};
