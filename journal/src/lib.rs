@@ -5,26 +5,37 @@
 //! idempotent effect, [`Journal::append`], [`Journal::release`]. Work happens outside the journal's transactions, under
 //! a [`Lease`]; a lease that was lost cannot append.
 //!
-//! * [`Journal`] is the contract; `SqliteJournal` keeps it on disk, [`MemoryJournal`] in a simulation,
-//!   `FaultJournal` breaks it on purpose. The suite in `conformance` holds all of them to the same contract.
-//! * `StageDriver` is the only thing that loops, leases, appends, retries and backs off. A stage of a program is one
+//! * [`Journal`] is the contract; [`SqliteJournal`] keeps it on disk, [`MemoryJournal`] in a simulation,
+//!   [`FaultJournal`] breaks it on purpose. The suite in `conformance` holds all of them to the same contract.
+//! * [`StageDriver`] is the only thing that loops, leases, appends, retries and backs off. A stage of a program is one
 //!   [`Step`].
 //! * [`MachineBinding`] notices that a journal was copied to another machine.
 
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod conformance;
 mod driver;
 mod error;
+mod fault;
 mod machine;
 mod memory;
 mod record;
 mod row;
+mod sqlite;
+pub mod system;
 mod traits;
 
-pub use driver::{FailPoints, NoFailPoints, NoObserver, Observer, Point, StageReport, StageResult, Step, StepOutcome};
+pub use driver::{
+    Backoff, DriverSettings, FailPoints, NoFailPoints, NoObserver, Observer, Point, StageDriver, StageReport, StageResult, Step,
+    StepOutcome, WakeUp,
+};
 pub use error::{JournalError, Result};
+pub use fault::{Fault, FaultJournal, FaultPlan, Operation};
 pub use machine::MachineBinding;
 pub use memory::MemoryJournal;
 pub use record::{
     Count, Created, Filter, History, HistoryEntry, Lease, LeaseToken, NewTransfer, Release, SequenceChoice, TransferRecord,
 };
 pub use row::{CLOCK_TOLERANCE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_PAUSE};
+pub use sqlite::SqliteJournal;
 pub use traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE, verify};

@@ -195,6 +195,7 @@ impl Journal for MemoryJournal {
     }
 
     async fn prune(&self, older_than: Timestamp, keep: u64, limit: usize) -> Result<u64> {
+        let older_than = micros(older_than);
         let mut kept = self.kept();
         let over: Vec<u64> = kept.rows.iter().filter(|(_, (row, _))| row.record.is_over()).map(|(serial, _)| *serial).collect();
         let spare = over.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
@@ -225,5 +226,24 @@ impl MachineBinding for MemoryJournal {
     async fn rebind(&self, machine_id: &str) -> Result<()> {
         self.kept().machine = Some(machine_digest(machine_id));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_transfer::clock::{ManualClock, SeededEntropy};
+
+    use super::*;
+    use crate::conformance::{self, Fixture};
+
+    #[tokio::test]
+    async fn it_keeps_the_contract() {
+        conformance::all(async || {
+            let clock = ManualClock::new(conformance::start());
+            let journal = MemoryJournal::new(Place::Agent, Arc::new(clock.clone()), Arc::new(SeededEntropy::new(1)));
+            let journal = Arc::new(journal);
+            Fixture { journal: Arc::clone(&journal) as _, binding: Some(journal), clock }
+        })
+        .await;
     }
 }

@@ -1,3 +1,151 @@
-//! The driver of a stage.
+//! The driver of a stage: it alone loops, leases, appends, retries and backs off.
+
+mod settings;
 mod step;
+mod work;
+
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use towpath_transfer::{Clock, Entropy};
+
+use crate::traits::Journal;
+
+pub use settings::{Backoff, DriverSettings, WakeUp};
 pub use step::{FailPoints, NoFailPoints, NoObserver, Observer, Point, StageReport, StageResult, Step, StepOutcome};
+
+use work::Worker;
+
+/// The most times of pauses a driver remembers; beyond them it relies on its poll.
+const MAX_AGENDA: usize = 1_024;
+
+/// Drives one stage of one program until it is told to stop.
+pub struct StageDriver {
+    worker: Worker,
+}
+
+impl fmt::Debug for StageDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (place, stage) = (self.worker.step.place(), self.worker.step.stage());
+        f.debug_struct("StageDriver").field("place", &place).field("stage", &stage).finish_non_exhaustive()
+    }
+}
+
+impl StageDriver {
+    /// A driver of `step` over `journal`. `wake` is shared with whoever learns that something may be due.
+    #[must_use]
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        step: Arc<dyn Step>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        wake: WakeUp,
+        settings: DriverSettings,
+    ) -> Self {
+        let (observer, failpoints) = (Arc::new(NoObserver), Arc::new(NoFailPoints));
+        Self { worker: Worker { journal, step, clock, entropy, wake, settings, observer, failpoints } }
+    }
+
+    /// Lets `observer` watch.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.worker.observer = observer;
+        self
+    }
+
+    /// Passes `failpoints` at each point; for tests.
+    #[must_use]
+    pub fn with_failpoints(mut self, failpoints: Arc<dyn FailPoints>) -> Self {
+        self.worker.failpoints = failpoints;
+        self
+    }
+
+    /// Works until `shutdown` is cancelled, then acquires nothing more, lets running steps finish within
+    /// [`DriverSettings::shutdown_grace`], and gives the leases of the others back. Dropping the future instead stops
+    /// everything where it stands, as a crash would.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let worker = Arc::new(self.worker);
+        let mut running = Running { set: JoinSet::new(), agenda: BTreeSet::new(), interrupt: CancellationToken::new() };
+        let mut hints = worker.wake.subscribe();
+        let mut journal_failures = 0u32;
+        while !shutdown.is_cancelled() {
+            // Marked as seen before the journal is asked, so that a hint meanwhile leads to asking again.
+            hints.mark_unchanged();
+            running.forget_until(worker.clock.monotonic());
+            let free = worker.settings.concurrency.max(1).saturating_sub(running.set.len());
+            if free > 0 {
+                match worker.journal.acquire(worker.step.stage(), free, worker.settings.lease_ttl).await {
+                    Ok(leases) => {
+                        journal_failures = 0;
+                        for lease in leases {
+                            running.set.spawn(Arc::clone(&worker).work(lease, running.interrupt.clone()));
+                        }
+                    }
+                    Err(error) => {
+                        journal_failures = journal_failures.saturating_add(1);
+                        worker.journal_failed(&error);
+                    }
+                }
+            }
+            let full = running.set.len() >= worker.settings.concurrency.max(1);
+            let pause = match journal_failures {
+                0 => running.next(worker.clock.monotonic()).min(worker.settings.poll),
+                failures => worker.settings.backoff.pause(failures, &*worker.entropy),
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                Some(done) = running.set.join_next(), if !running.set.is_empty() => running.note(done),
+                Ok(()) = hints.changed(), if !full && journal_failures == 0 => {}
+                () = worker.clock.sleep(pause), if !full => {}
+            }
+        }
+        running.drain(&worker).await;
+    }
+}
+
+/// The steps under way, and when those that pause are due again.
+struct Running {
+    /// Each task says at which monotonic time its transfer is due again, where it pauses.
+    set: JoinSet<Option<Duration>>,
+    agenda: BTreeSet<Duration>,
+    interrupt: CancellationToken,
+}
+
+impl Running {
+    fn note(&mut self, done: Result<Option<Duration>, JoinError>) {
+        match done {
+            Ok(Some(due)) if self.agenda.len() < MAX_AGENDA => {
+                self.agenda.insert(due);
+            }
+            Ok(_) => {}
+            // A step's own panic is caught where it runs; this is one of an observer or a failpoint.
+            Err(error) => tracing::error!(%error, "a worker of a stage ended unexpectedly; its transfer goes on when its lease ends"),
+        }
+    }
+
+    fn forget_until(&mut self, now: Duration) {
+        while self.agenda.first().is_some_and(|due| *due <= now) {
+            self.agenda.pop_first();
+        }
+    }
+
+    fn next(&self, now: Duration) -> Duration {
+        self.agenda.first().map_or(Duration::MAX, |due| due.saturating_sub(now))
+    }
+
+    /// Waits for the running steps, then interrupts them, then drops what does not react.
+    async fn drain(mut self, worker: &Worker) {
+        for _ in 0..2 {
+            let grace = worker.clock.sleep(worker.settings.shutdown_grace);
+            let all = async { while self.set.join_next().await.is_some() {} };
+            tokio::select! {
+                biased;
+                () = all => return,
+                () = grace => self.interrupt.cancel(),
+            }
+        }
+        self.set.abort_all();
+    }
+}

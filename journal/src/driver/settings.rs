@@ -1,0 +1,137 @@
+//! The figures of a driver.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use towpath_transfer::Entropy;
+
+/// Exponential backoff with full jitter: a pause is random between nothing and `base * factor^(attempts - 1)`, at most
+/// `cap`, so that many that failed together do not come back together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The longest pause after the first failure. Default 1 s.
+    pub base: Duration,
+    /// By what it grows with each further failure. Default 2.
+    pub factor: u32,
+    /// What it never exceeds. Default 5 min.
+    pub cap: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { base: Duration::from_secs(1), factor: 2, cap: Duration::from_secs(5 * 60) }
+    }
+}
+
+impl Backoff {
+    /// The longest pause after so many failures.
+    #[must_use]
+    pub fn ceiling(&self, attempts: u32) -> Duration {
+        let growth = self.factor.checked_pow(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.base.saturating_mul(growth).min(self.cap)
+    }
+
+    /// The pause after so many failures.
+    #[must_use]
+    pub fn pause(&self, attempts: u32, entropy: &dyn Entropy) -> Duration {
+        let mut random = [0; 8];
+        entropy.fill(&mut random);
+        let ceiling = u64::try_from(self.ceiling(attempts).as_nanos()).unwrap_or(u64::MAX);
+        // The high half of the product of a 64-bit fraction and the ceiling is even over 0..=ceiling, near enough.
+        let product = u128::from(u64::from_le_bytes(random)) * (u128::from(ceiling) + 1);
+        Duration::from_nanos(u64::try_from(product >> 64).unwrap_or(ceiling))
+    }
+}
+
+/// The figures of a driver, with their defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DriverSettings {
+    /// How many transfers of the stage are worked on at once; at least one. Default 4.
+    pub concurrency: usize,
+    /// How long a lease lasts without renewal; it is renewed at a third of this. Default 60 s.
+    pub lease_ttl: Duration,
+    /// The pauses after failures, of steps and of the journal.
+    pub backoff: Backoff,
+    /// How often the journal is asked without a hint. Default 1 s.
+    pub poll: Duration,
+    /// How long running steps may go on at shutdown; and again, how long their leases may take to be released.
+    /// Default 20 s.
+    pub shutdown_grace: Duration,
+    /// After so many failed tries in a row a transfer is parked. Default 50,000: some months at the longest pause, so
+    /// that no outage parks anything by itself.
+    pub max_attempts: u32,
+}
+
+impl Default for DriverSettings {
+    fn default() -> Self {
+        Self {
+            concurrency: 4,
+            lease_ttl: Duration::from_secs(60),
+            backoff: Backoff::default(),
+            poll: Duration::from_secs(1),
+            shutdown_grace: Duration::from_secs(20),
+            max_attempts: 50_000,
+        }
+    }
+}
+
+/// Tells drivers that there may be something to do. A hint carries no data and may be lost without harm: the journal
+/// is asked regularly anyway. All drivers of a program share one.
+#[derive(Debug, Clone)]
+pub struct WakeUp {
+    hints: watch::Sender<u64>,
+}
+
+impl WakeUp {
+    /// A handle to share.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { hints: watch::Sender::new(0) }
+    }
+
+    /// Something may be due.
+    pub fn hint(&self) {
+        self.hints.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Sees every hint from now on; several may show as one.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.hints.subscribe()
+    }
+}
+
+impl Default for WakeUp {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_transfer::clock::SeededEntropy;
+
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_cap_and_are_spread_below_it() {
+        let backoff = Backoff::default();
+        let ceilings: Vec<u64> = [1, 2, 3, 9, 10, 40, u32::MAX].map(|n| backoff.ceiling(n).as_secs()).to_vec();
+        assert_eq!(ceilings, [1, 2, 4, 256, 300, 300, 300]);
+        let entropy = SeededEntropy::new(7);
+        let pauses: Vec<Duration> = (0..1_000).map(|_| backoff.pause(20, &entropy)).collect();
+        assert!(pauses.iter().all(|pause| *pause <= backoff.cap));
+        let low = pauses.iter().filter(|pause| **pause < backoff.cap / 2).count();
+        assert!((400..600).contains(&low), "{low} of 1,000 in the lower half");
+        let still = Backoff { base: Duration::ZERO, ..backoff };
+        assert_eq!(still.pause(1, &entropy), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let settings = DriverSettings::default();
+        assert_eq!((settings.concurrency, settings.max_attempts), (4, 50_000));
+        assert_eq!((settings.lease_ttl, settings.poll, settings.shutdown_grace), {
+            (Duration::from_secs(60), Duration::from_secs(1), Duration::from_secs(20))
+        });
+    }
+}

@@ -1,0 +1,121 @@
+//! The tables, and how an older file becomes a newer one.
+
+use sqlx::{Row as _, SqliteConnection};
+use towpath_transfer::state::Place;
+
+use super::failed;
+use crate::error::{JournalError, Result};
+
+/// One migration per schema version, applied in order; each sets `user_version` itself, in its own transaction. A
+/// released migration is never edited.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE about (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        place TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE machine (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        digest TEXT NOT NULL,
+        bound INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE transfers (
+        serial INTEGER PRIMARY KEY AUTOINCREMENT,
+        tenant TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        id TEXT NOT NULL,
+        direction TEXT NOT NULL,
+        job TEXT,
+        sequence INTEGER,
+        start TEXT NOT NULL,
+        state TEXT NOT NULL,
+        word TEXT NOT NULL,
+        stage TEXT,
+        ended INTEGER NOT NULL,
+        over INTEGER NOT NULL,
+        events INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        changed INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        last_failure TEXT,
+        parked INTEGER NOT NULL,
+        not_before INTEGER,
+        due INTEGER NOT NULL,
+        since INTEGER NOT NULL,
+        lease_token BLOB,
+        lease_until INTEGER,
+        UNIQUE (tenant, agent, id),
+        UNIQUE (tenant, agent, direction, sequence)
+    ) STRICT;
+    CREATE INDEX transfers_due ON transfers (stage, due) WHERE parked = 0;
+    CREATE INDEX transfers_since ON transfers (stage, since) WHERE parked = 0;
+    CREATE INDEX transfers_leased ON transfers (serial) WHERE lease_token IS NOT NULL;
+    CREATE INDEX transfers_over ON transfers (serial) WHERE over = 1;
+    CREATE INDEX transfers_alike ON transfers (word, stage, parked, changed);
+    CREATE TABLE events (
+        transfer INTEGER NOT NULL REFERENCES transfers (serial) ON DELETE CASCADE,
+        seq INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        PRIMARY KEY (transfer, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE sequences (
+        tenant TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        direction TEXT NOT NULL,
+        last INTEGER NOT NULL,
+        floor INTEGER NOT NULL,
+        PRIMARY KEY (tenant, agent, direction)
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = 1;
+"];
+
+/// Brings the file to the newest schema and checks that it is the journal of `place`.
+pub(super) async fn migrate(connection: &mut SqliteConnection, place: Place) -> Result<()> {
+    let what = "prepare the tables of the journal";
+    // Several processes may open the file at once; the lock makes one of them migrate and the others find it done.
+    let mut transaction = sqlx::Connection::begin_with(connection, "BEGIN IMMEDIATE").await.map_err(failed(what))?;
+    let found = sqlx::query("PRAGMA user_version").fetch_one(&mut *transaction).await.map_err(failed(what))?;
+    let found: i64 = found.try_get(0).map_err(failed(what))?;
+    let known = MIGRATIONS.len();
+    let pending = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)).ok_or_else(|| {
+        JournalError::corrupt(format!(
+            "the journal has schema version {found}, this program knows versions up to {known}: it was written by a newer \
+             version of Towpath; install that version, or a newer one"
+        ))
+    })?;
+    for migration in pending {
+        sqlx::raw_sql(*migration).execute(&mut *transaction).await.map_err(failed(what))?;
+    }
+    let name = place_name(place);
+    sqlx::query("INSERT INTO about (one, place) VALUES (1, ?1) ON CONFLICT DO NOTHING")
+        .bind(name)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(what))?;
+    let owner = sqlx::query("SELECT place FROM about").fetch_one(&mut *transaction).await.map_err(failed(what))?;
+    let owner: String = owner.try_get(0).map_err(failed(what))?;
+    if owner != name {
+        return Err(JournalError::corrupt(format!("the file is the journal of the {owner}, not of the {name}")));
+    }
+    transaction.commit().await.map_err(failed(what))
+}
+
+const fn place_name(place: Place) -> &'static str {
+    match place {
+        Place::Agent => "agent",
+        Place::Relay => "relay",
+        Place::Receiver => "receiver",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_migration_sets_its_own_version() {
+        for (version, migration) in (1..).zip(MIGRATIONS) {
+            assert!(migration.contains(&format!("PRAGMA user_version = {version};")));
+        }
+    }
+}
