@@ -1,2 +1,3 @@
 //! Placeholder.
 pub mod import;
+pub mod uplink;

@@ -1,0 +1,4 @@
+//! The uplink, as the receiver does it: verify, import, receipt.
+
+pub mod check;
+pub mod content;
