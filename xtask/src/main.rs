@@ -1,9 +1,10 @@
-//! `cargo xtask`: the chores of this repository. `test` is the whole check, `tidy` its fences.
+//! `cargo xtask`: the chores of this repository. `test` is the whole check, `tidy` its fences, `bench` the figures.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod console;
 mod needs;
 mod repository;
@@ -24,12 +25,15 @@ enum Chore {
     Test(suite::Options),
     /// Check the fences between the rooms and the form of every file.
     Tidy,
+    /// Measure our speed beside that of the usual tools.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Test(options) => suite::run(&options),
         Chore::Tidy => tidy::run(),
+        Chore::Bench(options) => bench::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -183,7 +183,8 @@ fn nextest(root: &Path, choice: &Choice) -> Command {
 }
 
 fn libtest(root: &Path, choice: &Choice) -> Command {
-    let mut command = repository::cargo(root, &["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast", "--"]);
+    let mut command =
+        repository::cargo(root, &["test", "--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast", "--"]);
     command.args(choice.arguments());
     command
 }
