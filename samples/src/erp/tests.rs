@@ -125,6 +125,34 @@ async fn the_database_is_sound_and_has_exactly_the_listed_tables() {
 }
 
 #[tokio::test]
+async fn every_value_fits_the_type_its_column_is_declared_with() {
+    let (_folder, path, _) = made(&small(1)).await;
+    touch(&path, &TouchOptions { prices: u32::MAX, ..TouchOptions::default() }).await.unwrap();
+    let mut conn = open(&path).await;
+    let mut checked = 0;
+    for table in TABLES {
+        let declared = sqlx::query("SELECT name, type FROM pragma_table_info(?)").bind(table).fetch_all(&mut conn).await.unwrap();
+        for (name, declared) in declared.iter().map(|row| (quote(row.get(0)), row.get::<String, _>(1))) {
+            let Some((base, size)) = declared.trim_end_matches(')').split_once('(') else { continue };
+            let broken = match size.split_once(',') {
+                Some((precision, scale)) => {
+                    let digits = precision.parse::<usize>().unwrap() - scale.parse::<usize>().unwrap();
+                    format!("abs({name}) >= 1{}", "0".repeat(digits))
+                }
+                None => format!("length({name}) > {size}"),
+            };
+            assert_eq!(
+                number(&mut conn, &format!("SELECT COUNT(*) FROM {table} WHERE {broken}")).await,
+                0,
+                "{table} {name} {base}"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 40);
+}
+
+#[tokio::test]
 async fn everything_awkward_really_occurs() {
     let (_folder, path, _) = made(&small(1)).await;
     let mut conn = open(&path).await;
