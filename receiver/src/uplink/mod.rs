@@ -2,3 +2,8 @@
 
 pub mod check;
 pub mod content;
+pub mod decide;
+pub mod import;
+pub mod receipt;
+pub mod scan;
+pub mod verify;

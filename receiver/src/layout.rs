@@ -1,0 +1,103 @@
+//! Where things lie in the receiver's state folder. Every path is built from parsed names, here and nowhere else.
+
+use std::path::{Path, PathBuf};
+
+use towpath_transfer::{AgentName, TransferId, TransferKey};
+
+/// The state folder.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    state: PathBuf,
+}
+
+impl Layout {
+    /// Everything lies below `state`.
+    #[must_use]
+    pub fn new(state: impl Into<PathBuf>) -> Self {
+        Self { state: state.into() }
+    }
+
+    /// The state folder itself.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The private key of this receiver.
+    #[must_use]
+    pub fn key(&self) -> PathBuf {
+        self.state.join("key")
+    }
+
+    /// What enrolment has told.
+    #[must_use]
+    pub fn enrolment(&self) -> PathBuf {
+        self.state.join("enrolment.json")
+    }
+
+    /// The approved agents.
+    #[must_use]
+    pub fn allowed_signers(&self) -> PathBuf {
+        self.state.join("allowed_signers")
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.state.join("journal.sqlite")
+    }
+
+    /// Held by the one `serve` of this state folder.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.state.join("lock")
+    }
+
+    /// The SSH host keys of the landing.
+    #[must_use]
+    pub fn host_keys(&self) -> PathBuf {
+        self.state.join("host_keys")
+    }
+
+    /// Where `serve` says which address it listens on.
+    #[must_use]
+    pub fn listening(&self) -> PathBuf {
+        self.state.join("listening.json")
+    }
+
+    /// The root of the landing, as the relay sees it.
+    #[must_use]
+    pub fn landing(&self) -> PathBuf {
+        self.state.join("landing")
+    }
+
+    /// The landing's folder of one agent.
+    #[must_use]
+    pub fn landing_agent(&self, agent: &AgentName) -> PathBuf {
+        self.landing().join("uplink").join(agent.as_str())
+    }
+
+    /// Where a transfer lands.
+    #[must_use]
+    pub fn landed(&self, key: &TransferKey) -> PathBuf {
+        self.landing_agent(&key.agent).join(key.id.to_string())
+    }
+
+    /// The folder of everything in quarantine.
+    #[must_use]
+    pub fn quarantine(&self) -> PathBuf {
+        self.state.join("quarantine")
+    }
+
+    /// Where a rejected transfer is kept.
+    #[must_use]
+    pub fn quarantined(&self, agent: &AgentName, id: TransferId) -> PathBuf {
+        self.quarantine().join(agent.as_str()).join(id.to_string())
+    }
+
+    /// The receipts this receiver has signed for a transfer.
+    #[must_use]
+    pub fn receipts(&self, key: &TransferKey) -> PathBuf {
+        self.state.join("receipts").join(key.agent.as_str()).join(key.id.to_string())
+    }
+}

@@ -1,0 +1,100 @@
+//! What the receiver is made of. A test or a simulation puts other parts in; the stages do not notice.
+
+use std::{path::PathBuf, sync::Arc};
+
+use towpath_journal::Journal;
+use towpath_keys::{AllowedSigners, Identity};
+use towpath_transfer::{Clock, Entropy, Failure, TenantName};
+use towpath_transport::{files::FileStore, relay_api::RelayApi};
+
+use crate::{import::ImportTarget, layout::Layout};
+
+/// Who may sign what, read anew for each transfer so that an approval counts at once.
+pub trait Trust: std::fmt::Debug + Send + Sync {
+    /// The keys approved now.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    fn signers(&self) -> Result<AllowedSigners, Failure>;
+}
+
+/// Trust kept in an `allowed_signers` file.
+#[derive(Debug, Clone)]
+pub struct FileTrust(pub PathBuf);
+
+impl Trust for FileTrust {
+    fn signers(&self) -> Result<AllowedSigners, Failure> {
+        AllowedSigners::load(&self.0)
+    }
+}
+
+/// The limits of the receiver, with their defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most bytes one file may unpack to, whatever its manifest says. Default 20 GiB.
+    pub unpacked_file_bytes: u64,
+    /// The most transfers kept in quarantine; the oldest go first. Default 100.
+    pub quarantined_transfers: usize,
+    /// The most transfers that wait on the landing for one agent; the scan leaves the others for later. Default 1,000.
+    pub landed_transfers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            unpacked_file_bytes: towpath_transfer::codec::DEFAULT_UNPACK_LIMIT,
+            quarantined_transfers: 100,
+            landed_transfers: 1_000,
+        }
+    }
+}
+
+/// Everything the stages of a receiver touch.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where things lie in `files`.
+    pub layout: Layout,
+    /// The disk.
+    pub files: Arc<dyn FileStore>,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// The relay's web service.
+    pub relay: Arc<dyn RelayApi>,
+    /// Where tables go.
+    pub target: Arc<dyn ImportTarget>,
+    /// Who is approved.
+    pub trust: Arc<dyn Trust>,
+    /// Signs receipts.
+    pub identity: Identity,
+    /// The one tenant this receiver serves.
+    pub tenant: TenantName,
+    /// Which tables may be imported.
+    pub tables: TableFilter,
+    /// The limits.
+    pub limits: Limits,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Which tables a receiver imports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TableFilter {
+    /// Every table, into the agent's own schema.
+    #[default]
+    All,
+    /// Only tables of these names.
+    Named(Vec<String>),
+}
+
+impl TableFilter {
+    /// Whether a table of this name may be imported.
+    #[must_use]
+    pub fn allows(&self, table: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.iter().any(|name| name == table),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The decision over a transfer: one receipt, signed once, and never a second one that differs.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use towpath_keys::Namespace;
+use towpath_transfer::{
+    Code, Direction, Disposition, Failure, TransferKey,
+    digest::Sha256Digest,
+    receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, Receipt, ReceiptStage, SignedReceipt, TableRows},
+    state::{Outcome, Rejection},
+};
+use towpath_transport::files::{FileStore, file_failure, ignore_missing, read_whole, write_whole};
+
+use crate::parts::Parts;
+
+/// The reason beside a transfer in quarantine.
+pub const REASON_NAME: &str = "reason.json";
+
+/// What lies beside a transfer in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineReason {
+    /// When it was rejected.
+    pub time: jiff::Timestamp,
+    /// Why.
+    #[serde(flatten)]
+    pub rejection: Rejection,
+}
+
+/// Whether a failure says that the transfer itself is wrong, so that no later try can end differently.
+#[must_use]
+pub fn is_rejection(failure: &Failure) -> bool {
+    let about_the_transfer = matches!(
+        failure.code(),
+        Code::ManifestInvalid
+            | Code::SignatureInvalid
+            | Code::AgentUnapproved
+            | Code::PackedListInvalid
+            | Code::TransferIncomplete
+            | Code::DigestMismatch
+            | Code::ContentInvalid
+            | Code::UnpackFailed
+            | Code::LimitExceeded
+            | Code::Superseded
+            | Code::BaseMissing
+            | Code::ImportRefused
+    );
+    about_the_transfer && failure.disposition() == Disposition::Park
+}
+
+/// The receipt that was signed for a transfer before, where one was.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn decided(parts: &Parts, key: &TransferKey) -> Result<Option<(Receipt, SignedReceipt)>, Failure> {
+    for stage in [ReceiptStage::Imported, ReceiptStage::Rejected] {
+        let path = parts.layout.receipts(key).join(format!("{}.json", stage.as_str()));
+        let bytes = match read_whole(&*parts.files, &path, MAX_RECEIPT_BYTES as u64) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(file_failure("reading", &path, e)),
+        };
+        let signature_path = path.with_extension("json.sig");
+        let signature = read_whole(&*parts.files, &signature_path, MAX_SIGNATURE_BYTES as u64)
+            .map_err(|e| file_failure("reading", &signature_path, e))?;
+        let damaged = || Failure::park(Code::ReceiptInvalid, format!("{} was altered on this machine", path.display()));
+        let text = |bytes| String::from_utf8(bytes).map_err(|_| damaged());
+        let signed = SignedReceipt { receipt: text(bytes)?, signature: text(signature)? };
+        let receipt = signed.parse().map_err(|e| damaged().caused_by(e))?;
+        towpath_keys::verify(
+            signed.signature.as_bytes(),
+            Namespace::Receipt,
+            signed.receipt.as_bytes(),
+            parts.identity.public_key(),
+        )
+        .map_err(|e| damaged().caused_by(e))?;
+        return Ok(Some((receipt, signed)));
+    }
+    Ok(None)
+}
+
+/// Signs for an import. Where a receipt exists already, that one stands.
+///
+/// # Errors
+/// Where it cannot be signed or written.
+pub fn imported(parts: &Parts, key: &TransferKey, manifest: Sha256Digest, rows: Vec<TableRows>) -> Result<Outcome, Failure> {
+    decide(parts, key, ReceiptStage::Imported, Some(manifest), rows, None)
+}
+
+/// Signs a rejection and moves what has landed into quarantine. Where a receipt exists already, that one stands.
+///
+/// # Errors
+/// Where it cannot be signed, written or moved.
+pub fn rejected(parts: &Parts, key: &TransferKey, manifest: Option<Sha256Digest>, why: &Failure) -> Result<Outcome, Failure> {
+    let report = why.report();
+    let detail = report.strip_suffix(&format!(" [{}]", why.code())).unwrap_or(&report).to_owned();
+    let rejection = Rejection { code: why.code(), detail };
+    let outcome = decide(parts, key, ReceiptStage::Rejected, manifest, Vec::new(), Some(rejection))?;
+    if let Outcome::Rejected(rejection) = &outcome {
+        tracing::warn!(transfer = %key, code = %rejection.code, detail = %rejection.detail, "rejected");
+        quarantine(parts, key, rejection)?;
+    }
+    Ok(outcome)
+}
+
+fn decide(
+    parts: &Parts,
+    key: &TransferKey,
+    stage: ReceiptStage,
+    manifest: Option<Sha256Digest>,
+    rows: Vec<TableRows>,
+    reason: Option<Rejection>,
+) -> Result<Outcome, Failure> {
+    let outcome_of = |receipt: &Receipt| {
+        receipt.outcome().ok_or_else(|| Failure::park(Code::Internal, "a receipt of the receiver decides nothing"))
+    };
+    if let Some((receipt, _)) = decided(parts, key)? {
+        return outcome_of(&receipt);
+    }
+    let receipt = Receipt {
+        version: 1,
+        transfer: key.id,
+        tenant: key.tenant.clone(),
+        agent: key.agent.clone(),
+        direction: Direction::Uplink,
+        stage,
+        manifest,
+        rows,
+        reason,
+        time: parts.clock.now(),
+        signer: parts.identity.fingerprint(),
+    };
+    let bytes = receipt.to_bytes().map_err(|e| Failure::park(Code::Internal, "writing a receipt failed").caused_by(e))?;
+    let signature = parts.identity.sign(Namespace::Receipt, &bytes)?;
+    let folder = parts.layout.receipts(key);
+    let files = &*parts.files;
+    files.create_dir_all(&folder).map_err(|e| file_failure("creating", &folder, e))?;
+    // The receipt counts once its own file is there; the signature is there before it.
+    let path = folder.join(format!("{}.json", stage.as_str()));
+    let signature_path = path.with_extension("json.sig");
+    write_whole(files, &signature_path, signature.as_bytes()).map_err(|e| file_failure("writing", &signature_path, e))?;
+    write_whole(files, &path, &bytes).map_err(|e| file_failure("writing", &path, e))?;
+    outcome_of(&receipt)
+}
+
+fn quarantine(parts: &Parts, key: &TransferKey, rejection: &Rejection) -> Result<(), Failure> {
+    let files = &*parts.files;
+    let landed = parts.layout.landed(key);
+    let target = parts.layout.quarantined(&key.agent, key.id);
+    let agent_folder = parts.layout.quarantine().join(key.agent.as_str());
+    files.create_dir_all(&agent_folder).map_err(|e| file_failure("creating", &agent_folder, e))?;
+    if exists(files, &landed)? {
+        if exists(files, &target)? {
+            // It has landed again after it was moved: the first copy is the one that was judged.
+            remove_tree(files, &landed)?;
+        } else {
+            files.rename(&landed, &target).map_err(|e| file_failure("moving to quarantine", &landed, e))?;
+            files.sync_dir(&agent_folder).map_err(|e| file_failure("syncing", &agent_folder, e))?;
+        }
+        let from = parts.layout.landing_agent(&key.agent);
+        files.sync_dir(&from).map_err(|e| file_failure("syncing", &from, e))?;
+    }
+    if exists(files, &target)? {
+        let reason = QuarantineReason { time: parts.clock.now(), rejection: rejection.clone() };
+        let text = serde_json::to_vec_pretty(&reason)
+            .map_err(|e| Failure::park(Code::Internal, "writing a reason failed").caused_by(e))?;
+        let path = target.join(REASON_NAME);
+        write_whole(files, &path, &text).map_err(|e| file_failure("writing", &path, e))?;
+    }
+    bound_quarantine(parts, &agent_folder)
+}
+
+/// Removes the oldest transfers beyond the limit; their names are UUIDv7 and sort by time.
+fn bound_quarantine(parts: &Parts, agent_folder: &Path) -> Result<(), Failure> {
+    let most = parts.limits.quarantined_transfers;
+    let kept =
+        parts.files.list(agent_folder, None, most.saturating_add(100)).map_err(|e| file_failure("listing", agent_folder, e))?;
+    let over = kept.len().saturating_sub(most);
+    for entry in kept.into_iter().take(over) {
+        remove_tree(&*parts.files, &agent_folder.join(entry.name))?;
+    }
+    Ok(())
+}
+
+/// Removes what has landed of a transfer, where it is still there.
+///
+/// # Errors
+/// As the disk reports.
+pub fn remove_landed(parts: &Parts, key: &TransferKey) -> Result<(), Failure> {
+    remove_tree(&*parts.files, &parts.layout.landed(key))
+}
+
+fn remove_tree(files: &dyn FileStore, path: &Path) -> Result<(), Failure> {
+    ignore_missing(files.remove_dir_all(path)).map_err(|e| file_failure("removing", path, e))
+}
+
+fn exists(files: &dyn FileStore, path: &Path) -> Result<bool, Failure> {
+    match files.stat(path) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(file_failure("looking for", path, e)),
+    }
+}

@@ -1,0 +1,45 @@
+//! `receipt`: hands the signed decision to the relay, from where the agent gets it; then what has landed may go.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use towpath_journal::{Lease, Step, StepOutcome};
+use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferKey, api::AppReceipt, state::Place};
+
+use super::{decide, verify::blocking};
+use crate::parts::Parts;
+
+/// The stage.
+#[derive(Debug, Clone)]
+pub struct Receipt(pub Arc<Parts>);
+
+#[async_trait]
+impl Step for Receipt {
+    fn place(&self) -> Place {
+        Place::Receiver
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Receipt
+    }
+
+    async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
+        hand_over(&self.0, lease.key()).await.map(StepOutcome::Event)
+    }
+}
+
+/// Posts the receipt of a decided transfer and removes what has landed of it. May be repeated.
+///
+/// # Errors
+/// The relay's, or of the disk.
+pub async fn hand_over(parts: &Arc<Parts>, key: &TransferKey) -> Result<TransferEvent, Failure> {
+    let (reader, of) = (Arc::clone(parts), key.clone());
+    let decided = blocking(move || decide::decided(&reader, &of)).await?;
+    let missing = || Failure::park(Code::ReceiptInvalid, format!("the receipt of transfer {key} is gone from this machine"));
+    let (receipt, signed) = decided.ok_or_else(missing)?;
+    let outcome = receipt.outcome().ok_or_else(missing)?;
+    parts.relay.post_receipt(&AppReceipt { agent: key.agent.clone(), transfer: key.id, signed }).await?;
+    let (remover, of) = (Arc::clone(parts), key.clone());
+    blocking(move || decide::remove_landed(&remover, &of)).await?;
+    Ok(TransferEvent::Settled { outcome })
+}
