@@ -2,6 +2,8 @@
 
 mod settings;
 mod step;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
@@ -121,7 +123,10 @@ impl Running {
             }
             Ok(_) => {}
             // A step's own panic is caught where it runs; this is one of an observer or a failpoint.
-            Err(error) => tracing::error!(%error, "a worker of a stage ended unexpectedly; its transfer goes on when its lease ends"),
+            Err(error) => {
+                tracing::error!(%error, "a worker of a stage ended unexpectedly; its transfer goes on when its lease ends");
+            }
+            }
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{
+    Connection as _, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
 use towpath_transfer::{Clock, Code, Entropy, Failure, state::Place};
 
 use super::{SqliteJournal, failed, schema};
@@ -44,6 +47,7 @@ impl SqliteJournal {
                 .idle_timeout(None)
                 .max_lifetime(None)
                 .test_before_acquire(false)
+                .before_acquire(|connection, _| Box::pin(is_usable(connection)))
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(failed("open the journal"))?;
         let mut connection = writer.acquire().await.map_err(failed("open the journal"))?;
@@ -58,6 +62,14 @@ impl SqliteJournal {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Whether a connection may be used again. SQLite ends a transaction by itself where the disk is full; the library then
+/// fails to end it again and goes on counting it, and such a connection could never begin another.
+async fn is_usable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // Whatever was still on its way to the connection's thread is done when this answers.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 /// Makes the file before SQLite does, because SQLite would let others read it. Its companions (`-wal`, `-shm`) take
