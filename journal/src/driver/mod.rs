@@ -126,7 +126,6 @@ impl Running {
             Err(error) => {
                 tracing::error!(%error, "a worker of a stage ended unexpectedly; its transfer goes on when its lease ends");
             }
-            }
         }
     }
 
