@@ -3,7 +3,7 @@
 //! For interoperability and endurance tests that need the server as a process. Any user name may log in with a key of
 //! `KEYFILE` (lines as in `authorized_keys`, without options). `--host-key FILE` takes an OpenSSH private key; without it
 //! one is made for the life of the process. Port 0 takes a free one. The first line of the output is
-//! `listening on ADDRESS, host key LINE`. With `--root /`, paths mean the same on both sides.
+//! `listening on ADDRESS, host key LINE`; each connection's end is a further line. With `--root /`, paths mean the same on both sides.
 
 use std::{error::Error, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -105,6 +105,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     loop {
         let (stream, peer) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(server.serve_stream(stream, peer));
+        let serving = server.serve_stream(stream, peer);
+        tokio::spawn(async move { println!("{peer} ended: {:?}", serving.await) });
     }
 }

@@ -69,11 +69,13 @@ impl Intake {
         };
         queue.append(data);
         queue.whole_frames += frames;
+        // Counted before the loop can take it, or the count would go below nothing for a moment.
+        let waiting = self.gate.add(data.len());
         drop(queue);
         if frames > 0 {
             self.arrived.notify_one();
         }
-        if self.gate.add(data.len()) > self.queue_limit { Err(Overrun::Queue) } else { Ok(()) }
+        if waiting > self.queue_limit { Err(Overrun::Queue) } else { Ok(()) }
     }
 
     /// No more will arrive; what is whole is still handed out.
@@ -236,6 +238,23 @@ mod tests {
         intake.finish();
         assert_eq!(&intake.next().await.unwrap()[..], b"whole");
         assert_eq!(intake.next().await, None);
+    }
+
+    #[test]
+    fn the_count_holds_while_both_sides_are_at_work() {
+        let gate = ReadGate::new(usize::MAX);
+        let intake = Arc::new(Intake::new(100, 1_000_000_000, Arc::clone(&gate)));
+        let taking = Arc::clone(&intake);
+        let taker = std::thread::spawn(move || {
+            futures::executor::block_on(async { while taking.next().await.is_some() {} });
+        });
+        let frame = framed(&[7; 50]);
+        for _ in 0..200_000 {
+            assert_eq!(intake.push(&frame), Ok(()));
+        }
+        intake.finish();
+        taker.join().unwrap();
+        assert_eq!(gate.add(0), 0);
     }
 
     proptest! {

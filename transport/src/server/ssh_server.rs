@@ -316,6 +316,7 @@ where
         Ok(()) => Ended::ByPeer,
         Err(HandlerError::Ended(ended)) => ended,
         Err(HandlerError::Ssh(russh::Error::Disconnect | russh::Error::HUP)) => Ended::ByPeer,
+        Err(HandlerError::Ssh(russh::Error::IO(error))) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ended::ByPeer,
         Err(HandlerError::Ssh(russh::Error::KeepaliveTimeout)) => Ended::Stalled,
         Err(HandlerError::Ssh(error)) => Ended::Failed(error.to_string()),
     }

@@ -1,0 +1,8 @@
+//! The SSH and SFTP server, driven from outside.
+
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod openssh;
+#[cfg(test)]
+mod support;
