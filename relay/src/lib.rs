@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The comms server between the ERP hosts and the apps: it enrols both ends, takes uplinks over SFTP, checks that they
+//! are whole, forwards them, and carries the receipts back. It judges no content: trust runs between the ends.
+//!
+//! [`relay::Relay`] is everything without a network; [`host`] gives it disk and ports; [`cli`] is the command line.
+
+pub mod admin;
+pub mod api;
+pub mod config;
+pub mod door;
+pub mod registry;
+pub mod relay;
+pub mod scope;
+pub mod service;
+pub mod sftpd;
+pub mod spool;
+pub mod uplink;

@@ -1,0 +1,67 @@
+//! Bodies and paths, parsed once, with a problem for every wrong one.
+
+use axum::{
+    body::to_bytes,
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    http::{HeaderMap, StatusCode, header::CONTENT_LENGTH, header::CONTENT_TYPE, request::Parts},
+};
+use serde::de::DeserializeOwned;
+use towpath_transfer::TransferId;
+
+use super::{App, problem::Refusal};
+use crate::scope::not_found;
+
+/// A JSON body of a known form.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Refusal> {
+        let limit = app.limits.body_bytes;
+        let (headers, too_large) = (request.headers(), || {
+            Refusal::request(format!("a body has at most {limit} bytes"), StatusCode::PAYLOAD_TOO_LARGE)
+        });
+        if !is_json(headers) {
+            return Err(Refusal::request("the body must be application/json", StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > limit as u64) {
+            return Err(too_large());
+        }
+        let bytes = to_bytes(request.into_body(), limit).await.map_err(|e| {
+            if is_length_limit(&e) { too_large() } else { Refusal::request("the body did not arrive", StatusCode::BAD_REQUEST) }
+        })?;
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Self).map_err(|e| Refusal::request(format!("the body is not of the expected form: {e}"), StatusCode::BAD_REQUEST))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// The framework hides its limit error behind one of its own; only the chain of causes tells.
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut cause = Some(error as &dyn std::error::Error);
+    while let Some(error) = cause {
+        if error.to_string().contains("length limit exceeded") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The transfer in a path. What is not an id names nothing that exists.
+pub(super) struct TransferPath(pub(super) TransferId);
+
+impl FromRequestParts<App> for TransferPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        let text = Path::<String>::from_request_parts(parts, app).await.map_err(|_| not_found())?;
+        Ok(Self(text.0.parse().map_err(|_| not_found())?))
+    }
+}

@@ -1,0 +1,49 @@
+//! HTTP on a stream that somebody else has accepted.
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::WebService;
+
+/// Requests at once on one HTTP/2 connection.
+const STREAMS: u32 = 32;
+/// The largest head of a request, in bytes.
+const HEAD_BYTES: usize = 32 * 1024;
+
+impl WebService {
+    /// Serves one connection, HTTP/1.1 or HTTP/2, to its end. When `shutdown` is cancelled the running requests are
+    /// finished and no further ones taken.
+    pub async fn serve<S>(&self, stream: S, shutdown: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = Builder::new(TokioExecutor::new());
+        let head_time = self.app.limits.head_time;
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(head_time).max_buf_size(HEAD_BYTES);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
+            .keep_alive_interval(Some(head_time))
+            .keep_alive_timeout(head_time);
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "an HTTP connection broke");
+        }
+    }
+}

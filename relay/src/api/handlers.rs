@@ -1,0 +1,136 @@
+//! One function per call.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+};
+use towpath_transfer::api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, Problem, UplinkStatus};
+
+use super::{
+    App,
+    auth::Authenticated,
+    body::{JsonBody, TransferPath},
+    document::openapi_json,
+    problem::Refusal,
+};
+
+type Answer<T> = Result<T, Refusal>;
+
+/// Whether the relay's web service answers.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "It does.", content_type = "text/plain", body = String)))]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/json")))]
+pub(super) async fn openapi() -> Answer<impl IntoResponse> {
+    Ok(([(CONTENT_TYPE, "application/json")], openapi_json()?))
+}
+
+/// Enrol an agent or a receiver by its one-time code.
+///
+/// The code binds to the first key that uses it; the same key gets the same answer again until the code expires.
+#[utoipa::path(
+    post,
+    path = "/v1/enrolments",
+    request_body = EnrolmentRequest,
+    responses(
+        (status = 200, description = "Enrolled.", body = EnrolmentAnswer),
+        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
+        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+    )
+)]
+pub(super) async fn enrol(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<EnrolmentRequest>,
+) -> Answer<Json<EnrolmentAnswer>> {
+    let enrolled = app.service.enrol(&request).await;
+    if let Err(failure) = &enrolled {
+        app.metrics.authentication_failed("enrolment", failure.code());
+    }
+    Ok(Json(enrolled?))
+}
+
+/// The enrolled ends of the other role in the caller's tenant.
+#[utoipa::path(
+    get,
+    path = "/v1/peers",
+    security(("token" = [])),
+    responses(
+        (status = 200, description = "The ends.", body = Peers),
+        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
+        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+    )
+)]
+pub(super) async fn peers(State(app): State<App>, Authenticated(caller): Authenticated) -> Answer<Json<Peers>> {
+    Ok(Json(app.service.peers(&caller).await?))
+}
+
+/// Everything of an uplink was sent: check it, forward it. The folder is frozen from here on.
+///
+/// Poll `GET /v1/uplinks/{transfer}` for what comes of it.
+#[utoipa::path(
+    post,
+    path = "/v1/uplinks/{transfer}/complete",
+    params(("transfer" = towpath_transfer::TransferId, Path, description = "The transfer.")),
+    request_body = Complete,
+    security(("token" = [])),
+    responses(
+        (status = 202, description = "Claimed, or what is missing already.", body = UplinkStatus),
+        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
+        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+    )
+)]
+pub(super) async fn complete(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    TransferPath(transfer): TransferPath,
+    JsonBody(complete): JsonBody<Complete>,
+) -> Answer<(StatusCode, Json<UplinkStatus>)> {
+    let status = app.service.complete(&caller, transfer, &complete).await?;
+    Ok((StatusCode::ACCEPTED, Json(status)))
+}
+
+/// Where an uplink stands, and its receipts so far.
+#[utoipa::path(
+    get,
+    path = "/v1/uplinks/{transfer}",
+    params(("transfer" = towpath_transfer::TransferId, Path, description = "The transfer.")),
+    security(("token" = [])),
+    responses(
+        (status = 200, description = "Its state.", body = UplinkStatus),
+        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
+        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+    )
+)]
+pub(super) async fn uplink(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    TransferPath(transfer): TransferPath,
+) -> Answer<Json<UplinkStatus>> {
+    Ok(Json(app.service.uplink(&caller, transfer).await?))
+}
+
+/// A receiver says how an uplink has ended.
+#[utoipa::path(
+    post,
+    path = "/v1/app/receipts",
+    request_body = AppReceipt,
+    security(("token" = [])),
+    responses(
+        (status = 204, description = "Kept."),
+        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
+        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+    )
+)]
+pub(super) async fn receipt(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    JsonBody(receipt): JsonBody<AppReceipt>,
+) -> Answer<StatusCode> {
+    app.service.app_receipt(&caller, &receipt).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,98 @@
+//! The web service: HTTP around [`RelayService`]. The only room that names the web framework.
+
+mod auth;
+mod body;
+mod connection;
+mod document;
+mod guard;
+mod handlers;
+mod problem;
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::StatusCode,
+    middleware::from_fn_with_state,
+    routing::{get, post},
+};
+use tokio::sync::Semaphore;
+use towpath_transfer::{Code, Failure, api::MAX_BODY_BYTES};
+
+use crate::{admin::Metrics, service::RelayService};
+
+pub use document::openapi_json;
+
+use problem::Refusal;
+
+/// What the web service grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WebLimits {
+    /// The largest body of a request, in bytes.
+    pub body_bytes: usize,
+    /// From the end of a request's head to its answer.
+    pub request_time: Duration,
+    /// Requests worked on at once; one more is told to come back.
+    pub requests: usize,
+    /// How long a request's head may take, and how long a connection may be silent between requests.
+    pub head_time: Duration,
+}
+
+impl Default for WebLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes: MAX_BODY_BYTES,
+            request_time: Duration::from_secs(30),
+            requests: 256,
+            head_time: Duration::from_secs(30),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct App {
+    service: RelayService,
+    limits: WebLimits,
+    permits: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+/// The web service, ready for connections.
+#[derive(Clone)]
+pub struct WebService {
+    app: App,
+    router: Router,
+}
+
+impl std::fmt::Debug for WebService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebService").field("limits", &self.app.limits).finish_non_exhaustive()
+    }
+}
+
+impl WebService {
+    /// The web service over `service`.
+    #[must_use]
+    pub fn new(service: RelayService, limits: WebLimits, metrics: Metrics) -> Self {
+        let app = App { service, limits, permits: Arc::new(Semaphore::new(limits.requests.max(1))), metrics };
+        let router = Router::new()
+            .route("/healthz", get(handlers::healthz))
+            .route("/openapi.json", get(handlers::openapi))
+            .route("/v1/enrolments", post(handlers::enrol))
+            .route("/v1/peers", get(handlers::peers))
+            .route("/v1/uplinks/{transfer}", get(handlers::uplink))
+            .route("/v1/uplinks/{transfer}/complete", post(handlers::complete))
+            .route("/v1/app/receipts", post(handlers::receipt))
+            .fallback(|| async { Refusal::from(crate::scope::not_found()) })
+            .method_not_allowed_fallback(|| async {
+                let failure = Failure::park(Code::RequestInvalid, "this method does not exist here");
+                Refusal::with_status(failure, StatusCode::METHOD_NOT_ALLOWED)
+            })
+            .layer(from_fn_with_state(app.clone(), guard::guard))
+            .with_state(app.clone());
+        Self { app, router }
+    }
+}

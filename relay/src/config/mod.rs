@@ -1,0 +1,371 @@
+//! The configuration file: TOML, every key known, every mistake with its place. `default.toml` is the defaults, as the
+//! test below holds, and what `towpath-relay config example` prints.
+
+mod mistakes;
+mod units;
+
+use std::{net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+
+use serde::Deserialize;
+use towpath_transfer::{Code, Failure, failure::Result};
+use towpath_transport::server::Limits;
+use url::Url;
+
+use crate::{api::WebLimits, spool::SpoolLimits};
+
+pub use units::{Bytes, Pause};
+
+/// The defaults, commented.
+pub const EXAMPLE: &str = include_str!("default.toml");
+/// The largest configuration file, in bytes.
+const MAX_CONFIG_BYTES: u64 = 256 * 1024;
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Addresses and the public URL.
+    pub relay: RelaySection,
+    /// The certificate.
+    pub tls: TlsSection,
+    /// How much there may be.
+    pub spool: SpoolSection,
+    /// The stages.
+    pub uplink: UplinkSection,
+    /// Enrolment codes.
+    pub enrolment: EnrolmentSection,
+    /// SSH logins and sessions.
+    pub ssh: SshSection,
+    /// TLS and the web service.
+    pub web: WebSection,
+}
+
+/// `[relay]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelaySection {
+    /// How agents and receivers reach the relay: `https://host[:port]`.
+    pub public_url: String,
+    /// Addresses that take SSH and TLS.
+    pub listen: Vec<SocketAddr>,
+    /// The address of `/readyz` and `/metrics`.
+    pub admin: SocketAddr,
+    /// Where the state lies, where neither `--state` nor the environment say.
+    pub state: Option<PathBuf>,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsSection {
+    /// PEM file with the certificate and its chain; without one the relay signs its own.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with the certificate's private key.
+    pub key: Option<PathBuf>,
+    /// Whether enrolment codes carry the certificate's pin: always for a self-signed one, and where this says so.
+    pub pin: bool,
+}
+
+/// `[spool]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolSection {
+    /// All tenants together.
+    pub limit: Bytes,
+    /// One tenant.
+    pub tenant_limit: Bytes,
+    /// What must stay free on the disk.
+    pub reserve: Bytes,
+    /// Transfers of one agent that are not complete.
+    pub open_transfers: usize,
+    /// Files of one transfer.
+    pub files_per_transfer: usize,
+    /// How long a transfer's files stay after its end.
+    pub retention: Pause,
+    /// How long a transfer that is never completed may lie untouched.
+    pub abandoned: Pause,
+}
+
+/// `[uplink]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UplinkSection {
+    /// Transfers accepted at once.
+    pub accept_at_once: usize,
+    /// Transfers forwarded at once.
+    pub forward_at_once: usize,
+    /// Ended transfers that the journal keeps.
+    pub journal_keeps: u64,
+}
+
+/// `[enrolment]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnrolmentSection {
+    /// How long a code can be used.
+    pub expires: Pause,
+}
+
+/// `[ssh]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SshSection {
+    /// From the first byte to the login.
+    pub login_grace: Pause,
+    /// Connections that have not logged in.
+    pub unauthenticated: usize,
+    /// Of these, from one address.
+    pub unauthenticated_per_address: usize,
+    /// Keys offered on one connection.
+    pub key_offers: usize,
+    /// Failed logins of one address in a minute.
+    pub failures_per_minute: usize,
+    /// Connections of one agent.
+    pub sessions_per_agent: usize,
+    /// Open files of one connection.
+    pub open_handles: usize,
+    /// A peer that is silent for this long is gone.
+    pub silence: Pause,
+}
+
+/// `[web]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebSection {
+    /// TLS connections at once.
+    pub connections: usize,
+    /// For the TLS handshake.
+    pub handshake: Pause,
+    /// The largest body.
+    pub body: Bytes,
+    /// For one request.
+    pub request: Pause,
+    /// Requests at once.
+    pub requests: usize,
+}
+
+impl Default for RelaySection {
+    fn default() -> Self {
+        Self {
+            public_url: "https://localhost".to_owned(),
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 443))],
+            admin: SocketAddr::from(([127, 0, 0, 1], 9443)),
+            state: None,
+        }
+    }
+}
+
+impl Default for SpoolSection {
+    fn default() -> Self {
+        Self {
+            limit: Bytes::gib(200),
+            tenant_limit: Bytes::gib(50),
+            reserve: Bytes::gib(2),
+            open_transfers: 20,
+            files_per_transfer: 10_004,
+            retention: Pause::days(7),
+            abandoned: Pause::days(14),
+        }
+    }
+}
+
+impl Default for UplinkSection {
+    fn default() -> Self {
+        Self { accept_at_once: 4, forward_at_once: 8, journal_keeps: 100_000 }
+    }
+}
+
+impl Default for EnrolmentSection {
+    fn default() -> Self {
+        Self { expires: Pause::days(1) }
+    }
+}
+
+impl Default for SshSection {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            login_grace: Pause(limits.login_grace),
+            unauthenticated: limits.unauthenticated,
+            unauthenticated_per_address: limits.unauthenticated_per_address,
+            key_offers: limits.key_offers,
+            failures_per_minute: limits.failures_per_minute,
+            sessions_per_agent: limits.sessions_per_user,
+            open_handles: limits.open_handles,
+            silence: Pause(limits.silence),
+        }
+    }
+}
+
+impl Default for WebSection {
+    fn default() -> Self {
+        let limits = WebLimits::default();
+        Self {
+            connections: 2_000,
+            handshake: Pause(Duration::from_secs(10)),
+            body: Bytes(limits.body_bytes as u64),
+            request: Pause(limits.request_time),
+            requests: limits.requests,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            relay: RelaySection::default(),
+            tls: TlsSection::default(),
+            spool: SpoolSection::default(),
+            uplink: UplinkSection::default(),
+            enrolment: EnrolmentSection::default(),
+            ssh: SshSection::default(),
+            web: WebSection::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// [`Code::ConfigMissing`]; [`Code::ConfigInvalid`] with file, line and column; [`Code::FileFailed`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let failed = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Failure::park(Code::ConfigMissing, format!("there is no configuration file {}", path.display()))
+            }
+            _ => Failure::park(Code::FileFailed, format!("read {}", path.display())).caused_by(e),
+        };
+        let size = std::fs::metadata(path).map_err(failed)?.len();
+        if size > MAX_CONFIG_BYTES {
+            let message = format!("{} is larger than {MAX_CONFIG_BYTES} bytes", path.display());
+            return Err(Failure::park(Code::ConfigInvalid, message));
+        }
+        Self::parse(&std::fs::read_to_string(path).map_err(failed)?, &path.display().to_string())
+    }
+
+    /// Reads and checks a configuration; `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// [`Code::ConfigInvalid`] with line and column.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        let mut config: Self = toml::from_str(text).map_err(|e| mistakes::explain(&e, text, name))?;
+        config.check().map_err(|why| Failure::park(Code::ConfigInvalid, format!("{name}: {why}")))?;
+        Ok(config)
+    }
+
+    /// What the form alone does not say. The public URL gets its one spelling, because tokens name it.
+    fn check(&mut self) -> Result<(), String> {
+        self.relay.public_url = public_url(&self.relay.public_url)?;
+        if self.relay.listen.is_empty() || self.relay.listen.len() > MAX_LISTENERS {
+            return Err(format!("`relay.listen` needs 1 to {MAX_LISTENERS} addresses"));
+        }
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            return Err("`tls.certificate` and `tls.key` belong together".to_owned());
+        }
+        if self.spool.open_transfers == 0 || self.spool.files_per_transfer == 0 {
+            return Err("`spool.open_transfers` and `spool.files_per_transfer` are at least 1".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What the spool may hold.
+    #[must_use]
+    pub fn spool_limits(&self) -> SpoolLimits {
+        SpoolLimits {
+            total_bytes: self.spool.limit.0,
+            tenant_bytes: self.spool.tenant_limit.0,
+            reserve_bytes: self.spool.reserve.0,
+            open_transfers: self.spool.open_transfers,
+            files_per_transfer: self.spool.files_per_transfer,
+        }
+    }
+
+    /// What the SSH server grants.
+    #[must_use]
+    pub fn ssh_limits(&self) -> Limits {
+        Limits {
+            login_grace: self.ssh.login_grace.0,
+            unauthenticated: self.ssh.unauthenticated,
+            unauthenticated_per_address: self.ssh.unauthenticated_per_address,
+            key_offers: self.ssh.key_offers,
+            failures_per_minute: self.ssh.failures_per_minute,
+            sessions_per_user: self.ssh.sessions_per_agent,
+            open_handles: self.ssh.open_handles,
+            silence: self.ssh.silence.0,
+            ..Limits::default()
+        }
+    }
+
+    /// What the web service grants.
+    #[must_use]
+    pub fn web_limits(&self) -> WebLimits {
+        WebLimits {
+            body_bytes: usize::try_from(self.web.body.0).unwrap_or(usize::MAX),
+            request_time: self.web.request.0,
+            requests: self.web.requests,
+            ..WebLimits::default()
+        }
+    }
+}
+
+/// The most addresses one relay listens on.
+const MAX_LISTENERS: usize = 16;
+
+/// The one spelling of the relay's URL: `https://host[:port]`, lower case, without a slash at its end.
+pub(crate) fn public_url(text: &str) -> Result<String, String> {
+    let refused = || format!("{text:?} is not the relay's public URL: expected https://host or https://host:port");
+    let url = Url::parse(text).map_err(|_| refused())?;
+    let plain = url.scheme() == "https"
+        && url.host().is_some()
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if plain { Ok(url.as_str().trim_end_matches('/').to_owned()) } else { Err(refused()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_the_defaults() {
+        assert_eq!(Config::parse(EXAMPLE, "default.toml").unwrap(), Config::default());
+        // Every key is there, and not only as a comment, so that the file teaches all of them.
+        let table: toml::Table = EXAMPLE.parse().unwrap();
+        let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
+        assert_eq!(keys, 28);
+    }
+
+    #[test]
+    fn a_mistake_is_shown_with_its_place_and_a_guess() {
+        let failure = Config::parse("[relay]\n\n[spool]\nlimt = \"5 GiB\"\n", "relay.toml").unwrap_err();
+        assert_eq!(failure.code(), Code::ConfigInvalid);
+        let report = failure.report();
+        assert!(report.contains("relay.toml:4:1"), "{report}");
+        assert!(report.contains("did you mean `limit`"), "{report}");
+        let report = Config::parse("[spool]\nlimit = \"5 Gibs\"\n", "relay.toml").unwrap_err().report();
+        assert!(report.contains("relay.toml:2:9") && report.contains("GiB"), "{report}");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for bad in [
+            "[tls]\ncertificate = \"a.pem\"",
+            "[relay]\npublic_url = \"http://x\"",
+            "[relay]\npublic_url = \"https://x/y\"",
+            "[relay]\nlisten = []",
+            "[spool]\nopen_transfers = 0",
+        ] {
+            assert_eq!(Config::parse(bad, "x").unwrap_err().code(), Code::ConfigInvalid, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_public_url_has_one_spelling() {
+        assert_eq!(public_url("HTTPS://Relay.Example:443/").unwrap(), "https://relay.example");
+        assert_eq!(public_url("https://127.0.0.1:8443").unwrap(), "https://127.0.0.1:8443");
+    }
+}

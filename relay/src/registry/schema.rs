@@ -1,0 +1,83 @@
+//! The registry's tables and how an older file becomes a present one.
+
+use towpath_transfer::{Code, Failure, failure::Result};
+
+use super::{Registry, commit, db};
+
+/// The version of the tables below, kept in SQLite's `user_version`.
+const VERSION: i64 = 1;
+
+const TABLES: &[&str] = &[
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT",
+    "INSERT INTO meta (key, value) VALUES ('changes', 0)",
+    "CREATE TABLE tenants (
+        name TEXT PRIMARY KEY,
+        created INTEGER NOT NULL,
+        landing TEXT,
+        landing_by TEXT CHECK (landing_by IN ('operator', 'receiver')),
+        CHECK ((landing IS NULL) = (landing_by IS NULL))
+    ) STRICT",
+    "CREATE TABLE enrolments (
+        id INTEGER PRIMARY KEY,
+        secret_sha256 TEXT NOT NULL UNIQUE,
+        tenant TEXT NOT NULL REFERENCES tenants (name),
+        role TEXT NOT NULL CHECK (role IN ('agent', 'receiver')),
+        name TEXT NOT NULL,
+        relay_url TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        used_key TEXT,
+        used_at INTEGER
+    ) STRICT",
+    "CREATE INDEX enrolments_of_tenant ON enrolments (tenant, name)",
+    "CREATE TABLE ends (
+        tenant TEXT NOT NULL REFERENCES tenants (name),
+        name TEXT NOT NULL,
+        role TEXT NOT NULL CHECK (role IN ('agent', 'receiver')),
+        key TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        proof TEXT NOT NULL,
+        secret_sha256 TEXT NOT NULL,
+        relay_url TEXT NOT NULL,
+        enrolled INTEGER NOT NULL,
+        revoked INTEGER,
+        PRIMARY KEY (tenant, name)
+    ) STRICT, WITHOUT ROWID",
+    "CREATE TABLE used_tokens (
+        issuer TEXT NOT NULL,
+        id TEXT NOT NULL,
+        expires INTEGER NOT NULL,
+        PRIMARY KEY (issuer, id)
+    ) STRICT, WITHOUT ROWID",
+    "CREATE INDEX used_tokens_by_expiry ON used_tokens (expires)",
+    "CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL,
+        who TEXT NOT NULL,
+        tenant TEXT,
+        what TEXT NOT NULL,
+        result TEXT NOT NULL
+    ) STRICT",
+    "PRAGMA user_version = 1",
+];
+
+impl Registry {
+    pub(super) async fn migrate(&self) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let found: i64 =
+            sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *tx).await.map_err(db("read the registry's version"))?;
+        match found {
+            VERSION => Ok(()),
+            0 => {
+                for statement in TABLES {
+                    sqlx::query(*statement).execute(&mut *tx).await.map_err(db("make the registry's tables"))?;
+                }
+                commit(tx).await
+            }
+            newer => {
+                let message = format!("the registry was written by a newer version (its tables are {newer}, this program's {VERSION})");
+                Err(Failure::park(Code::FileFailed, message))
+            }
+        }
+    }
+}

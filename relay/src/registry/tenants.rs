@@ -1,0 +1,178 @@
+//! Tenants and where their app servers take SFTP.
+
+use jiff::Timestamp;
+use towpath_transfer::{
+    Code, Failure, RemotePath, TenantName,
+    api::Landing,
+    failure::Result,
+};
+
+use super::{Registry, changed, commit, corrupt, db, parsed, time};
+use crate::scope::TenantScope;
+
+/// The most tenants of one relay.
+pub const MAX_TENANTS: i64 = 10_000;
+/// The most host keys pinned for one app server.
+const MAX_HOST_KEYS: usize = 8;
+
+/// Who said where an app server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LandingOrigin {
+    /// The relay's operator; a receiver's enrolment does not change it.
+    Operator,
+    /// The tenant's receiver, when it enrolled.
+    Receiver,
+}
+
+impl LandingOrigin {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Receiver => "receiver",
+        }
+    }
+}
+
+/// One tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRow {
+    /// Its name.
+    pub name: TenantName,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Where its app server takes SFTP.
+    pub landing: Option<Landing>,
+}
+
+impl Registry {
+    /// Creates a tenant.
+    ///
+    /// # Errors
+    /// [`Code::RequestInvalid`] where there is one of this name, or the landing is not usable; [`Code::LimitExceeded`]
+    /// beyond [`MAX_TENANTS`].
+    pub async fn create_tenant(&self, name: &TenantName, landing: Option<&Landing>) -> Result<TenantScope> {
+        let encoded = landing.map(encode).transpose()?;
+        let by = landing.map(|_| LandingOrigin::Operator.as_str());
+        let mut tx = self.begin().await?;
+        let count: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM tenants").fetch_one(&mut *tx).await.map_err(db("count the tenants"))?;
+        if count >= MAX_TENANTS {
+            return Err(Failure::park(Code::LimitExceeded, format!("a relay has at most {MAX_TENANTS} tenants")));
+        }
+        let inserted = sqlx::query("INSERT INTO tenants (name, created, landing, landing_by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(name.as_str())
+            .bind(self.now())
+            .bind(encoded)
+            .bind(by)
+            .execute(&mut *tx)
+            .await
+            .map_err(db("create a tenant"))?;
+        if inserted.rows_affected() == 0 {
+            return Err(Failure::park(Code::RequestInvalid, format!("there is a tenant {name} already")));
+        }
+        changed(&mut tx).await?;
+        commit(tx).await?;
+        Ok(TenantScope::proven(name.clone()))
+    }
+
+    /// The scope of a tenant for the operator of this machine, who owns the registry's file.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`].
+    pub async fn operator_scope(&self, name: &TenantName) -> Result<TenantScope> {
+        let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM tenants WHERE name = ?")
+            .bind(name.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(db("look for a tenant"))?;
+        let missing = || Failure::park(Code::NotFound, format!("there is no tenant {name}: see `towpath-relay tenant list`"));
+        found.map(|_| TenantScope::proven(name.clone())).ok_or_else(missing)
+    }
+
+    /// Every tenant, by name.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub async fn tenants(&self) -> Result<Vec<TenantRow>> {
+        let rows: Vec<(String, i64, Option<String>)> =
+            sqlx::query_as("SELECT name, created, landing FROM tenants ORDER BY name LIMIT ?")
+                .bind(MAX_TENANTS)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(db("list the tenants"))?;
+        let row = |(name, created, landing): (String, i64, Option<String>)| {
+            let landing = landing.as_deref().map(decode).transpose()?;
+            Ok(TenantRow { name: parsed("a tenant's name", &name)?, created: time(created)?, landing })
+        };
+        rows.into_iter().map(row).collect()
+    }
+
+    /// Says where a tenant's app server is. What the operator said stays when a receiver says something else; then the
+    /// answer is `false`.
+    ///
+    /// # Errors
+    /// [`Code::RequestInvalid`] where the landing is not usable.
+    pub async fn set_landing(&self, scope: &TenantScope, landing: &Landing, origin: LandingOrigin) -> Result<bool> {
+        let encoded = encode(landing)?;
+        let mut tx = self.begin().await?;
+        let sql = "UPDATE tenants SET landing = ?1, landing_by = ?2
+                   WHERE name = ?3 AND (?2 = 'operator' OR landing_by IS NULL OR landing_by = 'receiver')";
+        let done = sqlx::query(sql)
+            .bind(encoded)
+            .bind(origin.as_str())
+            .bind(scope.tenant().as_str())
+            .execute(&mut *tx)
+            .await
+            .map_err(db("set a tenant's app server"))?;
+        changed(&mut tx).await?;
+        commit(tx).await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Where a tenant's app server takes SFTP.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub async fn landing(&self, scope: &TenantScope) -> Result<Option<Landing>> {
+        let found: Option<Option<String>> = sqlx::query_scalar("SELECT landing FROM tenants WHERE name = ?")
+            .bind(scope.tenant().as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(db("read a tenant's app server"))?;
+        found.flatten().as_deref().map(decode).transpose()
+    }
+}
+
+fn encode(landing: &Landing) -> Result<String> {
+    check_landing(landing)?;
+    serde_json::to_string(landing).map_err(|e| Failure::park(Code::Internal, "write a landing as JSON").caused_by(e))
+}
+
+fn decode(text: &str) -> Result<Landing> {
+    serde_json::from_str(text).map_err(|e| corrupt("a landing")(e.into()))
+}
+
+/// Refuses a landing that no connection could be made to.
+///
+/// # Errors
+/// [`Code::RequestInvalid`] with what is wrong.
+pub fn check_landing(landing: &Landing) -> Result<()> {
+    let refused = |why: &str| Err(Failure::park(Code::RequestInvalid, format!("the app server's address cannot be used: {why}")));
+    let plain = |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if !plain(&landing.host, 253) || landing.host.contains(['/', '@', '?', '#']) {
+        return refused("its host is not a name or address");
+    }
+    if landing.port == 0 {
+        return refused("its port is 0");
+    }
+    if !plain(&landing.user, 128) {
+        return refused("its user is not 1 to 128 printable ASCII characters");
+    }
+    if RemotePath::parse(landing.folder.as_bytes()).is_err() {
+        return refused("its folder is not a path");
+    }
+    if landing.host_keys.is_empty() || landing.host_keys.len() > MAX_HOST_KEYS {
+        return refused("it needs 1 to 8 host keys to pin");
+    }
+    Ok(())
+}

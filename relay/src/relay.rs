@@ -1,0 +1,235 @@
+//! The relay put together from its parts, without network or disk of its own: the service, the stages, and the upkeep.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use towpath_journal::{DriverSettings, FailPoints, Journal, MAX_PRUNE, StageDriver, Step, WakeUp};
+use towpath_keys::Identity;
+use towpath_transfer::{Clock, Entropy, Failure, failure::Result};
+use towpath_transport::files::FileStore;
+
+use crate::{
+    admin::Metrics,
+    registry::Registry,
+    service::{RelayIdentity, RelayService},
+    sftpd::Sessions,
+    spool::{Spool, SpoolLimits, blocking},
+    uplink::{
+        accept::Accept,
+        forward::{AppServers, Forward},
+        remove::Remove,
+    },
+};
+
+/// How often void tokens are forgotten.
+const TOKEN_UPKEEP: Duration = Duration::from_secs(60);
+/// After so many rounds of that the journal is shortened and abandoned folders are removed.
+const ROUNDS: u32 = 60;
+
+/// The figures of the stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageSettings {
+    /// Transfers accepted at once.
+    pub accept_at_once: usize,
+    /// Transfers forwarded at once.
+    pub forward_at_once: usize,
+    /// How long a transfer's files stay after its end.
+    pub retention: Duration,
+    /// How long a transfer that is never completed may lie untouched.
+    pub abandoned: Duration,
+    /// Ended transfers that the journal keeps.
+    pub journal_keeps: u64,
+    /// The other figures of the drivers; their concurrency is not used.
+    pub driver: DriverSettings,
+}
+
+/// Everything the relay is made of. Tests and simulations put other things here.
+pub struct Parts {
+    /// The disk.
+    pub files: Arc<dyn FileStore>,
+    /// The folder of the spool and the receipts.
+    pub state: PathBuf,
+    /// The journal, of place relay.
+    pub journal: Arc<dyn Journal>,
+    /// Tenants and keys.
+    pub registry: Registry,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where tests stop the program.
+    pub fail_points: Arc<dyn FailPoints>,
+    /// The way to the app servers.
+    pub app_servers: Arc<dyn AppServers>,
+    /// Signs the receipts.
+    pub receipt_key: Identity,
+    /// What ends are told.
+    pub identity: RelayIdentity,
+    /// How much the spool may hold.
+    pub spool_limits: SpoolLimits,
+    /// The figures of the stages.
+    pub stages: StageSettings,
+    /// The figures for the operator.
+    pub metrics: Metrics,
+}
+
+/// A relay that nobody has connected to the network yet.
+pub struct Relay {
+    service: RelayService,
+    spool: Arc<Spool>,
+    sessions: Sessions,
+    wake: WakeUp,
+    journal: Arc<dyn Journal>,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    fail_points: Arc<dyn FailPoints>,
+    app_servers: Arc<dyn AppServers>,
+    receipt_key: Identity,
+    stages: StageSettings,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// Puts the parts together and counts what is in the spool. Blocking.
+    ///
+    /// # Errors
+    /// Those of [`Spool::open`].
+    pub fn new(parts: Parts) -> Result<Self> {
+        let spool = Spool::open(parts.files, &parts.state, Arc::clone(&parts.journal), parts.spool_limits)?;
+        let (spool, wake) = (Arc::new(spool), WakeUp::new());
+        let service = RelayService::new(
+            parts.identity,
+            parts.registry.clone(),
+            Arc::clone(&parts.journal),
+            Arc::clone(&spool),
+            Arc::clone(&parts.clock),
+            wake.clone(),
+        );
+        Ok(Self {
+            service,
+            spool,
+            sessions: Sessions::default(),
+            wake,
+            journal: parts.journal,
+            registry: parts.registry,
+            clock: parts.clock,
+            entropy: parts.entropy,
+            fail_points: parts.fail_points,
+            app_servers: parts.app_servers,
+            receipt_key: parts.receipt_key,
+            stages: parts.stages,
+            metrics: parts.metrics,
+        })
+    }
+
+    /// The calls.
+    #[must_use]
+    pub fn service(&self) -> &RelayService {
+        &self.service
+    }
+
+    /// Where the uplinks lie.
+    #[must_use]
+    pub fn spool(&self) -> &Arc<Spool> {
+        &self.spool
+    }
+
+    /// The SSH sessions that a revocation ends.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The figures for the operator.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Tells the stages that there may be work.
+    #[must_use]
+    pub fn wake(&self) -> &WakeUp {
+        &self.wake
+    }
+
+    /// The stages, each with how many transfers it works on at once.
+    #[must_use]
+    pub fn steps(&self) -> Vec<(Arc<dyn Step>, usize)> {
+        let accept =
+            Accept::new(Arc::clone(&self.spool), self.registry.clone(), self.receipt_key.clone(), Arc::clone(&self.clock));
+        let forward = Forward::new(Arc::clone(&self.spool), Arc::clone(&self.app_servers));
+        let remove = Remove::new(Arc::clone(&self.spool), Arc::clone(&self.clock), self.stages.retention);
+        vec![
+            (Arc::new(accept), self.stages.accept_at_once),
+            (Arc::new(forward), self.stages.forward_at_once),
+            (Arc::new(remove), 1),
+        ]
+    }
+
+    /// One driver per stage.
+    #[must_use]
+    pub fn drivers(&self) -> Vec<StageDriver> {
+        let driver = |(step, concurrency): (Arc<dyn Step>, usize)| {
+            let settings = DriverSettings { concurrency, ..self.stages.driver };
+            let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
+            StageDriver::new(Arc::clone(&self.journal), step, clock, entropy, self.wake.clone(), settings)
+                .observed_by(Arc::new(self.metrics.clone()))
+                .with_failpoints(Arc::clone(&self.fail_points))
+        };
+        self.steps().into_iter().map(driver).collect()
+    }
+
+    /// Runs stages, upkeep and the watch over revocations until `shutdown` is cancelled and the running steps are over.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let tasks = TaskTracker::new();
+        for driver in self.drivers() {
+            tasks.spawn(driver.run(shutdown.clone()));
+        }
+        tasks.close();
+        tokio::select! {
+            () = self.upkeep() => {}
+            () = self.sessions.watch(&self.registry, &*self.clock, || self.wake.hint()) => {}
+            () = shutdown.cancelled() => {}
+        }
+        tasks.wait().await;
+    }
+
+    async fn upkeep(&self) {
+        let mut round = 0u32;
+        loop {
+            let done = if round == 0 { self.tidy().await } else { self.registry.prune_tokens().await.map(|_| ()) };
+            if let Err(failure) = done {
+                tracing::warn!(code = %failure.code(), error = failure.report(), "the upkeep failed and is tried again");
+            }
+            round = (round + 1) % ROUNDS;
+            self.clock.sleep(TOKEN_UPKEEP).await;
+        }
+    }
+
+    /// Removes what nobody needs any more.
+    ///
+    /// # Errors
+    /// [`towpath_transfer::Code::FileFailed`], [`towpath_transfer::Code::JournalFailed`]; what is left is removed the next time.
+    pub async fn tidy(&self) -> Result<()> {
+        self.registry.prune_tokens().await?;
+        let keep = self.stages.journal_keeps;
+        while self.journal.prune(Timestamp::MAX, keep, MAX_PRUNE).await.map_err(Failure::from)? >= MAX_PRUNE as u64 {}
+        let spool = Arc::clone(&self.spool);
+        let before = self.clock.now().saturating_sub(self.stages.abandoned).unwrap_or(Timestamp::MIN);
+        for scope in blocking(move || spool.agents()).await?? {
+            let removed = self.spool.remove_abandoned(&scope, before).await?;
+            if removed > 0 {
+                tracing::info!(agent = %scope, removed, "folders of transfers that were never completed were removed");
+            }
+        }
+        Ok(())
+    }
+}

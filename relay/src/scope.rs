@@ -1,0 +1,154 @@
+//! The right to look at a tenant's things: handed out by authentication or taken from a leased row, never from a message.
+
+use std::fmt;
+
+use towpath_journal::Lease;
+use towpath_transfer::{
+    AgentName, Code, Failure, TenantName, TransferId, TransferKey, api::Role, failure::Result, id::sftp_user,
+    public_key::PublicKeyLine,
+};
+
+/// The right to one tenant's rows and folders.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantScope {
+    tenant: TenantName,
+}
+
+impl TenantScope {
+    /// For the registry, after it has checked who asks.
+    pub(crate) fn proven(tenant: TenantName) -> Self {
+        Self { tenant }
+    }
+
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantName {
+        &self.tenant
+    }
+
+    /// The scope of one of the tenant's agents. Whether there is such an agent is for the lookup that follows to say.
+    #[must_use]
+    pub fn agent(&self, agent: AgentName) -> AgentScope {
+        AgentScope { tenant: self.clone(), agent }
+    }
+}
+
+impl fmt::Display for TenantScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tenant.fmt(f)
+    }
+}
+
+/// The right to what belongs to one agent of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AgentScope {
+    tenant: TenantScope,
+    agent: AgentName,
+}
+
+impl AgentScope {
+    /// The scope of a leased transfer: its row was created under an authenticated scope.
+    #[must_use]
+    pub fn of_lease(lease: &Lease) -> Self {
+        let key = lease.key();
+        Self { tenant: TenantScope::proven(key.tenant.clone()), agent: key.agent.clone() }
+    }
+
+    /// The tenant's scope.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantScope {
+        &self.tenant
+    }
+
+    /// The agent.
+    #[must_use]
+    pub fn agent(&self) -> &AgentName {
+        &self.agent
+    }
+
+    /// The full name of one of its transfers.
+    #[must_use]
+    pub fn key(&self, id: TransferId) -> TransferKey {
+        TransferKey { tenant: self.tenant.tenant.clone(), agent: self.agent.clone(), id }
+    }
+}
+
+impl fmt::Display for AgentScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.tenant, self.agent)
+    }
+}
+
+/// Who makes a call: an enrolled end that has proven to hold its key, and is not revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    scope: TenantScope,
+    name: AgentName,
+    role: Role,
+    key: PublicKeyLine,
+}
+
+impl Caller {
+    /// For the registry, after it has checked the key.
+    pub(crate) fn proven(tenant: TenantName, name: AgentName, role: Role, key: PublicKeyLine) -> Self {
+        Self { scope: TenantScope::proven(tenant), name, role, key }
+    }
+
+    /// The tenant it belongs to.
+    #[must_use]
+    pub fn scope(&self) -> &TenantScope {
+        &self.scope
+    }
+
+    /// Its name within the tenant.
+    #[must_use]
+    pub fn name(&self) -> &AgentName {
+        &self.name
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The key it has proven to hold.
+    #[must_use]
+    pub fn key(&self) -> &PublicKeyLine {
+        &self.key
+    }
+
+    /// `<tenant>.<name>`.
+    #[must_use]
+    pub fn user(&self) -> String {
+        sftp_user(&self.scope.tenant, &self.name)
+    }
+
+    /// What belongs to it as an agent.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] for a receiver, to which no agent's call exists.
+    pub fn as_agent(&self) -> Result<AgentScope> {
+        match self.role {
+            Role::Agent => Ok(self.scope.agent(self.name.clone())),
+            Role::Receiver => Err(not_found()),
+        }
+    }
+
+    /// Its tenant, as a receiver.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] for an agent, to which no receiver's call exists.
+    pub fn as_receiver(&self) -> Result<&TenantScope> {
+        match self.role {
+            Role::Receiver => Ok(&self.scope),
+            Role::Agent => Err(not_found()),
+        }
+    }
+}
+
+/// The one answer for what is not there and for what belongs to someone else.
+#[must_use]
+pub fn not_found() -> Failure {
+    Failure::park(Code::NotFound, "there is no such thing here")
+}

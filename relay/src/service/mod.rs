@@ -1,0 +1,196 @@
+//! What the relay's web service does, as plain methods: who calls goes in, a message comes out. The web framework is an
+//! edge around this; so is [`LocalRelayApi`], which has no network at all.
+
+mod local;
+mod uplinks;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use towpath_journal::{Journal, WakeUp};
+use towpath_transfer::{
+    Clock, Failure, TenantName, TransferId,
+    api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, Role, UplinkStatus},
+    failure::Result,
+    id::sftp_user,
+    public_key::PublicKeyLine,
+};
+
+pub use local::LocalRelayApi;
+
+use crate::{
+    registry::{LandingOrigin, Registry},
+    scope::Caller,
+    spool::Spool,
+    uplink,
+};
+
+/// By how much a token's times may be off: the caller follows the relay's `Date`, which has whole seconds.
+pub const TOKEN_LEEWAY: Duration = Duration::from_secs(5);
+
+/// What an end is told when it enrols, and what tokens are checked against.
+#[derive(Debug, Clone)]
+pub struct RelayIdentity {
+    /// The relay's public URL, without a trailing slash: the audience of tokens.
+    pub public_url: String,
+    /// Its SSH host keys.
+    pub ssh_host_keys: Vec<PublicKeyLine>,
+    /// The key that signs its receipts.
+    pub receipt_key: PublicKeyLine,
+    /// The key with which it logs in on app servers.
+    pub forward_key: PublicKeyLine,
+}
+
+/// The relay's calls.
+#[derive(Clone)]
+pub struct RelayService {
+    identity: Arc<RelayIdentity>,
+    registry: Registry,
+    journal: Arc<dyn Journal>,
+    spool: Arc<Spool>,
+    clock: Arc<dyn Clock>,
+    wake: WakeUp,
+}
+
+impl fmt::Debug for RelayService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayService").field("public_url", &self.identity.public_url).finish_non_exhaustive()
+    }
+}
+
+impl RelayService {
+    /// The calls over these parts. `wake` is hinted when there is work for a stage.
+    #[must_use]
+    pub fn new(
+        identity: RelayIdentity,
+        registry: Registry,
+        journal: Arc<dyn Journal>,
+        spool: Arc<Spool>,
+        clock: Arc<dyn Clock>,
+        wake: WakeUp,
+    ) -> Self {
+        Self { identity: Arc::new(identity), registry, journal, spool, clock, wake }
+    }
+
+    /// What ends are told.
+    #[must_use]
+    pub fn identity(&self) -> &RelayIdentity {
+        &self.identity
+    }
+
+    /// The registry behind the calls.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The clock whose time callers follow.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Checks the token of a call and uses it up.
+    ///
+    /// # Errors
+    /// Those of [`Registry::authenticate_token`].
+    pub async fn authenticate(&self, token: &str) -> Result<Caller> {
+        self.registry.authenticate_token(token, &self.identity.public_url, TOKEN_LEEWAY).await
+    }
+
+    /// Enrols an end by its code.
+    ///
+    /// # Errors
+    /// Those of [`Registry::redeem`]; [`towpath_transfer::Code::RequestInvalid`] for a landing that is not usable or
+    /// does not belong to a receiver.
+    pub async fn enrol(&self, request: &EnrolmentRequest) -> Result<EnrolmentAnswer> {
+        let tried = self.try_enrol(request).await;
+        let what = format!("enrol {} {}", request.role, request.public_key.fingerprint());
+        self.note("enrolment", &request.tenant, &what, &tried).await;
+        tried
+    }
+
+    async fn try_enrol(&self, request: &EnrolmentRequest) -> Result<EnrolmentAnswer> {
+        if let Some(landing) = &request.landing {
+            if request.role != Role::Receiver {
+                let message = "only a receiver has a landing";
+                return Err(Failure::park(towpath_transfer::Code::RequestInvalid, message));
+            }
+            crate::registry::check_landing(landing)?;
+        }
+        let end = self.registry.redeem(request).await?;
+        let caller = Caller::proven(end.tenant.clone(), end.name.clone(), end.role, end.key.clone());
+        if let Some(landing) = &request.landing
+            && !self.registry.set_landing(caller.scope(), landing, LandingOrigin::Receiver).await?
+        {
+            tracing::warn!(tenant = %end.tenant, "a receiver's landing was ignored: the operator has named another app server");
+        }
+        // Transfers may be waiting for an app server.
+        self.wake.hint();
+        Ok(EnrolmentAnswer {
+            sftp_user: sftp_user(&end.tenant, &end.name),
+            ssh_host_keys: self.identity.ssh_host_keys.clone(),
+            receipt_key: self.identity.receipt_key.clone(),
+            forward_key: self.identity.forward_key.clone(),
+            peers: self.peers(&caller).await?.peers,
+            tenant: end.tenant,
+            name: end.name,
+            role: end.role,
+        })
+    }
+
+    /// The ends of the other role.
+    ///
+    /// # Errors
+    /// [`towpath_transfer::Code::FileFailed`].
+    pub async fn peers(&self, caller: &Caller) -> Result<Peers> {
+        let other = match caller.role() {
+            Role::Agent => Role::Receiver,
+            Role::Receiver => Role::Agent,
+        };
+        Ok(Peers { peers: self.registry.peers(caller.scope(), other).await? })
+    }
+
+    /// An agent has sent everything and names it; the folder is frozen from here on. Idempotent.
+    ///
+    /// # Errors
+    /// [`towpath_transfer::Code::TransferFrozen`] where the transfer was completed as something else,
+    /// [`towpath_transfer::Code::SequenceForked`], [`towpath_transfer::Code::NotFound`] to a receiver.
+    pub async fn complete(&self, caller: &Caller, id: TransferId, complete: &Complete) -> Result<UplinkStatus> {
+        let tried = self.claim(&caller.as_agent()?, id, complete).await;
+        if tried.is_err() {
+            self.note(&caller.user(), caller.scope().tenant(), &format!("complete {id}"), &tried).await;
+        }
+        tried
+    }
+
+    /// Where one of the agent's uplinks stands.
+    ///
+    /// # Errors
+    /// [`towpath_transfer::Code::NotFound`].
+    pub async fn uplink(&self, caller: &Caller, id: TransferId) -> Result<UplinkStatus> {
+        self.status(&caller.as_agent()?, id).await
+    }
+
+    /// A receiver says how an uplink has ended. Idempotent.
+    ///
+    /// # Errors
+    /// Those of [`uplink::receipt::settle`].
+    pub async fn app_receipt(&self, caller: &Caller, receipt: &AppReceipt) -> Result<()> {
+        let tried = uplink::receipt::settle(&self.spool, &*self.journal, caller, receipt).await;
+        let what = format!("receipt for {}/{}", receipt.agent, receipt.transfer);
+        self.note(&caller.user(), caller.scope().tenant(), &what, &tried).await;
+        self.wake.hint();
+        tried
+    }
+
+    /// Writes the audit trail. That it cannot be written must not undo what was done.
+    async fn note<T>(&self, who: &str, tenant: &TenantName, what: &str, tried: &Result<T>) {
+        let result = tried.as_ref().map_or_else(|failure| failure.code().as_str(), |_| "ok");
+        if let Err(failure) = self.registry.audit(who, Some(tenant), what, result).await {
+            tracing::warn!(code = %failure.code(), error = %failure.report(), "the audit trail could not be written");
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Where uplinks lie on the relay, what an agent sees of them, and how much there may be.
+//!
+//! On disk: `spool/<tenant>/<agent>/uplink/<transfer>/<file>` and, apart because they are kept longer,
+//! `receipts/<tenant>/<agent>/<transfer>/<word>.json`. Every path is made from a scope, so that there is no way to name a
+//! folder of somebody else.
+
+mod file;
+mod gate;
+mod quota;
+mod receipts;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use towpath_journal::Journal;
+use towpath_transfer::{
+    Code, Failure, FileName, TransferId, TransferKey, TransferState, failure::Result,
+};
+use towpath_transport::files::{FileKind, FileStore, file_failure, ignore_missing, read_whole};
+
+use crate::scope::{AgentScope, TenantScope};
+
+pub use gate::Frozen;
+pub use quota::{Quota, SpoolLimits};
+pub use view::AgentView;
+
+use gate::Gate;
+
+/// The suffix of a file that is hidden until it is whole; the name then begins with a dot too, which no peer can write.
+const HIDDEN_SUFFIX: &str = ".new";
+/// Entries read at once from a folder.
+const PAGE: usize = 500;
+/// Gates that may be remembered without a user before those are dropped.
+const IDLE_GATES: usize = 1_000;
+
+/// The relay's spool.
+#[derive(Debug)]
+pub struct Spool {
+    files: Arc<dyn FileStore>,
+    root: PathBuf,
+    receipts: PathBuf,
+    journal: Arc<dyn Journal>,
+    quota: Quota,
+    gates: Mutex<HashMap<TransferKey, Weak<Gate>>>,
+}
+
+/// A file in a transfer's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolFile {
+    /// Its name.
+    pub name: FileName,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+impl Spool {
+    /// The spool below the folder `state`, which exists. What an earlier process left unfinished goes, and the rest is
+    /// counted. Blocking.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`], [`Code::DiskFull`].
+    pub fn open(files: Arc<dyn FileStore>, state: &Path, journal: Arc<dyn Journal>, limits: SpoolLimits) -> Result<Self> {
+        let (root, receipts) = (state.join("spool"), state.join("receipts"));
+        for folder in [&root, &receipts] {
+            files.create_dir_all(folder).map_err(|e| file_failure("make the folder", folder, e))?;
+        }
+        let quota = Quota::new(Arc::clone(&files), root.clone(), limits);
+        quota.scan().map_err(|e| file_failure("count what is in", &root, e))?;
+        Ok(Self { files, root, receipts, journal, quota, gates: Mutex::default() })
+    }
+
+    /// How much there may be, and is.
+    #[must_use]
+    pub fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    /// The files, for reading what [`Spool::path`] names.
+    #[must_use]
+    pub fn files(&self) -> &Arc<dyn FileStore> {
+        &self.files
+    }
+
+    fn tenant_dir(&self, scope: &TenantScope) -> PathBuf {
+        self.root.join(scope.tenant().as_str())
+    }
+
+    /// The folder of an agent's uplinks.
+    fn uplinks(&self, scope: &AgentScope) -> PathBuf {
+        self.tenant_dir(scope.tenant()).join(scope.agent().as_str()).join("uplink")
+    }
+
+    /// A transfer's folder.
+    #[must_use]
+    pub fn folder(&self, scope: &AgentScope, id: TransferId) -> PathBuf {
+        self.uplinks(scope).join(id.to_string())
+    }
+
+    /// A file of a transfer.
+    #[must_use]
+    pub fn path(&self, scope: &AgentScope, id: TransferId, name: &str) -> PathBuf {
+        self.folder(scope, id).join(name)
+    }
+
+    fn hidden(&self, scope: &AgentScope, id: TransferId, name: &FileName) -> PathBuf {
+        self.path(scope, id, &format!(".{name}{HIDDEN_SUFFIX}"))
+    }
+
+    /// The files of a transfer, sorted by name, hidden ones left out; at most `limit`. Blocking.
+    ///
+    /// # Errors
+    /// [`Code::LimitExceeded`] beyond `limit`, [`Code::FileFailed`]. A folder that does not exist has no files.
+    pub fn list(&self, scope: &AgentScope, id: TransferId, limit: usize) -> Result<Vec<SpoolFile>> {
+        let folder = self.folder(scope, id);
+        let mut found = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = match self.files.list(&folder, after.as_deref(), PAGE) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
+                other => other.map_err(|e| file_failure("list the folder", &folder, e))?,
+            };
+            let visible = page.iter().filter(|entry| entry.stat.kind == FileKind::File);
+            found.extend(visible.filter_map(|entry| {
+                let name = visible_name(&entry.name)?;
+                Some(SpoolFile { name, size: entry.stat.len })
+            }));
+            if found.len() > limit {
+                return Err(Failure::park(Code::LimitExceeded, format!("a transfer has more than {limit} files")));
+            }
+            after = page.last().map(|entry| entry.name.clone());
+            if page.len() < PAGE {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Reads a small file of a transfer; `None` where it is not there. Blocking.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`], also where it is larger than `limit`.
+    pub fn read(&self, scope: &AgentScope, id: TransferId, name: &str, limit: usize) -> Result<Option<Vec<u8>>> {
+        let path = self.path(scope, id, name);
+        match read_whole(&*self.files, &path, limit as u64) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(e) => Err(file_failure("read", &path, e)),
+        }
+    }
+
+    /// Removes one file of a transfer that nobody can write to any more. Blocking; repeating is safe.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub fn remove_file(&self, scope: &AgentScope, id: TransferId, file: &SpoolFile) -> Result<()> {
+        let path = self.path(scope, id, file.name.as_str());
+        match self.files.remove(&path) {
+            Ok(()) => self.quota.shrink(scope.tenant(), file.size),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(file_failure("remove", &path, e)),
+        }
+        Ok(())
+    }
+
+    /// Removes a transfer's folder with everything in it. Blocking; repeating is safe.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub fn remove(&self, scope: &AgentScope, id: TransferId) -> Result<()> {
+        let folder = self.folder(scope, id);
+        let failed = |e| file_failure("remove the folder", &folder, e);
+        let size = self.quota.size_of(&folder).map_err(failed)?;
+        ignore_missing(self.files.remove_dir_all(&folder)).map_err(failed)?;
+        self.quota.shrink(scope.tenant(), size);
+        if let Some(parent) = folder.parent() {
+            ignore_missing(self.files.sync_dir(parent)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The ids of the folders an agent has, after `after`, at most a page. Blocking.
+    fn folders(&self, scope: &AgentScope, after: Option<&str>) -> io::Result<(Vec<TransferId>, Option<String>)> {
+        let page = match self.files.list(&self.uplinks(scope), after, PAGE) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), None)),
+            other => other?,
+        };
+        let next = (page.len() == PAGE).then(|| page.last().map(|entry| entry.name.clone())).flatten();
+        let ids = page.iter().filter(|entry| entry.stat.kind == FileKind::Dir).filter_map(|entry| entry.name.parse().ok());
+        Ok((ids.collect(), next))
+    }
+
+    /// Removes the folders of transfers that were never completed and have not been touched since `before`, and returns
+    /// how many. Each is frozen while it is looked at and removed.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`], [`Code::JournalFailed`].
+    pub async fn remove_abandoned(self: &Arc<Self>, scope: &AgentScope, before: jiff::Timestamp) -> Result<usize> {
+        let (mut removed, mut after) = (0, None::<String>);
+        loop {
+            let (spool, wanted, from) = (Arc::clone(self), scope.clone(), after.clone());
+            let listing = blocking(move || spool.folders(&wanted, from.as_deref()));
+            let (ids, next) = listing.await?.map_err(|e| file_failure("list the folder", &self.uplinks(scope), e))?;
+            for id in ids {
+                let _frozen = self.freeze(scope, id).await;
+                if !self.is_open(&scope.key(id)).await? {
+                    continue;
+                }
+                let (spool, owner) = (Arc::clone(self), scope.clone());
+                let gone = blocking(move || spool.remove_where_old(&owner, id, before)).await??;
+                removed += usize::from(gone);
+            }
+            if next.is_none() {
+                return Ok(removed);
+            }
+            after = next;
+        }
+    }
+
+    fn remove_where_old(&self, scope: &AgentScope, id: TransferId, before: jiff::Timestamp) -> Result<bool> {
+        let folder = self.folder(scope, id);
+        let touched = |path: &Path| self.files.stat(path).ok().and_then(|stat| stat.modified);
+        let newest = self.list(scope, id, usize::MAX)?.iter().filter_map(|file| touched(&folder.join(file.name.as_str()))).max();
+        let old = newest.max(touched(&folder)).is_some_and(|at| at < before);
+        if old {
+            self.remove(scope, id)?;
+        }
+        Ok(old)
+    }
+
+    /// Every agent that has a folder here. Blocking.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub(crate) fn agents(&self) -> Result<Vec<AgentScope>> {
+        let names = |dir: &Path| -> io::Result<Vec<String>> {
+            let mut found: Vec<String> = Vec::new();
+            loop {
+                let page = self.files.list(dir, found.last().map(String::as_str), PAGE)?;
+                let last = page.len() < PAGE;
+                found.extend(page.into_iter().map(|entry| entry.name));
+                if last {
+                    return Ok(found);
+                }
+            }
+        };
+        let failed = |e| file_failure("list the folder", &self.root, e);
+        let mut agents = Vec::new();
+        for tenant in names(&self.root).map_err(failed)? {
+            let Ok(name) = tenant.parse() else { continue };
+            let scope = TenantScope::proven(name);
+            let below = names(&self.root.join(&tenant)).map_err(failed)?;
+            agents.extend(below.iter().filter_map(|agent| Some(scope.agent(agent.parse().ok()?))));
+        }
+        Ok(agents)
+    }
+
+    /// Whether the spool can be written to now. Blocking.
+    ///
+    /// # Errors
+    /// [`Code::DiskFull`] below the reserve, [`Code::FileFailed`].
+    pub fn health(&self) -> Result<()> {
+        let path = self.root.join(".health");
+        let written = towpath_transport::files::write_whole(&*self.files, &path, b"ok\n");
+        written.map_err(|e| file_failure("write", &path, e))?;
+        if self.quota.below_reserve() {
+            return Err(Failure::retry(Code::DiskFull, "the spool's disk is below its reserve"));
+        }
+        Ok(())
+    }
+
+    /// Waits until no operation changes the folder and keeps every further one out while the answer lives. What is
+    /// written to the journal meanwhile decides whether the folder is open afterwards.
+    pub async fn freeze(&self, scope: &AgentScope, id: TransferId) -> Frozen {
+        self.gate(&scope.key(id)).freeze().await
+    }
+
+    fn gate(&self, key: &TransferKey) -> Arc<Gate> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gate) = gates.get(key).and_then(Weak::upgrade) {
+            return gate;
+        }
+        if gates.len() >= IDLE_GATES {
+            gates.retain(|_, gate| gate.strong_count() > 0);
+        }
+        let gate = Arc::new(Gate::new());
+        gates.insert(key.clone(), Arc::downgrade(&gate));
+        gate
+    }
+
+    /// Whether the agent may change the transfer's folder: nothing was claimed yet, or something was found missing.
+    async fn is_open(&self, key: &TransferKey) -> Result<bool> {
+        let record = self.journal.get(key).await.map_err(Failure::from)?;
+        Ok(record.is_none_or(|record| matches!(record.state, TransferState::Incomplete { .. })))
+    }
+}
+
+/// The name as a peer may see it; `None` for what is the relay's own.
+fn visible_name(name: &str) -> Option<FileName> {
+    if name.starts_with('.') { None } else { name.parse().ok() }
+}
+
+/// Runs file work on a blocking thread.
+///
+/// # Errors
+/// [`Code::Cancelled`] where the runtime shuts down.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Failure::retry(Code::Cancelled, "file work was given up").caused_by(e))
+}

@@ -1,0 +1,147 @@
+//! Forward: every file goes to the tenant's app server, the manifest last. The relay sends bytes as they lie; the ends judge them.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use towpath_journal::{Lease, Step, StepOutcome};
+use towpath_transfer::{
+    Code, Disposition, Failure, FileName, RemotePath, Stage, TransferEvent,
+    failure::Result,
+    manifest::{MANIFEST_NAME, SIGNATURE_NAME},
+    name::InvalidName,
+    packed::{MD5SUMS_NAME, PACKED_NAME, PART_SUFFIX},
+    state::Place,
+};
+use towpath_transport::store::{Far, FileSource, NoProgress, RemoteStore, StoreError, StoreErrorKind};
+
+use super::identity_of;
+use crate::{
+    scope::{AgentScope, TenantScope},
+    spool::{Spool, SpoolFile, blocking},
+};
+
+/// How long a refusal of the app server is left alone before the next try: its operator mends it, and nobody here need
+/// do anything then.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// The folder of uplinks below the app server's landing folder.
+const UPLINK: &str = "uplink";
+
+/// A tenant's app server, connected.
+#[derive(Debug, Clone)]
+pub struct AppServer {
+    /// Its files.
+    pub store: Arc<dyn RemoteStore>,
+    /// The folder below which uplinks land.
+    pub folder: RemotePath,
+}
+
+/// Connects to the tenants' app servers.
+#[async_trait]
+pub trait AppServers: Debug + Send + Sync {
+    /// A connection to the app server of a tenant.
+    ///
+    /// # Errors
+    /// [`Code::AppServerMissing`] where the tenant has none, [`Code::AppServerUnreachable`], [`Code::HostKeyUnknown`],
+    /// [`Code::AuthenticationRefused`].
+    async fn connect(&self, scope: &TenantScope) -> Result<AppServer>;
+}
+
+/// The stage.
+#[derive(Debug)]
+pub struct Forward {
+    spool: Arc<Spool>,
+    app_servers: Arc<dyn AppServers>,
+}
+
+impl Forward {
+    /// The stage over these parts.
+    #[must_use]
+    pub fn new(spool: Arc<Spool>, app_servers: Arc<dyn AppServers>) -> Self {
+        Self { spool, app_servers }
+    }
+
+    async fn send(&self, scope: &AgentScope, lease: &Lease) -> Result<()> {
+        let id = lease.key().id;
+        let (spool, owner) = (Arc::clone(&self.spool), scope.clone());
+        let files = blocking(move || spool.list(&owner, id, spool.quota().limits().files_per_transfer)).await??;
+        let AppServer { store, folder } = self.app_servers.connect(scope.tenant()).await?;
+        let target = target_folder(folder, scope, &id.to_string())
+            .map_err(|e| Failure::park(Code::AppServerRefused, "the app server's folder is too deep").caused_by(e))?;
+        let failed = |e: StoreError| e.into_failure(Far::AppServer);
+        store.make_dir_all(&target).await.map_err(failed)?;
+        for file in in_order(files) {
+            self.send_file(&*store, &target, scope, lease, &file).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_file(
+        &self,
+        store: &dyn RemoteStore,
+        target: &RemotePath,
+        scope: &AgentScope,
+        lease: &Lease,
+        file: &SpoolFile,
+    ) -> Result<()> {
+        let too_long = |e: InvalidName| Failure::park(Code::AppServerRefused, "a file's name is too long there").caused_by(e);
+        let part = file.name.with_suffix(PART_SUFFIX).and_then(|name| target.clone().join(name)).map_err(too_long)?;
+        let name = target.clone().join(file.name.clone()).map_err(too_long)?;
+        match store.stat(&name).await {
+            // An earlier try has published it: names there are whole.
+            Ok(stat) if stat.size == file.size => return Ok(()),
+            Ok(_) => {}
+            Err(e) if e.kind() == StoreErrorKind::NotFound => {}
+            Err(e) => return Err(e.into_failure(Far::AppServer)),
+        }
+        let source = FileSource::new(Arc::clone(self.spool.files()), self.spool.path(scope, lease.key().id, file.name.as_str()));
+        store.put_new(&part, source, &NoProgress).await.map_err(|e| e.into_failure(Far::AppServer))?;
+        store.publish(&part, &name).await.map_err(|e| e.into_failure(Far::AppServer))
+    }
+}
+
+#[async_trait]
+impl Step for Forward {
+    fn place(&self) -> Place {
+        Place::Relay
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Forward
+    }
+
+    async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
+        identity_of(lease)?;
+        let scope = AgentScope::of_lease(lease);
+        self.send(&scope, lease).await.map_err(patient)?;
+        Ok(StepOutcome::Event(TransferEvent::Forwarded))
+    }
+}
+
+/// What an app server refuses, its own operator mends: the relay goes on asking, and shows the trouble meanwhile.
+fn patient(failure: Failure) -> Failure {
+    let theirs = matches!(
+        failure.code(),
+        Code::AppServerMissing | Code::AppServerUnreachable | Code::AppServerRefused | Code::HostKeyUnknown | Code::AuthenticationRefused
+    );
+    if !theirs || failure.disposition() == Disposition::Retry {
+        return failure;
+    }
+    Failure::retry(failure.code(), failure.message().to_owned()).after(REFUSED_PAUSE).caused_by(failure)
+}
+
+fn target_folder(folder: RemotePath, scope: &AgentScope, id: &str) -> Result<RemotePath, InvalidName> {
+    let below = [UPLINK, scope.agent().as_str(), id];
+    below.iter().try_fold(folder, |path, name| path.join(name.parse::<FileName>()?))
+}
+
+/// Packed files first, `manifest.json` last: with it there, everything is.
+fn in_order(mut files: Vec<SpoolFile>) -> Vec<SpoolFile> {
+    files.sort_by_key(|file| match file.name.as_str() {
+        MD5SUMS_NAME => 1,
+        PACKED_NAME => 2,
+        SIGNATURE_NAME => 3,
+        MANIFEST_NAME => 4,
+        _ => 0,
+    });
+    files
+}

@@ -1,0 +1,50 @@
+//! Remove: some time after a transfer has ended its files go; the receipts stay.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use towpath_journal::{Lease, MAX_PAUSE, Step, StepOutcome};
+use towpath_transfer::{Clock, Failure, Stage, TransferEvent, failure::Result, state::Place};
+
+use crate::{
+    scope::AgentScope,
+    spool::{Spool, blocking},
+};
+
+/// The stage.
+#[derive(Debug)]
+pub struct Remove {
+    spool: Arc<Spool>,
+    clock: Arc<dyn Clock>,
+    retention: Duration,
+}
+
+impl Remove {
+    /// The stage; a transfer's files stay for `retention` after its end.
+    #[must_use]
+    pub fn new(spool: Arc<Spool>, clock: Arc<dyn Clock>, retention: Duration) -> Self {
+        Self { spool, clock, retention }
+    }
+}
+
+#[async_trait]
+impl Step for Remove {
+    fn place(&self) -> Place {
+        Place::Relay
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Remove
+    }
+
+    async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
+        let age = self.clock.now().duration_since(lease.record.changed);
+        let left = self.retention.saturating_sub(Duration::try_from(age).unwrap_or(Duration::ZERO));
+        if !left.is_zero() {
+            return Ok(StepOutcome::Wait(left.min(MAX_PAUSE)));
+        }
+        let (spool, scope, id) = (Arc::clone(&self.spool), AgentScope::of_lease(lease), lease.key().id);
+        blocking(move || spool.remove(&scope, id)).await??;
+        Ok(StepOutcome::Event(TransferEvent::Removed))
+    }
+}
