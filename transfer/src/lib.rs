@@ -7,6 +7,7 @@
 pub mod api;
 pub mod clock;
 pub mod codec;
+pub mod column;
 pub mod csv;
 pub mod decimal;
 pub mod digest;

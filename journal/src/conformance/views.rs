@@ -1,0 +1,152 @@
+//! The checks of what is read across transfers: listings, counts, pruning, limits, the machine.
+#![expect(clippy::unwrap_used, reason = "a check that cannot go on fails its test")]
+
+use super::*;
+
+pub(super) async fn acquiring_is_limited_and_in_order(t: Fixture) {
+    for number in 1..=5 {
+        t.plan(number).await;
+    }
+    assert!(t.journal.acquire(Stage::Extract, 0, TTL).await.unwrap().is_empty());
+    let sequences = |leases: Vec<Lease>| leases.iter().map(|lease| lease.record.sequence.unwrap().0).collect::<Vec<_>>();
+    let mut first = t.journal.acquire(Stage::Extract, 2, TTL).await.unwrap();
+    assert_eq!(sequences(first.clone()), [1, 2]);
+    // One that pauses and is due again goes first, for it was created first.
+    let (lease, at) = (first.remove(0), t.clock.now());
+    t.journal.release(&lease, Release::RetryAt { at, failure: failure() }).await.unwrap();
+    assert_eq!(sequences(t.journal.acquire(Stage::Extract, 2, TTL).await.unwrap()), [1, 3]);
+    assert_eq!(sequences(t.journal.acquire(Stage::Extract, usize::MAX, TTL).await.unwrap()), [4, 5]);
+    for number in 6..=MAX_ACQUIRE as u64 + 6 {
+        t.plan(number).await;
+    }
+    assert_eq!(t.journal.acquire(Stage::Extract, usize::MAX, TTL).await.unwrap().len(), MAX_ACQUIRE);
+}
+
+pub(super) async fn listings_filter_and_page(t: Fixture) {
+    for number in 1..=4 {
+        t.plan(number).await;
+    }
+    t.abandon(2).await;
+    let mut other = planned(5, SequenceChoice::Given(None));
+    (other.job, other.direction) = (None, Direction::Downlink);
+    other.key.tenant = "other".parse().unwrap();
+    t.journal.create(other.clone()).await.unwrap();
+    let lease = t.journal.acquire(Stage::Extract, 1, TTL).await.unwrap().pop().unwrap();
+    t.journal.release(&lease, Release::Park { failure: failure() }).await.unwrap();
+
+    let serials = async |filter: Filter, limit, before| {
+        let records = t.journal.list(&filter, limit, before).await.unwrap();
+        assert!(records.iter().all(|record| filter.matches(record)));
+        records.iter().map(|record| record.serial).collect::<Vec<_>>()
+    };
+    let any = Filter::default();
+    assert_eq!(serials(any.clone(), usize::MAX, None).await, [5, 4, 3, 2, 1]);
+    assert_eq!(serials(any.clone(), 2, None).await, [5, 4]);
+    assert_eq!(serials(any.clone(), 2, Some(4)).await, [3, 2]);
+    assert_eq!(serials(any.clone(), 0, None).await, [0u64; 0]);
+    let list = async |filter| serials(filter, 10, None).await;
+    assert_eq!(list(Filter { tenant: Some(other.key.tenant.clone()), ..any.clone() }).await, [5]);
+    assert_eq!(list(Filter { agent: Some("nobody".parse().unwrap()), ..any.clone() }).await, [0u64; 0]);
+    assert_eq!(list(Filter { direction: Some(Direction::Uplink), ..any.clone() }).await, [4, 3, 2, 1]);
+    assert_eq!(list(Filter { job: Some("main".parse().unwrap()), ..any.clone() }).await, [4, 3, 2, 1]);
+    assert_eq!(list(Filter { state: Some("abandoned".into()), ..any.clone() }).await, [2]);
+    assert_eq!(list(Filter { stage: Some(Stage::Extract), ..any.clone() }).await, [5, 4, 3, 1]);
+    assert_eq!(list(Filter { parked: Some(true), ..any.clone() }).await, [1]);
+    assert_eq!(list(Filter { parked: Some(false), ended: Some(false), ..any.clone() }).await, [5, 4, 3]);
+    assert_eq!(list(Filter { ended: Some(true), ..any.clone() }).await, [2]);
+    assert_eq!(list(Filter { sequence_below: Some(Sequence(3)), ended: Some(false), ..any.clone() }).await, [1]);
+    let hostile = Filter { state: Some("' OR 1=1 --".into()), ..any };
+    assert_eq!(list(hostile).await, [0u64; 0]);
+}
+
+pub(super) async fn counts_agree_with_the_listing(t: Fixture) {
+    assert!(t.journal.counts().await.unwrap().is_empty());
+    for number in 1..=4 {
+        t.plan(number).await;
+        t.clock.advance(SECOND);
+    }
+    t.abandon(2).await;
+    let lease = t.journal.acquire(Stage::Extract, 1, TTL).await.unwrap().pop().unwrap();
+    t.journal.release(&lease, Release::Park { failure: failure() }).await.unwrap();
+    let counts = t.journal.counts().await.unwrap();
+    let shown: Vec<_> = counts.iter().map(|c| (c.state.as_str(), c.stage, c.parked, c.transfers)).collect();
+    let stage = Some(Stage::Extract);
+    assert_eq!(shown, [("abandoned", None, false, 1), ("planned", stage, false, 2), ("planned", stage, true, 1)]);
+    let oldest = t.record(3).await.changed;
+    assert_eq!(counts.get(1).unwrap().oldest_change, oldest);
+}
+
+pub(super) async fn pruning_keeps_what_it_must(t: Fixture) {
+    for number in 1..=6 {
+        t.plan(number).await;
+    }
+    for number in [1, 2, 3, 5, 6] {
+        t.abandon(number).await;
+    }
+    let now = t.clock.now();
+    assert_eq!(t.journal.prune(now, 0, 10).await.unwrap(), 0, "they ended just now");
+    t.clock.advance(SECOND);
+    let later = t.clock.now();
+    assert_eq!(t.journal.prune(later, 3, 1).await.unwrap(), 1);
+    assert_eq!(t.journal.prune(later, 3, 10).await.unwrap(), 1);
+    assert_eq!(t.journal.prune(later, 3, 10).await.unwrap(), 0, "the newest three are kept");
+    assert_eq!(t.journal.prune(later, u64::MAX, 10).await.unwrap(), 0);
+    let left = t.journal.list(&Filter::default(), 10, None).await.unwrap();
+    assert_eq!(left.iter().map(|record| record.serial).collect::<Vec<_>>(), [6, 5, 4, 3]);
+    assert!(matches!(t.journal.history(&key(1)).await, Err(JournalError::NotFound(_))));
+    assert_eq!(t.journal.prune(later, 0, usize::MAX).await.unwrap(), 3);
+
+    // What was pruned is still known to have been: its numbers and its serials are not used again.
+    let line = key(1);
+    assert_eq!(t.journal.last_sequence(&line.tenant, &line.agent, Direction::Uplink).await.unwrap(), Some(Sequence(6)));
+    let replayed = t.journal.create(planned(1, SequenceChoice::Given(Some(Sequence(1))))).await.unwrap_err();
+    assert!(matches!(replayed, JournalError::SequenceForked { .. }), "{replayed:?}");
+    let next = t.plan(7).await;
+    assert_eq!((next.sequence, next.serial), (Some(Sequence(7)), 7));
+}
+
+pub(super) async fn unknown_transfers_are_not_found(t: Fixture) {
+    t.plan(1).await;
+    let mut foreign = t.one(Stage::Extract).await;
+    foreign.record.key = key(2);
+    let unknown = |error: JournalError| assert!(matches!(error, JournalError::NotFound(_)), "{error:?}");
+    assert_eq!(t.journal.get(&key(2)).await.unwrap(), None);
+    unknown(t.journal.append_unleased(&key(2), 0, &extracted()).await.unwrap_err());
+    unknown(t.journal.append(&foreign, 0, &extracted()).await.unwrap_err());
+    unknown(t.journal.renew(&foreign, TTL).await.unwrap_err());
+    unknown(t.journal.release(&foreign, Release::Done).await.unwrap_err());
+    unknown(t.journal.unpark(&key(2)).await.unwrap_err());
+    unknown(t.journal.history(&key(2)).await.unwrap_err());
+    unknown(verify(&*t.journal, &key(2)).await.unwrap_err());
+}
+
+pub(super) async fn events_are_limited(t: Fixture) {
+    t.plan(1).await;
+    let t = &t;
+    let append = |seq, event| async move { t.journal.append_unleased(&key(1), seq, &event).await };
+    append(0, extracted()).await.unwrap();
+    append(1, packed()).await.unwrap();
+    let mut seq = 2;
+    let refused = loop {
+        append(seq, TransferEvent::Pushed).await.unwrap();
+        match append(seq + 1, TransferEvent::PushAgain).await {
+            Ok(record) => seq = record.events,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.code(), Code::LimitExceeded);
+    assert!((MAX_EVENTS..MAX_EVENTS + 2).contains(&(seq + 1)), "{seq}");
+    append(seq + 1, TransferEvent::Settled { outcome: Outcome::Imported }).await.unwrap();
+    verify(&*t.journal, &key(1)).await.unwrap();
+}
+
+pub(super) async fn a_journal_knows_its_machine(t: Fixture) {
+    let Some(binding) = &t.binding else { return };
+    binding.bind_or_check("one").await.unwrap();
+    binding.bind_or_check("one").await.unwrap();
+    let moved = binding.bind_or_check("two").await.unwrap_err();
+    assert_eq!(moved.code(), Code::HostMoved);
+    binding.rebind("two").await.unwrap();
+    binding.bind_or_check("two").await.unwrap();
+    assert_eq!(binding.bind_or_check("one").await.unwrap_err().code(), Code::HostMoved);
+}
