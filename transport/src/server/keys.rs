@@ -80,3 +80,28 @@ pub(super) fn acceptable(key: &PublicKey, signature: &Algorithm) -> Option<Publi
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(arguments: &[&str], passphrase: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let mut keygen = std::process::Command::new("ssh-keygen");
+        assert!(keygen.args(arguments).args(["-q", "-C", "", "-N", passphrase, "-f"]).arg(&path).status().unwrap().success());
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn only_plain_ed25519_and_p256_are_host_keys() {
+        for good in [&["-t", "ed25519"][..], &["-t", "ecdsa", "-b", "256"]] {
+            let key = HostKey::from_openssh(&made(good, "")).unwrap();
+            assert!(key.public_key().is_ok());
+        }
+        for (bad, passphrase) in [(&["-t", "rsa"][..], ""), (&["-t", "ecdsa", "-b", "384"], ""), (&["-t", "ed25519"], "secret")] {
+            assert_eq!(HostKey::from_openssh(&made(bad, passphrase)).unwrap_err().code(), Code::KeyInvalid, "{bad:?}");
+        }
+        assert_eq!(HostKey::from_openssh("nonsense").unwrap_err().code(), Code::KeyInvalid);
+    }
+}

@@ -137,7 +137,7 @@ impl SshServer {
         self.inner.lobby.enter(peer.ip())
     }
 
-    /// Serves one connection to its end; the future may be spawned. When it completes, every file is closed or abandoned
+    /// Serves one connection to its end; the future may be spawned. A TCP stream should have Nagle's algorithm turned off. When it completes, every file is closed or abandoned
     /// and no operation runs any more. Dropping it cuts the connection.
     pub fn serve_stream<S>(&self, stream: S, peer: SocketAddr) -> impl Future<Output = Ended> + Send + use<S>
     where
@@ -197,7 +197,7 @@ fn ssh_config(keys: Vec<PrivateKey>, limits: &Limits) -> Config {
         kex::MLKEM768X25519_SHA256,
         kex::CURVE25519,
         kex::CURVE25519_PRE_RFC_8731,
-        kex::DH_G18_SHA512,
+        // For clients without Curve25519. The larger groups would let a stranger spend a second of our time with one packet.
         kex::DH_G16_SHA512,
         kex::EXTENSION_SUPPORT_AS_SERVER,
         kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
@@ -356,5 +356,57 @@ async fn supervise(
         () = revoked.cancelled() => Ended::Revoked,
         () = inner.shutdown.cancelled() => Ended::Shutdown,
         () = stalled => Ended::Stalled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_transfer::clock::ManualClock;
+
+    use super::*;
+    use crate::server::Session;
+
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl Authenticator for Nobody {
+        async fn authenticate(&self, _: &str, _: &towpath_transfer::public_key::PublicKeyLine, _: SocketAddr) -> Option<Session> {
+            None
+        }
+    }
+
+    fn server(host_keys: Vec<HostKey>, limits: Limits) -> Result<SshServer, Failure> {
+        let clock = Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
+        SshServer::new(SshServerConfig { host_keys, limits, clock }, Arc::new(Nobody))
+    }
+
+    #[test]
+    fn a_server_that_could_not_work_is_refused() {
+        let key = || vec![HostKey::ed25519_from_seed(&[1; 32])];
+        assert!(server(key(), Limits::default()).is_ok());
+        assert_eq!(server(Vec::new(), Limits::default()).unwrap_err().code(), Code::ConfigInvalid);
+        for limits in [
+            Limits { frame_bytes: 1000, ..Limits::default() },
+            Limits { frame_bytes: 300_000, ..Limits::default() },
+            Limits { channels: 100, ..Limits::default() },
+            Limits { queue_bytes: 1, ..Limits::default() },
+        ] {
+            assert_eq!(server(key(), limits).unwrap_err().code(), Code::ConfigInvalid);
+        }
+    }
+
+    #[tokio::test]
+    async fn dropping_the_future_cuts_the_connection() {
+        use tokio::io::AsyncReadExt as _;
+        let server = server(vec![HostKey::ed25519_from_seed(&[1; 32])], Limits::default()).unwrap();
+        let (mut peer, ours) = tokio::io::duplex(1024);
+        let mut serving = Box::pin(server.serve_stream(ours, SocketAddr::from(([192, 0, 2, 1], 1))));
+        assert!(futures::poll!(&mut serving).is_pending());
+        assert_eq!(server.connections(), 1);
+        drop(serving);
+        assert_eq!(server.connections(), 0);
+        let mut greeting = Vec::new();
+        peer.read_to_end(&mut greeting).await.unwrap();
+        assert!(greeting.starts_with(b"SSH-2.0-Towpath\r\n"));
     }
 }

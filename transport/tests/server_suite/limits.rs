@@ -329,6 +329,22 @@ async fn a_peer_that_takes_nothing_is_gone_after_ninety_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_login_is_noticed() {
+    let key = UserKey::ed25519();
+    let view = Counting::default();
+    let abandoned = Arc::clone(&view.abandoned);
+    let limits = Limits { silence: Duration::from_millis(900), ..Limits::default() };
+    let mut server = TestServer::over(Arc::new(view), &key, limits).await;
+    let mut half_open = Raw::login(server.address, &key).await;
+    let mut idle = Raw::login(server.address, &key).await;
+    let _handle = half_open.open("x", WRITE_CREATE).await.unwrap();
+    half_open.deaf.store(true, Ordering::SeqCst);
+    assert_eq!(server.next_end().await, Ended::Stalled);
+    assert_eq!(abandoned.load(Ordering::SeqCst), 1);
+    assert!(idle.open("x", READ).await.is_ok(), "who answers keepalives may be idle for ever");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_stalls_in_a_key_exchange_is_cut_when_revoked() {
     let key = UserKey::ed25519();
     let mut server = TestServer::over(Arc::new(Counting::default()), &key, Limits::default()).await;
