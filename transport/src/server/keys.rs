@@ -27,13 +27,7 @@ impl HostKey {
         if key.is_encrypted() {
             return Err(Failure::park(Code::KeyInvalid, unreadable));
         }
-        match key.algorithm() {
-            Algorithm::Ed25519 | Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 } => Ok(Self(key)),
-            other => Err(Failure::park(
-                Code::KeyInvalid,
-                format!("an SSH host key is Ed25519 or ECDSA P-256, and this one is {}", other.as_str()),
-            )),
-        }
+        Self::try_from(key)
     }
 
     /// The Ed25519 key of a secret seed.
@@ -52,6 +46,21 @@ impl HostKey {
 
     pub(super) fn into_private(self) -> PrivateKey {
         self.0
+    }
+}
+
+impl TryFrom<PrivateKey> for HostKey {
+    type Error = Failure;
+
+    /// Takes a key that was read elsewhere, such as those of `towpath_keys::HostKeys`.
+    fn try_from(key: PrivateKey) -> Result<Self, Failure> {
+        match key.algorithm() {
+            Algorithm::Ed25519 | Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 } => Ok(Self(key)),
+            other => Err(Failure::park(
+                Code::KeyInvalid,
+                format!("an SSH host key is Ed25519 or ECDSA P-256, and this one is {}", other.as_str()),
+            )),
+        }
     }
 }
 
