@@ -1,0 +1,21 @@
+//! End to end: the real programs on loopback, from a sample ERP to the app database.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must fail and say why")]
+
+mod crash;
+mod flow;
+mod interop;
+mod refusals;
+mod tamper;
+mod tenants;
+
+use std::path::Path;
+
+/// The three programs with their failpoints.
+fn executable() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_towpath-e2e-program"))
+}
+
+/// Every table of the sample ERP.
+fn tables() -> Vec<&'static str> {
+    towpath_samples::erp::TABLES.to_vec()
+}

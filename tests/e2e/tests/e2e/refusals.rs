@@ -1,0 +1,137 @@
+//! Everything that must be refused, each with a clear answer, its code, and nothing lost.
+
+use towpath_testkit::{AGENT, RECEIVER, TENANT, World, assert_same_tables, query_text};
+
+use crate::{executable, tables};
+
+#[test]
+fn enrolment_codes_that_are_wrong_used_or_expired() {
+    let world = World::new(executable());
+    let (end, _) = world.end(TENANT, 100, 1);
+    let (thief, _) = world.end("thief", 100, 1);
+    let _relay = world.serve_relay();
+    world.create_tenant(TENANT);
+
+    let code = world.enrolment_code(TENANT, "agent", AGENT);
+    end.agent.run(&["enrol", &code[..code.len() - 1]]).failed_with("enrolment-code-invalid");
+    let other = World::new(executable());
+    let _other_relay = other.serve_relay();
+    end.agent.run(&["enrol", &code]).succeeded();
+    end.agent.run(&["enrol", &code]).succeeded();
+    thief.agent.run(&["enrol", &code]).failed_with("enrolment-used");
+
+    let arguments = ["enrolment", "create", "--tenant", TENANT, "--role", "agent", "--name", "late", "--expires", "1s"];
+    let brief = world.relay.run(&arguments).succeeded().stdout;
+    let expired = towpath_testkit::eventually("the code has expired", || {
+        let tried = thief.agent.run(&["enrol", &brief]);
+        (!tried.status.success()).then_some(tried)
+    });
+    // A code that was used in time stays its key's own until it expires; either way it ends as expired.
+    expired.failed_with("enrolment-expired");
+}
+
+#[test]
+fn an_agent_that_nobody_approved() {
+    let world = World::new(executable());
+    let (end, _) = world.end(TENANT, 300, 1);
+    let _relay = world.serve_relay();
+    world.create_tenant(TENANT);
+    let code = world.enrolment_code(TENANT, "receiver", RECEIVER);
+    end.receiver.run(&["enrol", &code, "--landing", &format!("127.0.0.1:{}", end.port)]).succeeded();
+    let code = world.enrolment_code(TENANT, "agent", AGENT);
+    end.agent.run(&["enrol", &code]).succeeded();
+    end.approve_receiver();
+    let _receiver = end.receiver.serve(&["serve"]);
+
+    end.send().failed_with("agent-unapproved");
+    assert!(!end.app().exists() || query_text(&end.app(), "SELECT count(*) FROM towpath_imports") == "0");
+    end.approve_agent();
+    end.send().succeeded();
+    assert_same_tables(&end.erp, &end.app(), &tables());
+}
+
+#[test]
+fn a_revoked_agent() {
+    let (world, end, _, _relay, _receiver) = World::running(executable(), 300);
+    end.send().succeeded();
+    world.relay.run(&["agent", "revoke", "--tenant", TENANT, AGENT]).succeeded();
+    towpath_testkit::eventually("the relay refuses the agent", || {
+        let sent = end.send();
+        let said = format!("{}{}", sent.stdout, sent.stderr);
+        (!sent.status.success() && said.contains("agent-revoked")).then_some(())
+    });
+}
+
+#[test]
+fn a_relay_with_another_host_key() {
+    let (world, end, _, relay, _receiver) = World::running(executable(), 300);
+    relay.kill();
+    std::fs::remove_dir_all(world.relay.state.join("host_keys")).unwrap();
+    let _relay = world.serve_relay();
+    end.send().failed_with("host-key-unknown");
+}
+
+#[test]
+fn an_erp_database_that_is_missing_or_locked() {
+    let (_world, end, _, _relay, _receiver) = World::running(executable(), 300);
+    let away = end.erp.with_extension("away");
+    std::fs::rename(&end.erp, &away).unwrap();
+    end.send().failed_with("erp-missing");
+    std::fs::rename(&away, &end.erp).unwrap();
+    end.send().succeeded();
+    assert_same_tables(&end.erp, &end.app(), &tables());
+}
+
+#[test]
+fn an_older_transfer_after_a_newer_one() {
+    let (world, end, _, relay, receiver) = World::running(executable(), 300);
+    end.send().succeeded();
+    receiver.kill();
+    end.agent.run(&["send", "--job", "main"]).succeeded();
+    let (older, _) = end.newest();
+    // The ledger of the app database already holds a newer number, as after a restore of the relay alone.
+    let app = end.app();
+    let _ = query_texts_of(&app, "UPDATE towpath_imports SET sequence = sequence + 100");
+    let _receiver = end.receiver.serve(&["serve"]);
+    let sent = end.send();
+    let sent = sent.failed_with("superseded");
+    assert!(format!("{}{}", sent.stdout, sent.stderr).contains(&older) || end.newest().0 == older);
+    drop((relay, world));
+}
+
+fn query_texts_of(database: &std::path::Path, sql: &str) -> Vec<String> {
+    towpath_testkit::query_texts(database, sql)
+}
+
+#[test]
+fn a_spool_that_is_full() {
+    let (world, end, _, relay, _receiver) = World::running(executable(), 3_000);
+    relay.kill();
+    world.configure_relay("[spool]\nlimit = \"20KiB\"\ntenant_limit = \"20KiB\"\n");
+    let small = world.serve_relay();
+    let mut waiting = end.agent.start(&["send", "--job", "main", "--wait"]);
+    towpath_testkit::eventually("the agent is told that the spool is full", || {
+        let status = end.agent.run(&["status", "--json"]).stdout;
+        status.contains("spool-full").then_some(())
+    });
+    small.kill();
+    world.configure_relay("");
+    let _relay = world.serve_relay();
+    assert!(waiting.wait().success(), "the agent did not go on by itself once there was room");
+    assert_same_tables(&end.erp, &end.app(), &tables());
+}
+
+#[test]
+fn a_host_whose_clock_is_a_day_off() {
+    let (_world, end, _, _relay, _receiver) = World::running(executable(), 300);
+    let library = ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+        .unwrap_or_else(|| panic!("libfaketime is missing: apt-get install libfaketime, or run cargo xtask test"));
+    for offset in ["+1d", "-1d"] {
+        let wrong = end.agent.with("LD_PRELOAD", library).with("FAKETIME", offset).with("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        let sent = wrong.run(&["send", "--job", "main", "--wait"]).succeeded();
+        assert!(sent.stderr.contains("clock"), "no word about the clock: {sent:?}");
+    }
+    assert_same_tables(&end.erp, &end.app(), &tables());
+}
