@@ -1,0 +1,184 @@
+//! Enrolment: once, with a code from the relay's operator, the agent and its relay learn each other's keys.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use towpath_keys::{Identity, Namespace, PublicKey, sign_enrolment};
+use towpath_transfer::{
+    AgentName, Code, Failure, TenantName,
+    api::{EnrolmentAnswer, EnrolmentCode, EnrolmentRequest, Role},
+    digest::Sha256Digest,
+    public_key::PublicKeyLine,
+};
+use towpath_transport::{files::FileStore, relay_api::RelayApi};
+
+use crate::{
+    config::Trust,
+    small_file,
+    trust::{KnownReceiver, RELAY_PRINCIPAL, TrustStore, pin_first, pinned_receivers},
+};
+
+/// The largest enrolment file, in bytes.
+pub const MAX_ENROLMENT_BYTES: usize = 256 * 1024;
+
+/// `enrolment.json`: what the agent learnt when it enrolled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enrolment {
+    /// Always 1.
+    pub version: u32,
+    /// The relay's URL, as the enrolment code wrote it.
+    pub relay_url: String,
+    /// The tenant this agent belongs to.
+    pub tenant: TenantName,
+    /// This agent's name within the tenant.
+    pub name: AgentName,
+    /// Its user name for SFTP, and the issuer of its tokens.
+    pub sftp_user: String,
+    /// The pin of the relay's certificate, where it is not publicly trusted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub spki_pin: Option<Sha256Digest>,
+    /// The relay's SSH host keys.
+    pub ssh_host_keys: Vec<PublicKeyLine>,
+    /// The key that signs the relay's receipts.
+    pub receipt_key: PublicKeyLine,
+}
+
+impl Enrolment {
+    /// Reads the file; `None` where there is none.
+    ///
+    /// # Errors
+    /// `config-invalid` where it cannot be understood, and as the disk reports.
+    pub fn read(files: &dyn FileStore, path: &Path) -> Result<Option<Self>, Failure> {
+        let Some(bytes) = small_file::read(files, path, MAX_ENROLMENT_BYTES)? else { return Ok(None) };
+        let damaged = || Failure::park(Code::ConfigInvalid, format!("the enrolment {} cannot be used; enrol again", path.display()));
+        let enrolment: Self = serde_json::from_slice(&bytes).map_err(|error| damaged().caused_by(error))?;
+        if enrolment.version == 1 { Ok(Some(enrolment)) } else { Err(damaged()) }
+    }
+
+    fn write(&self, files: &dyn FileStore, path: &Path) -> Result<(), Failure> {
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| Failure::park(Code::Internal, "writing the enrolment as JSON").caused_by(error))?;
+        bytes.push(b'\n');
+        small_file::write(files, path, &bytes)
+    }
+}
+
+/// What came of enrolling.
+#[derive(Debug, Clone)]
+pub struct Enrolled {
+    /// What is kept.
+    pub enrolment: Enrolment,
+    /// The receivers pinned now.
+    pub receivers: Vec<KnownReceiver>,
+    /// Receivers that the relay names and that nobody has approved here.
+    pub unapproved: Vec<KnownReceiver>,
+}
+
+/// Reads an enrolment code and checks that it is for an agent.
+///
+/// # Errors
+/// `enrolment-code-invalid`.
+pub fn parse_code(text: &str) -> Result<EnrolmentCode, Failure> {
+    let code: EnrolmentCode = text
+        .parse()
+        .map_err(|error| Failure::park(Code::EnrolmentCodeInvalid, "the enrolment code cannot be read").caused_by(error))?;
+    if code.role == Role::Agent {
+        return Ok(code);
+    }
+    let message = format!("this enrolment code is for a {}: use it with towpath-{}", code.role, code.role);
+    Err(Failure::park(Code::EnrolmentCodeInvalid, message))
+}
+
+/// What enrolling touches.
+#[derive(Debug)]
+pub struct EnrolParts<'a> {
+    /// The disk.
+    pub files: &'a dyn FileStore,
+    /// `enrolment.json`.
+    pub path: &'a Path,
+    /// The relay that the code names.
+    pub relay: &'a dyn RelayApi,
+    /// The pins.
+    pub trust: &'a dyn TrustStore,
+    /// The key to enrol.
+    pub identity: &'a Identity,
+    /// Whom to believe to be the receiver.
+    pub mode: Trust,
+}
+
+/// Enrols with `code`. May be repeated: the same key with the same code gets the same answer, and is written again.
+///
+/// # Errors
+/// The relay's own refusal (`enrolment-unknown`, `enrolment-used`, `enrolment-expired`, …); `request-invalid` where this state
+/// folder belongs to another agent; `relay-protocol` where the answer is not for an agent; as the disk reports.
+pub async fn enrol(parts: EnrolParts<'_>, code: &EnrolmentCode) -> Result<Enrolled, Failure> {
+    let before = Enrolment::read(parts.files, parts.path)?;
+    if let Some(before) = before.as_ref().filter(|before| before.tenant != code.tenant) {
+        return Err(other_agent(parts.path, before, code.tenant.as_str()));
+    }
+    let request = EnrolmentRequest {
+        tenant: code.tenant.clone(),
+        role: Role::Agent,
+        secret: code.secret.clone(),
+        public_key: parts.identity.public_line().clone(),
+        proof: sign_enrolment(parts.identity, code.secret.as_bytes(), &code.relay_url)?,
+        landing: None,
+    };
+    let answer = parts.relay.enrol(&request).await?;
+    let enrolment = accept(code, &answer)?;
+    if let Some(before) = before.as_ref().filter(|before| before.name != enrolment.name) {
+        return Err(other_agent(parts.path, before, &format!("{}/{}", enrolment.tenant, enrolment.name)));
+    }
+    // The pins come first: an enrolment without them would look finished and believe nobody.
+    parts.trust.pin(enrolment.name.as_str(), Namespace::Manifest, parts.identity.public_key())?;
+    parts.trust.pin(RELAY_PRINCIPAL, Namespace::Receipt, &PublicKey::try_from(&answer.receipt_key)?)?;
+    pin_first(parts.trust, parts.mode, &enrolment.name, &answer.peers)?;
+    enrolment.write(parts.files, parts.path)?;
+    let receivers = pinned_receivers(&parts.trust.signers()?, &enrolment.name);
+    let unapproved = unapproved(&answer, &receivers);
+    Ok(Enrolled { enrolment, receivers, unapproved })
+}
+
+fn accept(code: &EnrolmentCode, answer: &EnrolmentAnswer) -> Result<Enrolment, Failure> {
+    let wrong = |what: &str| Failure::park(Code::RelayProtocol, format!("the relay's answer to the enrolment {what}"));
+    if answer.tenant != code.tenant {
+        return Err(wrong("is for another tenant"));
+    }
+    if answer.role != Role::Agent {
+        return Err(wrong("is not for an agent"));
+    }
+    if answer.ssh_host_keys.is_empty() {
+        return Err(wrong("names no SSH host key"));
+    }
+    Ok(Enrolment {
+        version: 1,
+        relay_url: code.relay_url.clone(),
+        tenant: answer.tenant.clone(),
+        name: answer.name.clone(),
+        sftp_user: answer.sftp_user.clone(),
+        spki_pin: code.spki_pin,
+        ssh_host_keys: answer.ssh_host_keys.clone(),
+        receipt_key: answer.receipt_key.clone(),
+    })
+}
+
+fn unapproved(answer: &EnrolmentAnswer, pinned: &[KnownReceiver]) -> Vec<KnownReceiver> {
+    let proven = answer.peers.iter().filter_map(|peer| match crate::trust::proven_receiver(peer) {
+        Ok(receiver) => receiver,
+        Err(failure) => {
+            tracing::warn!(receiver = %peer.name, code = %failure.code(), "not believed: {}", failure.report());
+            None
+        }
+    });
+    proven.filter(|receiver| !pinned.iter().any(|known| known.key == receiver.key)).collect()
+}
+
+fn other_agent(path: &Path, before: &Enrolment, now: &str) -> Failure {
+    let folder = path.parent().unwrap_or(path).display();
+    let message = format!(
+        "the state folder {folder} belongs to agent {}/{}, and the code enrols {now}: use another folder (--state)",
+        before.tenant, before.name
+    );
+    Failure::park(Code::RequestInvalid, message)
+}

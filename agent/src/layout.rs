@@ -1,0 +1,145 @@
+//! Where things lie in the agent's state folder. Every path is built here and nowhere else.
+
+use std::path::{Path, PathBuf};
+
+use towpath_transfer::{
+    TransferId,
+    manifest::{MANIFEST_NAME, SIGNATURE_NAME},
+    name::FileName,
+    packed::{MD5SUMS_NAME, PACKED_NAME},
+    receipt::ReceiptStage,
+};
+
+/// The state folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    state: PathBuf,
+}
+
+impl Layout {
+    /// Everything lies below `state`.
+    #[must_use]
+    pub fn new(state: impl Into<PathBuf>) -> Self {
+        Self { state: state.into() }
+    }
+
+    /// The state folder itself.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The agent's private key; the public half lies beside it as `key.pub`.
+    #[must_use]
+    pub fn key(&self) -> PathBuf {
+        self.state.join("key")
+    }
+
+    /// What enrolment has told.
+    #[must_use]
+    pub fn enrolment(&self) -> PathBuf {
+        self.state.join("enrolment.json")
+    }
+
+    /// The pinned keys: the agent's own, the relay's receipt key, the receiver's.
+    #[must_use]
+    pub fn allowed_signers(&self) -> PathBuf {
+        self.state.join("allowed_signers")
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.state.join("journal.sqlite")
+    }
+
+    /// Held by the one process that does the work of this state folder.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.state.join("lock")
+    }
+
+    /// The folder of all transfers.
+    #[must_use]
+    pub fn transfers(&self) -> PathBuf {
+        self.state.join("transfers")
+    }
+
+    /// What travels in one transfer, under the names it travels by.
+    #[must_use]
+    pub fn transfer(&self, id: TransferId) -> PathBuf {
+        self.transfers().join(id.to_string())
+    }
+
+    /// One file that travels.
+    #[must_use]
+    pub fn sent(&self, id: TransferId, name: &FileName) -> PathBuf {
+        self.transfer(id).join(name.as_str())
+    }
+
+    /// A transfer's manifest.
+    #[must_use]
+    pub fn manifest(&self, id: TransferId) -> PathBuf {
+        self.transfer(id).join(MANIFEST_NAME)
+    }
+
+    /// The signature of a transfer's manifest.
+    #[must_use]
+    pub fn signature(&self, id: TransferId) -> PathBuf {
+        self.transfer(id).join(SIGNATURE_NAME)
+    }
+
+    /// A transfer's packed list.
+    #[must_use]
+    pub fn packed(&self, id: TransferId) -> PathBuf {
+        self.transfer(id).join(PACKED_NAME)
+    }
+
+    /// A transfer's MD5 list.
+    #[must_use]
+    pub fn md5sums(&self, id: TransferId) -> PathBuf {
+        self.transfer(id).join(MD5SUMS_NAME)
+    }
+
+    /// The receipts of one transfer.
+    #[must_use]
+    pub fn receipts(&self, id: TransferId) -> PathBuf {
+        self.transfer(id).join("receipts")
+    }
+
+    /// One receipt; its signature has `.sig` appended to this name.
+    #[must_use]
+    pub fn receipt(&self, id: TransferId, stage: ReceiptStage) -> PathBuf {
+        self.receipts(id).join(format!("{}.json", stage.as_str()))
+    }
+
+    /// The signature of one receipt.
+    #[must_use]
+    pub fn receipt_signature(&self, id: TransferId, stage: ReceiptStage) -> PathBuf {
+        self.receipts(id).join(format!("{}.json.sig", stage.as_str()))
+    }
+
+    /// The folder of what the agent notes while it works on transfers, and what never travels.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.state.join("work")
+    }
+
+    /// What the agent notes while it works on one transfer.
+    #[must_use]
+    pub fn work_of(&self, id: TransferId) -> PathBuf {
+        self.work().join(id.to_string())
+    }
+
+    /// Says that a transfer is to be sent in full.
+    #[must_use]
+    pub fn full_marker(&self, id: TransferId) -> PathBuf {
+        self.work_of(id).join("full")
+    }
+
+    /// The packed files' digests, as extract computed them.
+    #[must_use]
+    pub fn extracted(&self, id: TransferId) -> PathBuf {
+        self.work_of(id).join("extracted.json")
+    }
+}

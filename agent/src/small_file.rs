@@ -1,0 +1,54 @@
+//! Small files of our own, read and written whole.
+
+use std::{io::ErrorKind, path::Path};
+
+use towpath_transfer::{Code, Failure};
+use towpath_transport::files::{FileStore, file_failure, read_whole, write_whole};
+
+/// Reads a file of at most `limit` bytes; `None` where there is none.
+///
+/// # Errors
+/// As the disk reports.
+pub(crate) fn read(files: &dyn FileStore, path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
+    match read_whole(files, path, limit as u64) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(file_failure("reading", path, error)),
+    }
+}
+
+/// Reads a file that must be there.
+///
+/// # Errors
+/// `file-failed` (park) where it is missing, and as the disk reports.
+pub(crate) fn read_existing(files: &dyn FileStore, path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
+    let missing = || Failure::park(Code::FileFailed, format!("{} is missing: it was removed or lost", path.display()));
+    read(files, path, limit)?.ok_or_else(missing)
+}
+
+/// Writes a file whole and durable, and its folder where that is missing.
+///
+/// # Errors
+/// As the disk reports.
+pub(crate) fn write(files: &dyn FileStore, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    if let Some(folder) = path.parent() {
+        files.create_dir_all(folder).map_err(|error| file_failure("making the folder", folder, error))?;
+    }
+    write_whole(files, path, bytes).map_err(|error| file_failure("writing", path, error))
+}
+
+/// Writes a file whole and durable unless it has exactly these bytes already.
+///
+/// # Errors
+/// As the disk reports.
+pub(crate) fn write_if_different(files: &dyn FileStore, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    match read(files, path, bytes.len()) {
+        Ok(Some(there)) if there == bytes => Ok(()),
+        _ => write(files, path, bytes),
+    }
+}
+
+/// Whether there is a file of this name.
+pub(crate) fn exists(files: &dyn FileStore, path: &Path) -> bool {
+    files.stat(path).is_ok()
+}

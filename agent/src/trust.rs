@@ -1,0 +1,144 @@
+//! Whom the agent believes: the relay's receipt key and the receivers' keys, pinned in `allowed_signers`.
+
+use std::{fmt::Debug, path::PathBuf};
+
+use towpath_keys::{AllowedSigners, Namespace, PublicKey, verify_enrolment};
+use towpath_transfer::{
+    AgentName, Code, Failure,
+    api::{Peer, Role},
+    public_key::Fingerprint,
+    receipt::{Receipt, ReceiptStage, SignedReceipt},
+};
+
+use crate::config::Trust;
+
+/// The name under which the relay's receipt key is pinned. No agent or receiver can have it, because names have no `@`.
+pub const RELAY_PRINCIPAL: &str = "relay@towpath";
+
+/// The pinned keys. Read anew for each use, so that an approval counts at once.
+pub trait TrustStore: Debug + Send + Sync {
+    /// The keys pinned now.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    fn signers(&self) -> Result<AllowedSigners, Failure>;
+
+    /// Pins a key for one purpose; `false` where it was pinned already.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    fn pin(&self, principal: &str, namespace: Namespace, key: &PublicKey) -> Result<bool, Failure> {
+        self.signers()?.add(principal, &[namespace], key)
+    }
+}
+
+/// Pins in a file of OpenSSH's `allowed_signers` form.
+#[derive(Debug, Clone)]
+pub struct FileTrust(pub PathBuf);
+
+impl TrustStore for FileTrust {
+    fn signers(&self) -> Result<AllowedSigners, Failure> {
+        AllowedSigners::load(&self.0)
+    }
+}
+
+/// A receiver that is pinned here, or that the relay names, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownReceiver {
+    /// Its name.
+    pub name: String,
+    /// Its key.
+    pub key: PublicKey,
+    /// Whether its key is pinned here.
+    pub pinned: bool,
+}
+
+/// The receivers pinned for this agent.
+#[must_use]
+pub fn pinned_receivers(signers: &AllowedSigners, own: &AgentName) -> Vec<KnownReceiver> {
+    let mut found = Vec::new();
+    for pin in signers.pins() {
+        if !pin.namespaces().is_empty() && !pin.namespaces().iter().any(|name| name == Namespace::Receipt.as_str()) {
+            continue;
+        }
+        let receivers = pin.principals().iter().filter(|name| *name != RELAY_PRINCIPAL && *name != own.as_str());
+        found.extend(receivers.map(|name| KnownReceiver { name: name.clone(), key: pin.key().clone(), pinned: true }));
+    }
+    found
+}
+
+/// A peer's key, where it is a receiver and has proven that it holds the key.
+///
+/// # Errors
+/// `enrolment-proof-invalid` or `key-invalid`.
+pub fn proven_receiver(peer: &Peer) -> Result<Option<KnownReceiver>, Failure> {
+    if peer.role != Role::Receiver {
+        return Ok(None);
+    }
+    let key = PublicKey::try_from(&peer.public_key)?;
+    verify_enrolment(&key, &peer.secret_sha256, &peer.relay_url, peer.proof.as_bytes())?;
+    Ok(Some(KnownReceiver { name: peer.name.to_string(), key, pinned: false }))
+}
+
+/// Pins the first proven receiver where none is pinned and the configuration believes at first use. Returns it.
+///
+/// # Errors
+/// Where pins cannot be read or written; a peer whose proof is wrong is passed over with a warning.
+pub fn pin_first(store: &dyn TrustStore, mode: Trust, own: &AgentName, peers: &[Peer]) -> Result<Option<KnownReceiver>, Failure> {
+    if mode != Trust::FirstUse || !pinned_receivers(&store.signers()?, own).is_empty() {
+        return Ok(None);
+    }
+    for peer in peers {
+        match proven_receiver(peer) {
+            Ok(Some(receiver)) => {
+                store.pin(&receiver.name, Namespace::Receipt, &receiver.key)?;
+                tracing::info!(receiver = %receiver.name, fingerprint = %receiver.key.fingerprint(), "pinned the receiver at first use");
+                return Ok(Some(KnownReceiver { pinned: true, ..receiver }));
+            }
+            Ok(None) => {}
+            Err(failure) => {
+                tracing::warn!(receiver = %peer.name, code = %failure.code(), "not believed: {}", failure.report());
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Checks who signed a receipt: the relay for `accepted`, a pinned receiver for the others. Returns the signer's name.
+///
+/// # Errors
+/// `receiver-unapproved` where a receiver's receipt is by a key that is not pinned, `receipt-invalid` otherwise.
+pub fn check_receipt(
+    signers: &AllowedSigners,
+    own: &AgentName,
+    signed: &SignedReceipt,
+    receipt: &Receipt,
+) -> Result<String, Failure> {
+    let invalid = |why: Failure| {
+        let message = format!("the {} receipt of transfer {} was not believed", receipt.stage.as_str(), receipt.transfer);
+        Failure::park(Code::ReceiptInvalid, message).caused_by(why)
+    };
+    let key = towpath_keys::signer_of(signed.signature.as_bytes()).map_err(invalid)?;
+    if receipt.signer != key.fingerprint() {
+        let why = format!("it says it is signed by {}, but {} has signed", receipt.signer, key.fingerprint());
+        return Err(invalid(Failure::park(Code::ReceiptInvalid, why)));
+    }
+    let principal = match receipt.stage {
+        ReceiptStage::Accepted => RELAY_PRINCIPAL.to_owned(),
+        ReceiptStage::Imported | ReceiptStage::Rejected | ReceiptStage::Delivered => {
+            let known = pinned_receivers(signers, own).into_iter().find(|receiver| receiver.key == key);
+            known.ok_or_else(|| unapproved(key.fingerprint()))?.name
+        }
+    };
+    let message = signed.receipt.as_bytes();
+    signers.verify(&principal, Namespace::Receipt, message, signed.signature.as_bytes()).map_err(invalid)?;
+    Ok(principal)
+}
+
+fn unapproved(found: Fingerprint) -> Failure {
+    let message = format!(
+        "a receipt is signed by {found}, and no receiver with this key is approved here; compare the fingerprint with the one that \
+         the receiver's operator sees, then run: towpath-agent receiver approve {found}"
+    );
+    Failure::park(Code::ReceiverUnapproved, message)
+}

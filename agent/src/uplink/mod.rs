@@ -1,0 +1,15 @@
+//! The uplink on the ERP host: plan, then extract → pack → push → receipt. One file for each stage.
+
+mod eager;
+pub mod engine;
+pub mod extract;
+pub mod folder;
+pub mod pack;
+pub mod plan;
+pub mod prune;
+pub mod push;
+pub mod receipt;
+
+
+pub use engine::{Engine, EngineSettings};
+pub use plan::{Plan, plan};

@@ -1,0 +1,125 @@
+//! Plans transfers: one open transfer for each job at a time, and on what it builds.
+
+use towpath_journal::{Filter, NewTransfer, SequenceChoice, TransferRecord};
+use towpath_transfer::{
+    Code, Direction, Failure, JobName, TransferEvent, TransferId, TransferState, manifest::Manifest, state::Rejection,
+};
+
+use super::folder;
+use crate::{parts::Parts, small_file};
+
+/// What planning found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// A new transfer.
+    New(TransferRecord),
+    /// One that is open already; it is gone on with, whatever was asked.
+    Open(TransferRecord),
+}
+
+impl Plan {
+    /// The transfer.
+    #[must_use]
+    pub fn record(&self) -> &TransferRecord {
+        match self {
+            Self::New(record) | Self::Open(record) => record,
+        }
+    }
+}
+
+/// Plans a transfer of a job. `full` sends every table, also those the app has already.
+///
+/// Transfers of the job that were parked before they were pushed are abandoned: the new one carries newer content.
+///
+/// # Errors
+/// As journal and disk report.
+pub async fn plan(parts: &Parts, job: &JobName, full: bool) -> Result<Plan, Failure> {
+    if let Some(open) = open_transfer(parts, job).await? {
+        return Ok(Plan::Open(open));
+    }
+    abandon_parked(parts, job).await?;
+    let id = TransferId::new(&*parts.clock, &*parts.entropy);
+    if full {
+        // Noted before the transfer exists: a crash between the two leaves a note that nobody reads.
+        small_file::write(&*parts.files, &parts.layout.full_marker(id), b"full\n")?;
+    }
+    let new = NewTransfer {
+        key: parts.key(id),
+        direction: Direction::Uplink,
+        job: Some(job.clone()),
+        state: TransferState::Planned,
+        sequence: SequenceChoice::Next,
+    };
+    let record = parts.journal.create(new).await?.into_record();
+    tracing::info!(transfer = %id, %job, full, "planned");
+    Ok(Plan::New(record))
+}
+
+fn of_job(parts: &Parts, job: &JobName) -> Filter {
+    Filter {
+        tenant: Some(parts.tenant.clone()),
+        agent: Some(parts.agent.clone()),
+        direction: Some(Direction::Uplink),
+        job: Some(job.clone()),
+        ..Filter::default()
+    }
+}
+
+/// The job's transfer that has not ended and waits for nobody.
+///
+/// # Errors
+/// As the journal reports.
+pub async fn open_transfer(parts: &Parts, job: &JobName) -> Result<Option<TransferRecord>, Failure> {
+    let filter = Filter { ended: Some(false), parked: Some(false), ..of_job(parts, job) };
+    Ok(parts.journal.list(&filter, 1, None).await?.into_iter().next())
+}
+
+async fn abandon_parked(parts: &Parts, job: &JobName) -> Result<(), Failure> {
+    let filter = Filter { ended: Some(false), parked: Some(true), ..of_job(parts, job) };
+    for record in parts.journal.list(&filter, towpath_journal::MAX_LIST, None).await? {
+        if !matches!(record.state, TransferState::Planned | TransferState::Extracted { .. }) {
+            continue;
+        }
+        let reason = "a newer transfer of the job was begun while this one waited for a person".to_owned();
+        parts.journal.append_unleased(&record.key, record.events, &TransferEvent::Abandoned { reason }).await?;
+        folder::remove_payload(&*parts.files, &parts.layout, record.key.id)?;
+    }
+    Ok(())
+}
+
+/// The manifest a transfer builds on: that of the job's last imported transfer before it. `None` where everything is to be
+/// sent in full: on the first transfer, where it was asked for, where the app has lost its base, and where the manifest is
+/// not kept any more.
+///
+/// # Errors
+/// As journal and disk report.
+pub async fn previous(parts: &Parts, record: &TransferRecord) -> Result<Option<Manifest>, Failure> {
+    let (Some(job), Some(sequence)) = (&record.job, record.sequence) else { return Ok(None) };
+    if small_file::exists(&*parts.files, &parts.layout.full_marker(record.key.id)) {
+        return Ok(None);
+    }
+    let earlier = Filter { sequence_below: Some(sequence), ended: Some(true), ..of_job(parts, job) };
+    let recent = parts.journal.list(&earlier, towpath_journal::MAX_LIST, None).await?;
+    // An abandoned transfer never reached the app and says nothing about what it has.
+    let mut decided = recent.iter().filter(|one| !matches!(one.state, TransferState::Abandoned { .. })).peekable();
+    if decided.peek().is_some_and(|last| base_missing(last).is_some()) {
+        return Ok(None);
+    }
+    let Some(base) = decided.find(|one| one.state == TransferState::Imported) else { return Ok(None) };
+    match folder::manifest(&*parts.files, &parts.layout, base.key.id) {
+        Ok((manifest, _)) => Ok(Some(manifest)),
+        Err(failure) => {
+            tracing::warn!(transfer = %record.key.id, base = %base.key.id, "everything is sent in full: {}", failure.report());
+            Ok(None)
+        }
+    }
+}
+
+/// Why a transfer was rejected, where that was because the app does not have what it builds on.
+#[must_use]
+pub fn base_missing(record: &TransferRecord) -> Option<&Rejection> {
+    match &record.state {
+        TransferState::Rejected { rejection } if rejection.code == Code::BaseMissing => Some(rejection),
+        _ => None,
+    }
+}

@@ -1,0 +1,61 @@
+//! Keeps the agent's disk bounded: the newest ended transfers stay with manifest and receipts, older ones go.
+
+use towpath_journal::MAX_PRUNE;
+use towpath_transfer::{Failure, TransferId};
+use towpath_transport::files::{file_failure, ignore_missing};
+
+use crate::parts::{KEPT_TRANSFERS, Parts};
+
+/// Names read from the folder of transfers at a time.
+const PAGE: usize = 256;
+
+/// Removes ended transfers beyond the newest `keep` from the journal, and the folders of transfers the journal does not
+/// know. Returns how many folders went.
+///
+/// # Errors
+/// As journal and disk report.
+pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
+    let now = parts.clock.now();
+    while parts.journal.prune(now, keep, MAX_PRUNE).await? == MAX_PRUNE as u64 {}
+    let mut removed = 0;
+    for folder in [parts.layout.transfers(), parts.layout.work()] {
+        let mut after: Option<String> = None;
+        loop {
+            let page = match parts.files.list(&folder, after.as_deref(), PAGE) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
+                other => other.map_err(|error| file_failure("listing", &folder, error))?,
+            };
+            for entry in &page {
+                let Ok(id) = entry.name.parse::<TransferId>() else { continue };
+                if parts.journal.get(&parts.key(id)).await?.is_none() && !is_young(parts, id) {
+                    let path = folder.join(&entry.name);
+                    ignore_missing(parts.files.remove_dir_all(&path)).map_err(|error| file_failure("removing", &path, error))?;
+                    removed += 1;
+                }
+            }
+            if page.len() < PAGE {
+                break;
+            }
+            after = page.into_iter().next_back().map(|entry| entry.name);
+        }
+    }
+    Ok(removed)
+}
+
+/// A transfer is noted in the work folder a moment before the journal has it. Its id says when that was.
+fn is_young(parts: &Parts, id: TransferId) -> bool {
+    /// By far longer than a plan takes.
+    const YOUNG_MILLIS: i64 = 10 * 60 * 1_000;
+    let hex: String = id.to_string().chars().filter(|c| *c != '-').take(12).collect();
+    let Ok(made) = i64::from_str_radix(&hex, 16) else { return true };
+    parts.clock.now().as_millisecond().saturating_sub(made) < YOUNG_MILLIS
+}
+
+/// As [`prune`], for the configured number; a failure is logged, because the next run prunes as well.
+pub async fn prune_or_warn(parts: &Parts) {
+    match prune(parts, KEPT_TRANSFERS).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed old transfers"),
+        Err(failure) => tracing::warn!(code = %failure.code(), "old transfers were not removed: {}", failure.report()),
+    }
+}
