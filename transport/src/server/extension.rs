@@ -27,6 +27,9 @@ pub(super) fn announced(capabilities: Capabilities) -> HashMap<String, String> {
     if capabilities.hard_links {
         names.push(("hardlink@openssh.com", "1"));
     }
+    if capabilities.copy_data {
+        names.push(("copy-data", "1"));
+    }
     if capabilities.space {
         names.extend([("statvfs@openssh.com", "2"), ("fstatvfs@openssh.com", "2")]);
     }
@@ -123,6 +126,27 @@ impl CheckRange {
     }
 }
 
+/// What `copy-data` copies (draft-ietf-secsh-filexfer-extensions-00 section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CopyRange {
+    /// Handle that is read.
+    pub(super) from: u32,
+    pub(super) start: u64,
+    /// `None`: to the end of the file.
+    pub(super) length: Option<u64>,
+    /// Handle that is written.
+    pub(super) to: u32,
+    pub(super) target: u64,
+}
+
+impl CopyRange {
+    pub(super) fn read(fields: &mut Fields<'_>) -> FsResult<Self> {
+        let (from, start, length) = (fields.handle()?, fields.long()?, fields.long()?);
+        let (to, target) = (fields.handle()?, fields.long()?);
+        Ok(Self { from, start, length: (length != 0).then_some(length), to, target })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +180,6 @@ mod tests {
     #[test]
     fn only_what_works_is_announced() {
         assert!(!announced(Capabilities::default()).contains_key("hardlink@openssh.com"));
-        assert!(announced(Capabilities { hard_links: true, space: true }).contains_key("statvfs@openssh.com"));
+        assert!(announced(Capabilities { hard_links: true, space: true, copy_data: true }).contains_key("statvfs@openssh.com"));
     }
 }

@@ -7,7 +7,7 @@ use russh_sftp::protocol::{FileAttributes, Open, OpenFlags, Packet};
 use towpath_transfer::digest::Sha256Hasher;
 
 use super::{
-    extension::{self, CheckRange, Fields, malformed, unknown_handle},
+    extension::{self, CheckRange, CopyRange, Fields, malformed, unknown_handle},
     handles::{HandleBudget, Handles, Opened},
     limits::{Limits, TRANSFER_BYTES},
     path::PathForm,
@@ -119,6 +119,33 @@ impl<P: PathForm> Operations<P> {
         Ok(Reply::Handle(self.handles.insert(Opened::Listing(listing), path, place)))
     }
 
+    /// Copies between two open files. Where the end is not given it is the source's end as it is now, so that a file which
+    /// is copied onto its own end does not grow for ever.
+    async fn copy(&mut self, range: CopyRange) -> FsResult<Reply> {
+        if range.from == range.to {
+            return Err(malformed());
+        }
+        let end = match range.length {
+            Some(length) => range.start.saturating_add(length),
+            None => self.handles.file(range.from)?.stat().await?.size,
+        };
+        let (mut from, mut to) = (range.start, range.target);
+        while from < end {
+            if self.watch.is_over() {
+                return Err(session_over());
+            }
+            let wanted = usize::try_from(end - from).map_or(TRANSFER_BYTES, |left| left.min(TRANSFER_BYTES));
+            let data = self.handles.file(range.from)?.read_at(from, wanted).await?;
+            if data.is_empty() {
+                break;
+            }
+            let read = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            self.handles.file(range.to)?.write_at(to, data).await?;
+            (from, to) = (from.saturating_add(read), to.saturating_add(read));
+        }
+        Ok(Reply::Done)
+    }
+
     async fn extended(&mut self, request: &str, data: &[u8]) -> FsResult<Reply> {
         let mut fields = Fields::new(data);
         match request {
@@ -136,6 +163,7 @@ impl<P: PathForm> Operations<P> {
                 let path = fields.path::<P>()?;
                 done(self.fs.set_attributes(&path, &attributes(fields.rest())?, false).await)
             }
+            "copy-data" if self.fs.capabilities().copy_data => self.copy(CopyRange::read(&mut fields)?).await,
             "statvfs@openssh.com" => space(self.fs.as_ref(), &fields.path::<P>()?).await,
             "fstatvfs@openssh.com" => space(self.fs.as_ref(), self.handles.path(fields.handle()?)?).await,
             // Paramiko's name for it is `check-file`.
@@ -178,7 +206,7 @@ async fn check(file: &mut dyn VirtualFile, range: CheckRange, watch: &Watch, fra
     let mut in_block = 0u64;
     loop {
         if watch.is_over() {
-            return Err(FsError::Failure("The session has ended".to_owned()));
+            return Err(session_over());
         }
         let room = range.block.map_or(u64::MAX, |block| block - in_block).min(left);
         let wanted = usize::try_from(room).map_or(TRANSFER_BYTES, |room| room.min(TRANSFER_BYTES));
@@ -201,6 +229,10 @@ async fn check(file: &mut dyn VirtualFile, range: CheckRange, watch: &Watch, fra
             return Err(FsError::Failure("Too many blocks: ask for larger ones".to_owned()));
         }
     }
+}
+
+fn session_over() -> FsError {
+    FsError::Failure("The session has ended".to_owned())
 }
 
 fn done(result: FsResult<()>) -> FsResult<Reply> {

@@ -163,7 +163,7 @@ fn rename_refusing(from: &Path, to: &Path) -> io::Result<()> {
 #[async_trait]
 impl<P: PathForm> VirtualFs<P> for PlainDirectory {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { hard_links: true, space: true }
+        Capabilities { hard_links: true, space: true, copy_data: true }
     }
 
     async fn stat(&self, path: &P) -> FsResult<Attributes> {

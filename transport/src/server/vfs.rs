@@ -148,6 +148,8 @@ pub struct Capabilities {
     pub hard_links: bool,
     /// [`VirtualFs::space`] works.
     pub space: bool,
+    /// Peers may have one open file copied into another here (`copy-data`).
+    pub copy_data: bool,
 }
 
 /// A tenant's view of files, as one SFTP session sees it.

@@ -479,3 +479,20 @@ async fn what_is_not_understood_is_answered_or_ends_the_channel() {
     raw.stream.write_all(&[0, 0, 0, 1, 3]).await.unwrap();
     assert!(raw.answer().await.is_none(), "a request without an id has no answer");
 }
+
+#[tokio::test]
+async fn copying_a_file_onto_its_own_end_ends() {
+    let key = UserKey::ed25519();
+    let root = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(root.path().join("a"), &content).unwrap();
+    let server = TestServer::over(Arc::new(PlainDirectory::new(root.path())), &key, Limits::default()).await;
+    let mut raw = Raw::login(server.address, &key).await;
+    let (from, to) = (raw.open("a", READ).await.unwrap(), raw.open("a", WRITE_CREATE).await.unwrap());
+    let copy = |from: &[u8], to: &[u8]| {
+        [&text("copy-data")[..], from, &[0; 16], to, &u64::try_from(content.len()).unwrap().to_be_bytes()].concat()
+    };
+    assert_eq!(raw.status(200, &copy(&from, &to)).await, 0);
+    assert!(std::fs::read(root.path().join("a")).unwrap() == [&content[..], &content].concat());
+    assert_eq!(raw.status(200, &copy(&to, &to)).await, FAILURE);
+}
