@@ -2,7 +2,7 @@
 //!
 //! [`HttpRelayApi`] speaks HTTPS; [`MemoryRelay`] answers from memory, for the simulation and for tests of a stage.
 
-//HTTP mod http;
+mod http;
 mod memory;
 
 use std::fmt::Debug;
@@ -15,7 +15,7 @@ use towpath_transfer::{
     failure::Result,
 };
 
-//HTTP pub use http::{HttpRelayApi, RelayApiConfig};
+pub use http::{HttpRelayApi, MAX_ANSWER_BYTES, MAX_CLOCK_SKEW, MAX_RETRY_AFTER, REQUEST_TIMEOUT};
 pub use memory::MemoryRelay;
 
 /// The calls of `towpath_transfer::api`. Every call may be repeated after any failure, also after a lost answer, and then leads

@@ -140,7 +140,7 @@ impl RemoteStore for FaultStore {
             Some(StoreFault::CutAt(at)) => at,
         };
         let inner = self.inner.open(path, offset).await?;
-        Ok(Box::new(CutRead { inner, left: cut.saturating_sub(offset), path: path.clone() }))
+        Ok(Box::new(CutRead { inner, left: cut.saturating_sub(offset), cut: false, path: path.clone() }))
     }
 
     async fn list(&self, dir: &RemotePath, limit: usize) -> StoreResult<Vec<RemoteEntry>> {
@@ -207,16 +207,23 @@ impl ReadFile for CutFile {
 struct CutRead {
     inner: Box<dyn RemoteRead>,
     left: u64,
+    /// The byte at which the line breaks was seen.
+    cut: bool,
     path: RemotePath,
 }
 
 #[async_trait]
 impl RemoteRead for CutRead {
     async fn next(&mut self) -> StoreResult<Option<Bytes>> {
+        let lost = || planned(StoreErrorKind::ConnectionLost, StoreOp::Open, &self.path);
+        if self.cut {
+            return Err(lost());
+        }
         let Some(mut chunk) = self.inner.next().await? else { return Ok(None) };
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        if left == 0 {
-            return Err(planned(StoreErrorKind::ConnectionLost, StoreOp::Open, &self.path));
+        self.cut = chunk.len() > left;
+        if self.cut && left == 0 {
+            return Err(lost());
         }
         chunk.truncate(left);
         self.left -= chunk.len() as u64;

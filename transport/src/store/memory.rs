@@ -14,7 +14,7 @@ use towpath_transfer::RemotePath;
 use super::{
     Progress, Put, RemoteEntry, RemoteRead, RemoteStat, RemoteStore, Source, StoreError, StoreErrorKind, StoreResult,
 };
-use crate::files::{FileKind, FileStat, FileStore, MemoryFiles, ReadFile, ignore_missing};
+use crate::files::{FileStat, FileStore, MemoryFiles, ReadFile, ignore_missing};
 
 /// How much is moved at a time, in bytes; as much as one SFTP request carries.
 const CHUNK: usize = 32 * 1024;
@@ -238,7 +238,7 @@ impl RemoteRead for MemoryRead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{StoreErrorKind, conformance, read_remote};
+    use crate::{files::FileKind, store::{StoreErrorKind, conformance, read_remote}};
 
     #[tokio::test]
     async fn conforms() {

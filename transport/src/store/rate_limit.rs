@@ -145,6 +145,7 @@ mod tests {
             if let std::task::Poll::Ready(done) = futures::poll!(&mut work) {
                 return (done, clock.monotonic() - start);
             }
+            tokio::task::yield_now().await;
             clock.advance(Duration::from_millis(10));
         }
     }
