@@ -1,100 +1,190 @@
-//! Reads a job's tables from its source, in one snapshot, into the files of a transfer.
+//! Extract: every table of a job from one state of the ERP database, as packed wire CSV in the transfer's folder.
+//!
+//! Rows flow through bounded channels: the source reads ahead of the writer by [`source::BATCHES_WAITING`] batches, the writer
+//! turns values into CSV, hashes and packs it, and a finished file is told at once, so that it can be pushed while the
+//! next table is read. Memory does not depend on the number of rows. Rows and sums are taken from the very values that are
+//! written, and asked of the database in the same snapshot; where the two differ, the extract is parked.
 
-use std::{fmt::Debug, path::PathBuf, sync::Arc};
+mod folder;
+pub mod source;
+mod table;
+mod totals;
+mod value;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{
-    Clock, Code, Failure,
-    manifest::{FileEntry, Label, Manifest, Snapshot},
+    Clock, Code, Failure, FileName,
+    manifest::{Column, FileEntry, Label, Manifest, Snapshot},
     packed::PackedFile,
 };
 use towpath_transport::files::FileStore;
 
+pub use self::folder::file_names;
+use self::source::{Source, source_of};
 use crate::config::JobConfig;
 
-/// What an extract touches.
+/// What an extract works with.
 #[derive(Debug, Clone)]
 pub struct ExtractParts {
-    /// The disk.
+    /// Where the files are written.
     pub files: Arc<dyn FileStore>,
-    /// The time.
+    /// Tells when the snapshot was taken.
     pub clock: Arc<dyn Clock>,
-    /// Threads that pack.
+    /// Threads that pack, at least one; each takes about 12 MiB.
     pub workers: usize,
 }
 
-/// The form in which tables are written.
+/// In which form the files are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// `<name>.csv.bz2`, to be sent.
+    /// `<name>.csv.bz2`, as they travel. The folder belongs to the transfer: what an earlier attempt left in it is removed.
     Packed,
-    /// `<name>.csv`, to be looked at.
+    /// `<name>.csv`, for people. The folder may hold anything else.
     Plain,
 }
 
-/// What is to be extracted.
+/// What is extracted, and where to.
 #[derive(Debug, Clone)]
 pub struct ExtractRequest {
-    /// The job.
+    /// The source and its tables.
     pub job: JobConfig,
-    /// The transfer's folder, which exists.
+    /// The folder of the files; it exists.
     pub folder: PathBuf,
-    /// The job's last imported manifest; without it everything is sent in full.
+    /// The last manifest of the job that was imported. Tables that are as they were then are not written. `None` sends all.
     pub previous: Option<Manifest>,
-    /// Packed or plain.
+    /// The form of the files.
     pub form: Form,
 }
 
-/// What an extract has found and written.
+/// What was extracted. Every file named here is on the disk, synced, under its name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Extracted {
-    /// The snapshot all tables were read in.
+    /// How the source was read.
     pub snapshot: Snapshot,
-    /// The tables, in the configuration's order.
+    /// One for each table, in the order of the configuration.
     pub files: Vec<FileEntry>,
-    /// The packed files of those that are not unchanged, in the same order.
+    /// The packed files, in the same order, without those of unchanged tables. Empty for [`Form::Plain`].
     pub packed: Vec<PackedFile>,
 }
 
-/// What happens while an extract runs.
+/// What happens during an extract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExtractEvent {
-    /// A table is being read.
+    /// A table is about to be read.
     TableStarted {
         /// The table.
         table: Label,
     },
-    /// So many rows of it are read.
+    /// Progress. Left out where the channel is full.
     Rows {
         /// The table.
         table: Label,
-        /// Rows so far.
+        /// Rows written so far.
         rows: u64,
     },
-    /// A file is whole and durable and may be sent.
+    /// A packed file is whole, synced and checked, and will not change any more.
     FileFinished(PackedFile),
-    /// A table is read.
+    /// A table is done.
     TableFinished {
         /// The table.
         table: Label,
         /// Its rows.
         rows: u64,
-        /// Whether it equals the previous one, so that nothing of it is sent.
+        /// Its size as CSV.
+        bytes: u64,
+        /// Its size packed; 0 where nothing will be sent, and for [`Form::Plain`].
+        packed: u64,
+        /// Whether the receiver has it already, so that nothing will be sent.
         unchanged: bool,
     },
 }
 
-/// Extracts a job's tables.
+/// Extracts a job.
+///
+/// Running it again into the same folder replaces what an earlier attempt has left. A receiver of `events` that is
+/// dropped does not disturb; one that does not take events holds the extract up.
 ///
 /// # Errors
-/// A failure of the source, of the disk, or `extract-mismatch`.
+/// `erp-missing`, `erp-locked` (retry); `erp-query`, `erp-value`, `extract-mismatch`, `config-invalid`, `limit-exceeded`
+/// (park), naming the table; `file-failed`, `disk-full`; `cancelled` soon after `cancel`.
 pub async fn extract(
     parts: &ExtractParts,
     request: ExtractRequest,
     events: mpsc::Sender<ExtractEvent>,
     cancel: CancellationToken,
 ) -> Result<Extracted, Failure> {
-    let _ = (parts, events, cancel);
-    Err(Failure::park(Code::Internal, format!("sources of kind {} cannot be read yet", request.job.source.kind())))
+    let source = source_of(&request.job.source, Arc::clone(&parts.clock));
+    extract_from(source.as_ref(), parts, request, events, cancel).await
+}
+
+/// [`extract`] from a source of the caller's choice.
+///
+/// # Errors
+/// As [`extract`].
+pub async fn extract_from(
+    source: &dyn Source,
+    parts: &ExtractParts,
+    request: ExtractRequest,
+    events: mpsc::Sender<ExtractEvent>,
+    cancel: CancellationToken,
+) -> Result<Extracted, Failure> {
+    let names = file_names(&request.job.tables)?;
+    folder::clear(parts, &request, &names).await?;
+    let mut snapshot = unless_cancelled(&cancel, source.open(&cancel)).await?;
+    let mut extracted = Extracted { snapshot: snapshot.snapshot(), files: Vec::new(), packed: Vec::new() };
+    let run = table::Run { parts, request: &request, events: &events, cancel: &cancel };
+    for (table, name) in request.job.tables.iter().zip(names) {
+        let (file, packed) = run.table(snapshot.as_mut(), table, name).await?;
+        extracted.files.push(file);
+        extracted.packed.extend(packed);
+    }
+    Ok(extracted)
+}
+
+/// What `config check` tells of a table.
+#[derive(Debug)]
+pub struct TableCheck {
+    /// The table.
+    pub table: Label,
+    /// Its CSV file.
+    pub file: FileName,
+    /// Its columns as they would be sent, or what is wrong.
+    pub columns: Result<Vec<Column>, Failure>,
+}
+
+/// Opens a job's source and prepares every query of it; reads no rows.
+///
+/// # Errors
+/// Where the source cannot be opened. What is wrong with a table stands in its [`TableCheck`].
+pub async fn check_source(
+    job: &JobConfig,
+    clock: Arc<dyn Clock>,
+    cancel: &CancellationToken,
+) -> Result<Vec<TableCheck>, Failure> {
+    let names = file_names(&job.tables)?;
+    let source = source_of(&job.source, clock);
+    let mut snapshot = unless_cancelled(cancel, source.open(cancel)).await?;
+    let mut checks = Vec::with_capacity(names.len());
+    for (table, file) in job.tables.iter().zip(names) {
+        let columns = unless_cancelled(cancel, snapshot.columns(table)).await;
+        let columns = columns.and_then(|columns| table::wire_columns(table, columns));
+        checks.push(TableCheck { table: table.name.clone(), file, columns });
+    }
+    Ok(checks)
+}
+
+/// Gives `work` up when `cancel` is cancelled.
+async fn unless_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match cancel.run_until_cancelled(work).await {
+        // What SQLite says when it is interrupted is not the news.
+        Some(done) if !(done.is_err() && cancel.is_cancelled()) => done,
+        _ => Err(Failure::retry(Code::Cancelled, "the extract was cancelled")),
+    }
 }

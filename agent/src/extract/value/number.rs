@@ -36,7 +36,7 @@ impl Why {
 
 /// Appends a number. Writing into a string does not fail.
 pub(super) fn push(out: &mut String, value: impl std::fmt::Display) {
-    drop(write!(out, "{value}"));
+    let _ = write!(out, "{value}");
 }
 
 pub(super) fn big_int(value: Value<'_>, out: &mut String) -> Result<(), Why> {
@@ -137,7 +137,7 @@ pub(super) fn double(value: Value<'_>, out: &mut String) -> Option<()> {
     } else if value == 0.0 || PLAIN.contains(&value.abs()) {
         push(out, value);
     } else {
-        drop(write!(out, "{value:e}"));
+        let _ = write!(out, "{value:e}");
     }
     Some(())
 }

@@ -37,10 +37,9 @@ pub(super) fn failure(shown: &str, doing: &str, error: sqlx::Error) -> Failure {
             Code::ErpLocked,
             format!("the ERP database {shown} was left unfinished and must be opened by the ERP before {doing}"),
         ),
-        primary::READONLY => Failure::park(
-            Code::ErpQuery,
-            format!("the ERP database {shown} is only read, but {doing} would change it"),
-        ),
+        primary::READONLY => {
+            Failure::park(Code::ErpQuery, format!("the ERP database {shown} is only read, but {doing} would change it"))
+        }
         primary::CANTOPEN => Failure::retry(
             Code::ErpMissing,
             format!("the ERP database {shown} cannot be opened: it is not there, is no file, or may not be read"),

@@ -20,13 +20,13 @@ use std::{
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
 use sqlx::{
-    AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Decode as _, Either, Executor as _, Row as _, SqlSafeStr as _,
-    Sqlite, SqliteConnection, Statement as _, TypeInfo as _, ValueRef as _,
+    AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Decode as _, Either, Executor as _, Row as _,
+    SqlSafeStr as _, Sqlite, SqliteConnection, Statement as _, TypeInfo as _, ValueRef as _,
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{
-    Clock, Code, Failure,
+    Clock, Failure,
     manifest::{Column, Snapshot},
 };
 
@@ -76,14 +76,11 @@ impl Source for SqliteSource {
             .disable_statement_logging();
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
         let stop = cancel.clone();
-        connection
-            .lock_handle()
-            .await
-            .map_err(failed)?
-            .set_progress_handler(STEPS_BETWEEN_LOOKS, move || !stop.is_cancelled());
+        connection.lock_handle().await.map_err(failed)?.set_progress_handler(STEPS_BETWEEN_LOOKS, move || !stop.is_cancelled());
         // A transaction takes its snapshot at its first read, not at BEGIN.
         sqlx::raw_sql("BEGIN").execute(&mut connection).await.map_err(failed)?;
-        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut connection).await.map_err(failed)?;
+        let tables: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut connection).await.map_err(failed)?;
         let schema: i64 = sqlx::query_scalar("PRAGMA schema_version").fetch_one(&mut connection).await.map_err(failed)?;
         let snapshot = Snapshot {
             id: format!("sqlite at {}, schema {schema} of {tables} objects", self.clock.now()),
@@ -130,7 +127,10 @@ impl SourceSnapshot for SqliteSnapshot {
             return refused("the query gives no columns");
         }
         // What the statement says of a column's declared type is too coarse; a view's column has it in full.
-        let declared = self.declared_types(&sql, prepared.columns().len()).await.map_err(|error| error::failure(&self.shown, &doing, error))?;
+        let declared = self
+            .declared_types(&sql, prepared.columns().len())
+            .await
+            .map_err(|error| error::failure(&self.shown, &doing, error))?;
         let not_null = match table.query {
             Some(_) => Vec::new(),
             None => self.not_null(table).await.map_err(|error| error::failure(&self.shown, &doing, error))?,
@@ -161,9 +161,7 @@ impl SourceSnapshot for SqliteSnapshot {
 
     async fn totals(&mut self, table: &TableConfig, columns: &[Column]) -> Result<TableTotals, Failure> {
         let doing = format!("summing table {}", table.name);
-        totals::of(&mut self.connection, &select(table), columns)
-            .await
-            .map_err(|error| error.into_failure(&self.shown, &doing))
+        totals::of(&mut self.connection, &select(table), columns).await.map_err(|error| error.into_failure(&self.shown, &doing))
     }
 }
 

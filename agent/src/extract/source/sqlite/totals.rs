@@ -99,12 +99,12 @@ impl Summed {
     /// SQL: the value's text where it is neither, else NULL.
     fn text(&self) -> String {
         let c = self.column();
-        let zeros: String =
-            (1..=self.scale.min(MAX_LEADING_ZEROS)).map(|zeros| format!(" WHEN abs({c}) >= 1e-{zeros} THEN {}", zeros - 1)).collect();
+        let zeros: String = (1..=self.scale.min(MAX_LEADING_ZEROS))
+            .map(|zeros| format!(" WHEN abs({c}) >= 1e-{zeros} THEN {}", zeros - 1))
+            .collect();
         let zeros = if zeros.is_empty() { "0".to_owned() } else { format!("CASE{zeros} ELSE 0 END") };
-        let places = format!(
-            "max(0, {REAL_DIGITS} + CASE WHEN abs({c}) >= 1 THEN -length(CAST(abs({c}) AS INTEGER)) ELSE {zeros} END)"
-        );
+        let places =
+            format!("max(0, {REAL_DIGITS} + CASE WHEN abs({c}) >= 1 THEN -length(CAST(abs({c}) AS INTEGER)) ELSE {zeros} END)");
         // The fewest digits that read back as the stored number are the ones that were once written.
         let tried = |more: usize| format!("printf('%!.*f', {places} + {more}, {c})");
         let real = format!(
