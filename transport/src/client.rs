@@ -4,11 +4,11 @@
 //! connection and [`WINDOW`] for one file, so that memory stays bounded at any line speed. When the connection ends, every
 //! operation under way fails at once.
 
-mod kill;
 mod login;
 mod pipe;
 mod put;
 mod read;
+mod stream;
 mod wire;
 
 #[cfg(test)]
@@ -24,9 +24,9 @@ use towpath_transfer::{Clock, RemotePath};
 pub use login::SftpLogin;
 
 use self::{
-    kill::Killable,
     login::PinnedHost,
     pipe::Pipe,
+    stream::SessionStream,
     wire::{Attributes, Handle, Reply},
 };
 use crate::{
@@ -85,7 +85,7 @@ impl SftpStore {
         S: Signer + Send,
         S::Error: std::error::Error + Send + Sync + 'static,
     {
-        let (stream, kill) = Killable::new(stream);
+        let (stream, kill) = SessionStream::new(stream);
         let waker = Arc::clone(&clock);
         let work = async {
             // Whoever gives up waiting for the login ends the session too.
@@ -193,9 +193,8 @@ impl RemoteStore for SftpStore {
     async fn publish(&self, part: &RemotePath, name: &RemotePath) -> StoreResult<()> {
         let (from, to) = (part.to_string(), name.to_string());
         let posix = self.pipe().extensions().posix_rename;
-        let rename = || {
-            self.pipe().request(|id| if posix { wire::posix_rename(id, &from, &to) } else { wire::rename(id, &from, &to) })
-        };
+        let rename =
+            || self.pipe().request(|id| if posix { wire::posix_rename(id, &from, &to) } else { wire::rename(id, &from, &to) });
         let Err(refusal) = rename().await?.done("publishing", name) else { return Ok(()) };
         let part_is_gone = self.stat(part).await.is_err_and(|error| error.kind() == StoreErrorKind::NotFound);
         match (part_is_gone, self.stat(name).await.is_ok()) {
@@ -259,7 +258,8 @@ impl RemoteStore for SftpStore {
         }
         let mut path = RemotePath::root();
         for name in dir.components() {
-            path = path.join(name.clone()).map_err(|e| StoreError::new(StoreErrorKind::Internal, "making a folder").caused_by(e))?;
+            path =
+                path.join(name.clone()).map_err(|e| StoreError::new(StoreErrorKind::Internal, "making a folder").caused_by(e))?;
             if is_dir(&path).await? {
                 continue;
             }
@@ -304,7 +304,14 @@ pub struct SftpConnect<S> {
 
 impl<S> SftpConnect<S> {
     /// Logs in as `login` says at `host:port`, each time anew.
-    pub fn new(dialer: Dialer, route: Route, host: impl Into<String>, port: u16, login: SftpLogin<S>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        dialer: Dialer,
+        route: Route,
+        host: impl Into<String>,
+        port: u16,
+        login: SftpLogin<S>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self { dialer, route, host: host.into(), port, login, clock }
     }
 }

@@ -4,6 +4,9 @@
 
 pub mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;

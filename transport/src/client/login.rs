@@ -14,7 +14,7 @@ use russh::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use towpath_transfer::public_key::{Fingerprint, PublicKeyLine};
 
-use super::{KEEPALIVE_INTERVAL, KEEPALIVE_MAX};
+use super::{KEEPALIVE_INTERVAL, KEEPALIVE_MAX, stream::CHANNEL_WINDOW_BYTES};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// Who logs in, and whom it trusts.
@@ -79,6 +79,7 @@ fn config(pinned: &[PublicKeyLine]) -> client::Config {
     key.extend(others);
     client::Config {
         preferred: Preferred { key: Cow::Owned(key), ..Preferred::DEFAULT },
+        window_size: CHANNEL_WINDOW_BYTES,
         keepalive_interval: Some(KEEPALIVE_INTERVAL),
         keepalive_max: KEEPALIVE_MAX,
         ..client::Config::default()

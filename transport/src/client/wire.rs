@@ -258,7 +258,9 @@ impl Reply {
                 let message = format!("{what} {path}: the server says {:?}", status.message);
                 StoreError::new(status.kind(), message)
             }
-            _ => StoreError::new(StoreErrorKind::Protocol, format!("{what} {path}: the server's answer does not fit the request")),
+            _ => {
+                StoreError::new(StoreErrorKind::Protocol, format!("{what} {path}: the server's answer does not fit the request"))
+            }
         }
     }
 }

@@ -31,7 +31,8 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig> {
         Failure::park(Code::RelayCertificate, "preparing TLS with the system's trust store").caused_by(error)
     };
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().map_err(failed)?;
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().map_err(failed)?;
     let config = match trust {
         Trust::Pinned(pins) => {
             let verifier = PinnedKey { pins: pins.clone(), provider };

@@ -50,7 +50,13 @@ impl StoreErrorKind {
     pub const fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::Full | Self::Refused | Self::Unreachable | Self::ConnectionLost | Self::TimedOut | Self::Source | Self::Internal
+            Self::Full
+                | Self::Refused
+                | Self::Unreachable
+                | Self::ConnectionLost
+                | Self::TimedOut
+                | Self::Source
+                | Self::Internal
         )
     }
 

@@ -73,12 +73,7 @@ impl FaultStore {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)(op, path)
     }
 
-    async fn run<T>(
-        &self,
-        op: StoreOp,
-        path: &RemotePath,
-        work: impl Future<Output = StoreResult<T>> + Send,
-    ) -> StoreResult<T> {
+    async fn run<T>(&self, op: StoreOp, path: &RemotePath, work: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
         match self.fault(op, path) {
             None | Some(StoreFault::CutAt(_)) => work.await,
             Some(StoreFault::Before(kind)) => Err(planned(kind, op, path)),

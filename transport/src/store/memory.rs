@@ -11,9 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use towpath_transfer::RemotePath;
 
-use super::{
-    Progress, Put, RemoteEntry, RemoteRead, RemoteStat, RemoteStore, Source, StoreError, StoreErrorKind, StoreResult,
-};
+use super::{Progress, Put, RemoteEntry, RemoteRead, RemoteStat, RemoteStore, Source, StoreError, StoreErrorKind, StoreResult};
 use crate::files::{FileStat, FileStore, MemoryFiles, ReadFile, ignore_missing};
 
 /// How much is moved at a time, in bytes; as much as one SFTP request carries.
@@ -238,7 +236,10 @@ impl RemoteRead for MemoryRead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{files::FileKind, store::{StoreErrorKind, conformance, read_remote}};
+    use crate::{
+        files::FileKind,
+        store::{StoreErrorKind, conformance, read_remote},
+    };
 
     #[tokio::test]
     async fn conforms() {

@@ -275,8 +275,8 @@ mod tests {
 
     use super::*;
     use crate::store::{
-        BytesSource, FaultStore, MemoryStore, NoProgress, StoreFault, StoreOp, conformance::Subject, conformance::all, conformance::pattern,
-        read_remote,
+        BytesSource, FaultStore, MemoryStore, NoProgress, StoreFault, StoreOp, conformance::Subject, conformance::all,
+        conformance::pattern, read_remote,
     };
 
     #[derive(Debug)]

@@ -151,12 +151,8 @@ async fn an_idle_connection_is_not_given_up() {
 #[tokio::test]
 async fn answers_that_are_not_of_the_protocol_end_the_connection() {
     let oversized = u32::try_from(MAX_FRAME_BYTES + 1).unwrap().to_be_bytes().to_vec();
-    let answers: [Vec<u8>; 4] = [
-        oversized,
-        packet(101, &[9, 9, 9, 9], &[0; 4]),
-        packet(77, &[0; 4], &[]),
-        packet(104, &[0; 4], &[0xff; 8]),
-    ];
+    let answers: [Vec<u8>; 4] =
+        [oversized, packet(101, &[9, 9, 9, 9], &[0; 4]), packet(77, &[0; 4], &[]), packet(104, &[0; 4], &[0xff; 8])];
     for answer in answers {
         let store = connect(after_version(move |_, _| answer.clone()), None).await.unwrap();
         let error = store.stat(&path()).await.unwrap_err();

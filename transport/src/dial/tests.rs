@@ -1,0 +1,142 @@
+//! Over loopback, with certificates made for the test.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+use towpath_transfer::{clock::ManualClock, digest::Sha256Digest};
+
+use super::{ALPN_SSH, CONNECT_TIMEOUT, Dialer, Route, TLS_TIMEOUT, Trust, tls::spki_pin};
+use crate::store::{StoreErrorKind, StoreResult};
+
+struct Made {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+fn make() -> Made {
+    let made = rcgen::generate_simple_self_signed(vec!["relay".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    Made { certificate: made.cert.der().clone(), key }
+}
+
+/// Shows a certificate whatever key it has.
+#[derive(Debug)]
+struct Shows(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Shows {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+/// A server that echoes, inside TLS with this certificate and key.
+async fn serve(certificate: &CertificateDer<'static>, key: &PrivateKeyDer<'static>, alpn: Option<&[u8]>) -> u16 {
+    let key = ring::sign::any_supported_type(key).unwrap();
+    let shows = Shows(Arc::new(CertifiedKey::new(vec![certificate.clone()], key)));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(shows));
+    config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            if let Ok(stream) = TlsAcceptor::from(Arc::new(config.clone())).accept(tcp).await {
+                let (mut reader, mut writer) = tokio::io::split(stream);
+                let _ = tokio::io::copy(&mut reader, &mut writer).await;
+            }
+        }
+    });
+    port
+}
+
+async fn echoed(trust: Trust, port: u16) -> StoreResult<String> {
+    let dialer = Dialer::new(&trust, Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).unwrap();
+    let mut stream = dialer.dial(Route::SshInTls, "127.0.0.1", port).await?;
+    stream.write_all(b"SSH-").await.unwrap();
+    let mut back = [0; 4];
+    stream.read_exact(&mut back).await.unwrap();
+    Ok(String::from_utf8(back.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_pinned_server_is_reached_inside_tls() {
+    let made = make();
+    let port = serve(&made.certificate, &made.key, Some(ALPN_SSH)).await;
+    let pin = spki_pin(&made.certificate).unwrap();
+    assert_eq!(echoed(Trust::Pinned(vec![Sha256Digest::of(b"next"), pin]), port).await.unwrap(), "SSH-");
+}
+
+#[tokio::test]
+async fn another_key_is_refused_and_named() {
+    let made = make();
+    let port = serve(&made.certificate, &made.key, Some(ALPN_SSH)).await;
+    let pin = Sha256Digest::of(b"another");
+    let error = echoed(Trust::Pinned(vec![pin]), port).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Certificate);
+    let report = error.into_failure(crate::store::Far::Relay).report();
+    assert!(report.contains(&pin.to_string()) && report.contains(&spki_pin(&made.certificate).unwrap().to_string()), "{report}");
+    assert_eq!(echoed(Trust::Public, port).await.unwrap_err().kind(), StoreErrorKind::Certificate);
+}
+
+#[tokio::test]
+async fn the_pinned_certificate_without_its_key_is_no_proof() {
+    let (pinned, thief) = (make(), make());
+    let port = serve(&pinned.certificate, &thief.key, Some(ALPN_SSH)).await;
+    let pin = spki_pin(&pinned.certificate).unwrap();
+    let error = echoed(Trust::Pinned(vec![pin]), port).await.unwrap_err();
+    assert!(matches!(error.kind(), StoreErrorKind::Certificate | StoreErrorKind::Unreachable), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_ssh_in_tls_is_left() {
+    let made = make();
+    let port = serve(&made.certificate, &made.key, None).await;
+    let pin = spki_pin(&made.certificate).unwrap();
+    let error = echoed(Trust::Pinned(vec![pin]), port).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unreachable);
+}
+
+#[tokio::test]
+async fn silence_has_a_limit_and_a_closed_port_is_unreachable() {
+    let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+    let dialer = Dialer::new(&Trust::Pinned(vec![]), Arc::new(clock.clone())).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let dialing = tokio::spawn({
+        let dialer = dialer.clone();
+        async move { dialer.dial(Route::SshInTls, "127.0.0.1", port).await }
+    });
+    let (mut silent, _) = listener.accept().await.unwrap();
+    // The greeting is here, so the second wait has begun.
+    silent.read_exact(&mut [0; 16]).await.unwrap();
+    clock.advance(CONNECT_TIMEOUT.max(TLS_TIMEOUT));
+    assert_eq!(dialing.await.unwrap().err().unwrap().kind(), StoreErrorKind::TimedOut);
+    drop(listener);
+    assert_eq!(dialer.dial(Route::Ssh, "127.0.0.1", port).await.err().unwrap().kind(), StoreErrorKind::Unreachable);
+}
+
+#[tokio::test]
+async fn plain_ssh_is_plain() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { listener.accept().await.unwrap().0.write_all(b"SSH-2.0-x\r\n").await });
+    let dialer = Dialer::new(&Trust::Public, Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).unwrap();
+    let mut greeting = String::new();
+    dialer.dial(Route::Ssh, "127.0.0.1", port).await.unwrap().read_to_string(&mut greeting).await.unwrap();
+    assert_eq!(greeting, "SSH-2.0-x\r\n");
+}
