@@ -59,9 +59,13 @@ impl Sessions {
                         seen = Some(now);
                         changed();
                     }
-                    Err(failure) => tracing::error!(code = %failure.code(), error = failure.report(), "revocations could not be read"),
+                    Err(failure) => {
+                        tracing::error!(code = %failure.code(), error = failure.report(), "revocations could not be read")
+                    }
                 },
-                Err(failure) => tracing::error!(code = %failure.code(), error = failure.report(), "revocations could not be read"),
+                Err(failure) => {
+                    tracing::error!(code = %failure.code(), error = failure.report(), "revocations could not be read")
+                }
             }
             clock.sleep(WATCH_PERIOD).await;
         }

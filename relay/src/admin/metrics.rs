@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry as Figures, TextEncoder,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry as Figures, TextEncoder};
 use towpath_journal::{Count, JournalError, Lease, Observer, StageReport, StageResult};
 use towpath_transfer::{Code, Failure, Stage, failure::Result, state::Place};
 

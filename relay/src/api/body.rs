@@ -19,9 +19,8 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Refusal> {
         let limit = app.limits.body_bytes;
-        let (headers, too_large) = (request.headers(), || {
-            Refusal::request(format!("a body has at most {limit} bytes"), StatusCode::PAYLOAD_TOO_LARGE)
-        });
+        let (headers, too_large) =
+            (request.headers(), || Refusal::request(format!("a body has at most {limit} bytes"), StatusCode::PAYLOAD_TOO_LARGE));
         if !is_json(headers) {
             return Err(Refusal::request("the body must be application/json", StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
@@ -33,7 +32,9 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
             if is_length_limit(&e) { too_large() } else { Refusal::request("the body did not arrive", StatusCode::BAD_REQUEST) }
         })?;
         let parsed = serde_json::from_slice(&bytes);
-        parsed.map(Self).map_err(|e| Refusal::request(format!("the body is not of the expected form: {e}"), StatusCode::BAD_REQUEST))
+        parsed
+            .map(Self)
+            .map_err(|e| Refusal::request(format!("the body is not of the expected form: {e}"), StatusCode::BAD_REQUEST))
     }
 }
 

@@ -39,7 +39,9 @@ impl From<Failure> for Refusal {
 fn status_of(code: Code) -> StatusCode {
     match code {
         Code::AuthenticationRefused | Code::ClockSkew => StatusCode::UNAUTHORIZED,
-        Code::AgentRevoked | Code::AgentUnapproved | Code::EnrolmentUnknown | Code::EnrolmentProofInvalid => StatusCode::FORBIDDEN,
+        Code::AgentRevoked | Code::AgentUnapproved | Code::EnrolmentUnknown | Code::EnrolmentProofInvalid => {
+            StatusCode::FORBIDDEN
+        }
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::EnrolmentUsed | Code::TransferFrozen | Code::SequenceForked => StatusCode::CONFLICT,
         Code::EnrolmentExpired => StatusCode::GONE,

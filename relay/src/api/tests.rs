@@ -1,0 +1,198 @@
+use axum::{
+    body::{Body, to_bytes},
+    http::{Request, Response, StatusCode, header},
+};
+use serde_json::Value;
+use tower::ServiceExt as _;
+use towpath_transfer::{
+    Code,
+    api::{EnrolmentAnswer, Problem, Role, UplinkState, UplinkStatus},
+};
+
+use super::*;
+use crate::service::tests::{Enrolled, Sent, URL, World};
+
+struct Web {
+    world: World,
+    service: WebService,
+}
+
+impl Web {
+    async fn new() -> Self {
+        Self::with(WebLimits::default()).await
+    }
+
+    async fn with(limits: WebLimits) -> Self {
+        let world = World::new().await;
+        let service = WebService::new(world.service().clone(), limits, world.relay.metrics().clone());
+        Self { world, service }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Response<Body> {
+        self.service.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn call(&self, end: &Enrolled, method: &str, path: &str, body: Option<Value>) -> Response<Body> {
+        self.call_with(&end.token(&self.world), method, path, body).await
+    }
+
+    async fn call_with(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> Response<Body> {
+        let request = Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let request = match body {
+            Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())),
+            None => request.body(Body::empty()),
+        };
+        self.send(request.unwrap()).await
+    }
+}
+
+async fn json<T: serde::de::DeserializeOwned>(response: Response<Body>) -> T {
+    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&bytes)))
+}
+
+/// The code of a problem, after a look at its form.
+async fn problem(response: Response<Body>) -> (u16, Code) {
+    let status = response.status().as_u16();
+    assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), "application/problem+json");
+    assert!(response.headers().contains_key(header::DATE));
+    let found: Problem = json(response).await;
+    assert_eq!(found.status, status);
+    assert_eq!(found.problem_type, format!("/docs/errors/{}.md", found.code));
+    (status, found.code)
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn an_end_enrols_and_its_uplink_is_claimed_over_http() {
+    let web = Web::new().await;
+    let (code, identity) = (web.world.code("acme", Role::Agent).await, web.world.identity());
+    let body = serde_json::to_string(&World::request(&code, &identity)).unwrap();
+    let enrol = || {
+        let request = Request::post("/v1/enrolments").header(header::CONTENT_TYPE, "application/json; charset=utf-8");
+        web.send(request.body(Body::from(body.clone())).unwrap())
+    };
+    let response = enrol().await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers().get(header::DATE).unwrap(), "Sun, 01 Mar 2026 00:00:00 GMT");
+    let answer: EnrolmentAnswer = json(response).await;
+    assert_eq!(answer.sftp_user, "acme.agent");
+    assert_eq!(json::<EnrolmentAnswer>(enrol().await).await, answer);
+
+    let caller = web.world.registry.authenticate_key(&answer.sftp_user, identity.public_line()).await.unwrap();
+    let agent = Enrolled { identity, caller };
+    let sent = Sent::new(&web.world, &agent, 1);
+    let path = format!("/v1/uplinks/{}", sent.id);
+    assert_eq!(problem(web.call(&agent, "GET", &path, None).await).await, (404, Code::NotFound));
+    sent.push(&web.world, &agent).await;
+    let complete = serde_json::to_value(sent.complete).unwrap();
+    let response = web.call(&agent, "POST", &format!("{path}/complete"), Some(complete)).await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    assert_eq!(json::<UplinkStatus>(response).await.state, UplinkState::Claimed);
+    let status: UplinkStatus = json(web.call(&agent, "GET", &path, None).await).await;
+    assert_eq!(status.state, UplinkState::Claimed);
+    let peers = web.call(&agent, "GET", "/v1/peers", None).await;
+    assert_eq!(peers.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn enrolment_errors_have_their_codes() {
+    let web = Web::new().await;
+    let (code, identity) = (web.world.code("acme", Role::Agent).await, web.world.identity());
+    let enrol = async |request: &towpath_transfer::api::EnrolmentRequest| {
+        let body = Body::from(serde_json::to_string(request).unwrap());
+        let request = Request::post("/v1/enrolments").header(header::CONTENT_TYPE, "application/json").body(body).unwrap();
+        web.send(request).await
+    };
+    let good = World::request(&code, &identity);
+    let guess = towpath_transfer::api::EnrolmentRequest { secret: "guess".into(), ..good.clone() };
+    assert_eq!(problem(enrol(&guess).await).await, (403, Code::EnrolmentUnknown));
+    assert_eq!(enrol(&good).await.status(), StatusCode::OK);
+    let other = World::request(&code, &web.world.identity());
+    assert_eq!(problem(enrol(&other).await).await, (409, Code::EnrolmentUsed));
+    web.world.clock.advance(crate::service::tests::DAY);
+    assert_eq!(problem(enrol(&good).await).await, (410, Code::EnrolmentExpired));
+}
+
+#[tokio::test]
+async fn tokens_are_needed_and_good_once() {
+    let web = Web::new().await;
+    let agent = web.world.enrol("acme", Role::Agent).await;
+    let unauthorised = web.send(get("/v1/peers")).await;
+    assert_eq!(unauthorised.headers().get(header::WWW_AUTHENTICATE).unwrap(), "Bearer");
+    assert_eq!(problem(unauthorised).await, (401, Code::AuthenticationRefused));
+    let token = agent.token(&web.world);
+    assert_eq!(web.call_with(&token, "GET", "/v1/peers", None).await.status(), StatusCode::OK);
+    assert_eq!(problem(web.call_with(&token, "GET", "/v1/peers", None).await).await, (401, Code::AuthenticationRefused));
+    let late = agent.token(&web.world);
+    web.world.clock.advance(Duration::from_secs(70));
+    assert_eq!(problem(web.call_with(&late, "GET", "/v1/peers", None).await).await, (401, Code::ClockSkew));
+    assert_eq!(problem(web.call_with("a.b.c", "GET", "/v1/peers", None).await).await, (401, Code::AuthenticationRefused));
+    web.world.registry.revoke(agent.caller.scope(), agent.caller.name()).await.unwrap();
+    assert_eq!(problem(web.call(&agent, "GET", "/v1/peers", None).await).await, (403, Code::AgentRevoked));
+    let text = web.world.relay.metrics().text(&[], 0).unwrap();
+    assert!(text.contains("authentication_failures_total{code=\"agent-revoked\",kind=\"token\"} 1"), "{text}");
+}
+
+#[tokio::test]
+async fn every_wrong_request_gets_a_problem() {
+    let web = Web::with(WebLimits { body_bytes: 1000, ..WebLimits::default() }).await;
+    let agent = web.world.enrol("acme", Role::Agent).await;
+    assert_eq!(problem(web.send(get("/nothing")).await).await, (404, Code::NotFound));
+    let not_an_id = problem(web.call(&agent, "GET", "/v1/uplinks/..%2f..", None).await).await;
+    assert_eq!(not_an_id, (404, Code::NotFound));
+    assert_eq!(problem(web.send(get("/v1/enrolments")).await).await, (405, Code::RequestInvalid));
+    let post =
+        |kind: &str, body: Body| web.send(Request::post("/v1/enrolments").header(header::CONTENT_TYPE, kind).body(body).unwrap());
+    assert_eq!(problem(post("text/plain", Body::from("{}")).await).await, (415, Code::RequestInvalid));
+    assert_eq!(problem(post("application/json", Body::from("{")).await).await, (400, Code::RequestInvalid));
+    assert_eq!(problem(post("application/json", Body::from("{\"x\":1}")).await).await, (400, Code::RequestInvalid));
+    assert_eq!(problem(post("application/json", Body::from(vec![b' '; 1001])).await).await, (413, Code::RequestInvalid));
+    let announced = Request::post("/v1/enrolments")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_LENGTH, "1001")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(problem(web.send(announced).await).await, (413, Code::RequestInvalid));
+}
+
+#[tokio::test]
+async fn a_slow_request_ends_and_a_busy_relay_says_so() {
+    let limits = WebLimits { requests: 1, request_time: Duration::from_secs(5), ..WebLimits::default() };
+    let web = Web::with(limits).await;
+    let request = || Request::post("/v1/enrolments").header(header::CONTENT_TYPE, "application/json");
+    let never = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let slow = tokio::spawn(web.service.router.clone().oneshot(request().body(never).unwrap()));
+    while web.world.clock.sleepers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let busy = web.send(get("/healthz")).await;
+    assert_eq!(busy.headers().get(header::RETRY_AFTER).unwrap(), "5");
+    assert_eq!(problem(busy).await, (429, Code::RateLimited));
+    web.world.clock.advance(Duration::from_secs(5));
+    assert_eq!(problem(slow.await.unwrap().unwrap()).await, (503, Code::Cancelled));
+    assert_eq!(web.send(get("/healthz")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_committed_document_is_the_one_that_is_served() {
+    let committed = include_str!("../../openapi.json");
+    assert_eq!(openapi_json().unwrap(), committed, "run: cargo run --bin towpath-relay -- openapi > relay/openapi.json");
+    let web = Web::new().await;
+    let served: Value = json(web.send(get("/openapi.json")).await).await;
+    let paths = served.get("paths").and_then(Value::as_object).unwrap();
+    let expected = [
+        "/healthz",
+        "/openapi.json",
+        "/v1/app/receipts",
+        "/v1/enrolments",
+        "/v1/peers",
+        "/v1/uplinks/{transfer}",
+        "/v1/uplinks/{transfer}/complete",
+    ];
+    assert_eq!(paths.keys().map(String::as_str).collect::<Vec<_>>(), expected);
+    assert_eq!(URL, web.world.service().identity().public_url);
+}

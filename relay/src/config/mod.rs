@@ -4,7 +4,11 @@
 mod mistakes;
 mod units;
 
-use std::{net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use towpath_transfer::{Code, Failure, failure::Result};
@@ -21,7 +25,7 @@ pub const EXAMPLE: &str = include_str!("default.toml");
 const MAX_CONFIG_BYTES: u64 = 256 * 1024;
 
 /// Everything that can be configured.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Addresses and the public URL.
@@ -206,20 +210,6 @@ impl Default for WebSection {
             body: Bytes(limits.body_bytes as u64),
             request: Pause(limits.request_time),
             requests: limits.requests,
-        }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            relay: RelaySection::default(),
-            tls: TlsSection::default(),
-            spool: SpoolSection::default(),
-            uplink: UplinkSection::default(),
-            enrolment: EnrolmentSection::default(),
-            ssh: SshSection::default(),
-            web: WebSection::default(),
         }
     }
 }

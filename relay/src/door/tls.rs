@@ -13,8 +13,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use towpath_transfer::{Clock, Code, Entropy, Failure, TransferId, digest::Sha256Digest, failure::Result};
+use towpath_transport::dial::tls::spki_pin;
 use url::Url;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::ALPN_SSH;
 use crate::config::TlsSection;
@@ -51,7 +51,8 @@ impl Certificate {
         let chain = CertificateDer::pem_slice_iter(&read(&certificate)?).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|e| unusable(&certificate).caused_by(e))?;
         let first = chain.first().ok_or_else(|| unusable(&certificate).caused_by("it holds no certificate"))?;
-        let pin = if pinned { Some(spki_pin(first).map_err(|why| unusable(&certificate).caused_by(why))?) } else { None };
+        let pin = spki_pin(first).ok_or_else(|| unusable(&certificate).caused_by("its certificate cannot be read"))?;
+        let pin = pinned.then_some(pin);
         let key_der = PrivateKeyDer::from_pem_slice(&read(&key)?).map_err(|e| unusable(&key).caused_by(e))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -68,11 +69,6 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         io::ErrorKind::NotFound => Failure::park(Code::KeyMissing, format!("there is no file {}", path.display())),
         _ => Failure::park(Code::FileFailed, format!("read {}", path.display())).caused_by(e),
     })
-}
-
-fn spki_pin(certificate: &CertificateDer<'_>) -> Result<Sha256Digest, String> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| e.to_string())?;
-    Ok(Sha256Digest::of(parsed.public_key().raw))
 }
 
 fn own_file(dir: &Path, public_url: &str, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<PathBuf> {

@@ -14,7 +14,11 @@ use towpath_transfer::{
     public_key::PublicKeyLine,
 };
 
-use super::{Registry, changed, commit, db, ends::{End, MAX_ENDS}, parsed, time};
+use super::{
+    Registry, changed, commit, db,
+    ends::{End, MAX_ENDS},
+    parsed, time,
+};
 use crate::scope::TenantScope;
 
 /// The most codes of one tenant that can still be used.
@@ -100,12 +104,14 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn enrolments(&self, scope: &TenantScope, limit: u32) -> Result<Vec<EnrolmentRow>> {
-        let rows = sqlx::query("SELECT role, name, created, expires, used_key, used_at FROM enrolments WHERE tenant = ? ORDER BY id DESC LIMIT ?")
-            .bind(scope.tenant().as_str())
-            .bind(limit)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(db("list the enrolment codes"))?;
+        let rows = sqlx::query(
+            "SELECT role, name, created, expires, used_key, used_at FROM enrolments WHERE tenant = ? ORDER BY id DESC LIMIT ?",
+        )
+        .bind(scope.tenant().as_str())
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(db("list the enrolment codes"))?;
         let what = "read an enrolment code";
         rows.iter()
             .map(|row| {
@@ -133,7 +139,8 @@ impl Registry {
         let key = PublicKey::try_from(&request.public_key)?;
         let secret = Sha256Digest::of(request.secret.as_bytes());
         let mut tx = self.begin().await?;
-        let sql = "SELECT id, name, relay_url, expires, used_key FROM enrolments WHERE secret_sha256 = ? AND tenant = ? AND role = ?";
+        let sql =
+            "SELECT id, name, relay_url, expires, used_key FROM enrolments WHERE secret_sha256 = ? AND tenant = ? AND role = ?";
         let row = sqlx::query(sql)
             .bind(secret.to_string())
             .bind(request.tenant.as_str())

@@ -75,7 +75,8 @@ impl Registry {
                 commit(tx).await
             }
             newer => {
-                let message = format!("the registry was written by a newer version (its tables are {newer}, this program's {VERSION})");
+                let message =
+                    format!("the registry was written by a newer version (its tables are {newer}, this program's {VERSION})");
                 Err(Failure::park(Code::FileFailed, message))
             }
         }

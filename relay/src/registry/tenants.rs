@@ -1,11 +1,7 @@
 //! Tenants and where their app servers take SFTP.
 
 use jiff::Timestamp;
-use towpath_transfer::{
-    Code, Failure, RemotePath, TenantName,
-    api::Landing,
-    failure::Result,
-};
+use towpath_transfer::{Code, Failure, RemotePath, TenantName, api::Landing, failure::Result};
 
 use super::{Registry, changed, commit, corrupt, db, parsed, time};
 use crate::scope::TenantScope;
@@ -59,14 +55,15 @@ impl Registry {
         if count >= MAX_TENANTS {
             return Err(Failure::park(Code::LimitExceeded, format!("a relay has at most {MAX_TENANTS} tenants")));
         }
-        let inserted = sqlx::query("INSERT INTO tenants (name, created, landing, landing_by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(name.as_str())
-            .bind(self.now())
-            .bind(encoded)
-            .bind(by)
-            .execute(&mut *tx)
-            .await
-            .map_err(db("create a tenant"))?;
+        let inserted =
+            sqlx::query("INSERT INTO tenants (name, created, landing, landing_by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
+                .bind(name.as_str())
+                .bind(self.now())
+                .bind(encoded)
+                .bind(by)
+                .execute(&mut *tx)
+                .await
+                .map_err(db("create a tenant"))?;
         if inserted.rows_affected() == 0 {
             return Err(Failure::park(Code::RequestInvalid, format!("there is a tenant {name} already")));
         }

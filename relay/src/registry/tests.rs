@@ -1,0 +1,278 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use futures::future::join_all;
+use towpath_keys::{Identity, KeyKind, TokenClaims, sign_enrolment};
+use towpath_transfer::{
+    AgentName, TenantName,
+    api::{EnrolmentCode, EnrolmentRequest, Role},
+    clock::{ManualClock, SeededEntropy},
+};
+
+use super::*;
+use crate::scope::TenantScope;
+
+const URL: &str = "https://relay.example";
+const LEEWAY: Duration = Duration::from_secs(5);
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Fixture {
+    clock: ManualClock,
+    entropy: Arc<SeededEntropy>,
+    registry: Registry,
+    scope: TenantScope,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Fixture {
+    async fn in_memory() -> Self {
+        Self::new(None).await
+    }
+
+    async fn on_disk() -> Self {
+        Self::new(Some(tempfile::tempdir().unwrap())).await
+    }
+
+    async fn new(folder: Option<tempfile::TempDir>) -> Self {
+        let clock = ManualClock::new("2026-03-01T00:00:00Z".parse().unwrap());
+        let entropy = Arc::new(SeededEntropy::new(3));
+        let (shared, random) = (Arc::new(clock.clone()), entropy.clone());
+        let registry = match &folder {
+            Some(folder) => Registry::open(&folder.path().join("registry.sqlite"), shared, random).await.unwrap(),
+            None => Registry::in_memory(shared, random).await.unwrap(),
+        };
+        let scope = registry.create_tenant(&"acme".parse().unwrap(), None).await.unwrap();
+        Self { clock, entropy, registry, scope, _folder: folder }
+    }
+
+    async fn code(&self, role: Role, name: Option<&str>) -> Result<EnrolmentCode> {
+        let name = name.map(|name| name.parse().unwrap());
+        let new = NewEnrolment { role, name, valid_for: HOUR, relay_url: URL.to_owned(), spki_pin: None };
+        self.registry.create_enrolment(&self.scope, new).await.map(|(code, _)| code)
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::generate(KeyKind::Ed25519, &*self.entropy).unwrap()
+    }
+
+    async fn enrolled(&self) -> (Identity, End) {
+        let (code, identity) = (self.code(Role::Agent, None).await.unwrap(), self.identity());
+        let end = self.registry.redeem(&request(&code, &identity)).await.unwrap();
+        (identity, end)
+    }
+
+    fn claims(&self) -> TokenClaims {
+        TokenClaims::new("acme.agent", URL, self.clock.now(), &*self.entropy)
+    }
+
+    async fn refused(&self, identity: &Identity, claims: &TokenClaims) -> Code {
+        let token = identity.token(claims).unwrap();
+        self.registry.authenticate_token(&token, URL, LEEWAY).await.unwrap_err().code()
+    }
+}
+
+fn request(code: &EnrolmentCode, identity: &Identity) -> EnrolmentRequest {
+    EnrolmentRequest {
+        tenant: code.tenant.clone(),
+        role: code.role,
+        secret: code.secret.clone(),
+        public_key: identity.public_line().clone(),
+        proof: sign_enrolment(identity, code.secret.as_bytes(), URL).unwrap(),
+        landing: None,
+    }
+}
+
+#[tokio::test]
+async fn the_first_key_binds_a_code_and_only_it_gets_the_answer_again() {
+    let fixture = Fixture::in_memory().await;
+    let (code, first, second) = (fixture.code(Role::Agent, None).await.unwrap(), fixture.identity(), fixture.identity());
+    let end = fixture.registry.redeem(&request(&code, &first)).await.unwrap();
+    assert_eq!(end.name.as_str(), "agent");
+    fixture.clock.advance(HOUR - Duration::from_secs(1));
+    assert_eq!(fixture.registry.redeem(&request(&code, &first)).await.unwrap(), end);
+    let other = fixture.registry.redeem(&request(&code, &second)).await.unwrap_err();
+    assert_eq!(other.code(), Code::EnrolmentUsed);
+    fixture.clock.advance(Duration::from_secs(1));
+    let late = fixture.registry.redeem(&request(&code, &first)).await.unwrap_err();
+    assert_eq!(late.code(), Code::EnrolmentExpired);
+}
+
+#[tokio::test]
+async fn wrong_codes_and_proofs_bind_nothing() {
+    let fixture = Fixture::in_memory().await;
+    let (code, identity) = (fixture.code(Role::Agent, None).await.unwrap(), fixture.identity());
+    let good = request(&code, &identity);
+    let other_tenant = fixture.registry.create_tenant(&"other".parse().unwrap(), None).await.unwrap();
+    let cases: [(EnrolmentRequest, Code); 4] = [
+        (EnrolmentRequest { secret: "guess".into(), ..good.clone() }, Code::EnrolmentUnknown),
+        (EnrolmentRequest { tenant: other_tenant.tenant().clone(), ..good.clone() }, Code::EnrolmentUnknown),
+        (EnrolmentRequest { role: Role::Receiver, ..good.clone() }, Code::EnrolmentUnknown),
+        (EnrolmentRequest { public_key: fixture.identity().public_line().clone(), ..good.clone() }, Code::EnrolmentProofInvalid),
+    ];
+    for (request, expected) in cases {
+        assert_eq!(fixture.registry.redeem(&request).await.unwrap_err().code(), expected);
+    }
+    let elsewhere = sign_enrolment(&identity, code.secret.as_bytes(), "https://evil.example").unwrap();
+    let moved = EnrolmentRequest { proof: elsewhere, ..good.clone() };
+    assert_eq!(fixture.registry.redeem(&moved).await.unwrap_err().code(), Code::EnrolmentProofInvalid);
+    fixture.registry.redeem(&good).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hundred_keys_at_once_bind_a_code_once() {
+    for fixture in [Fixture::in_memory().await, Fixture::on_disk().await] {
+        let code = fixture.code(Role::Agent, None).await.unwrap();
+        let requests: Vec<_> = (0..100).map(|_| request(&code, &fixture.identity())).collect();
+        let tries = requests.iter().map(|request| {
+            let (registry, request) = (fixture.registry.clone(), request.clone());
+            tokio::spawn(async move { registry.redeem(&request).await })
+        });
+        let answers = join_all(tries.collect::<Vec<_>>()).await;
+        let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().map(|answer| answer.unwrap()).partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len()), (1, 99));
+        assert!(lost.into_iter().all(|answer| answer.unwrap_err().code() == Code::EnrolmentUsed));
+        assert_eq!(fixture.registry.ends(&fixture.scope).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_secret_is_not_in_the_registry() {
+    let fixture = Fixture::on_disk().await;
+    let code = fixture.code(Role::Agent, None).await.unwrap();
+    assert_eq!(code.secret.len(), 43, "256 bits in base64url");
+    let folder = fixture._folder.as_ref().unwrap();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(code.secret.len()).any(|window| window == code.secret.as_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn names_are_given_once() {
+    let fixture = Fixture::in_memory().await;
+    let (_, end) = fixture.enrolled().await;
+    let (_, second) = fixture.enrolled().await;
+    assert_eq!((end.name.as_str(), second.name.as_str()), ("agent", "agent-2"));
+    assert_eq!(fixture.code(Role::Receiver, Some("agent")).await.unwrap_err().code(), Code::RequestInvalid);
+    fixture.code(Role::Agent, Some("erp")).await.unwrap();
+    assert_eq!(fixture.code(Role::Agent, Some("erp")).await.unwrap_err().code(), Code::RequestInvalid, "while a code is open");
+    fixture.clock.advance(HOUR);
+    fixture.code(Role::Agent, Some("erp")).await.unwrap();
+    fixture.registry.revoke(&fixture.scope, &end.name).await.unwrap();
+    assert_eq!(
+        fixture.code(Role::Agent, Some("agent")).await.unwrap_err().code(),
+        Code::RequestInvalid,
+        "also after a revocation"
+    );
+    let too_long = NewEnrolment {
+        role: Role::Agent,
+        name: None,
+        valid_for: MAX_ENROLMENT_LIFE + HOUR,
+        relay_url: URL.to_owned(),
+        spki_pin: None,
+    };
+    assert_eq!(fixture.registry.create_enrolment(&fixture.scope, too_long).await.unwrap_err().code(), Code::RequestInvalid);
+}
+
+#[tokio::test]
+async fn a_token_is_good_once_and_only_from_its_own_key() {
+    let fixture = Fixture::in_memory().await;
+    let (identity, end) = fixture.enrolled().await;
+    let claims = fixture.claims();
+    let token = identity.token(&claims).unwrap();
+    let caller = fixture.registry.authenticate_token(&token, URL, LEEWAY).await.unwrap();
+    assert_eq!((caller.name(), caller.role()), (&end.name, Role::Agent));
+    let again = fixture.registry.authenticate_token(&token, URL, LEEWAY).await.unwrap_err();
+    assert_eq!(again.code(), Code::AuthenticationRefused);
+    assert_eq!(fixture.refused(&fixture.identity(), &fixture.claims()).await, Code::AuthenticationRefused);
+    let elsewhere = TokenClaims { audience: "https://evil.example".into(), ..fixture.claims() };
+    assert_eq!(fixture.refused(&identity, &elsewhere).await, Code::AuthenticationRefused);
+    for stranger in ["acme.nobody", "nobody.agent", "acme", "agent"] {
+        let claims = TokenClaims { issuer: stranger.into(), ..fixture.claims() };
+        assert_eq!(fixture.refused(&identity, &claims).await, Code::AuthenticationRefused, "{stranger}");
+    }
+    let late = fixture.claims();
+    fixture.clock.advance(Duration::from_secs(66));
+    assert_eq!(fixture.refused(&identity, &late).await, Code::ClockSkew);
+    assert_eq!(fixture.registry.prune_tokens().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_end_has_so_many_tokens_and_no_more() {
+    let fixture = Fixture::in_memory().await;
+    let (identity, _) = fixture.enrolled().await;
+    sqlx::query("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO used_tokens SELECT 'acme.agent', i, ? FROM n")
+        .bind(MAX_LIVE_TOKENS)
+        .bind(i64::MAX)
+        .execute(&fixture.registry.pool)
+        .await
+        .unwrap();
+    assert_eq!(fixture.refused(&identity, &fixture.claims()).await, Code::RateLimited);
+}
+
+#[tokio::test]
+async fn a_revoked_end_is_told_so_and_nobody_else_learns_it() {
+    let fixture = Fixture::in_memory().await;
+    let (identity, end) = fixture.enrolled().await;
+    let before = fixture.registry.changes().await.unwrap();
+    fixture.registry.revoke(&fixture.scope, &end.name).await.unwrap();
+    assert!(fixture.registry.changes().await.unwrap() > before);
+    assert!(fixture.registry.is_revoked("acme.agent").await.unwrap());
+    assert_eq!(fixture.refused(&identity, &fixture.claims()).await, Code::AgentRevoked);
+    assert_eq!(fixture.refused(&fixture.identity(), &fixture.claims()).await, Code::AuthenticationRefused);
+    let ssh = fixture.registry.authenticate_key("acme.agent", identity.public_line()).await.unwrap_err();
+    assert_eq!(ssh.code(), Code::AgentRevoked);
+    let stranger = fixture.registry.authenticate_key("acme.agent", fixture.identity().public_line()).await.unwrap_err();
+    assert_eq!(stranger.code(), Code::AuthenticationRefused);
+    assert!(fixture.registry.peers(&fixture.scope, Role::Agent).await.unwrap().is_empty());
+    let nobody: AgentName = "nobody".parse().unwrap();
+    assert_eq!(fixture.registry.revoke(&fixture.scope, &nobody).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn two_processes_see_each_other() {
+    let fixture = Fixture::on_disk().await;
+    let path = fixture._folder.as_ref().unwrap().path().join("registry.sqlite");
+    let other = Registry::open(&path, Arc::new(fixture.clock.clone()), fixture.entropy.clone()).await.unwrap();
+    let (_, end) = fixture.enrolled().await;
+    let seen = other.changes().await.unwrap();
+    fixture.registry.revoke(&fixture.scope, &end.name).await.unwrap();
+    assert_eq!(other.changes().await.unwrap(), seen + 1);
+    assert!(other.is_revoked("acme.agent").await.unwrap());
+}
+
+#[tokio::test]
+async fn tenants_are_created_once_and_known_by_name() {
+    let fixture = Fixture::in_memory().await;
+    let acme: TenantName = "acme".parse().unwrap();
+    assert_eq!(fixture.registry.create_tenant(&acme, None).await.unwrap_err().code(), Code::RequestInvalid);
+    let names: BTreeSet<String> = fixture.registry.tenants().await.unwrap().iter().map(|t| t.name.to_string()).collect();
+    assert_eq!(names, BTreeSet::from(["acme".to_owned()]));
+    let missing = fixture.registry.operator_scope(&"nobody".parse().unwrap()).await.unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound);
+    fixture.registry.health().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_audit_trail_keeps_the_newest() {
+    let fixture = Fixture::in_memory().await;
+    sqlx::query("INSERT INTO audit (id, at, who, what, result) VALUES (?, 0, 'x', 'first', 'ok'), (?, 0, 'x', 'last', 'ok')")
+        .bind(1)
+        .bind(MAX_AUDIT_ROWS)
+        .execute(&fixture.registry.pool)
+        .await
+        .unwrap();
+    fixture.registry.audit("operator", None, &"long ".repeat(1000), "ok").await.unwrap();
+    let rows = fixture.registry.audit_rows(10).await.unwrap();
+    assert_eq!(rows.len(), 2);
+    assert!(rows[0].what.starts_with("long") && rows[0].what.len() <= 500);
+    assert_eq!(rows[1].what, "last");
+}
+
+#[tokio::test]
+async fn a_newer_registry_is_left_alone() {
+    let fixture = Fixture::on_disk().await;
+    sqlx::query("PRAGMA user_version = 99").execute(&fixture.registry.pool).await.unwrap();
+    let path = fixture._folder.as_ref().unwrap().path().join("registry.sqlite");
+    let refused = Registry::open(&path, Arc::new(fixture.clock.clone()), fixture.entropy.clone()).await.unwrap_err();
+    assert!(refused.report().contains("newer version"));
+}

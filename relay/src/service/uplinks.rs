@@ -52,7 +52,9 @@ impl RelayService {
             if size > MAX_MANIFEST_BYTES as u64 { Ok(None) } else { spool.read(&owner, id, MANIFEST_NAME, MAX_MANIFEST_BYTES) }
         });
         let missing = |problem: &str| -> Result<Result<Named, MissingFile>> {
-            let name = MANIFEST_NAME.parse().map_err(|e: InvalidName| Failure::park(Code::Internal, "name the manifest").caused_by(e))?;
+            let name = MANIFEST_NAME
+                .parse()
+                .map_err(|e: InvalidName| Failure::park(Code::Internal, "name the manifest").caused_by(e))?;
             Ok(Err(MissingFile { name, problem: problem.to_owned() }))
         };
         let Some(bytes) = read.await?? else { return missing("is not there") };
@@ -77,9 +79,8 @@ impl RelayService {
         };
         let forked = |e: JournalError| match e {
             JournalError::SequenceForked { sequence, .. } => {
-                let message = format!(
-                    "sequence {sequence} was used by another transfer: this agent's state was copied or rolled back"
-                );
+                let message =
+                    format!("sequence {sequence} was used by another transfer: this agent's state was copied or rolled back");
                 tracing::error!(agent = %scope, transfer = %id, code = %Code::SequenceForked, "{message}");
                 Failure::park(Code::SequenceForked, message)
             }
@@ -97,7 +98,11 @@ impl RelayService {
             TransferState::Claimed { identity: known }
             | TransferState::Accepted { identity: known }
             | TransferState::Forwarded { identity: known } => {
-                if *known == identity { Ok(record) } else { Err(frozen()) }
+                if *known == identity {
+                    Ok(record)
+                } else {
+                    Err(frozen())
+                }
             }
             TransferState::Imported | TransferState::Rejected { .. } | TransferState::Removed { .. } => {
                 let known = self.receipt(scope, record.key.id, ReceiptStage::Accepted).await?;

@@ -207,7 +207,14 @@ impl SpoolWriter {
     }
 
     /// Writes, and says how long the file is then. Blocking.
-    fn write(spool: &Spool, scope: &AgentScope, file: &mut dyn WriteFile, at: u64, data: &[u8], length: u64) -> (u64, FsResult<()>) {
+    fn write(
+        spool: &Spool,
+        scope: &AgentScope,
+        file: &mut dyn WriteFile,
+        at: u64,
+        data: &[u8],
+        length: u64,
+    ) -> (u64, FsResult<()>) {
         let end = at.saturating_add(data.len() as u64);
         let more = end.saturating_sub(length);
         if let Err(full) = spool.quota.grow(scope.tenant(), more) {
@@ -257,7 +264,12 @@ impl VirtualFile for SpoolWriter {
     }
 
     async fn stat(&mut self) -> FsResult<Attributes> {
-        Ok(Attributes { kind: towpath_transport::server::FileKind::File, mode: 0o644, size: self.length, ..Attributes::default() })
+        Ok(Attributes {
+            kind: towpath_transport::server::FileKind::File,
+            mode: 0o644,
+            size: self.length,
+            ..Attributes::default()
+        })
     }
 
     async fn set_attributes(&mut self, _: &SetAttributes) -> FsResult<()> {

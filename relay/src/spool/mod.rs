@@ -21,9 +21,7 @@ use std::{
 };
 
 use towpath_journal::Journal;
-use towpath_transfer::{
-    Code, Failure, FileName, TransferId, TransferKey, TransferState, failure::Result,
-};
+use towpath_transfer::{Code, Failure, FileName, TransferId, TransferKey, TransferState, failure::Result};
 use towpath_transport::files::{FileKind, FileStore, file_failure, ignore_missing, read_whole};
 
 use crate::scope::{AgentScope, TenantScope};

@@ -96,7 +96,8 @@ impl Accept {
         let internal = |e| Failure::park(Code::Internal, "write a receipt as JSON").caused_by(e);
         let bytes = receipt.to_bytes().map_err(internal)?;
         let signature = key.sign(Namespace::Receipt, &bytes)?;
-        let receipt = String::from_utf8(bytes).map_err(|e| Failure::park(Code::Internal, "write a receipt as text").caused_by(e))?;
+        let receipt =
+            String::from_utf8(bytes).map_err(|e| Failure::park(Code::Internal, "write a receipt as text").caused_by(e))?;
         spool.keep_receipt(&claim.scope, claim.id, ReceiptStage::Accepted, &SignedReceipt { receipt, signature })
     }
 }

@@ -121,7 +121,11 @@ impl Step for Forward {
 fn patient(failure: Failure) -> Failure {
     let theirs = matches!(
         failure.code(),
-        Code::AppServerMissing | Code::AppServerUnreachable | Code::AppServerRefused | Code::HostKeyUnknown | Code::AuthenticationRefused
+        Code::AppServerMissing
+            | Code::AppServerUnreachable
+            | Code::AppServerRefused
+            | Code::HostKeyUnknown
+            | Code::AuthenticationRefused
     );
     if !theirs || failure.disposition() == Disposition::Retry {
         return failure;

@@ -73,7 +73,8 @@ fn check(caller: &Caller, record: &TransferRecord, posted: &AppReceipt) -> Resul
         return Err(refused("it names another signer"));
     }
     let key = PublicKey::try_from(caller.key())?;
-    let signed = towpath_keys::verify(posted.signed.signature.as_bytes(), Namespace::Receipt, posted.signed.receipt.as_bytes(), &key);
+    let signed =
+        towpath_keys::verify(posted.signed.signature.as_bytes(), Namespace::Receipt, posted.signed.receipt.as_bytes(), &key);
     signed.map_err(|e| refused("its signature is wrong").caused_by(e))?;
     let identity = match &record.state {
         TransferState::Accepted { identity } | TransferState::Forwarded { identity } => Some(identity),

@@ -1,0 +1,64 @@
+//! `agent` and `audit`
+
+use serde_json::json;
+use towpath_transfer::failure::Result;
+
+use super::{
+    args::{AgentCommand, AuditArgs},
+    enrolment::scopes,
+    output,
+};
+use crate::{
+    host::Host,
+    registry::{AuditRow, End},
+};
+
+pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<()> {
+    host.prepare()?;
+    let registry = host.registry().await?;
+    match command {
+        AgentCommand::Revoke { tenant, name } => {
+            let scope = registry.operator_scope(&tenant).await?;
+            registry.revoke(&scope, &name).await?;
+            registry.audit("operator", Some(&tenant), &format!("revoke {name}"), "ok").await?;
+            output::say(&format!("{name} of {tenant} is revoked; a running relay ends its sessions within seconds"));
+            Ok(())
+        }
+        AgentCommand::List { tenant, json } => {
+            let mut ends = Vec::new();
+            for scope in scopes(&registry, tenant).await? {
+                ends.extend(registry.ends(&scope).await?);
+            }
+            if json {
+                let row = |end: &End| {
+                    json!({
+                        "tenant": end.tenant, "name": end.name, "role": end.role, "fingerprint": end.fingerprint(),
+                        "public_key": end.key, "enrolled": end.enrolled, "revoked": end.revoked,
+                    })
+                };
+                return output::json(&ends.iter().map(row).collect::<Vec<_>>());
+            }
+            let row = |end: &End| {
+                let state = end.revoked.map_or_else(|| "-".to_owned(), |at| at.to_string());
+                let (tenant, name, role) = (end.tenant.to_string(), end.name.to_string(), end.role.to_string());
+                vec![tenant, name, role, end.fingerprint().to_string(), end.enrolled.to_string(), state]
+            };
+            let head = ["tenant", "name", "role", "fingerprint", "enrolled", "revoked"];
+            output::table(&head, ends.iter().map(row).collect(), "nobody has enrolled yet")
+        }
+    }
+}
+
+pub(super) async fn audit(host: &Host, options: &AuditArgs) -> Result<()> {
+    host.prepare()?;
+    let rows = host.registry().await?.audit_rows(options.limit).await?;
+    if options.json {
+        let row = |r: &AuditRow| json!({"at": r.at, "who": r.who, "tenant": r.tenant, "what": r.what, "result": r.result});
+        return output::json(&rows.iter().map(row).collect::<Vec<_>>());
+    }
+    let row = |r: AuditRow| {
+        let tenant = r.tenant.map_or_else(|| "-".to_owned(), |tenant| tenant.to_string());
+        vec![r.at.to_string(), r.who, tenant, r.what, r.result]
+    };
+    output::table(&["at", "who", "tenant", "what", "result"], rows.into_iter().map(row).collect(), "nothing has happened yet")
+}

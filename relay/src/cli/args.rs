@@ -1,0 +1,220 @@
+//! What can be typed.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use towpath_transfer::{AgentName, TenantName, api::Role, public_key::PublicKeyLine};
+use url::Url;
+
+use crate::config::Pause;
+
+/// The relay between ERP hosts and apps: takes uplinks over SFTP, checks and forwards them, carries receipts back.
+///
+/// A first start:
+///
+///   towpath-relay config example > /etc/towpath/relay.toml    and set relay.public_url
+///   towpath-relay tenant create acme
+///   towpath-relay enrolment create --tenant acme --role receiver    for the app server
+///   towpath-relay enrolment create --tenant acme --role agent       for the ERP host
+///   towpath-relay serve
+#[derive(Debug, Parser)]
+#[command(name = "towpath-relay", version, verbatim_doc_comment, max_term_width = 110)]
+pub(super) struct Args {
+    /// The configuration file; without one, /etc/towpath/relay.toml or the user's own, where there is one.
+    #[arg(long, global = true, env = "TOWPATH_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The folder where the relay keeps everything.
+    #[arg(long, global = true, env = "TOWPATH_STATE", value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+    /// Overrides relay.public_url; the same for every command.
+    #[arg(long, global = true, env = "TOWPATH_PUBLIC_URL", value_name = "URL")]
+    pub(super) public_url: Option<String>,
+    /// How messages on standard error look; without it, text on a terminal and JSON elsewhere.
+    #[arg(long, global = true, value_name = "FORM")]
+    pub(super) log_format: Option<LogFormat>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Serve agents and receivers until stopped (SIGTERM or ctrl-c).
+    Serve(ServeArgs),
+    /// The customers' instances and where their app servers are.
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// The codes with which agents and receivers enrol.
+    #[command(subcommand)]
+    Enrolment(EnrolmentCommand),
+    /// The enrolled agents and receivers.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// The uplinks: where each stands, what holds it up.
+    #[command(subcommand)]
+    Transfer(TransferCommand),
+    /// Print the relay's public keys: the one that app servers admit, the one that signs receipts, its host keys.
+    Keys,
+    /// Print who did what, newest first.
+    Audit(AuditArgs),
+    /// The configuration file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the OpenAPI document of the web service.
+    Openapi,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ServeArgs {
+    /// An address that takes SSH and TLS; may be repeated. Port 0 takes a free one, written to listening.json.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Vec<SocketAddr>,
+    /// The address of /readyz and /metrics.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) admin: Option<SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TenantCommand {
+    /// Create a tenant.
+    Create {
+        /// Lower-case letters, digits and inner hyphens.
+        name: TenantName,
+        #[command(flatten)]
+        landing: LandingArgs,
+    },
+    /// List the tenants.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say where a tenant's app server takes SFTP: any SFTP server that admits the relay's key (`towpath-relay keys`).
+    ///
+    /// A receiver with a landing of its own says so itself when it enrols.
+    AppServer {
+        /// The tenant.
+        name: TenantName,
+        /// sftp://user@host[:port]/folder
+        app_server: Url,
+        /// A host key to pin, as one line (`ssh-ed25519 AAAA…`); may be repeated.
+        #[arg(long, required = true, value_name = "KEY")]
+        app_host_key: Vec<PublicKeyLine>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct LandingArgs {
+    /// Where its app server takes SFTP: sftp://user@host[:port]/folder. Not needed for a receiver with a landing of its own.
+    #[arg(long, value_name = "URL", requires = "app_host_key")]
+    pub(super) app_server: Option<Url>,
+    /// A host key of the app server to pin, as one line (`ssh-ed25519 AAAA…`); may be repeated.
+    #[arg(long, value_name = "KEY", requires = "app_server")]
+    pub(super) app_host_key: Vec<PublicKeyLine>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EnrolmentCommand {
+    /// Make a code and print it, alone, on standard output. It is shown this once.
+    Create {
+        /// The tenant.
+        #[arg(long)]
+        tenant: TenantName,
+        /// agent (on the ERP host) or receiver (beside the app).
+        #[arg(long)]
+        role: Role,
+        /// What the end is called; without it, the role and a number.
+        #[arg(long)]
+        name: Option<AgentName>,
+        /// How long the code can be used, such as 30m, 24h or 7d; without it, enrolment.expires of the configuration.
+        #[arg(long, value_name = "TIME")]
+        expires: Option<Pause>,
+    },
+    /// List the codes of a tenant, without their secrets.
+    List {
+        /// The tenant; without it, all.
+        #[arg(long)]
+        tenant: Option<TenantName>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AgentCommand {
+    /// List the enrolled agents and receivers.
+    List {
+        /// The tenant; without it, all.
+        #[arg(long)]
+        tenant: Option<TenantName>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke an agent or receiver: its sessions end within seconds, and its name is never used again.
+    Revoke {
+        /// The tenant.
+        #[arg(long)]
+        tenant: TenantName,
+        /// The agent's or receiver's name.
+        name: AgentName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TransferCommand {
+    /// List transfers, newest first.
+    List {
+        /// Of this tenant.
+        #[arg(long)]
+        tenant: Option<TenantName>,
+        /// Only those that wait for a person.
+        #[arg(long)]
+        parked: bool,
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a transfer and everything that happened to it.
+    Show {
+        /// Its id, or tenant/agent/id.
+        transfer: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try a transfer again that waits for a person, or whose next try is far off.
+    Retry {
+        /// Its id, or tenant/agent/id.
+        transfer: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct AuditArgs {
+    /// At most so many rows.
+    #[arg(long, default_value_t = 50)]
+    pub(super) limit: u32,
+    /// As JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Read the configuration and say what is wrong with it.
+    Check,
+    /// Print the defaults, commented: a configuration file to start from.
+    Example,
+}

@@ -1,0 +1,79 @@
+//! The command line: `towpath-relay`.
+
+mod agent;
+mod args;
+mod enrolment;
+mod output;
+mod paths;
+mod serve;
+mod tenant;
+mod transfer;
+
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
+
+use clap::Parser as _;
+use towpath_journal::system::{SystemClock, SystemEntropy};
+use towpath_transfer::{Code, Failure, failure::Result};
+
+use crate::{config, host::Host};
+use args::{Args, Command, ConfigCommand};
+
+/// Exit status of a wrong command line.
+const USAGE: u8 = 2;
+
+/// Runs the program with its command line, the program's own name first.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are results and go to standard output; nobody is left to tell where that is closed.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match execute(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::failed(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(args: Args) -> Result<()> {
+    // Two commands need neither configuration nor state.
+    match &args.command {
+        Command::Config(ConfigCommand::Example) => return output::line(config::EXAMPLE.trim_end()),
+        Command::Openapi => return output::line(crate::api::openapi_json()?.trim_end()),
+        _ => {}
+    }
+    let config = paths::config(&args)?;
+    let state = paths::state(&args, &config)?;
+    if let Command::Config(ConfigCommand::Check) = &args.command {
+        return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
+    }
+    let serving = matches!(args.command, Command::Serve(_));
+    output::logs(args.log_format, serving);
+    let host = Host { config, state, clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()) };
+    let mut runtime =
+        if serving { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
+    let runtime = runtime.enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::park(Code::Internal, "start the runtime").caused_by(e))?;
+    let done = runtime.block_on(dispatch(host, args.command));
+    // A task that does not react any more must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+async fn dispatch(host: Host, command: Command) -> Result<()> {
+    match command {
+        Command::Serve(options) => serve::serve(host, options).await,
+        Command::Tenant(command) => tenant::run(&host, command).await,
+        Command::Enrolment(command) => enrolment::run(&host, command).await,
+        Command::Agent(command) => agent::run(&host, command).await,
+        Command::Transfer(command) => transfer::run(&host, command).await,
+        Command::Keys => tenant::keys(&host),
+        Command::Audit(options) => agent::audit(&host, &options).await,
+        Command::Config(_) | Command::Openapi => Ok(()),
+    }
+}

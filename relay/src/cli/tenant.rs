@@ -1,0 +1,86 @@
+//! `tenant` and `keys`
+
+use serde_json::json;
+use towpath_transfer::{Code, Failure, api::Landing, failure::Result, public_key::PublicKeyLine};
+use url::Url;
+
+use super::{args::TenantCommand, output};
+use crate::{host::Host, registry::LandingOrigin};
+
+/// The port of SFTP.
+const SSH_PORT: u16 = 22;
+
+pub(super) async fn run(host: &Host, command: TenantCommand) -> Result<()> {
+    host.prepare()?;
+    let registry = host.registry().await?;
+    match command {
+        TenantCommand::Create { name, landing } => {
+            let landing = landing.app_server.map(|url| parse(&url, landing.app_host_key)).transpose()?;
+            registry.create_tenant(&name, landing.as_ref()).await?;
+            registry.audit("operator", Some(&name), "create the tenant", "ok").await?;
+            output::say(&format!("tenant {name} is there; next: towpath-relay enrolment create --tenant {name} --role receiver"));
+            Ok(())
+        }
+        TenantCommand::AppServer { name, app_server, app_host_key } => {
+            let scope = registry.operator_scope(&name).await?;
+            registry.set_landing(&scope, &parse(&app_server, app_host_key)?, LandingOrigin::Operator).await?;
+            registry.audit("operator", Some(&name), &format!("set the app server to {app_server}"), "ok").await?;
+            output::say("the app server must admit the key that `towpath-relay keys` prints as \"forward\"");
+            Ok(())
+        }
+        TenantCommand::List { json: true } => {
+            let tenants = registry.tenants().await?;
+            let row = |t: &crate::registry::TenantRow| json!({"name": t.name, "created": t.created, "app_server": t.landing});
+            output::json(&tenants.iter().map(row).collect::<Vec<_>>())
+        }
+        TenantCommand::List { json: false } => {
+            let row = |t: crate::registry::TenantRow| {
+                let shown = |l: &Landing| format!("sftp://{}@{}:{}{}", l.user, l.host, l.port, l.folder);
+                vec![t.name.to_string(), t.created.to_string(), t.landing.as_ref().map_or_else(|| "-".to_owned(), shown)]
+            };
+            let rows = registry.tenants().await?.into_iter().map(row).collect();
+            output::table(&["tenant", "created", "app server"], rows, "there are no tenants: towpath-relay tenant create NAME")
+        }
+    }
+}
+
+/// An app server as a URL says it.
+fn parse(url: &Url, host_keys: Vec<PublicKeyLine>) -> Result<Landing> {
+    let refused = || Failure::park(Code::RequestInvalid, format!("{url} is not of the form sftp://user@host[:port]/folder"));
+    let host = url.host_str().map(|host| host.trim_start_matches('[').trim_end_matches(']').to_owned());
+    let plain = url.scheme() == "sftp" && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+    if !plain || url.username().is_empty() {
+        return Err(refused());
+    }
+    let folder = if url.path().is_empty() { "/" } else { url.path() };
+    let (port, user) = (url.port().unwrap_or(SSH_PORT), url.username().to_owned());
+    Ok(Landing { host: host.ok_or_else(refused)?, port, user, folder: folder.to_owned(), host_keys })
+}
+
+pub(super) fn keys(host: &Host) -> Result<()> {
+    host.prepare()?;
+    let mut rows = vec![
+        vec!["forward".to_owned(), host.forward_key()?.public_line().to_string()],
+        vec!["receipt".to_owned(), host.receipt_key()?.public_line().to_string()],
+    ];
+    rows.extend(host.host_keys()?.public_lines().iter().map(|line| vec!["host".to_owned(), line.to_string()]));
+    let lines: Vec<String> = rows.into_iter().map(|row| row.join("\t")).collect();
+    output::line(&lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_server_is_a_plain_sftp_url() {
+        let landing = parse(&"sftp://relay@app.example:2222/landing".parse().unwrap(), Vec::new()).unwrap();
+        let found = (landing.host.as_str(), landing.port, landing.user.as_str(), landing.folder.as_str());
+        assert_eq!(found, ("app.example", 2222, "relay", "/landing"));
+        let short = parse(&"sftp://relay@[::1]".parse().unwrap(), Vec::new()).unwrap();
+        assert_eq!((short.host.as_str(), short.port, short.folder.as_str()), ("::1", 22, "/"));
+        for bad in ["ssh://a@b/c", "sftp://b/c", "sftp://a:secret@b/c", "sftp://a@b/c?d"] {
+            assert_eq!(parse(&bad.parse().unwrap(), Vec::new()).unwrap_err().code(), Code::RequestInvalid, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `transfer`
+
+use serde_json::{Value, json};
+use towpath_journal::{Filter, Journal, MAX_LIST, TransferRecord};
+use towpath_transfer::{Code, Failure, Stage, TransferId, TransferKey, failure::Result};
+
+use super::{args::TransferCommand, output};
+use crate::host::Host;
+
+pub(super) async fn run(host: &Host, command: TransferCommand) -> Result<()> {
+    host.prepare()?;
+    let journal = host.journal().await?;
+    match command {
+        TransferCommand::List { tenant, parked, limit, json } => {
+            let filter = Filter { tenant, parked: parked.then_some(true), ..Filter::default() };
+            let records = list(&*journal, &filter, limit).await?;
+            if json {
+                return output::json(&records.iter().map(as_json).collect::<Vec<_>>());
+            }
+            let head = ["transfer", "tenant", "agent", "sequence", "state", "changed", "trouble"];
+            output::table(&head, records.iter().map(cells).collect(), "there are no transfers")
+        }
+        TransferCommand::Show { transfer, json } => show(&*journal, &find(&*journal, &transfer).await?, json).await,
+        TransferCommand::Retry { transfer } => {
+            let key = find(&*journal, &transfer).await?.key;
+            journal.unpark(&key).await.map_err(Failure::from)?;
+            let registry = host.registry().await?;
+            registry.audit("operator", Some(&key.tenant), &format!("retry {}/{}", key.agent, key.id), "ok").await?;
+            output::say("it is tried again now");
+            Ok(())
+        }
+    }
+}
+
+async fn list(journal: &dyn Journal, filter: &Filter, limit: usize) -> Result<Vec<TransferRecord>> {
+    let mut records: Vec<TransferRecord> = Vec::new();
+    while records.len() < limit {
+        let page = limit.saturating_sub(records.len()).min(MAX_LIST);
+        let before = records.last().map(|record| record.serial);
+        let found = journal.list(filter, page, before).await.map_err(Failure::from)?;
+        let last = found.len() < page;
+        records.extend(found);
+        if last {
+            break;
+        }
+    }
+    Ok(records)
+}
+
+/// The transfer of this id or full name. An id alone is looked for among all; agents choose ids, so two may have one.
+async fn find(journal: &dyn Journal, text: &str) -> Result<TransferRecord> {
+    let missing = || Failure::park(Code::NotFound, format!("there is no transfer {text}: see `towpath-relay transfer list`"));
+    let parts: Vec<&str> = text.split('/').collect();
+    if let [tenant, agent, id] = parts.as_slice() {
+        let key = tenant.parse().ok().zip(agent.parse().ok()).zip(id.parse().ok());
+        let ((tenant, agent), id) = key.ok_or_else(missing)?;
+        let key = TransferKey { tenant, agent, id };
+        return journal.get(&key).await.map_err(Failure::from)?.ok_or_else(missing);
+    }
+    let id: TransferId = text.parse().map_err(|_| missing())?;
+    let all = list(journal, &Filter::default(), usize::MAX).await?;
+    let mut found = all.into_iter().filter(|record| record.key.id == id);
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        (Some(one), Some(other)) => {
+            let message = format!("two transfers have this id: say {} or {}", one.key, other.key);
+            Err(Failure::park(Code::RequestInvalid, message))
+        }
+        _ => Err(missing()),
+    }
+}
+
+fn trouble(record: &TransferRecord) -> String {
+    let word = |code: Code| if record.parked { format!("{code}, waits for a person") } else { format!("{code}, is tried again") };
+    record.last_failure.as_ref().map_or_else(|| "-".to_owned(), |failure| word(failure.code))
+}
+
+fn cells(record: &TransferRecord) -> Vec<String> {
+    let key = &record.key;
+    vec![
+        key.id.to_string(),
+        key.tenant.to_string(),
+        key.agent.to_string(),
+        record.sequence.map_or_else(|| "-".to_owned(), |sequence| sequence.to_string()),
+        record.state.word().to_owned(),
+        record.changed.to_string(),
+        trouble(record),
+    ]
+}
+
+fn as_json(record: &TransferRecord) -> Value {
+    json!({
+        "transfer": record.key.id, "tenant": record.key.tenant, "agent": record.key.agent, "job": record.job,
+        "sequence": record.sequence, "state": record.state.word(), "stage": record.stage().map(Stage::as_str),
+        "parked": record.parked, "attempts": record.attempts, "created": record.created, "changed": record.changed,
+        "not_before": record.not_before, "failure": record.last_failure,
+    })
+}
+
+async fn show(journal: &dyn Journal, record: &TransferRecord, json: bool) -> Result<()> {
+    let history = journal.history(&record.key).await.map_err(Failure::from)?;
+    if json {
+        let events: Vec<Value> = history.entries.iter().map(|entry| json!({"at": entry.at, "event": entry.event})).collect();
+        let mut value = as_json(record);
+        if let Some(object) = value.as_object_mut() {
+            object.insert("start".to_owned(), json!(history.start));
+            object.insert("events".to_owned(), json!(events));
+        }
+        return output::json(&value);
+    }
+    let mut lines = vec![format!("{}  {}", record.key, record.state.word())];
+    lines.push(format!("  {}  created as {}", record.created, history.start.word()));
+    for entry in &history.entries {
+        let event = serde_json::to_string(&entry.event).unwrap_or_default();
+        lines.push(format!("  {}  {event}", entry.at));
+    }
+    if let Some(failure) = &record.last_failure {
+        let waits = if record.parked { "waits for a person: towpath-relay transfer retry" } else { "is tried again" };
+        lines.push(format!("  attempt {}  {}  ({waits})", record.attempts, failure.report));
+    }
+    output::line(&lines.join("\n"))
+}
