@@ -237,8 +237,12 @@ pub fn read_whole(store: &dyn FileStore, path: &Path, limit: u64) -> io::Result<
 /// but a missing permission and a file of a form that cannot be right.
 #[must_use]
 pub fn file_failure(what: &str, path: &Path, error: io::Error) -> Failure {
+    io_failure(format!("{what} {}", path.display()), error)
+}
+
+/// [`file_failure`] for a message that names the file already.
+pub(crate) fn io_failure(message: String, error: io::Error) -> Failure {
     use io::ErrorKind as Kind;
-    let message = format!("{what} {}", path.display());
     let failure = match error.kind() {
         Kind::StorageFull | Kind::QuotaExceeded => Failure::retry(Code::DiskFull, message),
         Kind::PermissionDenied | Kind::ReadOnlyFilesystem | Kind::InvalidInput | Kind::FileTooLarge | Kind::Unsupported => {

@@ -521,4 +521,17 @@ mod tests {
         let found = version(body.slice(4..)).unwrap();
         assert_eq!(found, Extensions { posix_rename: true, fsync: true, check_file: true, limits: false });
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_fail_otherwise_than_by_an_error(bytes: Vec<u8>, kind in 101u8..=105) {
+            let _ = version(Bytes::from(bytes.clone()));
+            let _ = checked_digest(Bytes::from(bytes.clone()));
+            let mut frames = Frames::default();
+            frames.push(&bytes);
+            while let Ok(Some(_)) = frames.next() {}
+            let body: Vec<u8> = [kind].into_iter().chain(bytes).collect();
+            let _ = reply(Bytes::from(body));
+        }
+    }
 }

@@ -198,8 +198,6 @@ fn parse_base(relay_url: &str) -> Result<Url> {
 }
 
 fn unreachable(what: &str, error: reqwest::Error) -> Failure {
-    // The URL is in the message already, and a builder's error is a fault of ours.
-    let error = error.without_url();
     if tls::is_certificate_error(&error) {
         let message = format!("{what}: its certificate is not the pinned or a trusted one");
         return Failure::park(Code::RelayCertificate, message).caused_by(error);

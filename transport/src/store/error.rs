@@ -1,10 +1,10 @@
 //! What can go wrong with a far folder, by kind, and how a kind becomes a [`Failure`].
 
-use std::{error::Error, fmt, io, path::Path};
+use std::{error::Error, fmt, io};
 
 use towpath_transfer::{Code, Failure};
 
-use crate::files::file_failure;
+use crate::files::io_failure;
 
 /// The kinds of error that a caller may want to tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -138,7 +138,7 @@ impl StoreError {
 
     fn into_source_failure(self) -> Failure {
         match self.source.map(<dyn Error + Send + Sync>::downcast::<io::Error>) {
-            Some(Ok(error)) => file_failure(&self.message, Path::new(""), *error),
+            Some(Ok(error)) => io_failure(self.message, *error),
             Some(Err(other)) => Failure::retry(Code::FileFailed, self.message).caused_by(other),
             None => Failure::retry(Code::FileFailed, self.message),
         }

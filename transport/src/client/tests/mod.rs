@@ -1,7 +1,9 @@
 //! The client against OpenSSH, against our own server, and against servers that misbehave.
 
 mod misbehaving;
+#[cfg(unix)]
 mod openssh;
+#[cfg(unix)]
 mod own_server;
 
 use std::{sync::Arc, time::Duration};
