@@ -51,7 +51,8 @@ impl Enrolment {
     /// `config-invalid` where it cannot be understood, and as the disk reports.
     pub fn read(files: &dyn FileStore, path: &Path) -> Result<Option<Self>, Failure> {
         let Some(bytes) = small_file::read(files, path, MAX_ENROLMENT_BYTES)? else { return Ok(None) };
-        let damaged = || Failure::park(Code::ConfigInvalid, format!("the enrolment {} cannot be used; enrol again", path.display()));
+        let damaged =
+            || Failure::park(Code::ConfigInvalid, format!("the enrolment {} cannot be used; enrol again", path.display()));
         let enrolment: Self = serde_json::from_slice(&bytes).map_err(|error| damaged().caused_by(error))?;
         if enrolment.version == 1 { Ok(Some(enrolment)) } else { Err(damaged()) }
     }

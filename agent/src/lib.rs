@@ -4,12 +4,21 @@
 //! [`cli::run`] is the whole program. [`uplink`] holds the stages, over the [`parts::Parts`] that they touch;
 //! [`host::Host`] builds the real ones.
 
+pub mod chain;
+pub mod cli;
 pub mod config;
 pub mod enrolment;
 pub mod extract;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
+pub mod host;
 pub mod layout;
 pub mod lock;
 pub mod parts;
+pub mod routes;
+pub mod schedule;
 mod small_file;
 pub mod trust;
 pub mod uplink;
+pub mod view;
+pub mod work;

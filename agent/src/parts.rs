@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use towpath_journal::{FailPoints, Journal};
 use towpath_keys::Identity;
-use towpath_transfer::{AgentName, Clock, Entropy, Failure, TenantName, TransferId, TransferKey, manifest::Label, name::FileName};
+use towpath_transfer::{
+    AgentName, Clock, Entropy, Failure, TenantName, TransferId, TransferKey, manifest::Label, name::FileName,
+};
 use towpath_transport::{files::FileStore, relay_api::RelayApi, store::Connect};
 
 use crate::{

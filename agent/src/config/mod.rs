@@ -19,7 +19,11 @@ use towpath_transfer::{
     name::{FileName, InvalidName},
 };
 
-pub use self::{load::LoadedConfig, mistake::ConfigMistake, time::DailyTime};
+pub use self::{
+    load::LoadedConfig,
+    mistake::ConfigMistake,
+    time::{DailyTime, parse_duration},
+};
 
 /// The configuration file with every setting, its default and a comment.
 pub const EXAMPLE: &str = include_str!("example.toml");

@@ -56,7 +56,10 @@ impl fmt::Display for DailyTime {
 }
 
 /// Reads `"30s"`, `"5 minutes"` or ISO 8601's `"PT5M"`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+///
+/// # Errors
+/// What a duration looks like, where this is none.
+pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     let signed: SignedDuration = text.parse().map_err(|_| "a duration looks like \"30s\", \"5m\" or \"1h 30m\"")?;
     Duration::try_from(signed).map_err(|_| "a duration cannot be negative")
 }

@@ -97,7 +97,7 @@ fn progress(event: ExtractEvent) -> Option<Progress> {
     match event {
         ExtractEvent::TableStarted { table } => Some(Progress::TableStarted { table }),
         ExtractEvent::Rows { table, rows } => Some(Progress::Rows { table, rows }),
-        ExtractEvent::TableFinished { table, rows, unchanged } => Some(Progress::TableFinished { table, rows, unchanged }),
+        ExtractEvent::TableFinished { table, rows, unchanged, .. } => Some(Progress::TableFinished { table, rows, unchanged }),
         ExtractEvent::FileFinished(_) => None,
     }
 }

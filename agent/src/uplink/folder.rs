@@ -21,7 +21,8 @@ const PAGE: usize = 256;
 /// `file-failed` where it is missing, `manifest-invalid` where it cannot be read.
 pub fn manifest(files: &dyn FileStore, layout: &Layout, id: TransferId) -> Result<(Manifest, Sha256Digest), Failure> {
     let bytes = small_file::read_existing(files, &layout.manifest(id), MAX_MANIFEST_BYTES)?;
-    let invalid = |error| Failure::park(Code::ManifestInvalid, format!("the manifest of transfer {id} was changed")).caused_by(error);
+    let invalid =
+        |error| Failure::park(Code::ManifestInvalid, format!("the manifest of transfer {id} was changed")).caused_by(error);
     Ok((Manifest::parse(&bytes).map_err(invalid)?, Sha256Digest::of(&bytes)))
 }
 
@@ -31,7 +32,8 @@ pub fn manifest(files: &dyn FileStore, layout: &Layout, id: TransferId) -> Resul
 /// `file-failed` where it is missing, `packed-list-invalid` where it cannot be read.
 pub fn packed_list(files: &dyn FileStore, layout: &Layout, id: TransferId) -> Result<PackedList, Failure> {
     let bytes = small_file::read_existing(files, &layout.packed(id), MAX_PACKED_LIST_BYTES)?;
-    let invalid = |error| Failure::park(Code::PackedListInvalid, format!("the packed list of transfer {id} was changed")).caused_by(error);
+    let invalid =
+        |error| Failure::park(Code::PackedListInvalid, format!("the packed list of transfer {id} was changed")).caused_by(error);
     PackedList::parse(&bytes).map_err(invalid)
 }
 

@@ -9,7 +9,7 @@ pub mod plan;
 pub mod prune;
 pub mod push;
 pub mod receipt;
-
+pub mod replan;
 
 pub use engine::{Engine, EngineSettings};
 pub use plan::{Plan, plan};

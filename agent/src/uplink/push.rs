@@ -13,7 +13,7 @@ use towpath_transfer::{
 };
 use towpath_transport::{
     files::file_failure,
-    store::{FileSource, Far, Progress as Advance, RateLimit, RemoteStore, Retry, RetryPolicy, StoreError, StoreErrorKind},
+    store::{Far, FileSource, Progress as Advance, RateLimit, RemoteStore, Retry, RetryPolicy, StoreError, StoreErrorKind},
 };
 
 use super::folder::{self, own_name};
@@ -94,12 +94,8 @@ fn still_missing(id: TransferId, missing: &[MissingFile]) -> Failure {
 impl PushStep {
     async fn send(&self, id: TransferId, missing: &[MissingFile]) -> Result<(), Failure> {
         let parts = &*self.parts;
-        let retrying = Retry::new(
-            Arc::clone(&parts.stores),
-            RetryPolicy::default(),
-            Arc::clone(&parts.clock),
-            Arc::clone(&parts.entropy),
-        );
+        let retrying =
+            Retry::new(Arc::clone(&parts.stores), RetryPolicy::default(), Arc::clone(&parts.clock), Arc::clone(&parts.entropy));
         let uploads = Uploads::over(parts, Arc::new(retrying), id)?;
         let names = names_in_order(parts, id)?;
         uploads.prepare(&names, missing).await?;

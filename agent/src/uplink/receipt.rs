@@ -99,7 +99,8 @@ impl ReceiptStep {
     /// Checks signature, signer and content of one receipt.
     async fn believe(&self, id: TransferId, signed: &SignedReceipt, manifest: Sha256Digest) -> Result<Receipt, Failure> {
         let parts = &*self.parts;
-        let wrong = |why: &str| Failure::park(Code::ReceiptInvalid, format!("a receipt of transfer {id} was not believed: {why}"));
+        let wrong =
+            |why: &str| Failure::park(Code::ReceiptInvalid, format!("a receipt of transfer {id} was not believed: {why}"));
         let receipt = signed.parse().map_err(|error| wrong("it cannot be read").caused_by(error))?;
         if receipt.key() != parts.key(id) || receipt.direction != Direction::Uplink {
             return Err(wrong("it is of another transfer"));

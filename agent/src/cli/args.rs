@@ -1,0 +1,228 @@
+//! What can be typed.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use towpath_keys::KeyKind;
+use towpath_transfer::{JobName, TransferId, public_key::Fingerprint};
+
+/// Sends tables of an ERP to an app, checked and signed from end to end.
+///
+/// A first start:
+///
+///   towpath-agent config example > /etc/towpath/agent.toml    and name the ERP's database and tables
+///   towpath-agent enrol CODE                                  with the code of the relay's operator
+///   towpath-agent receiver approve FINGERPRINT                as the receiver's operator reads it out
+///   towpath-agent send --wait                                 sends once and waits for the signed receipt
+///   towpath-agent run                                         sends every day, as configured
+#[derive(Debug, Parser)]
+#[command(name = "towpath-agent", version, verbatim_doc_comment, max_term_width = 110)]
+pub(super) struct Args {
+    /// The configuration file; without one, /etc/towpath/agent.toml or the user's own.
+    #[arg(long, global = true, env = "TOWPATH_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The folder where the agent keeps key, journal and transfers.
+    #[arg(long, global = true, env = "TOWPATH_STATE", value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+    /// How messages on standard error look; without it, text, and JSON for `run` where there is no terminal.
+    #[arg(long, global = true, value_name = "FORM")]
+    pub(super) log_format: Option<LogFormat>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Enrol this host with the relay, once.
+    Enrol(EnrolArgs),
+    /// Whom this agent believes to be the receiver.
+    #[command(subcommand)]
+    Receiver(ReceiverCommand),
+    /// Read a job's tables into CSV files and a manifest, and send nothing.
+    Extract(ExtractArgs),
+    /// Send now.
+    Send(SendArgs),
+    /// Send every job at its time of day until stopped (SIGTERM or ctrl-c); finishes what is open.
+    Run,
+    /// How this agent and its jobs stand.
+    Status(OutputArgs),
+    /// The transfers, newest first.
+    History(HistoryArgs),
+    /// Everything about one transfer.
+    Show(ShowArgs),
+    /// Try a transfer again that waits for a person, or that pauses.
+    Retry(RetryArgs),
+    /// The signed receipts.
+    #[command(subcommand)]
+    Receipts(ReceiptsCommand),
+    /// The key of this agent.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// The configuration file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Confirm that this agent was moved to this machine and that its old one sends no more.
+    Moved,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct OutputArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Enrol this host with the relay, once.
+///
+/// Makes the key pair if there is none, and proves to the relay that it holds it. May be repeated with the same code.
+///
+/// Example: towpath-agent enrol towpath1-eyJ1Ijoi…
+/// Example: towpath-agent enrol - < code.txt        keeps the code out of the shell's history
+#[derive(Debug, ClapArgs)]
+#[command(verbatim_doc_comment)]
+pub(super) struct EnrolArgs {
+    /// The code of the relay's operator, or `-` to read it from standard input.
+    pub(super) code: String,
+    /// The kind of key to make, where there is none: rsa-2048, rsa-3072, rsa-4096 or ed25519.
+    #[arg(long = "key-type", value_name = "KIND", default_value_t)]
+    pub(super) key_type: KeyKind,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ReceiverCommand {
+    /// The receivers that are approved here, and those the relay names.
+    List(OutputArgs),
+    /// Believe receipts by this key from now on. Compare the fingerprint with the receiver's operator first.
+    Approve {
+        /// As the receiver's operator reads it out: SHA256:…
+        fingerprint: Fingerprint,
+    },
+}
+
+/// Read a job's tables into CSV files and a manifest, and send nothing.
+///
+/// Example: towpath-agent extract --out /tmp/look
+#[derive(Debug, ClapArgs)]
+#[command(verbatim_doc_comment)]
+pub(super) struct ExtractArgs {
+    /// The job; not needed where only one is configured.
+    #[arg(long, value_name = "NAME")]
+    pub(super) job: Option<JobName>,
+    /// The folder for the files; made where it is missing.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// Send now.
+///
+/// Reads the tables, packs and signs them, and sends what has changed. A transfer of the job that is still open is gone on with.
+/// Without --wait it ends when the relay has everything; `run`, or the next command with --wait, fetches the receipts.
+///
+/// Example: towpath-agent send --wait
+/// Example: towpath-agent send --job main --full --wait --json
+#[derive(Debug, ClapArgs)]
+#[command(verbatim_doc_comment)]
+pub(super) struct SendArgs {
+    /// Only this job; without it every job.
+    #[arg(long, value_name = "NAME")]
+    pub(super) job: Option<JobName>,
+    /// Send every table, also those the app has already.
+    #[arg(long)]
+    pub(super) full: bool,
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub(super) struct WaitArgs {
+    /// End when the receiver's signed receipt is here: 0 where it says imported, 1 otherwise.
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Stop waiting after this time; the transfer goes on with the next `run` or `send`.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::config::parse_duration)]
+    pub(super) timeout: Duration,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct HistoryArgs {
+    /// Only this job.
+    #[arg(long, value_name = "NAME")]
+    pub(super) job: Option<JobName>,
+    /// At most so many, up to 1000.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(super) limit: usize,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ShowArgs {
+    /// The transfer's id.
+    pub(super) transfer: TransferId,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct RetryArgs {
+    /// The transfer's id.
+    pub(super) transfer: TransferId,
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ReceiptsCommand {
+    /// Check every signature and digest of a transfer, and say what is proven by whom.
+    Verify {
+        /// The transfer's id; without it the newest that has ended.
+        transfer: Option<TransferId>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Print the receipts of a transfer.
+    Show {
+        /// The transfer's id; without it the newest that has ended.
+        transfer: Option<TransferId>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// The public key and its fingerprint.
+    Show(OutputArgs),
+    /// Make the key pair. One that is there is never overwritten.
+    Generate {
+        /// rsa-2048, rsa-3072, rsa-4096 or ed25519.
+        #[arg(long = "type", value_name = "KIND", default_value_t)]
+        kind: KeyKind,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check the file, and say where every mistake is.
+    Check,
+    /// Print a file with every setting, its default and a comment.
+    Example,
+    /// Print what is in force.
+    Show,
+}

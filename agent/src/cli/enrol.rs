@@ -1,0 +1,138 @@
+//! `enrol`, `key` and `moved`: what makes this host the agent that it is.
+
+use std::io::Read as _;
+
+use serde::Serialize;
+use towpath_keys::Identity;
+use towpath_transfer::{Code, Failure, api::MAX_ENROLMENT_CODE_CHARS, failure::Result};
+
+use super::{
+    args::{EnrolArgs, KeyCommand},
+    output,
+};
+use crate::{
+    enrolment::{EnrolParts, Enrolled, enrol, parse_code},
+    host::Host,
+    trust::{FileTrust, KnownReceiver},
+};
+
+#[derive(Serialize)]
+struct EnrolledView {
+    relay_url: String,
+    tenant: String,
+    name: String,
+    sftp_user: String,
+    fingerprint: String,
+    receivers: Vec<ReceiverView>,
+}
+
+/// A receiver in a result.
+#[derive(Serialize)]
+pub(super) struct ReceiverView {
+    name: String,
+    fingerprint: String,
+    approved: bool,
+}
+
+impl From<&KnownReceiver> for ReceiverView {
+    fn from(receiver: &KnownReceiver) -> Self {
+        Self { name: receiver.name.clone(), fingerprint: receiver.key.fingerprint().to_string(), approved: receiver.pinned }
+    }
+}
+
+pub(super) async fn run(host: &Host, args: &EnrolArgs) -> Result<()> {
+    let code = parse_code(&if args.code == "-" { from_stdin()? } else { args.code.clone() })?;
+    let identity = host.identity_or_new(args.key_type)?;
+    let relay = host.relay_before_enrolment(&code.relay_url, code.spki_pin)?;
+    let (path, trust) = (host.layout.enrolment(), FileTrust(host.layout.allowed_signers()));
+    let parts = EnrolParts {
+        files: &*host.files,
+        path: &path,
+        relay: &relay,
+        trust: &trust,
+        identity: &identity,
+        mode: host.settings().trust,
+    };
+    let enrolled = enrol(parts, &code).await?;
+    if args.output.json {
+        return output::json(&view(&enrolled, &identity));
+    }
+    tell(&enrolled, &identity)
+}
+
+fn from_stdin() -> Result<String> {
+    let mut text = String::new();
+    // A line feed, or two, at the end belong to the file and not to the code.
+    let limit = MAX_ENROLMENT_CODE_CHARS as u64 + 2;
+    std::io::stdin()
+        .take(limit)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::park(Code::EnrolmentCodeInvalid, "reading the code from standard input").caused_by(error))?;
+    Ok(text)
+}
+
+fn view(enrolled: &Enrolled, identity: &Identity) -> EnrolledView {
+    let enrolment = &enrolled.enrolment;
+    EnrolledView {
+        relay_url: enrolment.relay_url.clone(),
+        tenant: enrolment.tenant.to_string(),
+        name: enrolment.name.to_string(),
+        sftp_user: enrolment.sftp_user.clone(),
+        fingerprint: identity.fingerprint().to_string(),
+        receivers: enrolled.receivers.iter().chain(&enrolled.unapproved).map(Into::into).collect(),
+    }
+}
+
+fn tell(enrolled: &Enrolled, identity: &Identity) -> Result<()> {
+    let enrolment = &enrolled.enrolment;
+    output::line(&format!("enrolled as {} of tenant {} with {}", enrolment.name, enrolment.tenant, enrolment.relay_url))?;
+    output::line(&format!(
+        "key {}: the receiver's operator approves it with: towpath-receiver agent approve",
+        identity.fingerprint()
+    ))?;
+    for receiver in &enrolled.receivers {
+        output::line(&format!("receiver {} is approved: {}", receiver.name, receiver.key.fingerprint()))?;
+    }
+    for receiver in &enrolled.unapproved {
+        let fingerprint = receiver.key.fingerprint();
+        output::line(&format!(
+            "receiver {} is not approved yet: compare {fingerprint} with its operator, then run: towpath-agent receiver approve {fingerprint}",
+            receiver.name
+        ))?;
+    }
+    if enrolled.receivers.is_empty() && enrolled.unapproved.is_empty() {
+        output::line("no receiver is enrolled yet; approve it later with: towpath-agent receiver approve FINGERPRINT")?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct KeyView {
+    public_key: String,
+    fingerprint: String,
+    path: String,
+}
+
+pub(super) fn key(host: &Host, command: &KeyCommand) -> Result<()> {
+    match command {
+        KeyCommand::Show(args) => {
+            let identity = Identity::load(&host.layout.key())?;
+            if args.json {
+                let path = host.layout.key().display().to_string();
+                let (public_key, fingerprint) = (identity.public_line().to_string(), identity.fingerprint().to_string());
+                return output::json(&KeyView { public_key, fingerprint, path });
+            }
+            output::line(&identity.fingerprint().to_string())?;
+            output::line(&identity.public_line().to_string())
+        }
+        KeyCommand::Generate { kind } => {
+            let identity = Identity::create_file(&host.layout.key(), *kind, &**host.entropy())?;
+            output::line(&identity.fingerprint().to_string())
+        }
+    }
+}
+
+pub(super) async fn moved(host: &Host) -> Result<()> {
+    host.confirm_moved().await?;
+    output::line("this machine is the agent's from now on; the agent on the old one must not send any more")
+}

@@ -1,0 +1,167 @@
+//! The command line: `towpath-agent`.
+
+mod args;
+mod config;
+mod enrol;
+mod extract;
+mod output;
+mod paths;
+mod progress;
+mod receipts;
+mod receiver;
+mod run;
+mod send;
+mod status;
+
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
+
+use clap::Parser as _;
+use tokio_util::sync::CancellationToken;
+use towpath_journal::{
+    FailPoints,
+    system::{SystemClock, SystemEntropy},
+};
+use towpath_transfer::{Code, Failure, failure::Result};
+
+use crate::{
+    config::LoadedConfig,
+    host::{Base, Host, OpenHost},
+    parts::{NoWatcher, Watcher},
+};
+use args::{Args, Command, ConfigCommand};
+
+/// Exit status of a wrong command line.
+const USAGE: u8 = 2;
+
+/// Runs the program with its command line, the program's own name first.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are results and go to standard output; nobody is left to tell where that is closed.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match execute(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::failed(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(args: Args) -> Result<()> {
+    if let Command::Config(command) = &args.command {
+        return config::run(&args, command);
+    }
+    let serving = matches!(args.command, Command::Run);
+    output::logs(args.log_format, serving);
+    let host = host(&args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::park(Code::Internal, "starting the runtime").caused_by(error))?;
+    let done = runtime.block_on(dispatch(host, args.command));
+    // A task that does not react any more must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+fn host(args: &Args) -> Result<Host> {
+    let file = paths::config_file(args)?;
+    let config = match LoadedConfig::read(&file) {
+        // Enrolment, key and pins need no configuration, unless a file is named that is not there.
+        Err(failure) if failure.code() == Code::ConfigMissing && args.config.is_none() && !needs_config(&args.command) => {
+            LoadedConfig { config: crate::config::Config::parse("", &file)?, file }
+        }
+        Err(failure) if failure.code() == Code::ConfigMissing => {
+            let message = format!("{failure}; begin with: towpath-agent config example > {}", file.display());
+            return Err(Failure::park(Code::ConfigMissing, message));
+        }
+        other => other?,
+    };
+    let state = paths::state(args, Some(&config.config))?;
+    let base = Base { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()), fail_points: fail_points()? };
+    Host::new(config, &state, base)
+}
+
+fn needs_config(command: &Command) -> bool {
+    matches!(command, Command::Extract(_) | Command::Send(_) | Command::Run | Command::Retry(_))
+}
+
+#[cfg(feature = "failpoints")]
+fn fail_points() -> Result<Arc<dyn FailPoints>> {
+    crate::failpoints::from_environment()
+}
+
+#[cfg(not(feature = "failpoints"))]
+#[expect(clippy::unnecessary_wraps, reason = "the one with the feature can fail")]
+fn fail_points() -> Result<Arc<dyn FailPoints>> {
+    Ok(Arc::new(towpath_journal::NoFailPoints))
+}
+
+async fn dispatch(host: Host, command: Command) -> Result<()> {
+    match command {
+        Command::Enrol(args) => enrol::run(&host, &args).await,
+        Command::Receiver(command) => receiver::run(&host, &command).await,
+        Command::Extract(args) => extract::run(&host, &args).await,
+        Command::Send(args) => send::run(&host, &args).await,
+        Command::Run => run::run(&host).await,
+        Command::Status(args) => status::status(&host, &args).await,
+        Command::History(args) => status::history(&host, &args).await,
+        Command::Show(args) => status::show(&host, &args).await,
+        Command::Retry(args) => send::retry(&host, &args).await,
+        Command::Receipts(command) => receipts::run(&host, &command).await,
+        Command::Key(command) => enrol::key(&host, &command),
+        Command::Moved => enrol::moved(&host).await,
+        Command::Config(ConfigCommand::Check | ConfigCommand::Example | ConfigCommand::Show) => Ok(()),
+    }
+}
+
+/// Opens the host, works with it, and closes it whatever came of the work.
+async fn with_open<T>(host: &Host, watcher: Arc<dyn Watcher>, work: impl AsyncFnOnce(&OpenHost) -> Result<T>) -> Result<T> {
+    let open = host.open(watcher).await?;
+    let done = work(&open).await;
+    open.journal.close().await;
+    warn_of_skew(&open);
+    done
+}
+
+/// As [`with_open`], without anybody watching.
+async fn quietly<T>(host: &Host, work: impl AsyncFnOnce(&OpenHost) -> Result<T>) -> Result<T> {
+    with_open(host, Arc::new(NoWatcher), work).await
+}
+
+/// A wrong clock on the ERP host is a warning, not an outage.
+fn warn_of_skew(open: &OpenHost) {
+    if let Some(skew) = open.relay.clock_skew() {
+        output::say(&format!(
+            "warning: the clock of this machine and the relay's differ by {skew:#}; transfers work, but their times are wrong \
+             [{}]\nhelp: see docs/errors/{}.md",
+            Code::ClockSkew,
+            Code::ClockSkew
+        ));
+    }
+}
+
+/// Cancelled by SIGTERM and ctrl-c.
+fn stop_signal() -> Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let failed = |error| Failure::park(Code::Internal, "listening for the signal to stop").caused_by(error);
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
+    #[cfg(not(unix))]
+    let _: fn(std::io::Error) -> Failure = failed;
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+        cancelled.cancel();
+    });
+    Ok(token)
+}

@@ -1,0 +1,124 @@
+//! Progress in front of a person: bars on a terminal, plain lines elsewhere.
+
+use std::{
+    collections::BTreeSet,
+    io::IsTerminal as _,
+    sync::{Mutex, PoisonError},
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use towpath_journal::{Observer, StageReport, StageResult};
+use towpath_transfer::{FileName, TransferId};
+
+use super::output::{grouped, say};
+use crate::parts::{Progress, Watcher};
+
+/// Shows what the stages do.
+pub(super) struct Console {
+    bars: Option<Bars>,
+    sent: Mutex<BTreeSet<(TransferId, FileName)>>,
+}
+
+struct Bars {
+    all: MultiProgress,
+    extract: ProgressBar,
+    push: ProgressBar,
+}
+
+impl Console {
+    pub(super) fn new() -> Self {
+        let bars = std::io::stderr().is_terminal().then(Bars::new);
+        Self { bars, sent: Mutex::default() }
+    }
+
+    /// Takes the bars away, so that the result stands alone.
+    pub(super) fn finish(&self) {
+        if let Some(bars) = &self.bars {
+            bars.extract.finish_and_clear();
+            bars.push.finish_and_clear();
+        }
+    }
+
+    fn tell(&self, text: &str) {
+        match &self.bars {
+            // Where the terminal is gone there is nobody to tell.
+            Some(bars) => drop(bars.all.println(text)),
+            None => say(text),
+        }
+    }
+
+    /// Whether a file is whole at the relay for the first time.
+    fn is_news(&self, transfer: TransferId, name: &FileName) -> bool {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.insert((transfer, name.clone()))
+    }
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::new();
+        let extract = all.add(ProgressBar::new_spinner());
+        let push = all.add(ProgressBar::no_length());
+        // A template that indicatif does not accept would only cost looks.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:>8} {wide_msg}") {
+            extract.set_style(style);
+        }
+        if let Ok(style) = ProgressStyle::with_template("  {prefix:>8} [{bar:24}] {bytes:>10}/{total_bytes:<10} {wide_msg}") {
+            push.set_style(style.progress_chars("=> "));
+        }
+        extract.set_prefix("extract");
+        push.set_prefix("push");
+        Self { all, extract, push }
+    }
+}
+
+impl Watcher for Console {
+    fn progress(&self, transfer: TransferId, progress: &Progress) {
+        match progress {
+            Progress::TableStarted { table } => {
+                if let Some(bars) = &self.bars {
+                    bars.extract.set_message(table.to_string());
+                    bars.extract.tick();
+                }
+            }
+            Progress::Rows { table, rows } => {
+                if let Some(bars) = &self.bars {
+                    bars.extract.set_message(format!("{table}  {} rows", grouped(*rows)));
+                    bars.extract.tick();
+                }
+            }
+            Progress::TableFinished { table, rows, unchanged } => {
+                let told = if *unchanged { ", unchanged: nothing to send" } else { "" };
+                self.tell(&format!("extract  {table}: {} rows{told}", grouped(*rows)));
+            }
+            Progress::Sent { name, done, total } => {
+                if let Some(bars) = &self.bars {
+                    bars.push.set_length(*total);
+                    bars.push.set_position(*done);
+                    bars.push.set_message(name.to_string());
+                }
+                if done == total && self.is_news(transfer, name) {
+                    self.tell(&format!("push     {name}: {} bytes", grouped(*total)));
+                }
+            }
+        }
+    }
+}
+
+impl Observer for Console {
+    fn stage_finished(&self, report: &StageReport<'_>) {
+        let (transfer, stage) = (report.key.id, report.stage);
+        match &report.result {
+            StageResult::Appended { record, .. } => {
+                let seconds = report.duration.as_secs_f64();
+                self.tell(&format!("{stage:<8} transfer {transfer} is {} ({seconds:.1} s)", record.state.word()));
+            }
+            StageResult::Retrying { failure, pause } => {
+                let pause = pause.as_secs_f64();
+                self.tell(&format!("{stage:<8} failed, tried again in {pause:.1} s: {}", failure.report()));
+            }
+            // Parked transfers are the result and said there; the others are nothing that a person has to know.
+            StageResult::Parked(_) | StageResult::Waiting(_) | StageResult::Overtaken(_) | StageResult::Interrupted => {}
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `receiver`: whom this agent believes.
+
+use towpath_journal::{Filter, MAX_LIST};
+use towpath_keys::Namespace;
+use towpath_transfer::{Code, Failure, failure::Result, public_key::Fingerprint};
+use towpath_transport::relay_api::RelayApi as _;
+
+use super::{args::ReceiverCommand, enrol::ReceiverView, output, quietly};
+use crate::{
+    host::{Host, OpenHost},
+    parts::Parts,
+    trust::{KnownReceiver, pinned_receivers, proven_receiver},
+};
+
+pub(super) async fn run(host: &Host, command: &ReceiverCommand) -> Result<()> {
+    quietly(host, async |open| match command {
+        ReceiverCommand::List(args) => list(open, args.json).await,
+        ReceiverCommand::Approve { fingerprint } => approve(open, *fingerprint).await,
+    })
+    .await
+}
+
+async fn list(open: &OpenHost, json: bool) -> Result<()> {
+    let mut known = pinned_receivers(&open.parts.trust.signers()?, &open.parts.agent);
+    match named_by_relay(open).await {
+        Ok(named) => known.extend(named.into_iter().filter(|one| !known.iter().any(|k| k.key == one.key)).collect::<Vec<_>>()),
+        // What is approved here can be told without the relay.
+        Err(failure) => output::say(&format!("warning: the relay was not asked: {}", failure.report())),
+    }
+    if json {
+        return output::json(&known.iter().map(ReceiverView::from).collect::<Vec<_>>());
+    }
+    let word = |pinned| if pinned { "approved" } else { "not approved" };
+    let row = |one: &KnownReceiver| vec![one.name.clone(), one.key.fingerprint().to_string(), word(one.pinned).to_owned()];
+    output::table(&["receiver", "fingerprint", "trust"], known.iter().map(row).collect(), "no receiver is known yet")
+}
+
+async fn named_by_relay(open: &OpenHost) -> Result<Vec<KnownReceiver>> {
+    let mut named = Vec::new();
+    for peer in open.relay.peers().await?.peers {
+        match proven_receiver(&peer) {
+            Ok(receiver) => named.extend(receiver),
+            Err(failure) => output::say(&format!("warning: {} is not believed: {}", peer.name, failure.report())),
+        }
+    }
+    Ok(named)
+}
+
+async fn approve(open: &OpenHost, fingerprint: Fingerprint) -> Result<()> {
+    let parts = &open.parts;
+    let pinned = pinned_receivers(&parts.trust.signers()?, &parts.agent);
+    if let Some(known) = pinned.iter().find(|receiver| receiver.key.fingerprint() == fingerprint) {
+        output::line(&format!("receiver {} is approved already", known.name))?;
+        return release(parts).await;
+    }
+    let named = named_by_relay(open).await?;
+    let unknown = || {
+        let message = format!("the relay names no receiver with the key {fingerprint}; see: towpath-agent receiver list");
+        Failure::park(Code::NotFound, message)
+    };
+    let receiver = named.into_iter().find(|receiver| receiver.key.fingerprint() == fingerprint).ok_or_else(unknown)?;
+    parts.trust.pin(&receiver.name, Namespace::Receipt, &receiver.key)?;
+    output::line(&format!("receiver {} is approved: its receipts are believed from now on", receiver.name))?;
+    release(parts).await
+}
+
+/// What waited for the approval goes on.
+async fn release(parts: &Parts) -> Result<()> {
+    let filter = Filter { parked: Some(true), ended: Some(false), ..Filter::default() };
+    for record in parts.journal.list(&filter, MAX_LIST, None).await? {
+        if record.last_failure.as_ref().is_some_and(|failure| failure.code == Code::ReceiverUnapproved) {
+            parts.journal.unpark(&record.key).await?;
+            output::line(&format!("transfer {} goes on with the next `towpath-agent run` or `send`", record.key.id))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! `send` and `retry`: work on transfers in front of a person.
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use serde::Serialize;
+use towpath_journal::{TransferRecord, WakeUp};
+use towpath_transfer::{Code, Failure, JobName, TransferId, TransferState, failure::Result};
+
+use super::{
+    args::{OutputArgs, RetryArgs, SendArgs, WaitArgs},
+    extract::one_job,
+    output,
+    progress::Console,
+    stop_signal, with_open,
+};
+use crate::{
+    host::{Host, OpenHost},
+    parts::Parts,
+    uplink::{Plan, plan},
+    view::{TransferDetail, detail},
+    work::{Goal, Worker},
+};
+
+#[derive(Serialize)]
+struct SentView {
+    ok: bool,
+    transfers: Vec<TransferDetail>,
+}
+
+pub(super) async fn run(host: &Host, args: &SendArgs) -> Result<()> {
+    let jobs: Vec<JobName> = match &args.job {
+        Some(name) => vec![one_job(host.settings(), Some(name))?.name.clone()],
+        None => host.settings().jobs.iter().map(|job| job.name.clone()).collect(),
+    };
+    if jobs.is_empty() {
+        return Err(Failure::park(Code::ConfigInvalid, "the configuration has no [[job]]"));
+    }
+    let console = Arc::new(Console::new());
+    with_open(host, console.clone(), async |open| {
+        let mut ids = Vec::new();
+        for job in &jobs {
+            let planned = plan(&open.parts, job, args.full).await?;
+            let id = planned.record().key.id;
+            if let Plan::Open(record) = &planned {
+                let full = if args.full { "; --full counts for the next one" } else { "" };
+                output::say(&format!("job {job}: going on with transfer {id}, which is {}{full}", record.state.word()));
+            }
+            ids.push(id);
+        }
+        work(open, &console, &ids, args.wait, &args.output).await
+    })
+    .await
+}
+
+pub(super) async fn retry(host: &Host, args: &RetryArgs) -> Result<()> {
+    let console = Arc::new(Console::new());
+    with_open(host, console.clone(), async |open| {
+        let key = open.parts.key(args.transfer);
+        let record = open.parts.journal.unpark(&key).await?;
+        if record.state.is_final() {
+            let message = format!("transfer {} has ended ({}): send again instead", args.transfer, record.state.word());
+            return Err(Failure::park(Code::RequestInvalid, message));
+        }
+        work(open, &console, &[args.transfer], args.wait, &args.output).await
+    })
+    .await
+}
+
+async fn work(open: &OpenHost, console: &Arc<Console>, ids: &[TransferId], wait: WaitArgs, format: &OutputArgs) -> Result<()> {
+    let stop = stop_signal()?;
+    let goal = if wait.wait { Goal::Settled } else { Goal::Pushed };
+    let parts = Arc::clone(&open.parts);
+    let mut worker = Worker::start(parts.clone(), WakeUp::new(), console.clone()).await?;
+    if !worker.works() {
+        output::say("another towpath-agent works on this state folder; it does the work");
+    }
+    let mut ended = Vec::new();
+    let mut trouble = None;
+    for id in ids {
+        match worker.follow(*id, goal, wait.timeout, &stop).await {
+            Ok(record) => ended.push(record),
+            Err(failure) => {
+                trouble = Some(failure);
+                break;
+            }
+        }
+    }
+    worker.stop().await;
+    console.finish();
+    report(&parts, &ended, goal, trouble, format).await
+}
+
+async fn report(
+    parts: &Parts,
+    ended: &[TransferRecord],
+    goal: Goal,
+    trouble: Option<Failure>,
+    format: &OutputArgs,
+) -> Result<()> {
+    // Asked anew: while other transfers were waited for, these may have got further.
+    let details = try_join_all(ended.iter().map(async |record| {
+        let newest = parts.journal.get(&record.key).await?.unwrap_or_else(|| record.clone());
+        detail(parts, &newest).await
+    }))
+    .await?;
+    let problem = trouble.or_else(|| ended.iter().find_map(problem));
+    if format.json {
+        output::json(&SentView { ok: problem.is_none(), transfers: details })?;
+    } else {
+        for one in &details {
+            output::line(&sentence(one))?;
+        }
+        if goal == Goal::Pushed && problem.is_none() {
+            output::say("the receipts are fetched by `towpath-agent run`, or by the next `send --wait`");
+        }
+    }
+    problem.map_or(Ok(()), Err)
+}
+
+/// Why a transfer that is not waited for any more is no success.
+fn problem(record: &TransferRecord) -> Option<Failure> {
+    let id = record.key.id;
+    match &record.state {
+        TransferState::Rejected { rejection } => {
+            let message = format!("transfer {id} was rejected by the receiver: {}", rejection.detail);
+            Some(Failure::park(rejection.code, message))
+        }
+        TransferState::Abandoned { reason } => {
+            Some(Failure::park(Code::Cancelled, format!("transfer {id} was abandoned: {reason}")))
+        }
+        _ if record.parked => {
+            let failure = record.last_failure.as_ref();
+            let code = failure.map_or(Code::Internal, |failure| failure.code);
+            let why = failure.map_or("the reason is not known", |failure| failure.report.as_str());
+            // The report ends with the code, which the edge prints as well.
+            let why = why.strip_suffix(&format!(" [{code}]")).unwrap_or(why);
+            let message = format!("transfer {id} waits for you: {why}; when it is mended, run: towpath-agent retry {id}");
+            Some(Failure::park(code, message))
+        }
+        _ => None,
+    }
+}
+
+fn sentence(one: &TransferDetail) -> String {
+    let rows: u64 = one.tables.iter().map(|table| table.rows).sum();
+    let packed: u64 = one.tables.iter().map(|table| table.packed_bytes).sum();
+    let unchanged = one.tables.iter().filter(|table| table.unchanged).count();
+    let job = one.view.job.as_deref().unwrap_or("?");
+    let told = if one.view.parked { "parked" } else { one.view.state };
+    format!(
+        "{job}: transfer {} {told}: {} rows in {} tables ({unchanged} unchanged), {} bytes sent",
+        one.view.transfer,
+        output::grouped(rows),
+        one.tables.len(),
+        output::grouped(packed)
+    )
+}

@@ -1,0 +1,225 @@
+//! `status`, `history` and `show`.
+
+use std::sync::Arc;
+
+use jiff::{Timestamp, tz::TimeZone};
+use serde::Serialize;
+use towpath_journal::{Filter, MAX_LIST, TransferRecord};
+use towpath_transfer::{Code, Direction, Failure, JobName, failure::Result};
+
+use super::{
+    args::{HistoryArgs, OutputArgs, ShowArgs},
+    enrol::ReceiverView,
+    output, quietly,
+};
+use crate::{
+    config::JobConfig,
+    host::{Host, OpenHost},
+    lock::StateLock,
+    parts::Parts,
+    schedule::next_due,
+    trust::pinned_receivers,
+    uplink::{plan::open_transfer, replan::newest},
+    view::{TransferDetail, TransferView, detail},
+};
+
+#[derive(Serialize)]
+struct StatusView {
+    enrolled: bool,
+    relay_url: Option<String>,
+    tenant: Option<String>,
+    name: Option<String>,
+    fingerprint: Option<String>,
+    running: bool,
+    receivers: Vec<ReceiverView>,
+    jobs: Vec<JobView>,
+    parked: Vec<TransferView>,
+}
+
+#[derive(Serialize)]
+struct JobView {
+    job: String,
+    schedule: Option<String>,
+    next_run: Option<Timestamp>,
+    open: Option<TransferView>,
+    last: Option<TransferView>,
+    last_imported: Option<TransferView>,
+}
+
+pub(super) async fn status(host: &Host, args: &OutputArgs) -> Result<()> {
+    if host.enrolment()?.is_none() {
+        if args.json {
+            return output::json(&StatusView {
+                enrolled: false,
+                relay_url: None,
+                tenant: None,
+                name: None,
+                fingerprint: None,
+                running: false,
+                receivers: Vec::new(),
+                jobs: Vec::new(),
+                parked: Vec::new(),
+            });
+        }
+        return output::line("not enrolled: ask the relay's operator for a code, then run: towpath-agent enrol CODE");
+    }
+    quietly(host, async |open| {
+        let view = collect(open).await?;
+        if args.json { output::json(&view) } else { tell(&view) }
+    })
+    .await
+}
+
+async fn collect(open: &OpenHost) -> Result<StatusView> {
+    let parts = &open.parts;
+    let mut jobs = Vec::new();
+    for job in &parts.config.jobs {
+        jobs.push(of_job(parts, job).await?);
+    }
+    let waiting = Filter { parked: Some(true), ended: Some(false), ..Filter::default() };
+    let parked = parts.journal.list(&waiting, MAX_LIST, None).await?;
+    let running = StateLock::try_take(&parts.layout.lock())?.is_none();
+    let receivers = pinned_receivers(&parts.trust.signers()?, &parts.agent);
+    Ok(StatusView {
+        enrolled: true,
+        relay_url: Some(open.enrolment.relay_url.clone()),
+        tenant: Some(parts.tenant.to_string()),
+        name: Some(parts.agent.to_string()),
+        fingerprint: Some(parts.identity.fingerprint().to_string()),
+        running,
+        receivers: receivers.iter().map(Into::into).collect(),
+        jobs,
+        parked: parked.iter().map(Into::into).collect(),
+    })
+}
+
+async fn of_job(parts: &Parts, job: &JobConfig) -> Result<JobView> {
+    let imported = Filter { state: Some("imported".into()), ..of(parts, Some(&job.name)) };
+    let imported = parts.journal.list(&imported, 1, None).await?;
+    let next_run = job.schedule.and_then(|at| next_due(at, parts.clock.now(), &TimeZone::system()));
+    Ok(JobView {
+        job: job.name.to_string(),
+        schedule: job.schedule.map(|at| at.to_string()),
+        next_run,
+        open: open_transfer(parts, &job.name).await?.as_ref().map(Into::into),
+        last: newest(parts, &job.name).await?.as_ref().map(Into::into),
+        last_imported: imported.first().map(Into::into),
+    })
+}
+
+fn of(parts: &Parts, job: Option<&JobName>) -> Filter {
+    Filter {
+        tenant: Some(parts.tenant.clone()),
+        agent: Some(parts.agent.clone()),
+        direction: Some(Direction::Uplink),
+        job: job.cloned(),
+        ..Filter::default()
+    }
+}
+
+fn tell(view: &StatusView) -> Result<()> {
+    let told = |text: &Option<String>| text.clone().unwrap_or_default();
+    output::line(&format!("agent {} of tenant {} with {}", told(&view.name), told(&view.tenant), told(&view.relay_url)))?;
+    output::line(&format!("key {}", told(&view.fingerprint)))?;
+    output::line(if view.running { "a towpath-agent works on it" } else { "no towpath-agent works on it now" })?;
+    if view.receivers.is_empty() {
+        output::line("no receiver is approved: see towpath-agent receiver list")?;
+    }
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let rows = view.jobs.iter().map(|job| {
+        let now = job.open.as_ref().map(|open| match &open.failure {
+            Some(failure) => format!("{} (trouble: {})", open.state, failure.code),
+            None => open.state.to_owned(),
+        });
+        vec![
+            job.job.clone(),
+            or_none(now),
+            or_none(job.last_imported.as_ref().map(|last| last.changed.strftime("%Y-%m-%d %H:%M UTC").to_string())),
+            or_none(job.next_run.map(|next| next.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string())),
+        ]
+    });
+    output::table(&["job", "now", "last imported", "next run"], rows.collect(), "no job is configured")?;
+    for parked in &view.parked {
+        let why = parked.failure.as_ref().map_or("", |failure| failure.report.as_str());
+        output::line(&format!("transfer {} waits for you: {why}", parked.transfer))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn history(host: &Host, args: &HistoryArgs) -> Result<()> {
+    quietly(host, async |open| {
+        let parts = &open.parts;
+        let records = parts.journal.list(&of(parts, args.job.as_ref()), args.limit.min(MAX_LIST), None).await?;
+        let views: Vec<TransferView> = records.iter().map(Into::into).collect();
+        if args.output.json {
+            return output::json(&views);
+        }
+        let rows = views.into_iter().map(|one| {
+            let reason = one.rejection.map(|r| r.code).or(one.failure.map(|f| f.code));
+            vec![
+                one.transfer,
+                one.job.unwrap_or_default(),
+                one.sequence.map(|n| n.to_string()).unwrap_or_default(),
+                if one.parked { format!("{} (parked)", one.state) } else { one.state.to_owned() },
+                one.created.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+                reason.map(|code| code.to_string()).unwrap_or_default(),
+            ]
+        });
+        output::table(&["transfer", "job", "seq", "state", "created (utc)", "reason"], rows.collect(), "nothing was sent yet")
+    })
+    .await
+}
+
+pub(super) async fn show(host: &Host, args: &ShowArgs) -> Result<()> {
+    quietly(host, async |open| {
+        let record = find(&open.parts, args.transfer).await?;
+        let view = detail(&open.parts, &record).await?;
+        if args.output.json { output::json(&view) } else { tell_one(&view) }
+    })
+    .await
+}
+
+async fn find(parts: &Arc<Parts>, id: towpath_transfer::TransferId) -> Result<TransferRecord> {
+    let found = parts.journal.get(&parts.key(id)).await?;
+    found.ok_or_else(|| Failure::park(Code::NotFound, format!("there is no transfer {id}; see: towpath-agent history")))
+}
+
+fn tell_one(one: &TransferDetail) -> Result<()> {
+    let view = &one.view;
+    output::line(&format!("transfer {} ({})", view.transfer, view.job.as_deref().unwrap_or("?")))?;
+    let parked = if view.parked { ", waits for a person" } else { "" };
+    output::line(&format!("state    {}{parked}", view.state))?;
+    output::line(&format!("folder   {}", one.folder))?;
+    if let Some(failure) = &view.failure {
+        output::line(&format!("trouble  {}", failure.report))?;
+    }
+    if let Some(rejection) = &view.rejection {
+        output::line(&format!("rejected {} [{}]", rejection.detail, rejection.code))?;
+    }
+    for receipt in &one.receipts {
+        output::line(&format!("receipt  {receipt}"))?;
+    }
+    let row = |table: &crate::view::TableView| {
+        let sent = if table.unchanged { "unchanged".to_owned() } else { output::grouped(table.packed_bytes) };
+        vec![table.table.clone(), output::grouped(table.rows), output::grouped(table.csv_bytes), sent]
+    };
+    output::table(&["table", "rows", "csv bytes", "sent"], one.tables.iter().map(row).collect(), "no table is read yet")?;
+    for event in &one.events {
+        output::line(&format!("{}  {}", event.at.strftime("%Y-%m-%d %H:%M:%S"), event_word(&event.event)))?;
+    }
+    Ok(())
+}
+
+fn event_word(event: &towpath_transfer::TransferEvent) -> &'static str {
+    use towpath_transfer::TransferEvent as E;
+    match event {
+        E::Extracted { .. } => "extracted: manifest signed",
+        E::Packed { .. } => "packed: everything to send is on disk",
+        E::Pushed => "pushed: the relay was told that it is complete",
+        E::PushAgain => "the relay asks for files again",
+        E::Accepted => "accepted: the relay has signed for every file",
+        E::Settled { .. } => "settled: the receiver's receipt is here",
+        E::Abandoned { .. } => "abandoned",
+        _ => "moved on",
+    }
+}

@@ -1,0 +1,263 @@
+//! Builds the agent's real parts: disk, journal, key, the ways to the relay. This is the one place that does.
+
+use std::{path::Path, sync::Arc};
+
+use jiff::Timestamp;
+use towpath_journal::{FailPoints, MachineBinding as _, SqliteJournal};
+use towpath_keys::{Identity, KeyKind, TokenClaims};
+use towpath_transfer::{Clock, Code, Entropy, Failure, digest::Sha256Digest, failure::Result, state::Place};
+use towpath_transport::{
+    client::{SftpConnect, SftpLogin},
+    dial::{Dialer, Route, Trust as TlsTrust},
+    files::{Disk, FileStore, file_failure},
+    relay_api::{HttpRelayApi, TokenSource},
+};
+
+use crate::{
+    config::{Config, LoadedConfig},
+    enrolment::Enrolment,
+    extract::ExtractParts,
+    layout::Layout,
+    parts::{Parts, SourceExtractor, Watcher},
+    routes::Routes,
+    trust::FileTrust,
+};
+
+/// What stands for a machine that has no id of its own; a copy of it cannot be told from it.
+const NO_MACHINE_ID: &str = "this machine has no id";
+
+/// The parts that a program's `main` chooses.
+#[derive(Clone)]
+pub struct Base {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where a test stops the program.
+    pub fail_points: Arc<dyn FailPoints>,
+}
+
+/// A state folder with its configuration, before anything in it is used.
+#[derive(Clone)]
+pub struct Host {
+    /// The configuration.
+    pub config: LoadedConfig,
+    /// Where things lie.
+    pub layout: Layout,
+    /// The disk.
+    pub files: Arc<dyn FileStore>,
+    base: Base,
+}
+
+/// An agent that is enrolled and may work on this machine.
+#[derive(Clone)]
+pub struct OpenHost {
+    /// The stages' parts.
+    pub parts: Arc<Parts>,
+    /// What enrolment has told.
+    pub enrolment: Enrolment,
+    /// The journal, to be closed at the end.
+    pub journal: Arc<SqliteJournal>,
+    /// The relay's web service, which knows how far the clocks differ.
+    pub relay: HttpRelayApi,
+}
+
+impl Host {
+    /// Makes the state folder, for its owner alone, where there is none.
+    ///
+    /// # Errors
+    /// `file-failed` where it cannot be made.
+    pub fn new(config: LoadedConfig, state: &Path, base: Base) -> Result<Self> {
+        let files: Arc<dyn FileStore> = Arc::new(Disk);
+        make_private(&*files, state)?;
+        Ok(Self { config, layout: Layout::new(state), files, base })
+    }
+
+    /// Opens everything that works on transfers.
+    ///
+    /// # Errors
+    /// `not-enrolled`; those of the key; `host-moved` where the journal belongs to another machine; `journal-failed`.
+    pub async fn open(&self, watcher: Arc<dyn Watcher>) -> Result<OpenHost> {
+        let enrolment = self.enrolment()?.ok_or_else(|| not_enrolled(&self.layout))?;
+        let identity = Identity::load(&self.layout.key())?;
+        let journal = Arc::new(self.journal().await?);
+        journal.bind_or_check(&machine_id()).await?;
+        let relay = self.relay(&enrolment, &identity)?;
+        let parts = Parts {
+            layout: self.layout.clone(),
+            files: Arc::clone(&self.files),
+            journal: journal.clone(),
+            relay: Arc::new(relay.clone()),
+            stores: Arc::new(self.routes(&enrolment, &identity)?),
+            extractor: Arc::new(SourceExtractor(self.extract_parts())),
+            trust: Arc::new(FileTrust(self.layout.allowed_signers())),
+            identity,
+            tenant: enrolment.tenant.clone(),
+            agent: enrolment.name.clone(),
+            config: Arc::new(self.config.config.clone()),
+            clock: Arc::clone(&self.base.clock),
+            entropy: Arc::clone(&self.base.entropy),
+            fail_points: Arc::clone(&self.base.fail_points),
+            watcher,
+        };
+        Ok(OpenHost { parts: Arc::new(parts), enrolment, journal, relay })
+    }
+
+    /// What enrolment has told; `None` before it.
+    ///
+    /// # Errors
+    /// `config-invalid` where it is damaged.
+    pub fn enrolment(&self) -> Result<Option<Enrolment>> {
+        Enrolment::read(&*self.files, &self.layout.enrolment())
+    }
+
+    /// The configuration's settings.
+    #[must_use]
+    pub fn settings(&self) -> &Config {
+        &self.config.config
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.base.clock
+    }
+
+    /// Randomness.
+    #[must_use]
+    pub fn entropy(&self) -> &Arc<dyn Entropy> {
+        &self.base.entropy
+    }
+
+    /// The agent's key, made where there is none.
+    ///
+    /// # Errors
+    /// As [`Identity::load_or_create`].
+    pub fn identity_or_new(&self, kind: KeyKind) -> Result<Identity> {
+        Identity::load_or_create(&self.layout.key(), kind, &*self.base.entropy)
+    }
+
+    /// Binds the journal to this machine, because a person said that it was moved here.
+    ///
+    /// # Errors
+    /// `journal-failed`.
+    pub async fn confirm_moved(&self) -> Result<()> {
+        let journal = self.journal().await?;
+        journal.rebind(&machine_id()).await?;
+        journal.close().await;
+        Ok(())
+    }
+
+    /// The relay that an enrolment code names, before there is an enrolment.
+    ///
+    /// # Errors
+    /// `config-invalid` for a URL that cannot be used.
+    pub fn relay_before_enrolment(&self, url: &str, pin: Option<Sha256Digest>) -> Result<HttpRelayApi> {
+        HttpRelayApi::new(url, &tls_trust(pin), None, Arc::clone(&self.base.clock))
+    }
+
+    /// What an extract touches.
+    #[must_use]
+    pub fn extract_parts(&self) -> ExtractParts {
+        let (files, clock) = (Arc::clone(&self.files), Arc::clone(&self.base.clock));
+        ExtractParts { files, clock, workers: self.config.config.extract.workers }
+    }
+
+    async fn journal(&self) -> Result<SqliteJournal> {
+        let (clock, entropy) = (Arc::clone(&self.base.clock), Arc::clone(&self.base.entropy));
+        Ok(SqliteJournal::open(&self.layout.journal(), Place::Agent, clock, entropy).await?)
+    }
+
+    fn relay(&self, enrolment: &Enrolment, identity: &Identity) -> Result<HttpRelayApi> {
+        let tokens = KeyTokens {
+            identity: identity.clone(),
+            issuer: enrolment.sftp_user.clone(),
+            entropy: Arc::clone(&self.base.entropy),
+        };
+        let trust = tls_trust(enrolment.spki_pin);
+        HttpRelayApi::new(&enrolment.relay_url, &trust, Some(Arc::new(tokens)), Arc::clone(&self.base.clock))
+    }
+
+    fn routes(&self, enrolment: &Enrolment, identity: &Identity) -> Result<Routes> {
+        let unusable = || Failure::park(Code::ConfigInvalid, format!("the relay's URL {:?} cannot be used", enrolment.relay_url));
+        let url = url::Url::parse(&enrolment.relay_url).map_err(|error| unusable().caused_by(error))?;
+        let host = url.host_str().ok_or_else(unusable)?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = url.port_or_known_default().ok_or_else(unusable)?;
+        let clock = &self.base.clock;
+        let dialer = Dialer::new(&tls_trust(enrolment.spki_pin), Arc::clone(clock))?;
+        let signer = identity.ssh_signer()?;
+        let login = SftpLogin {
+            user: enrolment.sftp_user.clone(),
+            public_key: signer.public_key(),
+            signer,
+            host_keys: enrolment.ssh_host_keys.clone(),
+        };
+        let way = |route| SftpConnect::new(dialer.clone(), route, host.clone(), port, login.clone(), Arc::clone(clock));
+        Ok(Routes::new(Arc::new(way(Route::Ssh)), Arc::new(way(Route::SshInTls))))
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Host({})", self.layout.state().display())
+    }
+}
+
+impl std::fmt::Debug for OpenHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenHost({:?})", self.parts)
+    }
+}
+
+/// Tokens by the agent's own key.
+#[derive(Debug)]
+struct KeyTokens {
+    identity: Identity,
+    issuer: String,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl TokenSource for KeyTokens {
+    fn token(&self, audience: &str, now: Timestamp) -> Result<String> {
+        self.identity.token(&TokenClaims::new(self.issuer.as_str(), audience, now, &*self.entropy))
+    }
+}
+
+fn tls_trust(pin: Option<Sha256Digest>) -> TlsTrust {
+    pin.map_or(TlsTrust::Public, |pin| TlsTrust::Pinned(vec![pin]))
+}
+
+/// The failure of everything that needs an enrolment.
+#[must_use]
+pub fn not_enrolled(layout: &Layout) -> Failure {
+    let message = format!(
+        "this agent (state folder {}) is not enrolled: ask the relay's operator for an enrolment code, then run: towpath-agent enrol CODE",
+        layout.state().display()
+    );
+    Failure::park(Code::NotEnrolled, message)
+}
+
+fn machine_id() -> String {
+    #[cfg(feature = "failpoints")]
+    if let Ok(id) = std::env::var("TOWPATH_MACHINE_ID") {
+        return id;
+    }
+    machine_uid::get().unwrap_or_else(|error| {
+        tracing::warn!("this machine has no id, so that a copy of it cannot be noticed: {error}");
+        NO_MACHINE_ID.to_owned()
+    })
+}
+
+fn make_private(files: &dyn FileStore, folder: &Path) -> Result<()> {
+    let failed = |error| file_failure("making the state folder", folder, error);
+    let made = !folder.exists();
+    files.create_dir_all(folder).map_err(failed)?;
+    #[cfg(unix)]
+    if made {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    #[cfg(not(unix))]
+    let _ = made;
+    Ok(())
+}
