@@ -85,29 +85,24 @@ impl FileStore for Disk {
     }
 
     fn list(&self, dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<FileEntry>> {
-        let mut names = BinaryHeap::new();
-        for entry in fs::read_dir(dir)? {
-            let Ok(name) = entry?.file_name().into_string() else { continue };
-            if limit == 0 || after.is_some_and(|after| name.as_str() <= after) {
-                continue;
+        let mut entries = Vec::new();
+        let mut after = after.map(str::to_owned);
+        loop {
+            let names = names_after(dir, after.as_deref(), limit - entries.len())?;
+            let last_page = names.len() < limit - entries.len();
+            after = names.last().cloned();
+            for name in names {
+                match fs::symlink_metadata(dir.join(&name)) {
+                    Ok(metadata) => entries.push(FileEntry { stat: stat_of(&metadata), name }),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
             }
-            if names.len() < limit {
-                names.push(name);
-            } else if names.peek().is_some_and(|last| name < *last) {
-                names.pop();
-                names.push(name);
-            }
-        }
-        let mut entries = Vec::with_capacity(names.len());
-        for name in names.into_sorted_vec() {
-            match fs::symlink_metadata(dir.join(&name)) {
-                Ok(metadata) => entries.push(FileEntry { stat: stat_of(&metadata), name }),
-                // It went between the two looks; the page may then be short, so the place is kept by nothing.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+            // A name that went between the two looks must not make the page short: that would mean that it is the last.
+            if last_page || entries.len() == limit {
+                return Ok(entries);
             }
         }
-        Ok(entries)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -166,6 +161,24 @@ impl FileStore for Disk {
         fs::metadata(path)?;
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// The first `limit` names of a folder after `after`, sorted, in memory bounded by `limit`.
+fn names_after(dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<String>> {
+    let mut names = BinaryHeap::new();
+    for entry in fs::read_dir(dir)? {
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        if limit == 0 || after.is_some_and(|after| name.as_str() <= after) {
+            continue;
+        }
+        if names.len() < limit {
+            names.push(name);
+        } else if names.peek().is_some_and(|last| name < *last) {
+            names.pop();
+            names.push(name);
+        }
+    }
+    Ok(names.into_sorted_vec())
 }
 
 /// Links in the last component are refused, so that nobody can lead us to write somewhere else.

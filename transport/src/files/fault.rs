@@ -55,6 +55,18 @@ pub enum FileFault {
     After(io::ErrorKind),
 }
 
+impl FileFault {
+    /// A plan that makes the `n`th effect fail so, counted from 1, and nothing else.
+    #[must_use]
+    pub fn on_effect(self, n: usize) -> FilePlan {
+        let mut effects = 0usize;
+        Box::new(move |op, _| {
+            effects += usize::from(op.is_effect());
+            (op.is_effect() && effects == n).then_some(self)
+        })
+    }
+}
+
 /// Asked before each operation; `None` lets it through.
 pub type FilePlan = Box<dyn FnMut(FileOp, &Path) -> Option<FileFault> + Send>;
 
@@ -208,12 +220,7 @@ mod tests {
     fn after_failing(n: usize, fault: FileFault) -> (bool, Vec<u8>) {
         let memory = MemoryFiles::new();
         write_whole(&memory, Path::new("/f"), b"old").unwrap();
-        let mut effects = 0;
-        let plan = move |op: FileOp, _: &Path| {
-            effects += usize::from(op.is_effect());
-            (op.is_effect() && effects == n).then_some(fault)
-        };
-        let files = FaultFiles::new(Arc::new(memory.clone()), Box::new(plan));
+        let files = FaultFiles::new(Arc::new(memory.clone()), fault.on_effect(n));
         let ok = write_whole(&files, Path::new("/f"), b"new").is_ok();
         memory.power_loss();
         (ok, read_whole(&memory, Path::new("/f"), 10).unwrap())

@@ -54,6 +54,18 @@ pub enum StoreFault {
     CutAt(u64),
 }
 
+impl StoreFault {
+    /// A plan that makes the `n`th effect fail so, counted from 1, and nothing else.
+    #[must_use]
+    pub fn on_effect(self, n: usize) -> StorePlan {
+        let mut effects = 0usize;
+        Box::new(move |op, _| {
+            effects += usize::from(op.is_effect());
+            (op.is_effect() && effects == n).then_some(self)
+        })
+    }
+}
+
 /// Asked before each operation; `None` lets it through.
 pub type StorePlan = Box<dyn FnMut(StoreOp, &RemotePath) -> Option<StoreFault> + Send>;
 
@@ -223,5 +235,42 @@ impl RemoteRead for CutRead {
         chunk.truncate(left);
         self.left -= chunk.len() as u64;
         Ok(Some(chunk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{BytesSource, MemoryStore, NoProgress, read_remote};
+
+    /// Puts and publishes a file with one fault, then again without; answers whether the fault was seen.
+    async fn with(fault: StoreFault, n: usize) -> bool {
+        let memory: Arc<dyn RemoteStore> = Arc::new(MemoryStore::new());
+        let store = FaultStore::new(Arc::clone(&memory), fault.on_effect(n));
+        let (part, name): (RemotePath, RemotePath) = ("/f.part".parse().unwrap(), "/f".parse().unwrap());
+        let source = BytesSource::new(vec![7; 100_000]);
+        let mut failed = false;
+        for store in [&store as &dyn RemoteStore, memory.as_ref()] {
+            let put = store.put_new(&part, source.clone(), &NoProgress).await;
+            let done = match put {
+                Ok(_) => store.publish(&part, &name).await,
+                Err(error) => Err(error),
+            };
+            failed |= done.is_err_and(|error| error.kind() == StoreErrorKind::ConnectionLost);
+        }
+        assert_eq!(read_remote(memory.as_ref(), &name, 100_000).await.unwrap(), vec![7; 100_000]);
+        failed
+    }
+
+    #[tokio::test]
+    async fn each_effect_fails_where_it_is_told_to_and_can_be_repeated() {
+        for n in 1..=2 {
+            for fault in [StoreFault::Before(StoreErrorKind::ConnectionLost), StoreFault::After(StoreErrorKind::ConnectionLost)] {
+                assert!(with(fault, n).await, "effect {n} {fault:?}");
+            }
+        }
+        assert!(with(StoreFault::CutAt(50_000), 1).await);
+        assert!(!with(StoreFault::CutAt(100_000), 1).await, "a file that is not longer is not cut");
+        assert!(!with(StoreFault::Before(StoreErrorKind::ConnectionLost), 3).await);
     }
 }
