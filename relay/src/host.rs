@@ -217,6 +217,7 @@ impl Host {
         let keys = self.host_keys()?;
         let certificate = self.certificate()?;
         let (relay, admin) = self.relay(&keys, fail_points).await?;
+        let registry = admin.registry.clone();
         let ssh =
             SshServerConfig { host_keys: ssh_keys(&keys)?, limits: self.config.ssh_limits(), clock: Arc::clone(&self.clock) };
         let metrics = relay.metrics().clone();
@@ -242,6 +243,7 @@ impl Host {
         tracing::info!(listen = ?listening.listen, admin = %listening.admin, url = self.config.relay.public_url, "serving");
         ready(&listening);
         relay_until(&relay, &door, &tasks, &shutdown, &*self.clock).await;
+        registry.close().await;
         // What is left here would only mislead whoever looks for a running relay.
         let _ = fs::remove_file(self.state.join("listening.json"));
         tracing::info!("stopped");

@@ -7,17 +7,12 @@ use towpath_journal::FailPoints;
 use towpath_transfer::{Code, Failure, failure::Result};
 
 use super::args::ServeArgs;
-use crate::host::{Host, Listening};
+use crate::host::Host;
 
 pub(super) async fn serve(host: Host, _: ServeArgs) -> Result<()> {
     let shutdown = CancellationToken::new();
     let stop = signals(shutdown.clone())?;
-    let ready = |listening: &Listening| {
-        for address in &listening.listen {
-            super::output::say(&format!("towpath-relay listens on {address}"));
-        }
-    };
-    let served = host.serve(fail_points()?, shutdown, ready).await;
+    let served = host.serve(fail_points()?, shutdown, |_| {}).await;
     stop.abort();
     served
 }
