@@ -25,7 +25,7 @@ use super::{
     ssh_server::Ended,
     users::{UserPlace, Users},
     vfs::VirtualFs,
-    wire::ReadGate,
+    wire::{Outflow, ReadGate},
 };
 
 /// The one subsystem there is.
@@ -39,6 +39,7 @@ pub(super) struct Shared {
     pub(super) users: Arc<Users>,
     pub(super) peer: SocketAddr,
     pub(super) gate: Arc<ReadGate>,
+    pub(super) outflow: Arc<Outflow>,
     /// Ends the SFTP loops.
     pub(super) stop: CancellationToken,
     /// Cuts the stream.
@@ -141,7 +142,8 @@ impl Connection {
         let intake = Arc::new(Intake::new(frame_bytes, queue_bytes, Arc::clone(&self.shared.gate)));
         let stop = self.shared.stop.child_token();
         let watch = Watch { stop: stop.clone(), revoked: login.session.revoked.clone() };
-        let outbox = Outbox::new(channel, ssh.handle(), Arc::clone(&self.shared.gate), stop.clone());
+        let (gate, outflow) = (Arc::clone(&self.shared.gate), Arc::clone(&self.shared.outflow));
+        let outbox = Outbox::new(channel, ssh.handle(), gate, outflow, stop.clone());
         let task = Task { shared: &self.shared, budget: &self.budget, intake: &intake, watch, outbox };
         match &login.session.view {
             View::Tenant(view) => task.spawn(Arc::clone(view)),

@@ -7,7 +7,7 @@ use russh::{ChannelId, server::Handle};
 use russh_sftp::protocol::Packet;
 use tokio_util::sync::CancellationToken;
 
-use super::wire::ReadGate;
+use super::wire::{Outflow, ReadGate};
 
 /// Small replies are gathered up to this size before they are sent, so that a pipelining client costs few SSH packets.
 const GATHER_BYTES: usize = 32 * 1024;
@@ -23,13 +23,20 @@ pub(super) struct Outbox {
     channel: ChannelId,
     handle: Handle,
     gate: Arc<ReadGate>,
+    outflow: Arc<Outflow>,
     stop: CancellationToken,
     gathered: BytesMut,
 }
 
 impl Outbox {
-    pub(super) fn new(channel: ChannelId, handle: Handle, gate: Arc<ReadGate>, stop: CancellationToken) -> Self {
-        Self { channel, handle, gate, stop, gathered: BytesMut::new() }
+    pub(super) fn new(
+        channel: ChannelId,
+        handle: Handle,
+        gate: Arc<ReadGate>,
+        outflow: Arc<Outflow>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { channel, handle, gate, outflow, stop, gathered: BytesMut::new() }
     }
 
     /// Adds a reply, and sends when enough is gathered.
@@ -67,7 +74,10 @@ impl Outbox {
     }
 
     async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
-        let mut sending = std::pin::pin!(self.handle.data(self.channel, bytes));
+        let mut sending = std::pin::pin!(async {
+            self.outflow.has_room().await;
+            self.handle.data(self.channel, bytes).await
+        });
         // Only a reply that has to wait opens the gate.
         if let Poll::Ready(sent) = futures::poll!(sending.as_mut()) {
             return sent.map_err(|_| Gone);

@@ -33,7 +33,7 @@ use super::{
     lobby::{Lobby, Ticket},
     session::Authenticator,
     users::Users,
-    wire::{ReadGate, Wire, WriteStall},
+    wire::{Outflow, ReadGate, Wire},
 };
 
 /// How long every refused login takes, so that its cause cannot be told from its time.
@@ -247,7 +247,7 @@ where
     let _kill_on_drop = kill.clone().drop_guard();
     let _stop_on_drop = stop.clone().drop_guard();
     let gate = ReadGate::new(inner.limits.queue_pause_bytes);
-    let stall = WriteStall::new(Arc::clone(&inner.clock));
+    let outflow = Outflow::new(Arc::clone(&inner.clock));
     let displaced = ticket.displacement();
     let (login, mut logged_in) = watch::channel(None);
     let shared = Arc::new(Shared {
@@ -257,13 +257,14 @@ where
         users: Arc::clone(&inner.users),
         peer,
         gate: Arc::clone(&gate),
+        outflow: Arc::clone(&outflow),
         stop: stop.clone(),
         kill: kill.clone(),
         login,
         loops: TaskTracker::new(),
     });
     let loops = shared.loops.clone();
-    let wire = Wire::new(stream, kill.clone(), gate, Arc::clone(&stall));
+    let wire = Wire::new(stream, kill.clone(), gate, Arc::clone(&outflow));
     let handle = Arc::new(std::sync::Mutex::new(None::<Handle>));
     let session = run(Arc::clone(&inner.config), wire, Connection::new(shared, ticket), Arc::clone(&handle)).fuse();
     let mut session = std::pin::pin!(session);
@@ -271,7 +272,7 @@ where
     let ended = tokio::select! {
         biased;
         ended = &mut session => ended,
-        ended = supervise(&inner, &mut logged_in, &displaced, &stall) => ended,
+        ended = supervise(&inner, &mut logged_in, &displaced, &outflow) => ended,
     };
     stop.cancel();
     if !session.is_terminated() && logged_in.borrow().is_some() {
@@ -327,7 +328,7 @@ async fn supervise(
     inner: &Inner,
     logged_in: &mut watch::Receiver<Option<CancellationToken>>,
     displaced: &CancellationToken,
-    stall: &WriteStall,
+    outflow: &Outflow,
 ) -> Ended {
     let login = async {
         match logged_in.wait_for(Option::is_some).await.map(|login| login.clone()) {
@@ -345,7 +346,7 @@ async fn supervise(
     };
     let stalled = async {
         loop {
-            match inner.limits.silence.checked_sub(stall.lasts()) {
+            match inner.limits.silence.checked_sub(outflow.lasts()) {
                 Some(left) if !left.is_zero() => inner.clock.sleep(left).await,
                 _ => break,
             }

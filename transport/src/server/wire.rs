@@ -12,8 +12,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf as _, BytesMut};
 use futures::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use towpath_transfer::Clock;
 
@@ -69,20 +73,29 @@ impl Drop for WriterWaits<'_> {
     }
 }
 
-/// Since when a write has been waiting for the peer to take bytes.
+/// Bytes on their way out from which on no further reply is sent.
+const CONGESTED_BYTES: usize = 512 * 1024;
+/// Bytes on their way out over which the session itself has to wait; a peer that takes its bytes never gets there.
+const OUTGOING_BYTES_MOST: usize = 8 * 1024 * 1024;
+/// A buffer larger than this is given back when it has run empty.
+const BUFFER_KEPT_BYTES: usize = 64 * 1024;
+
+/// What is known of the bytes on their way out: how many wait, and since when the peer has taken none.
 #[derive(Debug)]
-pub(super) struct WriteStall {
+pub(super) struct Outflow {
     clock: Arc<dyn Clock>,
+    waiting: AtomicUsize,
+    drained: Notify,
     /// Milliseconds of the monotonic clock, plus one; zero while nothing waits.
     since: AtomicU64,
 }
 
-impl WriteStall {
+impl Outflow {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { clock, since: AtomicU64::new(0) })
+        Arc::new(Self { clock, waiting: AtomicUsize::new(0), drained: Notify::new(), since: AtomicU64::new(0) })
     }
 
-    /// For how long the present write has waited without a single byte taken.
+    /// For how long bytes have waited without a single one taken.
     pub(super) fn lasts(&self) -> Duration {
         match self.since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -90,10 +103,32 @@ impl WriteStall {
         }
     }
 
-    fn note<T>(&self, outcome: &Poll<io::Result<T>>) {
-        if outcome.is_ready() {
-            self.since.store(0, Ordering::Relaxed);
-        } else if self.since.load(Ordering::Relaxed) == 0 {
+    /// Completes when there is room for a reply.
+    pub(super) async fn has_room(&self) {
+        let mut drained = std::pin::pin!(self.drained.notified());
+        loop {
+            drained.as_mut().enable();
+            if self.waiting.load(Ordering::SeqCst) < CONGESTED_BYTES {
+                return;
+            }
+            drained.as_mut().await;
+            drained.set(self.drained.notified());
+        }
+    }
+
+    fn note_waiting(&self, bytes: usize) {
+        let before = self.waiting.swap(bytes, Ordering::SeqCst);
+        if before >= CONGESTED_BYTES && bytes < CONGESTED_BYTES {
+            self.drained.notify_waiters();
+        }
+    }
+
+    fn note_progress(&self) {
+        self.since.store(0, Ordering::Relaxed);
+    }
+
+    fn note_stall(&self) {
+        if self.since.load(Ordering::Relaxed) == 0 {
             self.since.store(self.millis(), Ordering::Relaxed);
         }
     }
@@ -103,18 +138,24 @@ impl WriteStall {
     }
 }
 
-/// A stream with a kill switch, a read gate and a watch on stalled writes.
+/// A stream with a kill switch, a read gate and writes that do not keep the session from reading.
+///
+/// A session of russh does not read while it writes. Were both ends like that and both had much to say, both would wait
+/// for ever; so writes are buffered here, and go out whenever the session reads or writes. The buffer stays small because
+/// replies wait for [`Outflow::has_room`].
 pub(super) struct Wire<S> {
     stream: S,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
     kill: CancellationToken,
     gate: Arc<ReadGate>,
-    stall: Arc<WriteStall>,
+    outflow: Arc<Outflow>,
+    outgoing: BytesMut,
 }
 
 impl<S> Wire<S> {
-    pub(super) fn new(stream: S, kill: CancellationToken, gate: Arc<ReadGate>, stall: Arc<WriteStall>) -> Self {
-        Self { stream, killed: Box::pin(kill.clone().cancelled_owned()), kill, gate, stall }
+    pub(super) fn new(stream: S, kill: CancellationToken, gate: Arc<ReadGate>, outflow: Arc<Outflow>) -> Self {
+        let killed = Box::pin(kill.clone().cancelled_owned());
+        Self { stream, killed, kill, gate, outflow, outgoing: BytesMut::new() }
     }
 
     /// An error once the switch is thrown; until then the caller is woken when it is.
@@ -126,9 +167,37 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncWrite + Unpin> Wire<S> {
+    /// Sends what is buffered as far as the peer takes it; ready when nothing is left.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.outgoing) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(taken)) => {
+                    self.outgoing.advance(taken);
+                    self.outflow.note_progress();
+                    self.outflow.note_waiting(self.outgoing.len());
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.outflow.note_stall();
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.outgoing.capacity() > BUFFER_KEPT_BYTES {
+            self.outgoing = BytesMut::new();
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
+        if let Poll::Ready(drained) = self.poll_drain(cx) {
+            drained?;
+        }
         if self.gate.is_closed() {
             self.gate.reader.register(cx.waker());
             // The gate may have opened between the look and the registration.
@@ -143,20 +212,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.stall.note(&outcome);
-        outcome
+        if let Poll::Ready(drained) = self.poll_drain(cx) {
+            drained?;
+        }
+        let room = OUTGOING_BYTES_MOST - self.outgoing.len().min(OUTGOING_BYTES_MOST);
+        let taken = buf.get(..room.min(buf.len())).unwrap_or_default();
+        if taken.is_empty() && !buf.is_empty() {
+            return Poll::Pending;
+        }
+        self.outgoing.extend_from_slice(taken);
+        self.outflow.note_waiting(self.outgoing.len());
+        Poll::Ready(Ok(taken.len()))
     }
 
+    /// Starts the sending and does not wait for its end: waiting is what this type is there to avoid.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
-        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
-        self.stall.note(&outcome);
-        outcome
+        match self.poll_drain(cx) {
+            Poll::Ready(drained) => Poll::Ready(drained),
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
+        std::task::ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -171,8 +251,8 @@ mod tests {
     fn wire(stream: tokio::io::DuplexStream) -> (Wire<tokio::io::DuplexStream>, CancellationToken, Arc<ReadGate>, ManualClock) {
         let (kill, gate) = (CancellationToken::new(), ReadGate::new(100));
         let clock = ManualClock::new(jiff::Timestamp::UNIX_EPOCH);
-        let stall = WriteStall::new(Arc::new(clock.clone()));
-        (Wire::new(stream, kill.clone(), Arc::clone(&gate), stall), kill, gate, clock)
+        let outflow = Outflow::new(Arc::new(clock.clone()));
+        (Wire::new(stream, kill.clone(), Arc::clone(&gate), outflow), kill, gate, clock)
     }
 
     #[tokio::test]
@@ -206,18 +286,52 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_that_nobody_takes_is_timed() {
+    async fn bytes_that_nobody_takes_are_timed() {
         let (mut peer, ours) = tokio::io::duplex(4);
         let (mut wire, _kill, _, clock) = wire(ours);
-        let stall = Arc::clone(&wire.stall);
+        let outflow = Arc::clone(&wire.outflow);
         wire.write_all(b"1234").await.unwrap();
+        wire.flush().await.unwrap();
         clock.advance(Duration::from_secs(500));
-        assert_eq!(stall.lasts(), Duration::ZERO);
-        assert!(futures::poll!(std::pin::pin!(wire.write_u8(5))).is_pending());
-        clock.advance(Duration::from_secs(90));
-        assert_eq!(stall.lasts(), Duration::from_secs(90));
-        peer.read_u8().await.unwrap();
+        assert_eq!(outflow.lasts(), Duration::ZERO);
         wire.write_u8(5).await.unwrap();
-        assert_eq!(stall.lasts(), Duration::ZERO);
+        wire.flush().await.unwrap();
+        clock.advance(Duration::from_secs(90));
+        assert_eq!(outflow.lasts(), Duration::from_secs(90));
+        assert_eq!(peer.read_u8().await.unwrap(), b'1');
+        assert!(futures::poll!(std::pin::pin!(wire.read_u8())).is_pending());
+        assert_eq!(outflow.lasts(), Duration::ZERO, "reading sends what waits");
+        let mut rest = [0; 4];
+        peer.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"234\x05");
+    }
+
+    #[tokio::test]
+    async fn writing_does_not_keep_from_reading_and_replies_wait_for_room() {
+        let (mut peer, ours) = tokio::io::duplex(64 * 1024);
+        let (mut wire, _kill, _, _) = wire(ours);
+        let outflow = Arc::clone(&wire.outflow);
+        peer.write_all(b"request").await.unwrap();
+        wire.write_all(&vec![7; 1024 * 1024]).await.unwrap();
+        let mut request = [0; 7];
+        wire.read_exact(&mut request).await.unwrap();
+        let mut room = std::pin::pin!(outflow.has_room());
+        assert!(futures::poll!(room.as_mut()).is_pending());
+        let reading = tokio::spawn(async move { wire.read_u8().await });
+        let mut taken = vec![0; 1024 * 1024];
+        peer.read_exact(&mut taken).await.unwrap();
+        room.await;
+        assert!(taken.iter().all(|byte| *byte == 7));
+        drop(peer);
+        assert!(reading.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn the_bytes_on_their_way_out_are_bounded() {
+        let (_peer, ours) = tokio::io::duplex(1);
+        let (mut wire, _kill, _, _) = wire(ours);
+        let flood = vec![7; OUTGOING_BYTES_MOST + 2];
+        assert!(futures::poll!(std::pin::pin!(wire.write_all(&flood))).is_pending());
+        assert_eq!(wire.outgoing.len(), OUTGOING_BYTES_MOST);
     }
 }

@@ -87,7 +87,9 @@ async fn a_hundred_megabytes_do_not_stall_whatever_is_in_flight() {
     std::fs::write(&big, noise(100 * 1024 * 1024)).unwrap();
     let original = digest(&big);
     let l = local.path().display();
-    for (number, options) in [&[][..], &["-R", "256"], &["-R", "256", "-B", "32768"]].into_iter().enumerate() {
+    for (number, options) in
+        [&[][..], &["-R", "256"], &["-R", "256", "-B", "32768"], &["-R", "256", "-o", "RekeyLimit=4M"]].into_iter().enumerate()
+    {
         sftp(server.address, &key, options, &format!("put {l}/big up{number}\nget up{number} {l}/down{number}\n")).await;
         for path in [root.path().join(format!("up{number}")), local.path().join(format!("down{number}"))] {
             assert_eq!(digest(&path), original, "{options:?}");
