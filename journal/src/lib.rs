@@ -16,7 +16,10 @@
 pub mod conformance;
 mod driver;
 mod error;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
 mod fault;
+mod log;
 mod machine;
 mod memory;
 mod record;
@@ -31,6 +34,7 @@ pub use driver::{
 };
 pub use error::{JournalError, Result};
 pub use fault::{Fault, FaultJournal, FaultPlan, Operation};
+pub use log::LogObserver;
 pub use machine::MachineBinding;
 pub use memory::MemoryJournal;
 pub use record::{

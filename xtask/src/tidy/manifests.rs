@@ -5,12 +5,13 @@ use toml::{Table, Value};
 use super::{Finding, tree::File, tree::Tree};
 
 const MIDDLE: &[&str] = &["towpath-transfer"];
-const PROGRAM: &[&str] = &["towpath-transfer", "towpath-journal", "towpath-transport", "towpath-keys"];
+const PROGRAM: &[&str] = &["towpath-transfer", "towpath-journal", "towpath-transport", "towpath-keys", "towpath-host"];
 const SAMPLES: &[&str] = &[
     "towpath-transfer",
     "towpath-journal",
     "towpath-transport",
     "towpath-keys",
+    "towpath-host",
     "towpath-agent",
     "towpath-relay",
     "towpath-receiver",
@@ -20,6 +21,7 @@ const TESTS: &[&str] = &[
     "towpath-journal",
     "towpath-transport",
     "towpath-keys",
+    "towpath-host",
     "towpath-agent",
     "towpath-relay",
     "towpath-receiver",
@@ -33,6 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("towpath-journal", MIDDLE),
     ("towpath-transport", MIDDLE),
     ("towpath-keys", MIDDLE),
+    ("towpath-host", MIDDLE),
     ("towpath-agent", PROGRAM),
     ("towpath-relay", PROGRAM),
     ("towpath-receiver", PROGRAM),

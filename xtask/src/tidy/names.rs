@@ -36,6 +36,7 @@ const CRATES: &[(&str, &[&str])] = &[
 /// The only places that print, exit or read the command line, beside tests, examples and build scripts.
 const EDGES: &[&str] = &[
     "agent/src/main.rs",
+    "host/src/output.rs",
     "agent/src/cli.rs",
     "agent/src/cli/",
     "relay/src/main.rs",

@@ -1,0 +1,73 @@
+//! Where configuration and state lie.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use directories::ProjectDirs;
+use towpath_transfer::{Code, Failure};
+
+/// The usual place of a program's configuration file: what systemd gives, `/etc/towpath` for root, or the user's own
+/// folder. `program` is its one word, such as `relay`.
+#[must_use]
+pub fn usual_config(program: &str) -> Option<PathBuf> {
+    let file = format!("{program}.toml");
+    if let Some(folder) = first_of("CONFIGURATION_DIRECTORY") {
+        return Some(folder.join(file));
+    }
+    if is_root() { Some(Path::new("/etc/towpath").join(file)) } else { own().map(|dirs| dirs.config_dir().join(file)) }
+}
+
+/// The state folder: the first that is given (command line, then configuration), what systemd gives, `/var/lib/towpath`
+/// for root, or the user's own folder. Absolute.
+///
+/// # Errors
+/// `config-invalid` where none of them is known.
+pub fn state(program: &str, given: [Option<&Path>; 2]) -> Result<PathBuf, Failure> {
+    let usual = || {
+        if is_root() {
+            Some(Path::new("/var/lib/towpath").join(program))
+        } else {
+            own().map(|dirs| dirs.data_dir().join(program))
+        }
+    };
+    let given = given.into_iter().flatten().next().map(Path::to_owned);
+    let unknown = || Failure::park(Code::ConfigInvalid, "it is not known where the state shall lie: say --state DIR");
+    let state = given.or_else(|| first_of("STATE_DIRECTORY")).or_else(usual).ok_or_else(unknown)?;
+    std::path::absolute(&state)
+        .map_err(|e| Failure::park(Code::ConfigInvalid, format!("{} cannot be a state folder", state.display())).caused_by(e))
+}
+
+fn own() -> Option<ProjectDirs> {
+    ProjectDirs::from("", "", "towpath")
+}
+
+/// systemd joins several folders with colons; the first is ours.
+fn first_of(variable: &str) -> Option<PathBuf> {
+    let value = env::var(variable).ok()?;
+    value.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(unix)]
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(not(unix))]
+fn is_root() -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_first_counts_and_is_made_absolute() {
+        let (a, b) = (Path::new("/a"), Path::new("b"));
+        assert_eq!(state("relay", [Some(a), Some(b)]).unwrap(), a);
+        let relative = state("relay", [None, Some(b)]).unwrap();
+        assert!(relative.is_absolute() && relative.ends_with("b"));
+    }
+}

@@ -1,0 +1,102 @@
+//! Lengths of time and amounts of data, as people write them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// A length of time: a whole number and `ms`, `s`, `m`, `h` or `d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pause(pub Duration);
+
+/// An amount of data: a whole number and `B`, `KiB`, `MiB`, `GiB` or `TiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+impl Pause {
+    /// So many days.
+    #[must_use]
+    pub const fn days(days: u64) -> Self {
+        Self(Duration::from_secs(days * 24 * 60 * 60))
+    }
+}
+
+impl Bytes {
+    /// So many times 2³⁰ bytes.
+    #[must_use]
+    pub const fn gib(gib: u64) -> Self {
+        Self(gib * 1024 * 1024 * 1024)
+    }
+}
+
+fn split(text: &str) -> Option<(u64, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    Some((number.parse().ok()?, unit.trim()))
+}
+
+impl std::str::FromStr for Pause {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = split(text.trim()).and_then(|(number, unit)| match unit {
+            "ms" => Some(Duration::from_millis(number)),
+            "s" => Some(Duration::from_secs(number)),
+            "m" => number.checked_mul(60).map(Duration::from_secs),
+            "h" => number.checked_mul(60 * 60).map(Duration::from_secs),
+            "d" => number.checked_mul(24 * 60 * 60).map(Duration::from_secs),
+            _ => None,
+        });
+        // A century is more than any clock arithmetic here has to bear.
+        let sane = parsed.filter(|pause| *pause <= Self::days(36_525).0);
+        sane.map(Self).ok_or_else(|| format!("{text:?} is not a length of time such as 500ms, 30s, 15m, 24h or 7d"))
+    }
+}
+
+impl std::str::FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = split(text.trim()).and_then(|(number, unit)| {
+            let shift = match unit {
+                "B" => 0,
+                "KiB" => 10,
+                "MiB" => 20,
+                "GiB" => 30,
+                "TiB" => 40,
+                _ => return None,
+            };
+            number.checked_mul(1u64 << shift)
+        });
+        parsed.map(Self).ok_or_else(|| format!("{text:?} is not an amount of data such as 512MiB, 20GiB or 2TiB"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Pause {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_exact_and_nothing_else_is_understood() {
+        assert_eq!("24h".parse(), Ok(Pause::days(1)));
+        assert_eq!("0s".parse(), Ok(Pause(Duration::ZERO)));
+        assert_eq!("2 GiB".parse(), Ok(Bytes::gib(2)));
+        for bad in ["", "s", "5", "-1s", "1.5h", "1 week", "99999999999999999999s", "99999999999d"] {
+            assert!(bad.parse::<Pause>().is_err(), "{bad:?}");
+        }
+        for bad in ["", "GiB", "5", "5GB", "5gib", "99999999TiB"] {
+            assert!(bad.parse::<Bytes>().is_err(), "{bad:?}");
+        }
+    }
+}
