@@ -59,6 +59,12 @@ impl Layout {
         self.state.join("host_keys")
     }
 
+    /// Where imported tables go unless the configuration says otherwise.
+    #[must_use]
+    pub fn import(&self) -> PathBuf {
+        self.state.join("import")
+    }
+
     /// Where `serve` says which address it listens on.
     #[must_use]
     pub fn listening(&self) -> PathBuf {
@@ -95,9 +101,15 @@ impl Layout {
         self.quarantine().join(agent.as_str()).join(id.to_string())
     }
 
+    /// The folder of every receipt.
+    #[must_use]
+    pub fn all_receipts(&self) -> PathBuf {
+        self.state.join("receipts")
+    }
+
     /// The receipts this receiver has signed for a transfer.
     #[must_use]
     pub fn receipts(&self, key: &TransferKey) -> PathBuf {
-        self.state.join("receipts").join(key.agent.as_str()).join(key.id.to_string())
+        self.all_receipts().join(key.agent.as_str()).join(key.id.to_string())
     }
 }

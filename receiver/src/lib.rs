@@ -1,8 +1,22 @@
 //! The receiver: takes what the relay forwards, checks it, imports it, and signs for it.
 //!
-//! One receiver serves one tenant.
+//! One receiver serves one tenant. [`host`] builds it on a real machine; [`service`] runs it over any [`parts::Parts`].
 
+pub mod agents;
+pub mod cli;
+pub mod config;
+pub mod enrolment;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
+pub mod host;
 pub mod import;
+pub mod landing;
 pub mod layout;
+pub mod observe;
 pub mod parts;
+pub mod quarantine;
+pub mod service;
+#[cfg(test)]
+mod testing;
+pub mod tidy;
 pub mod uplink;

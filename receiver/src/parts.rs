@@ -2,12 +2,12 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use towpath_journal::Journal;
-use towpath_keys::{AllowedSigners, Identity};
-use towpath_transfer::{Clock, Entropy, Failure, TenantName};
+use towpath_journal::{FailPoints, Journal};
+use towpath_keys::{AllowedSigners, Identity, Namespace, PublicKey};
+use towpath_transfer::{AgentName, Clock, Entropy, Failure, TenantName};
 use towpath_transport::{files::FileStore, relay_api::RelayApi};
 
-use crate::{import::ImportTarget, layout::Layout};
+use crate::{agents::TrustPolicy, import::ImportTarget, layout::Layout};
 
 /// Who may sign what, read anew for each transfer so that an approval counts at once.
 pub trait Trust: std::fmt::Debug + Send + Sync {
@@ -16,6 +16,12 @@ pub trait Trust: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// Where they cannot be read.
     fn signers(&self) -> Result<AllowedSigners, Failure>;
+
+    /// Approves `key` for the manifests of `agent` where no key of that agent is approved; `false` where one is.
+    ///
+    /// # Errors
+    /// Where the keys cannot be read or written.
+    fn pin_first(&self, agent: &AgentName, key: &PublicKey) -> Result<bool, Failure>;
 }
 
 /// Trust kept in an `allowed_signers` file.
@@ -26,6 +32,14 @@ impl Trust for FileTrust {
     fn signers(&self) -> Result<AllowedSigners, Failure> {
         AllowedSigners::load(&self.0)
     }
+
+    fn pin_first(&self, agent: &AgentName, key: &PublicKey) -> Result<bool, Failure> {
+        let mut signers = self.signers()?;
+        if signers.lookup(agent.as_str(), Namespace::Manifest).next().is_some() {
+            return Ok(false);
+        }
+        signers.add(agent.as_str(), &[Namespace::Manifest], key)
+    }
 }
 
 /// The limits of the receiver, with their defaults.
@@ -33,7 +47,7 @@ impl Trust for FileTrust {
 pub struct Limits {
     /// The most bytes one file may unpack to, whatever its manifest says. Default 20 GiB.
     pub unpacked_file_bytes: u64,
-    /// The most transfers kept in quarantine; the oldest go first. Default 100.
+    /// The most transfers of one agent kept in quarantine; the oldest go first. Default 100.
     pub quarantined_transfers: usize,
     /// The most transfers that wait on the landing for one agent; the scan leaves the others for later. Default 1,000.
     pub landed_transfers: usize,
@@ -50,7 +64,6 @@ impl Default for Limits {
 }
 
 /// Everything the stages of a receiver touch.
-#[derive(Debug)]
 pub struct Parts {
     /// Where things lie in `files`.
     pub layout: Layout,
@@ -64,6 +77,8 @@ pub struct Parts {
     pub target: Arc<dyn ImportTarget>,
     /// Who is approved.
     pub trust: Arc<dyn Trust>,
+    /// How an agent comes to be approved.
+    pub policy: TrustPolicy,
     /// Signs receipts.
     pub identity: Identity,
     /// The one tenant this receiver serves.
@@ -76,6 +91,14 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Where a test stops the program; `NoFailPoints` in service.
+    pub fail_points: Arc<dyn FailPoints>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("tenant", &self.tenant).field("layout", &self.layout).finish_non_exhaustive()
+    }
 }
 
 /// Which tables a receiver imports.

@@ -9,6 +9,7 @@ use towpath_transfer::{
     manifest::{MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, SIGNATURE_NAME},
     md5sums,
     packed::{MAX_PACKED_LIST_BYTES, MD5SUMS_NAME, PACKED_NAME, PackedList},
+    public_key::Fingerprint,
     receipt::{MAX_SIGNATURE_BYTES, TableRows},
 };
 use towpath_transport::files::{FileStore, file_failure, read_whole};
@@ -33,6 +34,8 @@ pub struct Opened {
     pub manifest: Manifest,
     /// SHA-256 of the manifest's bytes.
     pub digest: Sha256Digest,
+    /// The approved key that has signed it.
+    pub signer: Fingerprint,
     /// The packed files.
     pub packed: PackedList,
 }
@@ -47,7 +50,7 @@ pub fn open(files: &dyn FileStore, folder: &Path, expected: &Expected, signers: 
     let manifest =
         Manifest::parse(&bytes).map_err(|e| Failure::park(Code::ManifestInvalid, "the manifest cannot be used").caused_by(e))?;
     check_belongs(&manifest, expected)?;
-    check_signature(files, folder, &manifest.agent, &bytes, signers)?;
+    let signer = check_signature(files, folder, &manifest.agent, &bytes, signers)?;
 
     let listed = small_file(files, folder, PACKED_NAME, MAX_PACKED_LIST_BYTES, Code::PackedListInvalid)?;
     let invalid = |e| Failure::park(Code::PackedListInvalid, "the packed list cannot be used").caused_by(e);
@@ -57,7 +60,7 @@ pub fn open(files: &dyn FileStore, folder: &Path, expected: &Expected, signers: 
 
     let md5sums = small_file(files, folder, MD5SUMS_NAME, md5sums::MAX_BYTES, Code::ContentInvalid)?;
     check_md5sums(&manifest, &md5sums)?;
-    Ok(Opened { manifest, digest, packed })
+    Ok(Opened { manifest, digest, signer, packed })
 }
 
 /// Reads every packed file to its end and compares it with manifest and packed list; returns the rows of every table.
@@ -133,7 +136,7 @@ fn check_signature(
     agent: &AgentName,
     manifest: &[u8],
     signers: &AllowedSigners,
-) -> Result<(), Failure> {
+) -> Result<Fingerprint, Failure> {
     let signature = small_file(files, folder, SIGNATURE_NAME, MAX_SIGNATURE_BYTES, Code::SignatureInvalid)?;
     if signers.lookup(agent.as_str(), Namespace::Manifest).next().is_none() {
         let told = format!(
@@ -141,8 +144,8 @@ fn check_signature(
         );
         return Err(Failure::park(Code::AgentUnapproved, told));
     }
-    signers.verify(agent.as_str(), Namespace::Manifest, manifest, &signature)?;
-    Ok(())
+    let signer = signers.verify(agent.as_str(), Namespace::Manifest, manifest, &signature)?;
+    Ok(signer.fingerprint())
 }
 
 fn check_md5sums(manifest: &Manifest, bytes: &[u8]) -> Result<(), Failure> {

@@ -7,3 +7,6 @@ pub mod import;
 pub mod receipt;
 pub mod scan;
 pub mod verify;
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,10 @@ use towpath_transfer::{AgentName, Direction, Failure, TransferId, TransferKey, T
 use towpath_transport::files::{FileKind, file_failure};
 
 use super::{receipt, verify::blocking};
-use crate::parts::Parts;
+use crate::{
+    agents::{self, TrustPolicy},
+    parts::Parts,
+};
 
 /// The most agents one scan looks at.
 const MAX_AGENTS: usize = 10_000;
@@ -22,6 +25,9 @@ pub async fn scan(parts: &Arc<Parts>, wake: &WakeUp) -> Result<usize, Failure> {
     let landed = blocking(move || find(&finder)).await?;
     let mut new = 0;
     for key in landed {
+        if !may_enter(parts, &key).await? {
+            continue;
+        }
         let transfer = NewTransfer {
             key: key.clone(),
             direction: Direction::Uplink,
@@ -50,6 +56,20 @@ pub async fn scan(parts: &Arc<Parts>, wake: &WakeUp) -> Result<usize, Failure> {
     Ok(new)
 }
 
+/// Whether everything is ready for a transfer to be looked at; where the relay cannot be asked about its agent, it waits.
+async fn may_enter(parts: &Arc<Parts>, key: &TransferKey) -> Result<bool, Failure> {
+    if parts.policy != TrustPolicy::FirstUse || parts.journal.get(key).await?.is_some() {
+        return Ok(true);
+    }
+    match agents::believe_first_use(parts, &key.agent).await {
+        Ok(()) => Ok(true),
+        Err(failure) => {
+            tracing::warn!(transfer = %key, code = %failure.code(), error = %failure.report(), "the agent's key cannot be asked for now");
+            Ok(false)
+        }
+    }
+}
+
 fn find(parts: &Parts) -> Result<Vec<TransferKey>, Failure> {
     let root = parts.layout.landing().join("uplink");
     let mut found = Vec::new();
@@ -67,7 +87,7 @@ fn find(parts: &Parts) -> Result<Vec<TransferKey>, Failure> {
 }
 
 /// The folders below `path` whose names are valid; what else lies there is not ours and is left alone.
-fn folders<T: FromStr>(parts: &Parts, path: &std::path::Path, most: usize) -> Result<Vec<T>, Failure> {
+pub(crate) fn folders<T: FromStr>(parts: &Parts, path: &std::path::Path, most: usize) -> Result<Vec<T>, Failure> {
     let entries = match parts.files.list(path, None, most) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

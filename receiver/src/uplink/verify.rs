@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome};
-use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferKey, state::Place};
+use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferKey, manifest::Manifest, state::Place};
 
 use super::{
     check::{self, Expected, Opened},
@@ -56,11 +56,7 @@ fn verify(parts: &Parts, key: &TransferKey) -> Result<TransferEvent, Failure> {
 pub fn open(parts: &Parts, key: &TransferKey) -> Result<Opened, Failure> {
     let expected = Expected { tenant: Some(key.tenant.clone()), agent: Some(key.agent.clone()), transfer: Some(key.id) };
     let opened = check::open(&*parts.files, &parts.layout.landed(key), &expected, &parts.trust.signers()?)?;
-    let limit = parts.limits.unpacked_file_bytes;
-    if let Some(file) = opened.manifest.sent_files().find(|file| file.size > limit) {
-        let told = format!("{} would unpack to {} bytes, and this receiver takes at most {limit}", file.name, file.size);
-        return Err(Failure::park(Code::LimitExceeded, told));
-    }
+    check_sizes(&opened.manifest, parts.limits.unpacked_file_bytes)?;
     for file in &opened.manifest.files {
         match file.table() {
             Some(table) if parts.tables.allows(table.table.as_str()) => {}
@@ -72,6 +68,20 @@ pub fn open(parts: &Parts, key: &TransferKey) -> Result<Opened, Failure> {
         }
     }
     Ok(opened)
+}
+
+/// Refuses a transfer of which a file says that it unpacks to more than `limit` bytes.
+///
+/// # Errors
+/// `limit-exceeded`.
+pub fn check_sizes(manifest: &Manifest, limit: u64) -> Result<(), Failure> {
+    match manifest.sent_files().find(|file| file.size > limit) {
+        None => Ok(()),
+        Some(file) => {
+            let told = format!("{} would unpack to {} bytes, and this receiver takes at most {limit}", file.name, file.size);
+            Err(Failure::park(Code::LimitExceeded, told))
+        }
+    }
 }
 
 /// Decides against the transfer where the failure is its own; passes every other failure on.

@@ -1,0 +1,239 @@
+//! Which agents this receiver believes: the relay names them, a person (or the first use, where that is configured) pins
+//! their keys, and only the pins count.
+
+use std::{path::Path, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use towpath_keys::{AllowedSigners, Namespace, PublicKey, verify_enrolment};
+use towpath_transfer::{
+    AgentName, Code, Failure,
+    api::{Peer, Role},
+    public_key::{Fingerprint, PublicKeyLine},
+};
+use towpath_transport::relay_api::RelayApi;
+
+use crate::{parts::Parts, uplink::verify::blocking};
+
+/// How an agent's key comes to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrustPolicy {
+    /// A person compares its fingerprint and approves it.
+    #[default]
+    Approve,
+    /// The key the relay names is pinned with the agent's first transfer, and never replaced afterwards.
+    FirstUse,
+}
+
+/// How a key stands here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Pinned: manifests by this key are accepted.
+    Approved,
+    /// The relay names it, its proof of possession is good, and nobody has approved it.
+    Waiting,
+    /// As `waiting`, and another key of the same agent is pinned: the key was changed, or somebody lies.
+    Changed,
+    /// The proof that the relay shows for it is wrong; it cannot be approved.
+    ProofInvalid,
+}
+
+/// A key of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KnownAgent {
+    /// The agent's name within the tenant.
+    pub name: AgentName,
+    /// The key's fingerprint, as `ssh-keygen -l` shows it.
+    pub fingerprint: Fingerprint,
+    /// The key.
+    pub public_key: PublicKeyLine,
+    /// How it stands here.
+    pub standing: Standing,
+    /// Whether the relay names it today; `None` where the relay could not be asked.
+    pub enrolled: Option<bool>,
+}
+
+/// The peer's key, where the proof shows that whoever enrolled holds it.
+///
+/// # Errors
+/// `enrolment-proof-invalid`, `key-invalid`.
+pub fn proven_key(peer: &Peer) -> Result<PublicKey, Failure> {
+    let key = PublicKey::try_from(&peer.public_key)?;
+    verify_enrolment(&key, &peer.secret_sha256, &peer.relay_url, peer.proof.as_bytes())?;
+    Ok(key)
+}
+
+/// Every pinned key and every key that the relay names, sorted by name. `peers` is `None` where it could not be asked.
+#[must_use]
+pub fn list(peers: Option<&[Peer]>, signers: &AllowedSigners) -> Vec<KnownAgent> {
+    let mut known: Vec<KnownAgent> = Vec::new();
+    for pin in signers.pins() {
+        for name in pin.principals().iter().filter_map(|name| name.parse::<AgentName>().ok()) {
+            let line = pin.key().line();
+            let usable = signers.lookup(name.as_str(), Namespace::Manifest).any(|key| key == pin.key());
+            if !usable || known.iter().any(|agent| agent.name == name && agent.public_key == *line) {
+                continue;
+            }
+            let enrolled = peers.map(|peers| peers.iter().any(|peer| peer.name == name && peer.public_key == *line));
+            let fingerprint = line.fingerprint();
+            known.push(KnownAgent { name, fingerprint, public_key: line.clone(), standing: Standing::Approved, enrolled });
+        }
+    }
+    for peer in peers.unwrap_or_default().iter().filter(|peer| peer.role == Role::Agent) {
+        if known.iter().any(|agent| agent.name == peer.name && agent.public_key == peer.public_key) {
+            continue;
+        }
+        let pinned = signers.lookup(peer.name.as_str(), Namespace::Manifest).next().is_some();
+        let standing = match proven_key(peer) {
+            Ok(_) if pinned => Standing::Changed,
+            Ok(_) => Standing::Waiting,
+            Err(_) => Standing::ProofInvalid,
+        };
+        known.push(KnownAgent {
+            name: peer.name.clone(),
+            fingerprint: peer.public_key.fingerprint(),
+            public_key: peer.public_key.clone(),
+            standing,
+            enrolled: Some(true),
+        });
+    }
+    known.sort_by(|a, b| a.name.cmp(&b.name));
+    known
+}
+
+/// Pins the key of this fingerprint under the name the relay gives it. May be repeated.
+///
+/// # Errors
+/// `not-found` where the relay names no such key, `enrolment-proof-invalid`, `request-invalid` where it names it twice, those
+/// of the relay and of the file.
+pub async fn approve(relay: &dyn RelayApi, path: &Path, fingerprint: &Fingerprint) -> Result<AgentName, Failure> {
+    let peers = relay.peers().await?.peers;
+    let mut of_key = peers.iter().filter(|peer| peer.role == Role::Agent && peer.public_key.fingerprint() == *fingerprint);
+    let Some(peer) = of_key.next() else {
+        let told = format!("the relay names no agent with the key {fingerprint}; see: towpath-receiver agent list");
+        return Err(Failure::park(Code::NotFound, told));
+    };
+    if let Some(other) = of_key.next() {
+        let told =
+            format!("the relay names the key {fingerprint} for both {} and {}, so none was approved", peer.name, other.name);
+        return Err(Failure::park(Code::RequestInvalid, told));
+    }
+    let key = proven_key(peer)?;
+    let (path, name) = (path.to_owned(), peer.name.clone());
+    blocking(move || {
+        AllowedSigners::load(&path)?.add(name.as_str(), &[Namespace::Manifest], &key)?;
+        Ok(name)
+    })
+    .await
+}
+
+/// Believes no key of the agent any more; returns how many there were.
+///
+/// # Errors
+/// Those of the file.
+pub fn remove(path: &Path, agent: &AgentName) -> Result<usize, Failure> {
+    let mut signers = AllowedSigners::load(path)?;
+    let pinned = |pin: &&towpath_keys::Pin| pin.principals().iter().any(|name| name == agent.as_str());
+    let keys: Vec<PublicKey> = signers.pins().filter(pinned).map(|pin| pin.key().clone()).collect();
+    let mut removed = 0;
+    for key in keys {
+        removed += usize::from(signers.remove(agent.as_str(), &key)?);
+    }
+    Ok(removed)
+}
+
+/// Before the first transfer of an agent is looked at: pins the key that the relay names for it, where first use is
+/// believed and no key of the agent is pinned. An agent that the relay does not name stays unapproved.
+///
+/// # Errors
+/// Those of the relay and of the file; the transfer then waits.
+pub async fn believe_first_use(parts: &Arc<Parts>, agent: &AgentName) -> Result<(), Failure> {
+    if parts.policy != TrustPolicy::FirstUse || is_pinned(parts, agent).await? {
+        return Ok(());
+    }
+    let peers = parts.relay.peers().await?.peers;
+    let Some(peer) = peers.iter().find(|peer| peer.role == Role::Agent && peer.name == *agent) else { return Ok(()) };
+    let key = match proven_key(peer) {
+        Ok(key) => key,
+        Err(failure) => {
+            tracing::warn!(%agent, code = %failure.code(), error = %failure.report(), "the agent's key is not believed");
+            return Ok(());
+        }
+    };
+    let fingerprint = key.fingerprint();
+    let (trust, name) = (Arc::clone(&parts.trust), agent.clone());
+    let pinned = blocking(move || trust.pin_first(&name, &key)).await?;
+    if pinned {
+        tracing::warn!(%agent, %fingerprint, "the agent's key is believed on first use");
+    }
+    Ok(())
+}
+
+async fn is_pinned(parts: &Arc<Parts>, agent: &AgentName) -> Result<bool, Failure> {
+    let (trust, name) = (Arc::clone(&parts.trust), agent.clone());
+    blocking(move || Ok(trust.signers()?.lookup(name.as_str(), Namespace::Manifest).next().is_some())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_keys::sign_enrolment;
+    use towpath_transfer::digest::Sha256Digest;
+    use towpath_transport::relay_api::MemoryRelay;
+
+    use super::*;
+    use crate::testing::{identity, peer};
+
+    #[tokio::test]
+    async fn approving_pins_and_removing_unpins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("allowed_signers");
+        let relay = MemoryRelay::new();
+        let (erp, other) = (identity(1), identity(2));
+        relay.set_peers(vec![peer("erp", &erp), peer("other", &other)]);
+        let peers = relay.peers().await.unwrap().peers;
+        let standing = |peers: &[Peer]| -> Vec<(String, Standing)> {
+            let signers = AllowedSigners::load(&path).unwrap();
+            list(Some(peers), &signers).into_iter().map(|agent| (agent.name.to_string(), agent.standing)).collect()
+        };
+        assert_eq!(standing(&peers), [("erp".to_owned(), Standing::Waiting), ("other".to_owned(), Standing::Waiting)]);
+        for _ in 0..2 {
+            assert_eq!(approve(&relay, &path, &erp.fingerprint()).await.unwrap().as_str(), "erp");
+        }
+        assert_eq!(standing(&peers)[0].1, Standing::Approved);
+        assert_eq!(AllowedSigners::load(&path).unwrap().pins().count(), 1);
+        // Nothing but manifests.
+        assert!(AllowedSigners::load(&path).unwrap().lookup("erp", Namespace::Receipt).next().is_none());
+
+        let changed = vec![peer("erp", &identity(3))];
+        assert_eq!(standing(&changed).iter().map(|(_, s)| *s).collect::<Vec<_>>(), [Standing::Approved, Standing::Changed]);
+        let unlisted = list(Some(&[]), &AllowedSigners::load(&path).unwrap());
+        assert_eq!(unlisted[0].enrolled, Some(false));
+
+        assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 1);
+        assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 0);
+        assert_eq!(standing(&peers)[0].1, Standing::Waiting);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_proven_or_not_named_cannot_be_approved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("allowed_signers");
+        let relay = MemoryRelay::new();
+        let erp = identity(1);
+        assert_eq!(approve(&relay, &path, &erp.fingerprint()).await.unwrap_err().code(), Code::NotFound);
+        let mut forged = peer("erp", &erp);
+        forged.proof = sign_enrolment(&identity(2), b"secret", "https://relay.test").unwrap();
+        relay.set_peers(vec![forged.clone()]);
+        assert_eq!(approve(&relay, &path, &erp.fingerprint()).await.unwrap_err().code(), Code::EnrolmentProofInvalid);
+        let signers = AllowedSigners::load(&path).unwrap();
+        assert_eq!(list(Some(&[forged]), &signers)[0].standing, Standing::ProofInvalid);
+        let mut replayed = peer("erp", &erp);
+        replayed.secret_sha256 = Sha256Digest::of(b"another secret");
+        relay.set_peers(vec![replayed]);
+        assert_eq!(approve(&relay, &path, &erp.fingerprint()).await.unwrap_err().code(), Code::EnrolmentProofInvalid);
+        relay.set_peers(vec![peer("erp", &erp), peer("second", &erp)]);
+        assert_eq!(approve(&relay, &path, &erp.fingerprint()).await.unwrap_err().code(), Code::RequestInvalid);
+        assert!(!path.exists());
+    }
+}

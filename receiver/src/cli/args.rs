@@ -1,0 +1,185 @@
+//! The command line's form and its help.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use towpath_transfer::{AgentName, TransferId, public_key::Fingerprint};
+
+/// Takes what the relay forwards, checks it, imports it into the app's database, and signs for it.
+///
+/// First steps:
+///   1. towpath-receiver enrol CODE --landing HOST:PORT    the code comes from: towpath-relay enrolment create
+///   2. towpath-receiver serve                             runs until it is stopped
+///   3. towpath-receiver agent list                        compare the fingerprint with the one on the ERP host
+///   4. towpath-receiver agent approve FINGERPRINT
+#[derive(Debug, Parser)]
+#[command(name = "towpath-receiver", version, verbatim_doc_comment, arg_required_else_help = true)]
+pub(super) struct Args {
+    /// The configuration file.
+    #[arg(long, global = true, env = "TOWPATH_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The folder of key, journal, landing and receipts.
+    #[arg(long, global = true, env = "TOWPATH_STATE", value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+    /// How log lines look; JSON where they do not go to a terminal. TOWPATH_LOG says which (such as "debug").
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub(super) log_format: Option<LogFormat>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Enrol with the relay, once; makes the key where there is none.
+    ///
+    /// The same code may be used again with the same key until it expires. The private key never leaves this machine.
+    #[command(after_help = "Example:\n  towpath-receiver enrol towpath1-… --landing app.example.com:2222")]
+    Enrol(EnrolArgs),
+    /// Run: take transfers, check them, import them, hand over the receipts.
+    Serve(ServeArgs),
+    /// Which agents are believed.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// What stands in the journal: what is under way, what waits for a person, what is done.
+    Status(StatusArgs),
+    /// Everything that happened to one transfer here.
+    Show(TransferArgs),
+    /// Try a transfer again at once that waits for a person or for its next try.
+    Retry(RetryArgs),
+    /// Check the folder of a transfer without network and without importing anything.
+    ///
+    /// Checks the signature against the approved keys, every size and digest, and every row and control total. Exit status 1
+    /// and the reason where anything is wrong.
+    #[command(after_help = "Example:\n  towpath-receiver verify /var/lib/towpath/receiver/quarantine/erp/01922c1e-…")]
+    Verify(VerifyArgs),
+    /// Rejected transfers, kept for a person to look at.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// The configuration file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct EnrolArgs {
+    /// The enrolment code; `-` reads it from standard input, where it does not stay in the shell's history.
+    #[arg(value_name = "CODE|-")]
+    pub(super) code: String,
+    /// How the relay reaches this receiver's own SFTP landing. Without it (and without `advertise` in the configuration)
+    /// the relay's operator says where to deliver: towpath-relay tenant app-server.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) landing: Option<String>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ServeArgs {
+    /// Listen here instead of the configured address; port 0 takes a free one, which is written to listening.json.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) listen: Option<std::net::SocketAddr>,
+}
+
+/// `agent`
+#[derive(Debug, Subcommand)]
+pub(super) enum AgentCommand {
+    /// The approved agents, and those that the relay names.
+    List {
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Believe the manifests of the agent with this key, after its fingerprint was compared with the ERP host's
+    /// (there: towpath-agent key show).
+    Approve {
+        /// Such as SHA256:jn9…
+        fingerprint: Fingerprint,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Believe an agent no more; its next transfers are rejected. With `trust = "first-use"` revoke it at the relay first, or
+    /// it is believed again.
+    Remove {
+        /// The agent's name.
+        name: AgentName,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct StatusArgs {
+    /// How many transfers to show, newest first.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(super) limit: usize,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct TransferArgs {
+    /// The transfer's id.
+    pub(super) transfer: TransferId,
+    /// Its agent, where several have a transfer of this id.
+    #[arg(long, value_name = "NAME")]
+    pub(super) agent: Option<AgentName>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct RetryArgs {
+    /// The transfer's id.
+    pub(super) transfer: TransferId,
+    /// Its agent, where several have a transfer of this id.
+    #[arg(long, value_name = "NAME")]
+    pub(super) agent: Option<AgentName>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct VerifyArgs {
+    /// The folder with manifest.json.
+    pub(super) dir: PathBuf,
+    /// The approved keys; those of the state folder where it is not said.
+    #[arg(long, value_name = "FILE")]
+    pub(super) allowed_signers: Option<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `quarantine`
+#[derive(Debug, Subcommand)]
+pub(super) enum QuarantineCommand {
+    /// What is in quarantine, and why.
+    List {
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// One transfer, with its files.
+    Show(TransferArgs),
+    /// Remove a transfer after a person has looked. It stays rejected: the agent holds the signed receipt and sends anew.
+    Release(RetryArgs),
+}
+
+/// `config`
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Say whether the configuration is valid, and which folders it means.
+    Check,
+    /// Print a configuration with every default and what it means.
+    Example,
+}

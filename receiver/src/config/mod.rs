@@ -1,0 +1,290 @@
+//! The configuration file: TOML, every key known, every mistake with its place. The example is the defaults, as a test
+//! holds.
+
+mod mistake;
+mod units;
+
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use toml::Spanned;
+use towpath_transfer::{Code, Failure, manifest::Label};
+
+pub use mistake::ConfigMistake;
+pub use units::{Amount, Pause};
+
+use crate::{
+    agents::TrustPolicy,
+    enrolment::parse_landing,
+    landing::LandingLimits,
+    parts::{Limits, TableFilter},
+};
+
+/// A commented configuration file with every default.
+pub const EXAMPLE: &str = include_str!("example.toml");
+/// The largest configuration file, in bytes.
+pub const MAX_CONFIG_BYTES: usize = 256 * 1024;
+/// The most tables that may be named.
+pub const MAX_TABLES: usize = 10_000;
+/// The most often the landing may be looked at.
+pub const LEAST_SCAN: Duration = Duration::from_millis(100);
+/// What stands for no landing of our own.
+const NO_LISTEN: &str = "none";
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How agents come to be believed.
+    pub trust: TrustPolicy,
+    /// The state folder, where the file names one.
+    pub state: Option<PathBuf>,
+    /// Where the landing listens; `None` where another SFTP server writes into its folder.
+    pub listen: Option<String>,
+    /// How the relay reaches the landing.
+    pub advertise: Option<(String, u16)>,
+    /// How often the landing is looked at.
+    pub scan: Duration,
+    /// What may lie on the landing.
+    pub landing: LandingLimits,
+    /// Where tables go, where the file says.
+    pub import: Option<PathBuf>,
+    /// Which tables are imported.
+    pub tables: TableFilter,
+    /// The other limits.
+    pub limits: Limits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    #[serde(default)]
+    trust: TrustPolicy,
+    #[serde(default)]
+    state: RawState,
+    #[serde(default)]
+    landing: RawLanding,
+    #[serde(default)]
+    import: RawImport,
+    #[serde(default)]
+    quarantine: RawQuarantine,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawState {
+    folder: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLanding {
+    listen: Option<Spanned<String>>,
+    advertise: Option<Spanned<String>>,
+    scan: Option<Spanned<Pause>>,
+    reserve: Option<Amount>,
+    transfers: Option<Spanned<usize>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawImport {
+    folder: Option<PathBuf>,
+    tables: Option<Spanned<Vec<Label>>>,
+    unpacked_file: Option<Amount>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawQuarantine {
+    transfers: Option<Spanned<usize>>,
+}
+
+impl Config {
+    /// The defaults, as without a file.
+    ///
+    /// # Errors
+    /// None that a released program has: the empty text is a configuration.
+    pub fn defaults() -> Result<Self, Failure> {
+        Ok(Self::parse("", Path::new("(defaults)"))?)
+    }
+
+    /// Reads `file`. Relative paths in it count from its folder.
+    ///
+    /// # Errors
+    /// `config-missing` where there is no such file, `config-invalid` with line and column where it has a mistake.
+    pub fn read(file: &Path) -> Result<Self, Failure> {
+        let tried = |code| Failure::park(code, format!("reading the configuration {} failed", file.display()));
+        let opened = std::fs::File::open(file).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => tried(Code::ConfigMissing).caused_by(error),
+            _ => tried(Code::ConfigInvalid).caused_by(error),
+        })?;
+        let mut text = String::new();
+        let limit = MAX_CONFIG_BYTES as u64 + 1;
+        opened.take(limit).read_to_string(&mut text).map_err(|error| tried(Code::ConfigInvalid).caused_by(error))?;
+        if text.len() > MAX_CONFIG_BYTES {
+            return Err(tried(Code::ConfigInvalid).caused_by(format!("it is larger than {MAX_CONFIG_BYTES} bytes")));
+        }
+        Ok(Self::parse(&text, file)?)
+    }
+
+    /// Reads the text of a configuration file; `file` names it in mistakes, and its folder resolves relative paths.
+    ///
+    /// # Errors
+    /// The first [`ConfigMistake`].
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigMistake> {
+        let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigMistake::from_toml(file, text, &error))?;
+        let check = Check { file, text };
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let (defaults, landing) = (Limits::default(), LandingLimits::default());
+        let transfers = check.count(raw.landing.transfers, landing.transfers)?;
+        let advertise = raw.landing.advertise.map(|text| check.advertise(&text)).transpose()?;
+        Ok(Self {
+            trust: raw.trust,
+            state: raw.state.folder.map(|state| folder.join(state)),
+            listen: check.listen(raw.landing.listen)?,
+            advertise,
+            scan: check.scan(raw.landing.scan)?,
+            landing: LandingLimits {
+                reserve_bytes: raw.landing.reserve.map_or(landing.reserve_bytes, |amount| amount.0),
+                transfers,
+                ..landing
+            },
+            import: raw.import.folder.map(|import| folder.join(import)),
+            tables: check.tables(raw.import.tables)?,
+            limits: Limits {
+                unpacked_file_bytes: raw.import.unpacked_file.map_or(defaults.unpacked_file_bytes, |amount| amount.0),
+                quarantined_transfers: check.count(raw.quarantine.transfers, defaults.quarantined_transfers)?,
+                landed_transfers: transfers,
+            },
+        })
+    }
+}
+
+struct Check<'a> {
+    file: &'a Path,
+    text: &'a str,
+}
+
+impl Check<'_> {
+    fn at<T>(&self, value: &Spanned<T>, problem: impl Into<String>) -> ConfigMistake {
+        ConfigMistake::at(self.file, self.text, Some(value.span()), problem)
+    }
+
+    fn count(&self, raw: Option<Spanned<usize>>, default: usize) -> Result<usize, ConfigMistake> {
+        const MOST: usize = 10_000;
+        match raw {
+            None => Ok(default),
+            Some(value) if (1..=MOST).contains(value.get_ref()) => Ok(value.into_inner()),
+            Some(value) => Err(self.at(&value, format!("this must be 1 to {MOST}"))),
+        }
+    }
+
+    fn listen(&self, raw: Option<Spanned<String>>) -> Result<Option<String>, ConfigMistake> {
+        let Some(value) = raw else { return Ok(Some("0.0.0.0:2222".to_owned())) };
+        if value.get_ref() == NO_LISTEN {
+            return Ok(None);
+        }
+        if value.get_ref().parse::<std::net::SocketAddr>().is_err() {
+            return Err(self.at(&value, "this must be an address and a port, such as \"0.0.0.0:2222\", or \"none\""));
+        }
+        Ok(Some(value.into_inner()))
+    }
+
+    fn advertise(&self, value: &Spanned<String>) -> Result<(String, u16), ConfigMistake> {
+        parse_landing(value.get_ref()).map_err(|failure| self.at(value, failure.message()))
+    }
+
+    fn scan(&self, raw: Option<Spanned<Pause>>) -> Result<Duration, ConfigMistake> {
+        match raw {
+            None => Ok(crate::service::ServiceSettings::default().scan),
+            Some(value) if value.get_ref().0 >= LEAST_SCAN => Ok(value.into_inner().0),
+            Some(value) => Err(self.at(&value, "scan must be at least 100ms")),
+        }
+    }
+
+    fn tables(&self, raw: Option<Spanned<Vec<Label>>>) -> Result<TableFilter, ConfigMistake> {
+        let Some(value) = raw else { return Ok(TableFilter::All) };
+        if value.get_ref().len() > MAX_TABLES {
+            return Err(self.at(&value, format!("there are more than {MAX_TABLES} tables")));
+        }
+        if value.get_ref().is_empty() {
+            return Err(self.at(&value, "no table could be imported; leave `tables` out to import every table"));
+        }
+        Ok(TableFilter::Named(value.into_inner().iter().map(|name| name.as_str().to_owned()).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Config {
+        Config::parse(text, Path::new("/etc/towpath/receiver.toml")).unwrap()
+    }
+
+    fn mistake(text: &str) -> String {
+        Config::parse(text, Path::new("receiver.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_example_is_the_defaults() {
+        assert_eq!(parse(EXAMPLE), parse(""));
+        for key in ["trust", "listen", "scan", "reserve", "transfers", "unpacked_file"] {
+            assert!(EXAMPLE.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+        }
+        // What is commented out is understood too.
+        let all: String = EXAMPLE
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = parse(&all);
+        assert_eq!(config.advertise, Some(("app.example.com".to_owned(), 2222)));
+        assert_eq!(config.tables, TableFilter::Named(vec!["items".into(), "sales".into()]));
+        assert_eq!(config.import, Some(PathBuf::from("/srv/app/data")));
+    }
+
+    #[test]
+    fn relative_paths_count_from_the_file() {
+        let config = parse("[state]\nfolder = \"s\"\n[import]\nfolder = \"i\"\n[landing]\nlisten = \"none\"\n");
+        assert_eq!(config.state.as_deref(), Some(Path::new("/etc/towpath/s")));
+        assert_eq!(config.import.as_deref(), Some(Path::new("/etc/towpath/i")));
+        assert_eq!(config.listen, None);
+    }
+
+    #[test]
+    fn mistakes_have_place_and_suggestion() {
+        let said = mistake("trust = \"approve\"\n[landing]\nlisen = \"x\"\n");
+        assert!(said.starts_with("receiver.toml:3:1: unknown field `lisen`"), "{said}");
+        assert!(said.ends_with("did you mean `listen`?"), "{said}");
+        assert!(mistake("trust = \"aprove\"\n").contains("did you mean `approve`?"));
+        for (text, place) in [
+            ("[landing]\nlisten = \"2222\"\n", "receiver.toml:2:10: "),
+            ("[landing]\nadvertise = \"host\"\n", "receiver.toml:2:13: "),
+            ("[landing]\nscan = \"1ms\"\n", "receiver.toml:2:8: "),
+            ("[landing]\ntransfers = 0\n", "receiver.toml:2:13: "),
+            ("[quarantine]\ntransfers = 10001\n", "receiver.toml:2:13: "),
+            ("[landing]\nreserve = \"much\"\n", "receiver.toml:2:11: "),
+            ("[import]\ntables = []\n", "receiver.toml:2:10: "),
+        ] {
+            assert!(mistake(text).starts_with(place), "{}", mistake(text));
+        }
+        let many: Vec<String> = (0..=MAX_TABLES).map(|n| format!("\"t{n}\"")).collect();
+        assert!(mistake(&format!("[import]\ntables = [{}]\n", many.join(","))).contains("more than 10000 tables"));
+    }
+
+    #[test]
+    fn files_are_bounded_and_may_be_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("receiver.toml");
+        assert_eq!(Config::read(&file).unwrap_err().code(), Code::ConfigMissing);
+        std::fs::write(&file, "#".repeat(MAX_CONFIG_BYTES + 1)).unwrap();
+        assert_eq!(Config::read(&file).unwrap_err().code(), Code::ConfigInvalid);
+        std::fs::write(&file, EXAMPLE).unwrap();
+        assert_eq!(Config::read(&file).unwrap(), Config::defaults().unwrap());
+    }
+}

@@ -1,0 +1,311 @@
+//! The receiver on a real machine: the one place where its parts are built.
+
+use std::{
+    fs::{File, TryLockError},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use towpath_journal::{
+    FailPoints, NoFailPoints, SqliteJournal,
+    system::{SystemClock, SystemEntropy},
+};
+use towpath_keys::{HostKeys, Identity, KeyKind, TokenClaims};
+use towpath_transfer::{
+    Clock, Code, Entropy, Failure,
+    api::{EnrolmentCode, Landing as LandingAddress, Peer},
+    state::Place,
+};
+use towpath_transport::{
+    dial::Trust as TlsTrust,
+    files::{Disk, FileStore as _, file_failure, ignore_missing, read_whole, write_whole},
+    relay_api::{HttpRelayApi, TokenSource},
+};
+
+use crate::{
+    config::Config,
+    enrolment::{self, Enrolment, landing_of},
+    import::SqliteTarget,
+    landing::{Landing, LandingServer},
+    layout::Layout,
+    observe::LogObserver,
+    parts::{FileTrust, Parts},
+    service::{Service, ServiceSettings},
+};
+
+/// The largest `listening.json`, in bytes.
+const MAX_LISTENING_BYTES: u64 = 64 * 1024;
+
+/// `listening.json`: where `serve` can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listening {
+    /// The landing's addresses; empty where another SFTP server writes into its folder.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// A state folder on this machine and its configuration.
+#[derive(Debug)]
+pub struct Host {
+    config: Config,
+    layout: Layout,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Host {
+    /// The receiver in the folder `state`, which is made where it is missing (0700).
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub fn open(config: Config, state: &Path) -> Result<Self, Failure> {
+        Disk.create_dir_all(state).map_err(|e| file_failure("creating the state folder", state, e))?;
+        private(state)?;
+        let layout = Layout::new(state);
+        Ok(Self { config, layout, clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()) })
+    }
+
+    /// Where things lie.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where imported tables lie.
+    #[must_use]
+    pub fn import_folder(&self) -> PathBuf {
+        self.config.import.clone().unwrap_or_else(|| self.layout.import())
+    }
+
+    /// What enrolment has told.
+    ///
+    /// # Errors
+    /// `not-enrolled`.
+    pub fn enrolment(&self) -> Result<Enrolment, Failure> {
+        Enrolment::load(&Disk, &self.layout.enrolment())
+    }
+
+    /// Enrols, making key and host keys where they are missing. `advertise` says how the relay reaches the landing; without
+    /// it and without one in the configuration, the relay's operator says it.
+    ///
+    /// # Errors
+    /// Of the keys, the relay and the disk.
+    pub async fn enrol(&self, code: &EnrolmentCode, advertise: Option<(String, u16)>) -> Result<(Enrolment, Vec<Peer>), Failure> {
+        let identity = Identity::load_or_create(&self.layout.key(), KeyKind::Rsa2048, &*self.entropy)?;
+        let landing = match advertise.or_else(|| self.config.advertise.clone()) {
+            Some((host, port)) => Some(self.advertised(host, port)?),
+            None => None,
+        };
+        let relay = HttpRelayApi::new(&code.relay_url, &tls_trust(code.spki_pin), None, Arc::clone(&self.clock))?;
+        enrolment::enrol(code, &identity, landing, &relay, &Disk, &self.layout.enrolment()).await
+    }
+
+    fn advertised(&self, host: String, port: u16) -> Result<LandingAddress, Failure> {
+        let keys = self.host_keys()?;
+        Ok(landing_of(host, port, keys.public_lines()))
+    }
+
+    fn host_keys(&self) -> Result<HostKeys, Failure> {
+        let folder = self.layout.host_keys();
+        Disk.create_dir_all(&folder).map_err(|e| file_failure("creating", &folder, e))?;
+        HostKeys::load_or_generate(&folder, &*self.entropy)
+    }
+
+    /// The key of this receiver.
+    ///
+    /// # Errors
+    /// `key-missing` and others of the key file.
+    pub fn identity(&self) -> Result<Identity, Failure> {
+        Identity::load(&self.layout.key())
+    }
+
+    /// The relay's web service, with this receiver's tokens.
+    ///
+    /// # Errors
+    /// `not-enrolled`, those of the key file.
+    pub fn relay(&self) -> Result<HttpRelayApi, Failure> {
+        let enrolment = self.enrolment()?;
+        let tokens = Tokens { identity: self.identity()?, issuer: enrolment.sftp_user, entropy: Arc::clone(&self.entropy) };
+        let trust = tls_trust(enrolment.spki_pin);
+        HttpRelayApi::new(&enrolment.relay_url, &trust, Some(Arc::new(tokens)), Arc::clone(&self.clock))
+    }
+
+    /// The journal.
+    ///
+    /// # Errors
+    /// Of the journal's file.
+    pub async fn journal(&self) -> Result<SqliteJournal, Failure> {
+        let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
+        Ok(SqliteJournal::open(&self.layout.journal(), Place::Receiver, clock, entropy).await?)
+    }
+
+    /// Everything the stages touch, on this machine.
+    ///
+    /// # Errors
+    /// `not-enrolled`, those of key, journal and failpoints.
+    pub async fn parts(&self) -> Result<Parts, Failure> {
+        let enrolment = self.enrolment()?;
+        Ok(Parts {
+            layout: self.layout.clone(),
+            files: Arc::new(Disk),
+            journal: Arc::new(self.journal().await?),
+            relay: Arc::new(self.relay()?),
+            target: Arc::new(SqliteTarget::new(self.import_folder())),
+            trust: Arc::new(FileTrust(self.layout.allowed_signers())),
+            policy: self.config.trust,
+            identity: self.identity()?,
+            tenant: enrolment.tenant,
+            tables: self.config.tables.clone(),
+            limits: self.config.limits,
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            fail_points: fail_points()?,
+        })
+    }
+
+    /// Serves until `shutdown` is cancelled. `listen` replaces the configured address.
+    ///
+    /// # Errors
+    /// `already-running`, `not-enrolled`, an address that cannot be listened on, and others of the parts; once it works,
+    /// nothing ends it but `shutdown`.
+    pub async fn serve(&self, listen: Option<String>, shutdown: CancellationToken) -> Result<(), Failure> {
+        let _lock = self.lock()?;
+        let parts = Arc::new(self.parts().await?);
+        let broken = parts.journal.break_leases().await?;
+        let arrived = Arc::new(Notify::new());
+        let files = Arc::clone(&parts.files);
+        let landing = Arc::new(Landing::new(files, self.layout.clone(), self.config.landing, Arc::clone(&arrived)));
+        landing.prepare().map_err(|e| file_failure("creating", &self.layout.landing(), e))?;
+        let server = match listen.or_else(|| self.config.listen.clone()) {
+            Some(address) => {
+                let keys = self.host_keys()?;
+                let clock = Arc::clone(&self.clock);
+                Some(LandingServer::bind(&address, &keys, landing, self.layout.enrolment(), clock).await?)
+            }
+            None => None,
+        };
+        let listening = Listening { listen: server.iter().map(LandingServer::address).collect() };
+        self.announce(&listening)?;
+        let fingerprint = parts.identity.fingerprint();
+        tracing::info!(tenant = %parts.tenant, listen = ?listening.listen, %fingerprint, resumed = broken, "serving");
+        let settings = ServiceSettings { scan: self.config.scan, ..ServiceSettings::default() };
+        let service = Service::new(parts, settings, Arc::new(LogObserver), arrived);
+        let ssh = async {
+            if let Some(server) = server {
+                server.run(shutdown.clone()).await;
+            }
+        };
+        tokio::join!(service.run(shutdown.clone()), ssh);
+        // Stale at worst; the next start writes it anew.
+        let _ = ignore_missing(Disk.remove(&self.layout.listening()));
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Whether a `serve` holds this state folder.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub fn is_serving(&self) -> Result<bool, Failure> {
+        match self.lock() {
+            Ok(_) => Ok(false),
+            Err(failure) if failure.code() == Code::AlreadyRunning => Ok(true),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Where the running `serve` can be reached, as far as it has said so.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub fn listening(&self) -> Result<Option<Listening>, Failure> {
+        let path = self.layout.listening();
+        match read_whole(&Disk, &path, MAX_LISTENING_BYTES) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(file_failure("reading", &path, e)),
+        }
+    }
+
+    fn announce(&self, listening: &Listening) -> Result<(), Failure> {
+        let path = self.layout.listening();
+        let text = serde_json::to_vec_pretty(listening)
+            .map_err(|e| Failure::park(Code::Internal, "writing the listening address failed").caused_by(e))?;
+        write_whole(&Disk, &path, &text).map_err(|e| file_failure("writing", &path, e))
+    }
+
+    /// Held by the one process that serves this state folder; the system lets go of it when the process ends in any way.
+    fn lock(&self) -> Result<File, Failure> {
+        let path = self.layout.lock();
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(|e| file_failure("opening", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                let told = format!("another towpath-receiver serves {}", self.layout.state().display());
+                Err(Failure::park(Code::AlreadyRunning, told))
+            }
+            Err(TryLockError::Error(e)) => Err(file_failure("locking", &path, e)),
+        }
+    }
+}
+
+/// Closes an existing state folder to other users, as one that is made here is from the start.
+fn private(state: &Path) -> Result<(), Failure> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let failed = |e| file_failure("reading the permissions of", state, e);
+        let mode = std::fs::metadata(state).map_err(failed)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            let closed = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(state, closed).map_err(|e| file_failure("closing to other users", state, e))?;
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = state;
+    Ok(())
+}
+
+fn tls_trust(pin: Option<towpath_transfer::digest::Sha256Digest>) -> TlsTrust {
+    pin.map_or(TlsTrust::Public, |pin| TlsTrust::Pinned(vec![pin]))
+}
+
+#[cfg(feature = "failpoints")]
+fn fail_points() -> Result<Arc<dyn FailPoints>, Failure> {
+    use crate::failpoints::{KillAt, VARIABLE};
+    let kill = std::env::var(VARIABLE).ok().map(|text| KillAt::parse(&text)).transpose()?.flatten();
+    Ok(kill.map_or_else(|| Arc::new(NoFailPoints) as Arc<dyn FailPoints>, |kill| Arc::new(kill)))
+}
+
+#[cfg(not(feature = "failpoints"))]
+#[expect(clippy::unnecessary_wraps, reason = "with the feature `failpoints` it can fail")]
+fn fail_points() -> Result<Arc<dyn FailPoints>, Failure> {
+    Ok(Arc::new(NoFailPoints))
+}
+
+/// Tokens by this receiver's key.
+#[derive(Debug)]
+struct Tokens {
+    identity: Identity,
+    issuer: String,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl TokenSource for Tokens {
+    fn token(&self, audience: &str, now: Timestamp) -> Result<String, Failure> {
+        self.identity.token(&TokenClaims::new(self.issuer.clone(), audience, now, &*self.entropy))
+    }
+}

@@ -1,0 +1,110 @@
+//! The receiver at work: one driver for each stage, and the scan that finds what has landed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use towpath_journal::{DriverSettings, Observer, StageDriver, Step, WakeUp};
+
+use crate::{
+    parts::Parts,
+    tidy::tidy,
+    uplink::{import::Import, receipt::Receipt, scan::scan, verify::Verify},
+};
+
+/// How long running steps may go on at shutdown, and again, how long those that are interrupted may take; together they
+/// stay below the 30 s in which the whole program ends.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(12);
+/// How often old things are cleared away.
+pub const TIDY_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// The figures of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// How often the landing is looked at without a hint. Default 5 s.
+    pub scan: Duration,
+    /// Of every stage's driver.
+    pub drivers: DriverSettings,
+}
+
+impl Default for ServiceSettings {
+    fn default() -> Self {
+        let drivers = DriverSettings { shutdown_grace: SHUTDOWN_GRACE, ..DriverSettings::default() };
+        Self { scan: Duration::from_secs(5), drivers }
+    }
+}
+
+/// The receiver's stages over its parts, without a network of its own.
+pub struct Service {
+    parts: Arc<Parts>,
+    settings: ServiceSettings,
+    observer: Arc<dyn Observer>,
+    arrived: Arc<Notify>,
+    wake: WakeUp,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("parts", &self.parts).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// A service over `parts`. `arrived` is told when something may have landed.
+    #[must_use]
+    pub fn new(parts: Arc<Parts>, settings: ServiceSettings, observer: Arc<dyn Observer>, arrived: Arc<Notify>) -> Self {
+        Self { parts, settings, observer, arrived, wake: WakeUp::new() }
+    }
+
+    /// Works until `shutdown` is cancelled. Dropping the future instead stops everything where it stands, as a crash would.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let steps: [Arc<dyn Step>; 3] = [
+            Arc::new(Verify(Arc::clone(&self.parts))),
+            Arc::new(Import(Arc::clone(&self.parts))),
+            Arc::new(Receipt(Arc::clone(&self.parts))),
+        ];
+        let mut drivers = JoinSet::new();
+        for step in steps {
+            let parts = &self.parts;
+            let driver = StageDriver::new(
+                Arc::clone(&parts.journal),
+                step,
+                Arc::clone(&parts.clock),
+                Arc::clone(&parts.entropy),
+                self.wake.clone(),
+                self.settings.drivers,
+            );
+            let driver = driver.observed_by(Arc::clone(&self.observer)).with_failpoints(Arc::clone(&parts.fail_points));
+            drivers.spawn(driver.run(shutdown.clone()));
+        }
+        tokio::join!(self.look(&shutdown), self.clear(&shutdown));
+        while drivers.join_next().await.is_some() {}
+    }
+
+    async fn look(&self, shutdown: &CancellationToken) {
+        while !shutdown.is_cancelled() {
+            if let Err(failure) = scan(&self.parts, &self.wake).await {
+                tracing::error!(code = %failure.code(), error = %failure.report(), "looking at the landing failed");
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = self.arrived.notified() => {}
+                () = self.parts.clock.sleep(self.settings.scan) => {}
+            }
+        }
+    }
+
+    async fn clear(&self, shutdown: &CancellationToken) {
+        while !shutdown.is_cancelled() {
+            if let Err(failure) = tidy(&self.parts).await {
+                tracing::error!(code = %failure.code(), error = %failure.report(), "clearing away old things failed");
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = self.parts.clock.sleep(TIDY_INTERVAL) => {}
+            }
+        }
+    }
+}

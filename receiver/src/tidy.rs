@@ -1,0 +1,124 @@
+//! Keeps what only grows within bounds: the journal, old receipts, and transfers that never became whole.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use towpath_journal::MAX_PRUNE;
+use towpath_transfer::{AgentName, Failure, TransferId, TransferKey, manifest::MANIFEST_NAME};
+use towpath_transport::files::{file_failure, ignore_missing};
+
+use crate::{
+    parts::Parts,
+    uplink::{scan::folders, verify::blocking},
+};
+
+/// Transfers that are over and older than this may leave the journal.
+pub const JOURNAL_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// The newest of them stay all the same.
+pub const JOURNAL_KEEPS: u64 = 10_000;
+/// The receipts that are kept of one agent; the oldest go first.
+pub const RECEIPTS_KEPT: usize = 10_000;
+/// A folder on the landing that has no manifest and was not touched for this long belongs to a transfer that was given up.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Folders of one agent that one round looks at.
+const PER_ROUND: usize = 1_000;
+/// Agents that one round looks at.
+const MAX_AGENTS: usize = 10_000;
+
+/// One round.
+///
+/// # Errors
+/// Of the disk or the journal; what went before stays gone.
+pub async fn tidy(parts: &Arc<Parts>) -> Result<(), Failure> {
+    let now = parts.clock.now();
+    let older_than = now.saturating_sub(JOURNAL_AGE).unwrap_or(Timestamp::MIN);
+    while parts.journal.prune(older_than, JOURNAL_KEEPS, MAX_PRUNE).await? >= MAX_PRUNE as u64 {}
+    let sweeper = Arc::clone(parts);
+    blocking(move || sweep_landing(&sweeper, now)).await?;
+    let finder = Arc::clone(parts);
+    for key in blocking(move || old_receipts(&finder)).await? {
+        if parts.journal.get(&key).await?.is_some_and(|record| !record.is_over()) {
+            continue;
+        }
+        let path = parts.layout.receipts(&key);
+        let files = Arc::clone(&parts.files);
+        blocking(move || ignore_missing(files.remove_dir_all(&path)).map_err(|e| file_failure("removing", &path, e))).await?;
+    }
+    Ok(())
+}
+
+fn sweep_landing(parts: &Parts, now: Timestamp) -> Result<(), Failure> {
+    let before = now.saturating_sub(ABANDONED_AFTER).unwrap_or(Timestamp::MIN);
+    let root = parts.layout.landing().join("uplink");
+    for agent in folders::<AgentName>(parts, &root, MAX_AGENTS)? {
+        let folder = parts.layout.landing_agent(&agent);
+        for id in folders::<TransferId>(parts, &folder, PER_ROUND)? {
+            let path = folder.join(id.to_string());
+            if parts.files.stat(&path.join(MANIFEST_NAME)).is_ok() || touched_since(parts, &path, before)? {
+                continue;
+            }
+            tracing::warn!(%agent, transfer = %id, "removing what has landed of a transfer that was given up long ago");
+            ignore_missing(parts.files.remove_dir_all(&path)).map_err(|e| file_failure("removing", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the folder or anything in it was changed since `before`; also where that cannot be told.
+fn touched_since(parts: &Parts, folder: &Path, before: Timestamp) -> Result<bool, Failure> {
+    let entries = parts.files.list(folder, None, PER_ROUND).map_err(|e| file_failure("listing", folder, e))?;
+    let own = parts.files.stat(folder).map_err(|e| file_failure("looking for", folder, e))?;
+    let newest = entries.iter().map(|entry| entry.stat.modified).chain([own.modified]).flatten().max();
+    Ok(newest.is_none_or(|at| at >= before))
+}
+
+fn old_receipts(parts: &Parts) -> Result<Vec<TransferKey>, Failure> {
+    let root = parts.layout.all_receipts();
+    let mut old = Vec::new();
+    for agent in folders::<AgentName>(parts, &root, MAX_AGENTS)? {
+        let ids = folders::<TransferId>(parts, &root.join(agent.as_str()), RECEIPTS_KEPT.saturating_add(PER_ROUND))?;
+        let over = ids.len().saturating_sub(RECEIPTS_KEPT);
+        // Ids are UUIDv7 and come sorted, so the first are the oldest.
+        old.extend(ids.into_iter().take(over).map(|id| TransferKey { tenant: parts.tenant.clone(), agent: agent.clone(), id }));
+    }
+    Ok(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_transport::files::{FileStore as _, write_whole};
+
+    use super::*;
+    use crate::testing::Bench;
+
+    #[tokio::test]
+    async fn only_folders_without_manifest_that_nobody_touches_go() {
+        let bench = Bench::new().await;
+        let files = &bench.files;
+        let folder = |n: u8| bench.parts.layout.landing_agent(&"erp".parse().unwrap()).join(crate::testing::id(n).to_string());
+        for n in [1, 2] {
+            files.create_dir_all(&folder(n)).unwrap();
+        }
+        write_whole(&**files, &folder(1).join("items.csv.bz2.part"), b"x").unwrap();
+        write_whole(&**files, &folder(2).join(MANIFEST_NAME), b"x").unwrap();
+        tidy(&bench.parts).await.unwrap();
+        assert!(files.stat(&folder(1)).is_ok());
+        bench.clock.advance(ABANDONED_AFTER + Duration::from_secs(60));
+        tidy(&bench.parts).await.unwrap();
+        assert!(files.stat(&folder(1)).is_err());
+        assert!(files.stat(&folder(2)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn receipts_are_kept_to_a_number() {
+        let bench = Bench::new().await;
+        let root = bench.parts.layout.all_receipts().join("erp");
+        let name = |n: usize| format!("01922c1e-8a4f-7d3a-9b5e-{n:012x}");
+        for n in 0..RECEIPTS_KEPT + 2 {
+            bench.files.create_dir_all(&root.join(name(n))).unwrap();
+        }
+        tidy(&bench.parts).await.unwrap();
+        let left = bench.files.list(&root, None, RECEIPTS_KEPT + 10).unwrap();
+        assert_eq!((left.len(), left[0].name.clone()), (RECEIPTS_KEPT, name(2)));
+    }
+}
