@@ -44,6 +44,31 @@ async fn a_locked_database_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_database_that_a_crash_left_unfinished_is_tried_again() {
+    let place = Place::new("PRAGMA page_size = 512; CREATE TABLE a (t TEXT);").await;
+    let mut writer = place.connect().await;
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) INSERT INTO a SELECT hex(zeroblob(400)) FROM n";
+    sqlx::raw_sql(rows).execute(&mut writer).await.unwrap();
+    // The cache is too small for the change, so that half of it is in the file, and what was there in the journal.
+    let spill = "PRAGMA cache_size = 5; PRAGMA cache_spill = 5; BEGIN; UPDATE a SET t = t || 'x'";
+    sqlx::raw_sql(spill).execute(&mut writer).await.unwrap();
+    let crashed = place.database.with_file_name("crashed.sqlite");
+    std::fs::copy(&place.database, &crashed).unwrap();
+    let journal = |path: &Path| path.with_file_name(format!("{}-journal", path.file_name().unwrap().to_str().unwrap()));
+    std::fs::copy(journal(&place.database), journal(&crashed)).unwrap();
+    let mut request = place.request(vec![whole("a")]);
+    let SourceConfig::Sqlite { path, .. } = &mut request.job.source;
+    path.clone_from(&crashed);
+    let failure = run(request.clone()).await.unwrap_err();
+    assert_eq!((failure.code(), failure.disposition()), (Code::ErpLocked, Disposition::Retry), "{}", failure.report());
+    assert!(failure.message().contains("must be opened by the ERP"), "{failure}");
+    // Its own program puts it back into order.
+    let mut own = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&crashed)).await.unwrap();
+    sqlx::raw_sql("SELECT count(*) FROM a").execute(&mut own).await.unwrap();
+    assert_eq!(table(&run(request).await.unwrap().files[0]).rows, 500);
+}
+
+#[tokio::test]
 async fn what_is_no_query_is_parked_with_table_and_reason() {
     let place = Place::new("CREATE TABLE a (x INTEGER)").await;
     for (sql, said) in [

@@ -41,15 +41,16 @@ async fn the_widest_decimals_are_summed() {
 /// Reported, not judged: how many rows a second go through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement; run it by name with --ignored --nocapture"]
-async fn speed_of_200_000_rows() {
-    let place = Place::new(
+async fn speed_of_many_rows() {
+    let rows = std::env::var("TOWPATH_SPEED_ROWS").map_or(200_000, |rows| rows.parse::<u64>().unwrap());
+    let place = Place::new(&format!(
         "CREATE TABLE sales (id INTEGER PRIMARY KEY, order_no VARCHAR(20), day DATE, customer INTEGER, item INTEGER,
             quantity DECIMAL(12,3), price DECIMAL(12,4), amount DECIMAL(14,2), currency CHAR(3), booked TIMESTAMP);
-        WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 200000)
+        WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})
         INSERT INTO sales SELECT n, 'SO-' || (n / 3), date('2020-01-01', (n % 1500) || ' days'), n % 977, n * 7919 % 5003,
             (n % 40) + 0.125, (n * 31 % 100000) / 10000.0, (n * 17 % 1000000) / 100.0, 'EUR', '2024-01-01 12:00:' || printf('%02d', n % 60)
         FROM c;",
-    )
+    ))
     .await;
     let clock = towpath_journal::system::SystemClock::new();
     let start = Clock::monotonic(&clock);

@@ -13,6 +13,7 @@ mod primary {
     pub(super) const CORRUPT: i32 = 11;
     pub(super) const FULL: i32 = 13;
     pub(super) const CANTOPEN: i32 = 14;
+    pub(super) const PROTOCOL: i32 = 15;
     pub(super) const NOTADB: i32 = 26;
 }
 
@@ -28,7 +29,7 @@ pub(super) fn failure(shown: &str, doing: &str, error: sqlx::Error) -> Failure {
         .caused_by(error);
     };
     let failure = match code & 0xff {
-        primary::BUSY | primary::LOCKED => Failure::retry(
+        primary::BUSY | primary::LOCKED | primary::PROTOCOL => Failure::retry(
             Code::ErpLocked,
             format!("the ERP database {shown} is locked by another program; {doing} was given up and will be tried again"),
         ),

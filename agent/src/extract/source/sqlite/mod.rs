@@ -33,8 +33,8 @@ use towpath_transfer::{
 use super::{RowSink, Source, SourceColumn, SourceSnapshot, TableTotals, Value};
 use crate::config::TableConfig;
 
-/// Rows that SQLite may read ahead of us.
-pub(crate) const ROWS_AHEAD: usize = 16;
+/// Rows that SQLite may read ahead of us: enough to keep both threads busy, few enough for tables of pictures.
+pub(crate) const ROWS_AHEAD: usize = 32;
 /// After so many steps of its virtual machine SQLite looks whether it was cancelled; about a millisecond.
 const STEPS_BETWEEN_LOOKS: i32 = 50_000;
 /// The memory SQLite may use for its page cache, in KiB.
