@@ -220,8 +220,10 @@ impl Relay {
     /// [`towpath_transfer::Code::FileFailed`], [`towpath_transfer::Code::JournalFailed`]; what is left is removed the next time.
     pub async fn tidy(&self) -> Result<()> {
         self.registry.prune_tokens().await?;
+        self.registry.prune_enrolments().await?;
         let keep = self.stages.journal_keeps;
         while self.journal.prune(Timestamp::MAX, keep, MAX_PRUNE).await.map_err(Failure::from)? >= MAX_PRUNE as u64 {}
+        self.spool.remove_forgotten_receipts().await?;
         let spool = Arc::clone(&self.spool);
         let before = self.clock.now().saturating_sub(self.stages.abandoned).unwrap_or(Timestamp::MIN);
         for scope in blocking(move || spool.agents()).await?? {

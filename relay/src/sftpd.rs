@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use towpath_transfer::{Clock, Code, failure::Result, public_key::PublicKeyLine};
+use towpath_transfer::{Clock, Code, Failure, failure::Result, public_key::PublicKeyLine};
 use towpath_transport::server::{Authenticator, Session};
 
 use crate::{
@@ -59,13 +59,9 @@ impl Sessions {
                         seen = Some(now);
                         changed();
                     }
-                    Err(failure) => {
-                        tracing::error!(code = %failure.code(), error = failure.report(), "revocations could not be read")
-                    }
+                    Err(failure) => unread(&failure),
                 },
-                Err(failure) => {
-                    tracing::error!(code = %failure.code(), error = failure.report(), "revocations could not be read")
-                }
+                Err(failure) => unread(&failure),
             }
             clock.sleep(WATCH_PERIOD).await;
         }
@@ -80,6 +76,10 @@ impl Sessions {
         }
         Ok(())
     }
+}
+
+fn unread(failure: &Failure) {
+    tracing::error!(code = %failure.code(), error = failure.report(), "revocations could not be read; they are asked for again");
 }
 
 /// Logins by the registry's keys.

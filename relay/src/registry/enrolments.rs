@@ -130,6 +130,22 @@ impl Registry {
             .collect()
     }
 
+    /// Forgets codes that ended longer ago than a code can live, and returns how many.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub async fn prune_enrolments(&self) -> Result<u64> {
+        let old = self.clock.now().saturating_sub(MAX_ENROLMENT_LIFE).unwrap_or(Timestamp::MIN);
+        let mut tx = self.begin().await?;
+        let done = sqlx::query("DELETE FROM enrolments WHERE expires <= ?")
+            .bind(old.as_microsecond())
+            .execute(&mut *tx)
+            .await
+            .map_err(db("forget old enrolment codes"))?;
+        commit(tx).await?;
+        Ok(done.rows_affected())
+    }
+
     /// Uses a code. The first key that does so is enrolled; the same key gets the same end again until the code expires.
     ///
     /// # Errors

@@ -250,6 +250,10 @@ async fn tenants_are_created_once_and_known_by_name() {
     let missing = fixture.registry.operator_scope(&"nobody".parse().unwrap()).await.unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);
     fixture.registry.health().await.unwrap();
+    fixture.enrolled().await;
+    fixture.clock.advance(HOUR + MAX_ENROLMENT_LIFE);
+    assert_eq!(fixture.registry.prune_enrolments().await.unwrap(), 1);
+    assert_eq!(fixture.registry.ends(&fixture.scope).await.unwrap().len(), 1, "who has enrolled stays");
 }
 
 #[tokio::test]

@@ -305,10 +305,10 @@ fn receipt_of(world: &World, receiver: &Enrolled, agent: &Enrolled, sent: &Sent,
         time: world.clock.now(),
         signer: receiver.identity.fingerprint(),
     };
-    sign(receiver, agent, receipt)
+    sign(receiver, agent, &receipt)
 }
 
-fn sign(receiver: &Enrolled, agent: &Enrolled, receipt: Receipt) -> AppReceipt {
+fn sign(receiver: &Enrolled, agent: &Enrolled, receipt: &Receipt) -> AppReceipt {
     let bytes = receipt.to_bytes().unwrap();
     let signature = receiver.identity.sign(Namespace::Receipt, &bytes).unwrap();
     let signed = SignedReceipt { receipt: String::from_utf8(bytes).unwrap(), signature };
@@ -364,6 +364,13 @@ async fn an_uplink_goes_all_the_way_and_its_receipts_come_back() {
     assert_eq!(world.relay.spool().quota().used(), 0);
     assert_eq!(service.uplink(&agent.caller, sent.id).await.unwrap(), ended, "the receipts stay");
     assert_eq!(service.complete(&agent.caller, sent.id, &sent.complete).await.unwrap(), ended, "and `complete` is idempotent");
+    world.relay.tidy().await.unwrap();
+    assert_eq!(service.uplink(&agent.caller, sent.id).await.unwrap(), ended);
+    world.journal.prune(Timestamp::MAX, 0, 10).await.unwrap();
+    world.relay.tidy().await.unwrap();
+    let scope = agent.caller.as_agent().unwrap();
+    let kept = world.relay.spool().receipt(&scope, sent.id, ReceiptStage::Imported).unwrap();
+    assert_eq!(kept, None, "they go when the journal forgets the transfer");
 }
 
 #[tokio::test]
@@ -399,7 +406,8 @@ async fn what_is_missing_is_named_and_sending_it_mends_it() {
 
 #[tokio::test]
 async fn what_sending_again_cannot_mend_is_parked_and_shown() {
-    let changes: [(Code, fn(&mut Sent, &World)); 4] = [
+    type Change = fn(&mut Sent, &World);
+    let changes: [(Code, Change); 4] = [
         (Code::SignatureInvalid, |sent, world| {
             let other = world.identity().sign(Namespace::Manifest, &sent.files[4].1).unwrap();
             sent.files[3].1 = other.into_bytes();
@@ -504,7 +512,7 @@ async fn only_a_right_receipt_ends_a_transfer() {
     let post = async |change: fn(&mut Receipt)| {
         let mut receipt = imported.signed.parse().unwrap();
         change(&mut receipt);
-        let posted = AppReceipt { transfer: sent.id, ..sign(&receiver, &agent, receipt) };
+        let posted = AppReceipt { transfer: sent.id, ..sign(&receiver, &agent, &receipt) };
         code_of(service.app_receipt(&receiver.caller, &posted)).await
     };
     assert_eq!(post(|r| r.manifest = Some(Sha256Digest::of(b"x"))).await, Code::ReceiptInvalid);

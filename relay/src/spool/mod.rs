@@ -237,6 +237,10 @@ impl Spool {
     /// # Errors
     /// [`Code::FileFailed`].
     pub(crate) fn agents(&self) -> Result<Vec<AgentScope>> {
+        self.agents_in(&self.root)
+    }
+
+    fn agents_in(&self, root: &Path) -> Result<Vec<AgentScope>> {
         let names = |dir: &Path| -> io::Result<Vec<String>> {
             let mut found: Vec<String> = Vec::new();
             loop {
@@ -248,12 +252,12 @@ impl Spool {
                 }
             }
         };
-        let failed = |e| file_failure("list the folder", &self.root, e);
+        let failed = |e| file_failure("list the folder", root, e);
         let mut agents = Vec::new();
-        for tenant in names(&self.root).map_err(failed)? {
+        for tenant in names(root).map_err(failed)? {
             let Ok(name) = tenant.parse() else { continue };
             let scope = TenantScope::proven(name);
-            let below = names(&self.root.join(&tenant)).map_err(failed)?;
+            let below = names(&root.join(&tenant)).map_err(failed)?;
             agents.extend(below.iter().filter_map(|agent| Some(scope.agent(agent.parse().ok()?))));
         }
         Ok(agents)

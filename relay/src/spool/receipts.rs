@@ -1,18 +1,49 @@
 //! The signed receipts, as files: written once, kept after the payload is gone.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use towpath_transfer::{
-    TransferId,
+    Failure, TransferId,
     failure::Result,
     receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, ReceiptStage, SignedReceipt},
 };
-use towpath_transport::files::{file_failure, read_whole, write_whole};
+use towpath_transport::files::{file_failure, ignore_missing, read_whole, write_whole};
 
-use super::Spool;
+use super::{PAGE, Spool, blocking};
 use crate::scope::AgentScope;
 
 impl Spool {
+    /// Removes the receipts of transfers that the journal has forgotten, and returns how many transfers those were.
+    ///
+    /// # Errors
+    /// [`towpath_transfer::Code::FileFailed`], [`towpath_transfer::Code::JournalFailed`].
+    pub async fn remove_forgotten_receipts(self: &Arc<Self>) -> Result<usize> {
+        let (spool, mut removed) = (Arc::clone(self), 0);
+        let agents = blocking(move || spool.agents_in(&spool.receipts)).await??;
+        for scope in agents {
+            let folder = self.receipts.join(scope.tenant().tenant().as_str()).join(scope.agent().as_str());
+            let mut after = None::<String>;
+            loop {
+                let (spool, dir, from) = (Arc::clone(self), folder.clone(), after.take());
+                let page = blocking(move || spool.files.list(&dir, from.as_deref(), PAGE)).await?;
+                let page = page.map_err(|e| file_failure("list the folder", &folder, e))?;
+                for id in page.iter().filter_map(|entry| entry.name.parse::<TransferId>().ok()) {
+                    if self.journal.get(&scope.key(id)).await.map_err(Failure::from)?.is_none() {
+                        let (spool, path) = (Arc::clone(self), folder.join(id.to_string()));
+                        let gone = blocking(move || ignore_missing(spool.files.remove_dir_all(&path))).await?;
+                        gone.map_err(|e| file_failure("remove the receipts in", &folder, e))?;
+                        removed += 1;
+                    }
+                }
+                if page.len() < PAGE {
+                    break;
+                }
+                after = page.last().map(|entry| entry.name.clone());
+            }
+        }
+        Ok(removed)
+    }
+
     fn receipt_path(&self, scope: &AgentScope, id: TransferId, stage: ReceiptStage) -> PathBuf {
         let folder = self.receipts.join(scope.tenant().tenant().as_str()).join(scope.agent().as_str()).join(id.to_string());
         folder.join(format!("{}.json", stage.as_str()))

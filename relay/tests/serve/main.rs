@@ -1,0 +1,4 @@
+//! The whole relay, driven from outside.
+
+#[cfg(test)]
+mod flow;
