@@ -183,3 +183,159 @@ fn other_agent(path: &Path, before: &Enrolment, now: &str) -> Failure {
     );
     Failure::park(Code::RequestInvalid, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use towpath_keys::KeyKind;
+    use towpath_transfer::{api::Peer, clock::SeededEntropy};
+    use towpath_transport::{
+        files::{MemoryFiles, read_whole},
+        relay_api::MemoryRelay,
+    };
+
+    use super::*;
+    use crate::{trust::FileTrust, uplink::tests::world::peer};
+
+    struct Bench {
+        files: MemoryFiles,
+        relay: MemoryRelay,
+        trust: FileTrust,
+        identity: Identity,
+        path: PathBuf,
+        _folder: tempfile::TempDir,
+    }
+
+    fn key(seed: u64) -> Identity {
+        Identity::generate(KeyKind::Ed25519, &SeededEntropy::new(seed)).unwrap()
+    }
+
+    fn code(tenant: &str) -> EnrolmentCode {
+        EnrolmentCode {
+            relay_url: "https://relay.example".into(),
+            tenant: tenant.parse().unwrap(),
+            role: Role::Agent,
+            secret: "s".repeat(22),
+            spki_pin: None,
+        }
+    }
+
+    fn answer(peers: Vec<Peer>) -> EnrolmentAnswer {
+        EnrolmentAnswer {
+            tenant: "acme".parse().unwrap(),
+            name: "erp".parse().unwrap(),
+            role: Role::Agent,
+            sftp_user: "acme.erp".into(),
+            ssh_host_keys: vec![key(1).public_line().clone()],
+            receipt_key: key(2).public_line().clone(),
+            forward_key: key(3).public_line().clone(),
+            peers,
+        }
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let trust = FileTrust(folder.path().join("allowed_signers"));
+            let (files, relay) = (MemoryFiles::new(), MemoryRelay::new());
+            Self { files, relay, trust, identity: key(4), path: "/state/enrolment.json".into(), _folder: folder }
+        }
+
+        async fn enrol(&self, code: &EnrolmentCode, mode: Trust) -> Result<Enrolled, Failure> {
+            let parts = EnrolParts {
+                files: &self.files,
+                path: &self.path,
+                relay: &self.relay,
+                trust: &self.trust,
+                identity: &self.identity,
+                mode,
+            };
+            enrol(parts, code).await
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_learnt_is_kept_and_again_is_the_same() {
+        let bench = Bench::new();
+        bench.relay.set_enrolment(answer(vec![peer("app", &key(5))]));
+        let first = bench.enrol(&code("acme"), Trust::Approve).await.unwrap();
+        assert!(first.receivers.is_empty());
+        assert_eq!(first.unapproved[0].name, "app");
+        let kept = read_whole(&bench.files, &bench.path, 100_000).unwrap();
+        let again = bench.enrol(&code("acme"), Trust::Approve).await.unwrap();
+        assert_eq!(again.enrolment, first.enrolment);
+        assert_eq!(read_whole(&bench.files, &bench.path, 100_000).unwrap(), kept);
+        assert_eq!(Enrolment::read(&bench.files, &bench.path).unwrap(), Some(first.enrolment));
+        let pins = bench.trust.signers().unwrap();
+        assert_eq!(pins.pins().count(), 2);
+        assert_eq!(pins.lookup(RELAY_PRINCIPAL, Namespace::Receipt).count(), 1);
+        assert_eq!(pins.lookup("erp", Namespace::Manifest).count(), 1);
+        assert_eq!(pins.lookup("erp", Namespace::Receipt).count(), 0);
+    }
+
+    #[tokio::test]
+    async fn at_first_use_the_first_receiver_with_a_good_proof_is_pinned() {
+        let bench = Bench::new();
+        let liar = Peer { public_key: key(6).public_line().clone(), ..peer("liar", &key(5)) };
+        bench.relay.set_enrolment(answer(vec![liar, peer("app", &key(7)), peer("late", &key(8))]));
+        let enrolled = bench.enrol(&code("acme"), Trust::FirstUse).await.unwrap();
+        assert_eq!(enrolled.receivers.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["app"]);
+        assert_eq!(enrolled.unapproved.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["late"]);
+    }
+
+    #[tokio::test]
+    async fn the_relays_refusal_is_told_as_it_is() {
+        for code_of_relay in [Code::EnrolmentUnknown, Code::EnrolmentUsed, Code::EnrolmentExpired] {
+            let bench = Bench::new();
+            bench.relay.fail_before(Failure::park(code_of_relay, "enrolling: refused"));
+            let failure = bench.enrol(&code("acme"), Trust::Approve).await.unwrap_err();
+            assert_eq!(failure.code(), code_of_relay);
+            assert_eq!(Enrolment::read(&bench.files, &bench.path).unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_state_folder_belongs_to_one_agent() {
+        let bench = Bench::new();
+        bench.relay.set_enrolment(answer(vec![]));
+        bench.enrol(&code("acme"), Trust::Approve).await.unwrap();
+        let failure = bench.enrol(&code("other"), Trust::Approve).await.unwrap_err();
+        assert_eq!(failure.code(), Code::RequestInvalid);
+        bench.relay.set_enrolment(EnrolmentAnswer { name: "second".parse().unwrap(), ..answer(vec![]) });
+        let failure = bench.enrol(&code("acme"), Trust::Approve).await.unwrap_err();
+        assert!(failure.report().contains("belongs to agent acme/erp"), "{}", failure.report());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_fit_is_refused() {
+        let wrong = [
+            EnrolmentAnswer { tenant: "other".parse().unwrap(), ..answer(vec![]) },
+            EnrolmentAnswer { role: Role::Receiver, ..answer(vec![]) },
+            EnrolmentAnswer { ssh_host_keys: vec![], ..answer(vec![]) },
+        ];
+        for answer in wrong {
+            let bench = Bench::new();
+            bench.relay.set_enrolment(answer);
+            assert_eq!(bench.enrol(&code("acme"), Trust::Approve).await.unwrap_err().code(), Code::RelayProtocol);
+        }
+    }
+
+    #[test]
+    fn codes_that_are_no_codes_of_an_agent_are_refused() {
+        let text = code("acme").to_string();
+        assert_eq!(parse_code(&format!("{text}\n")).unwrap(), code("acme"));
+        let receiver = EnrolmentCode { role: Role::Receiver, ..code("acme") }.to_string();
+        assert!(parse_code(&receiver).unwrap_err().report().contains("towpath-receiver"));
+        for bad in ["", "towpath1-", &text[..text.len() - 1]] {
+            assert_eq!(parse_code(bad).unwrap_err().code(), Code::EnrolmentCodeInvalid);
+        }
+    }
+
+    #[test]
+    fn a_damaged_enrolment_is_no_enrolment() {
+        let bench = Bench::new();
+        small_file::write(&bench.files, &bench.path, b"{}").unwrap();
+        assert_eq!(Enrolment::read(&bench.files, &bench.path).unwrap_err().code(), Code::ConfigInvalid);
+    }
+}

@@ -13,3 +13,6 @@ pub mod replan;
 
 pub use engine::{Engine, EngineSettings};
 pub use plan::{Plan, plan};
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,7 @@
+//! The stages over parts in memory.
+
+mod crash;
+mod receipts;
+mod scheduled;
+mod way;
+pub(crate) mod world;

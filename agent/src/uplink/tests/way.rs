@@ -1,0 +1,233 @@
+//! The way of an uplink, and what the relay and the ERP may do to it.
+
+use towpath_journal::{Filter, Point};
+use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferState, receipt::ReceiptStage, state::Rejection};
+use towpath_transport::{
+    files::{FileStore as _, write_whole},
+    store::StoreErrorKind,
+};
+
+use super::world::World;
+use crate::{
+    chain,
+    parts::Parts,
+    small_file,
+    uplink::{folder, plan::open_transfer, prune::prune, replan},
+};
+
+fn base_missing() -> Rejection {
+    Rejection { code: Code::BaseMissing, detail: "table items is not at its base".into() }
+}
+
+async fn events(world: &World, record: &towpath_journal::TransferRecord) -> Vec<TransferEvent> {
+    let history = world.parts.journal.history(&record.key).await.unwrap();
+    history.entries.into_iter().map(|entry| entry.event).collect()
+}
+
+#[tokio::test]
+async fn a_transfer_goes_its_way_and_keeps_what_proves_it() {
+    let world = World::new();
+    let record = world.send().await;
+    let id = record.key.id;
+    assert_eq!(record.state, TransferState::Imported);
+    assert_eq!(world.far.imports(), [id]);
+    let names = ["MD5SUMS", "items.csv.bz2", "manifest.json", "manifest.json.sig", "packed.json", "sales.csv.bz2"];
+    assert_eq!(world.far.names(id), names);
+    let kept: Vec<String> =
+        world.files.list(&world.parts.layout.transfer(id), None, 100).unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(kept, ["MD5SUMS", "manifest.json", "manifest.json.sig", "packed.json", "receipts"]);
+    assert!(world.files.stat(&world.parts.layout.work_of(id)).is_err());
+    assert!(matches!(
+        events(&world, &record).await.as_slice(),
+        [
+            TransferEvent::Extracted { .. },
+            TransferEvent::Packed { .. },
+            TransferEvent::Pushed,
+            TransferEvent::Accepted,
+            TransferEvent::Settled { .. }
+        ]
+    ));
+    let sums = small_file::read(&*world.files, &world.parts.layout.md5sums(id), 10_000).unwrap().unwrap();
+    assert!(String::from_utf8(sums).unwrap().ends_with("  sales.csv\n"));
+    let chain = chain::verify(&world.parts, id).await.unwrap();
+    let documents: Vec<&str> = chain.links.iter().map(|link| link.document.as_str()).collect();
+    assert_eq!(documents, ["manifest.json", "packed.json", "accepted.json", "imported.json"]);
+    assert!(chain.ok, "{chain:?}");
+    assert!(chain.links[3].says.contains("receiver app signed"), "{}", chain.links[3].says);
+    assert!(chain.problem().is_none());
+}
+
+#[tokio::test]
+async fn what_the_app_has_is_not_sent_again() {
+    let world = World::new();
+    let first = world.send().await.key.id;
+    world.erp.change("sales", "id\r\n7\r\n8\r\n");
+    let second = world.send().await;
+    assert_eq!(second.state, TransferState::Imported);
+    let manifest = world.manifest(second.key.id);
+    let told: Vec<(bool, Option<_>)> = manifest.files.iter().map(|file| (file.unchanged, file.base)).collect();
+    assert_eq!(told, [(true, Some(first)), (false, None)]);
+    assert!(!world.far.names(second.key.id).contains(&"items.csv.bz2".to_owned()));
+    assert!(chain::verify(&world.parts, second.key.id).await.unwrap().ok);
+    // The base of the third is the second, whatever that one carried itself.
+    let third = world.send().await;
+    assert!(world.manifest(third.key.id).files.iter().all(|file| file.base == Some(second.key.id)));
+    assert_eq!(manifest.sequence.0 + 1, world.manifest(third.key.id).sequence.0);
+    let full = world.plan(true).await;
+    world.finish(full).await;
+    assert!(world.manifest(full).files.iter().all(|file| !file.unchanged));
+}
+
+#[tokio::test]
+async fn a_lost_base_leads_to_one_transfer_in_full() {
+    let world = World::new();
+    world.send().await;
+    world.far.reject(Some(base_missing()));
+    let rejected = world.send().await;
+    assert_eq!(rejected.state, TransferState::Rejected { rejection: base_missing() });
+    let job = "main".parse().unwrap();
+    let next = replan::of_job(&world.parts, &job).await.unwrap().unwrap();
+    assert_eq!(replan::after(&world.parts, &rejected).await.unwrap().unwrap().key, next.key);
+    let next = world.finish(next.key.id).await;
+    assert!(world.manifest(next.key.id).files.iter().all(|file| !file.unchanged));
+    // That one was in full, so nothing better can follow.
+    assert_eq!(next.state.word(), "rejected");
+    assert_eq!(replan::of_job(&world.parts, &job).await.unwrap(), None);
+    // And whatever is sent by hand now is in full as well.
+    world.far.reject(None);
+    let by_hand = world.send().await;
+    assert_eq!(by_hand.state, TransferState::Imported);
+    assert!(world.manifest(by_hand.key.id).files.iter().all(|file| !file.unchanged));
+}
+
+#[tokio::test]
+async fn a_lost_manifest_of_the_base_means_in_full() {
+    let world = World::new();
+    let first = world.send().await.key.id;
+    world.files.remove(&world.parts.layout.manifest(first)).unwrap();
+    let second = world.send().await;
+    assert!(world.manifest(second.key.id).files.iter().all(|file| !file.unchanged));
+}
+
+#[tokio::test]
+async fn a_job_has_one_open_transfer() {
+    let world = World::new();
+    let id = world.plan(false).await;
+    assert_eq!(world.plan(true).await, id);
+    assert!(open_transfer(&world.parts, &"main".parse().unwrap()).await.unwrap().is_some());
+    world.finish(id).await;
+    assert!(open_transfer(&world.parts, &"main".parse().unwrap()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_complete_changes_nothing() {
+    let world = World::new();
+    world.far.lose_answers(2);
+    let record = world.send().await;
+    assert_eq!(record.state, TransferState::Imported);
+    assert_eq!((world.far.imports().len(), world.far.completes()), (1, 3));
+}
+
+#[tokio::test]
+async fn what_the_relay_finds_wrong_is_sent_again() {
+    let mut world = World::new();
+    let id = world.plan(false).await;
+    world.crash_at(id, Stage::Push, Point::AfterJournal).await;
+    let damaged = world.far.folder(id).join("sales.csv.bz2");
+    write_whole(&*world.far.files, &damaged, b"packed id\r\n6\r\n").unwrap();
+    world.far.find_wrong(id, "sales.csv.bz2");
+    let record = world.finish(id).await;
+    assert_eq!(record.state, TransferState::Imported);
+    assert!(events(&world, &record).await.contains(&TransferEvent::PushAgain));
+    assert_eq!(world.far.imports(), [id]);
+}
+
+#[tokio::test]
+async fn what_an_extract_begun_anew_has_left_behind_is_put_right() {
+    let world = World::new();
+    let id = world.plan(false).await;
+    let far = world.far.folder(id);
+    world.far.files.create_dir_all(&far).unwrap();
+    // Of the same length and other content; of a table that is gone; half of a file that is gone.
+    for (name, bytes) in [("sales.csv.bz2", "packed id\r\n6\r\n"), ("gone.csv.bz2", "x"), ("half.csv.bz2.part", "y")] {
+        write_whole(&*world.far.files, &far.join(name), bytes.as_bytes()).unwrap();
+    }
+    let record = world.finish(id).await;
+    assert_eq!(record.state, TransferState::Imported);
+    assert!(!world.far.names(id).iter().any(|name| name.starts_with("gone") || name.starts_with("half")));
+}
+
+#[tokio::test]
+async fn a_missing_erp_waits_for_a_person_and_a_locked_one_is_tried_again() {
+    let world = World::new();
+    world.erp.failures.lock().unwrap().extend([
+        Failure::park(Code::ErpMissing, "opening the ERP database failed"),
+        Failure::retry(Code::ErpLocked, "the ERP database is locked"),
+    ]);
+    let id = world.plan(false).await;
+    let locked = world.drive(id, |record| record.last_failure.is_some()).await;
+    assert_eq!((locked.last_failure.unwrap().code, locked.parked), (Code::ErpLocked, false));
+    let missing = world.finish(id).await;
+    assert_eq!((missing.last_failure.unwrap().code, missing.parked), (Code::ErpMissing, true));
+    world.parts.journal.unpark(&world.parts.key(id)).await.unwrap();
+    assert_eq!(world.finish(id).await.state, TransferState::Imported);
+    assert_eq!(*world.erp.extracts.lock().unwrap(), 3);
+}
+
+#[tokio::test]
+async fn a_mismatch_is_parked_and_the_next_transfer_takes_its_place() {
+    let world = World::new();
+    world.erp.failures.lock().unwrap().push(Failure::park(Code::ExtractMismatch, "sales: 7 rows read, 8 counted"));
+    let parked = world.send().await;
+    assert_eq!((parked.parked, parked.last_failure.unwrap().code), (true, Code::ExtractMismatch));
+    let next = world.send().await;
+    assert_eq!(next.state, TransferState::Imported);
+    assert_ne!(next.key, parked.key);
+    assert_eq!(world.record(parked.key.id).await.state.word(), "abandoned");
+}
+
+#[tokio::test]
+async fn an_unknown_host_key_parks_and_an_unreachable_relay_is_tried_again() {
+    let world = World::new();
+    world.far.refuse_connections(Some(StoreErrorKind::Unreachable));
+    let id = world.plan(false).await;
+    let waiting = world.drive(id, |record| record.last_failure.is_some()).await;
+    assert_eq!((waiting.last_failure.unwrap().code, waiting.parked), (Code::RelayUnreachable, false));
+    world.far.refuse_connections(Some(StoreErrorKind::HostKeyUnknown));
+    let parked = world.finish(id).await;
+    assert_eq!((parked.last_failure.unwrap().code, parked.parked), (Code::HostKeyUnknown, true));
+    world.far.refuse_connections(None);
+    world.parts.journal.unpark(&world.parts.key(id)).await.unwrap();
+    assert_eq!(world.finish(id).await.state, TransferState::Imported);
+}
+
+#[tokio::test]
+async fn a_job_that_is_not_configured_any_more_waits_for_a_person() {
+    let mut world = World::new();
+    let id = world.plan(false).await;
+    let mut config = (*world.parts.config).clone();
+    config.jobs.clear();
+    world.parts.config = std::sync::Arc::new(config);
+    let parked = world.finish(id).await;
+    assert_eq!((parked.parked, parked.last_failure.unwrap().code), (true, Code::ConfigInvalid));
+}
+
+#[tokio::test]
+async fn only_the_newest_transfers_are_kept() {
+    let world = World::new();
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(world.send().await.key.id);
+    }
+    let stray = world.parts.layout.transfers().join("not-a-transfer");
+    world.files.create_dir_all(&stray).unwrap();
+    world.clock.advance(std::time::Duration::from_secs(3_600));
+    assert_eq!(prune(&world.parts, 2).await.unwrap(), 2);
+    let here = |parts: &Parts, id| small_file::exists(&*parts.files, &parts.layout.manifest(id));
+    assert_eq!(ids.iter().map(|id| here(&world.parts, *id)).collect::<Vec<_>>(), [false, false, true, true]);
+    assert!(world.files.stat(&stray).is_ok());
+    assert_eq!(world.parts.journal.list(&Filter::default(), 10, None).await.unwrap().len(), 2);
+    assert_eq!(prune(&world.parts, 2).await.unwrap(), 0);
+    let kept = folder::kept_receipt(&*world.files, &world.parts.layout, ids[3], ReceiptStage::Imported).unwrap();
+    assert!(kept.is_some());
+}

@@ -1,0 +1,479 @@
+//! An agent in memory, with a relay and a receiver that judge what they get as the real ones do.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use towpath_journal::{FailPoints, MemoryJournal, NoFailPoints, Point, TransferRecord, WakeUp};
+use towpath_keys::{Identity, KeyKind, Namespace, sign_enrolment};
+use towpath_transfer::{
+    Clock, Code, Direction, Failure, Stage, TransferId, TransferKey,
+    api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peer, Peers, Role, Trouble, UplinkState, UplinkStatus},
+    clock::{ManualClock, SeededEntropy},
+    digest::{FileHasher, Sha256Digest},
+    manifest::{Column, Content, Dialect, FileEntry, Manifest, Snapshot, SqlType, Table},
+    packed::{PackedFile, PackedList},
+    receipt::{Receipt, ReceiptStage, SignedReceipt, TableRows},
+    state::{MissingFile, Place, Rejection},
+};
+use towpath_transport::{
+    files::{FileStore, MemoryFiles, read_whole, write_whole},
+    relay_api::RelayApi,
+    store::{Connect, MemoryStore, RemoteStore, StoreError, StoreErrorKind, StoreResult},
+};
+
+use super::super::{Engine, plan};
+use crate::{
+    config::{Config, Trust},
+    extract::{ExtractEvent, ExtractRequest, Extracted},
+    layout::Layout,
+    parts::{Extractor, NoWatcher, Parts},
+    trust::{FileTrust, RELAY_PRINCIPAL},
+};
+
+pub(super) const CONFIG: &str = "[receipt]\npoll = \"1s\"\n[[job]]\nname = \"main\"\nschedule = \"02:00\"\n[job.source]\nkind = \"sqlite\"\npath = \"erp.sqlite\"\n[[job.table]]\nname = \"items\"\n[[job.table]]\nname = \"sales\"\n";
+
+/// How often the drive loop turns before a test gives up.
+const MAX_TURNS: u32 = 3_000_000;
+
+pub(super) fn identity(seed: u64) -> Identity {
+    Identity::generate(KeyKind::Ed25519, &SeededEntropy::new(seed)).unwrap()
+}
+
+pub(super) struct World {
+    pub(super) parts: Parts,
+    pub(super) clock: ManualClock,
+    pub(super) files: Arc<MemoryFiles>,
+    pub(super) erp: Arc<FakeErp>,
+    pub(super) far: Arc<Far>,
+    _pins: tempfile::TempDir,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::with_trust(Trust::Approve)
+    }
+
+    pub(super) fn with_trust(trust: Trust) -> Self {
+        let clock = ManualClock::new("2026-03-01T12:00:00Z".parse().unwrap());
+        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+        let entropy = Arc::new(SeededEntropy::new(1));
+        let files = Arc::new(MemoryFiles::with_clock(Arc::clone(&shared)));
+        let layout = Layout::new("/state");
+        files.create_dir_all(layout.state()).unwrap();
+        let pins = tempfile::tempdir().unwrap();
+        let far = Arc::new(Far::new(Arc::clone(&shared)));
+        let erp = Arc::new(FakeErp::new(files.clone()));
+        let mut config = Config::parse(CONFIG, Path::new("/etc/agent.toml")).unwrap();
+        config.trust = trust;
+        let parts = Parts {
+            layout,
+            files: files.clone(),
+            journal: Arc::new(MemoryJournal::new(Place::Agent, Arc::clone(&shared), entropy.clone())),
+            relay: far.clone(),
+            stores: far.clone(),
+            extractor: erp.clone(),
+            trust: Arc::new(FileTrust(pins.path().join("allowed_signers"))),
+            identity: identity(10),
+            tenant: "acme".parse().unwrap(),
+            agent: "erp".parse().unwrap(),
+            config: Arc::new(config),
+            clock: shared,
+            entropy,
+            fail_points: Arc::new(NoFailPoints),
+            watcher: Arc::new(NoWatcher),
+        };
+        parts.trust.pin("erp", Namespace::Manifest, parts.identity.public_key()).unwrap();
+        parts.trust.pin(RELAY_PRINCIPAL, Namespace::Receipt, far.relay_key.public_key()).unwrap();
+        if trust == Trust::Approve {
+            parts.trust.pin("app", Namespace::Receipt, far.receiver_key.public_key()).unwrap();
+        }
+        Self { parts, clock, files, erp, far, _pins: pins }
+    }
+
+    pub(super) async fn plan(&self, full: bool) -> TransferId {
+        plan(&self.parts, &"main".parse().unwrap(), full).await.unwrap().record().key.id
+    }
+
+    pub(super) async fn record(&self, id: TransferId) -> TransferRecord {
+        self.parts.journal.get(&self.parts.key(id)).await.unwrap().unwrap()
+    }
+
+    /// Lets the stages work, and time pass, until the transfer is as wanted.
+    pub(super) async fn drive(&self, id: TransferId, wanted: impl Fn(&TransferRecord) -> bool) -> TransferRecord {
+        let stop = CancellationToken::new();
+        let engine = tokio::spawn(Engine::new(Arc::new(self.parts.clone()), WakeUp::new()).run(stop.clone()));
+        let mut last = None;
+        for _ in 0..MAX_TURNS {
+            let record = self.record(id).await;
+            if wanted(&record) {
+                engine.abort();
+                assert!(engine.await.is_err());
+                self.parts.journal.break_leases().await.unwrap();
+                return record;
+            }
+            last = Some(record);
+            self.clock.advance(Duration::from_millis(50));
+            tokio::task::yield_now().await;
+        }
+        panic!("the transfer did not get there: {last:?}");
+    }
+
+    /// Plans a transfer and drives it to its end, or until it is parked.
+    pub(super) async fn send(&self) -> TransferRecord {
+        let id = self.plan(false).await;
+        self.finish(id).await
+    }
+
+    pub(super) async fn finish(&self, id: TransferId) -> TransferRecord {
+        self.drive(id, |record| record.state.is_final() || record.parked).await
+    }
+
+    /// Drives until the failpoint is reached, then stops everything where it stands and cuts the power.
+    pub(super) async fn crash_at(&mut self, id: TransferId, stage: Stage, point: Point) {
+        let reached = Arc::new(AtomicBool::new(false));
+        self.parts.fail_points = Arc::new(StopAt { stage, point, reached: reached.clone() });
+        self.drive(id, |_| reached.load(Ordering::SeqCst)).await;
+        self.files.power_loss();
+        self.parts.fail_points = Arc::new(NoFailPoints);
+    }
+
+    pub(super) fn manifest(&self, id: TransferId) -> Manifest {
+        super::super::folder::manifest(&*self.files, &self.parts.layout, id).unwrap().0
+    }
+}
+
+struct StopAt {
+    stage: Stage,
+    point: Point,
+    reached: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl FailPoints for StopAt {
+    async fn hit(&self, _: Place, stage: Stage, point: Point, _: &TransferKey) {
+        if (stage, point) == (self.stage, self.point) {
+            self.reached.store(true, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// An ERP whose tables are texts.
+pub(super) struct FakeErp {
+    files: Arc<dyn FileStore>,
+    pub(super) tables: Mutex<BTreeMap<&'static str, String>>,
+    pub(super) failures: Mutex<Vec<Failure>>,
+    pub(super) extracts: Mutex<u32>,
+}
+
+impl FakeErp {
+    fn new(files: Arc<dyn FileStore>) -> Self {
+        let tables = BTreeMap::from([("items", "id\r\n1\r\n2\r\n".to_owned()), ("sales", "id\r\n7\r\n".to_owned())]);
+        Self { files, tables: Mutex::new(tables), failures: Mutex::default(), extracts: Mutex::default() }
+    }
+
+    pub(super) fn change(&self, table: &'static str, text: &str) {
+        self.tables.lock().unwrap().insert(table, text.to_owned());
+    }
+}
+
+#[async_trait]
+impl Extractor for FakeErp {
+    async fn extract(
+        &self,
+        request: ExtractRequest,
+        events: mpsc::Sender<ExtractEvent>,
+        _: CancellationToken,
+    ) -> Result<Extracted, Failure> {
+        *self.extracts.lock().unwrap() += 1;
+        if let Some(failure) = self.failures.lock().unwrap().pop() {
+            return Err(failure);
+        }
+        let tables = self.tables.lock().unwrap().clone();
+        let (mut entries, mut packed) = (Vec::new(), Vec::new());
+        for (name, text) in tables {
+            let mut hasher = FileHasher::new();
+            hasher.update(text.as_bytes());
+            let digests = hasher.finish();
+            let before = request.previous.as_ref().and_then(|manifest| {
+                let same = |file: &&FileEntry| file.sha256 == digests.sha256 && file.name.as_str() == format!("{name}.csv");
+                manifest.files.iter().find(same).map(|_| manifest.transfer)
+            });
+            let column = Column { name: "id".parse().unwrap(), sql_type: SqlType::Text, nullable: false };
+            entries.push(FileEntry {
+                name: format!("{name}.csv").parse().unwrap(),
+                media_type: "text/csv".into(),
+                size: digests.size,
+                md5: digests.md5,
+                sha256: digests.sha256,
+                unchanged: before.is_some(),
+                base: before,
+                content: Content::Table(Table {
+                    table: name.parse().unwrap(),
+                    dialect: Dialect::Wire1,
+                    columns: vec![column],
+                    rows: text.lines().count() as u64 - 1,
+                    totals: vec![],
+                    watermark: None,
+                }),
+            });
+            if before.is_none() {
+                // Packing is another room's; here it is enough that the bytes are others.
+                let bytes = format!("packed {text}");
+                let file: PackedFile = PackedFile {
+                    name: format!("{name}.csv.bz2").parse().unwrap(),
+                    size: bytes.len() as u64,
+                    sha256: Sha256Digest::of(bytes.as_bytes()),
+                };
+                write_whole(&*self.files, &request.folder.join(file.name.as_str()), bytes.as_bytes()).unwrap();
+                packed.push(file.clone());
+                let _ = events.send(ExtractEvent::FileFinished(file)).await;
+            }
+        }
+        let snapshot = Snapshot { id: "1".into(), isolation: "serializable".into(), consistent: true };
+        Ok(Extracted { snapshot, files: entries, packed })
+    }
+}
+
+/// The relay and, behind it, the receiver.
+#[derive(Debug)]
+pub(super) struct Far {
+    pub(super) files: Arc<MemoryFiles>,
+    pub(super) relay_key: Identity,
+    pub(super) receiver_key: Identity,
+    clock: Arc<dyn Clock>,
+    state: Mutex<FarState>,
+}
+
+#[derive(Debug, Default)]
+struct FarState {
+    claimed: BTreeMap<TransferId, (Complete, Manifest)>,
+    incomplete: BTreeMap<TransferId, Vec<MissingFile>>,
+    imports: Vec<TransferId>,
+    completes: u32,
+    rejection: Option<Rejection>,
+    trouble: Option<Trouble>,
+    receipt: Option<fn(&mut Receipt)>,
+    forged: bool,
+    lost_answers: u32,
+    unreachable: Option<StoreErrorKind>,
+}
+
+impl Far {
+    fn new(clock: Arc<dyn Clock>) -> Self {
+        let files = Arc::new(MemoryFiles::new());
+        files.create_dir_all(Path::new("/relay")).unwrap();
+        Self { files, relay_key: identity(11), receiver_key: identity(12), clock, state: Mutex::default() }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, FarState> {
+        self.state.lock().unwrap()
+    }
+
+    /// The transfers that were imported, once for each import.
+    pub(super) fn imports(&self) -> Vec<TransferId> {
+        self.state().imports.clone()
+    }
+
+    pub(super) fn completes(&self) -> u32 {
+        self.state().completes
+    }
+
+    /// The receiver rejects from now on.
+    pub(super) fn reject(&self, rejection: Option<Rejection>) {
+        self.state().rejection = rejection;
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<Trouble>) {
+        self.state().trouble = trouble;
+    }
+
+    /// Receipts are changed like this before they are signed.
+    pub(super) fn change_receipts(&self, how: Option<fn(&mut Receipt)>) {
+        self.state().receipt = how;
+    }
+
+    /// Receipts are changed after they were signed.
+    pub(super) fn forge_receipts(&self, forge: bool) {
+        self.state().forged = forge;
+    }
+
+    /// So many answers to `complete` get lost.
+    pub(super) fn lose_answers(&self, count: u32) {
+        self.state().lost_answers = count;
+    }
+
+    pub(super) fn refuse_connections(&self, kind: Option<StoreErrorKind>) {
+        self.state().unreachable = kind;
+    }
+
+    /// The relay finds these files wrong after it has said yes.
+    pub(super) fn find_wrong(&self, id: TransferId, name: &str) {
+        let missing = MissingFile { name: name.parse().unwrap(), problem: "differs".into() };
+        self.state().incomplete.insert(id, vec![missing]);
+    }
+
+    pub(super) fn folder(&self, id: TransferId) -> PathBuf {
+        Path::new("/relay/uplink").join(id.to_string())
+    }
+
+    pub(super) fn names(&self, id: TransferId) -> Vec<String> {
+        self.files.list(&self.folder(id), None, 100).unwrap().into_iter().map(|entry| entry.name).collect()
+    }
+
+    fn read(&self, id: TransferId, name: &str) -> Option<Vec<u8>> {
+        read_whole(&*self.files, &self.folder(id).join(name), 1_000_000).ok()
+    }
+
+    /// What differs from what `complete` names, as the relay's `accept` finds it.
+    fn missing(&self, id: TransferId, complete: &Complete) -> Vec<MissingFile> {
+        let wrong = |name: &str| MissingFile { name: name.parse().unwrap(), problem: "differs".into() };
+        let differs =
+            |name: &str, digest: Sha256Digest| self.read(id, name).is_none_or(|bytes| Sha256Digest::of(&bytes) != digest);
+        let mut missing = Vec::new();
+        for (name, digest) in [("manifest.json", complete.manifest), ("packed.json", complete.packed)] {
+            if differs(name, digest) {
+                missing.push(wrong(name));
+            }
+        }
+        if !missing.is_empty() {
+            return missing;
+        }
+        let list = PackedList::parse(&self.read(id, "packed.json").unwrap()).unwrap();
+        let damaged = list.files.iter().filter(|file| differs(file.name.as_str(), file.sha256));
+        missing.extend(damaged.map(|file| wrong(file.name.as_str())));
+        missing
+    }
+
+    fn sign(&self, key: &Identity, state: &FarState, mut receipt: Receipt) -> SignedReceipt {
+        if let Some(change) = state.receipt {
+            change(&mut receipt);
+        }
+        let text = String::from_utf8(receipt.to_bytes().unwrap()).unwrap();
+        let signature = key.sign(Namespace::Receipt, text.as_bytes()).unwrap();
+        let receipt = if state.forged { text.replace("\"uplink\"", "\"uplink\" ") } else { text };
+        SignedReceipt { receipt, signature }
+    }
+
+    fn receipts(&self, state: &FarState, manifest: &Manifest, digest: Sha256Digest) -> (UplinkState, Vec<SignedReceipt>) {
+        let receipt = |stage, key: &Identity| Receipt {
+            version: 1,
+            transfer: manifest.transfer,
+            tenant: manifest.tenant.clone(),
+            agent: manifest.agent.clone(),
+            direction: Direction::Uplink,
+            stage,
+            manifest: Some(digest),
+            rows: Vec::new(),
+            reason: None,
+            time: self.clock.now(),
+            signer: key.fingerprint(),
+        };
+        let accepted = self.sign(&self.relay_key, state, receipt(ReceiptStage::Accepted, &self.relay_key));
+        if state.trouble.is_some() {
+            return (UplinkState::Accepted, vec![accepted]);
+        }
+        let counted = manifest.files.iter().filter_map(|file| file.table());
+        let rows = counted.map(|table| TableRows { table: table.table.clone(), rows: table.rows }).collect();
+        let stage = if state.rejection.is_some() { ReceiptStage::Rejected } else { ReceiptStage::Imported };
+        let ended = Receipt { rows, reason: state.rejection.clone(), ..receipt(stage, &self.receiver_key) };
+        let word = if state.rejection.is_some() { UplinkState::Rejected } else { UplinkState::Imported };
+        (word, vec![accepted, self.sign(&self.receiver_key, state, ended)])
+    }
+}
+
+#[async_trait]
+impl Connect for Far {
+    async fn connect(&self) -> StoreResult<Arc<dyn RemoteStore>> {
+        match self.state().unreachable {
+            Some(kind) => Err(StoreError::new(kind, "connecting to the relay, refused on purpose")),
+            None => Ok(Arc::new(MemoryStore::over(self.files.clone(), "/relay"))),
+        }
+    }
+}
+
+#[async_trait]
+impl RelayApi for Far {
+    async fn enrol(&self, _: &EnrolmentRequest) -> Result<EnrolmentAnswer, Failure> {
+        Err(Failure::park(Code::EnrolmentUsed, "enrolling: the code was used by another key"))
+    }
+
+    async fn peers(&self) -> Result<Peers, Failure> {
+        Ok(Peers { peers: vec![peer("app", &self.receiver_key)] })
+    }
+
+    async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus, Failure> {
+        self.state().completes += 1;
+        let frozen = self.state().claimed.get(&transfer).map(|(before, _)| *before);
+        if let Some(before) = frozen.filter(|_| !self.state().incomplete.contains_key(&transfer)) {
+            assert_eq!(before, *complete, "a frozen transfer is the same transfer");
+        } else {
+            let missing = self.missing(transfer, complete);
+            if !missing.is_empty() {
+                let (state, receipts) = (UplinkState::Incomplete, vec![]);
+                return Ok(UplinkStatus { transfer, state, missing, trouble: None, receipts });
+            }
+            let manifest = Manifest::parse(&self.read(transfer, "manifest.json").unwrap()).unwrap();
+            let mut state = self.state();
+            state.incomplete.remove(&transfer);
+            if state.claimed.insert(transfer, (*complete, manifest)).is_none() && state.rejection.is_none() {
+                state.imports.push(transfer);
+            }
+        }
+        let lost = {
+            let mut state = self.state();
+            let lost = state.lost_answers > 0;
+            state.lost_answers = state.lost_answers.saturating_sub(1);
+            lost
+        };
+        if lost {
+            return Err(Failure::retry(Code::RelayUnreachable, "the answer got lost"));
+        }
+        let (state, missing, receipts) = (UplinkState::Claimed, vec![], vec![]);
+        Ok(UplinkStatus { transfer, state, missing, trouble: None, receipts })
+    }
+
+    async fn uplink(&self, transfer: TransferId) -> Result<UplinkStatus, Failure> {
+        let state = self.state();
+        let (complete, manifest) =
+            state.claimed.get(&transfer).ok_or_else(|| Failure::park(Code::NotFound, "no such transfer"))?;
+        if let Some(missing) = state.incomplete.get(&transfer) {
+            let missing = missing.clone();
+            return Ok(UplinkStatus { transfer, state: UplinkState::Incomplete, missing, trouble: None, receipts: vec![] });
+        }
+        let (word, receipts) = self.receipts(&state, manifest, complete.manifest);
+        Ok(UplinkStatus { transfer, state: word, missing: vec![], trouble: state.trouble.clone(), receipts })
+    }
+
+    async fn post_receipt(&self, _: &AppReceipt) -> Result<(), Failure> {
+        Err(Failure::park(Code::RequestInvalid, "agents post no such receipts"))
+    }
+}
+
+/// An enrolled receiver, as the relay tells of it.
+pub(crate) fn peer(name: &str, key: &Identity) -> Peer {
+    let (secret, url) = ("a secret of sixteen bytes", "https://relay.example");
+    Peer {
+        name: name.parse().unwrap(),
+        role: Role::Receiver,
+        public_key: key.public_line().clone(),
+        secret_sha256: Sha256Digest::of(secret.as_bytes()),
+        relay_url: url.into(),
+        proof: sign_enrolment(key, secret.as_bytes(), url).unwrap(),
+    }
+}
+
+pub(super) fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
