@@ -56,5 +56,9 @@ pub(super) fn logs(format: Option<LogFormat>, serving: bool) {
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal && !json);
     // Another subscriber is there already only where a test has set one.
-    let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
+    let _ = if json {
+        builder.json().flatten_event(true).with_span_list(false).try_init()
+    } else {
+        builder.with_target(false).try_init()
+    };
 }

@@ -103,10 +103,10 @@ impl From<TransferRecord> for Transfer {
 impl Transfer {
     /// What a person has to know about it in one line.
     fn remark(&self) -> String {
-        match (&self.rejection, &self.last_failure) {
-            (Some(why), _) => format!("{}: {}", why.code, why.detail),
-            (None, Some(failure)) if self.parked => format!("waits for a person: {}", failure.report),
-            (None, Some(failure)) => format!("tried again: {}", failure.report),
+        match (&self.last_failure, &self.rejection) {
+            (Some(failure), _) if self.parked => format!("waits for a person: {}", failure.report),
+            (_, Some(why)) => format!("{}: {}", why.code, why.detail),
+            (Some(failure), None) => format!("tried again: {}", failure.report),
             (None, None) => String::new(),
         }
     }

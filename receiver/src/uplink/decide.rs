@@ -98,7 +98,6 @@ pub fn rejected(parts: &Parts, key: &TransferKey, manifest: Option<Sha256Digest>
     let rejection = Rejection { code: why.code(), detail };
     let outcome = decide(parts, key, ReceiptStage::Rejected, manifest, Vec::new(), Some(rejection))?;
     if let Outcome::Rejected(rejection) = &outcome {
-        tracing::warn!(transfer = %key, code = %rejection.code, detail = %rejection.detail, "rejected");
         quarantine(parts, key, rejection)?;
     }
     Ok(outcome)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use towpath_journal::{FailPoints, Journal as _, Observer, Point, StageReport, TransferRecord};
+use towpath_journal::{FailPoints, Observer, Point, StageReport, TransferRecord};
 use towpath_keys::{AllowedSigners, Identity, Namespace};
 use towpath_transfer::{
     AgentName, Code, Failure, Stage, TransferId, TransferKey, TransferState,
