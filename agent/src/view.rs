@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use towpath_journal::{History, TransferRecord};
 use towpath_transfer::{
-    Code, Failure, Stage, TransferEvent, TransferState, failure::Result, packed::packed_name, receipt::ReceiptStage,
+    Code, Failure, Stage, TransferEvent, TransferState,
+    failure::{FailureRecord, Result},
+    packed::packed_name,
+    receipt::ReceiptStage,
     state::Rejection,
 };
 
@@ -59,6 +62,14 @@ pub struct RejectionView {
     pub detail: String,
 }
 
+impl From<&FailureRecord> for FailureView {
+    /// The recorded report ends with the code, which stands beside it here.
+    fn from(failure: &FailureRecord) -> Self {
+        let report = failure.report.strip_suffix(&format!(" [{}]", failure.code)).unwrap_or(&failure.report);
+        Self { code: failure.code, report: report.to_owned() }
+    }
+}
+
 impl From<&Rejection> for RejectionView {
     fn from(rejection: &Rejection) -> Self {
         Self { code: rejection.code, detail: rejection.detail.clone() }
@@ -84,7 +95,7 @@ impl From<&TransferRecord> for TransferView {
             changed: record.changed,
             attempts: record.attempts,
             next_try: record.not_before.filter(|_| !ended),
-            failure: failure.map(|failure| FailureView { code: failure.code, report: failure.report.clone() }),
+            failure: failure.map(Into::into),
             rejection,
         }
     }

@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use towpath_journal::{Observer, TransferRecord, WakeUp};
-use towpath_transfer::{Code, Failure, TransferId, TransferState, failure::Result};
+use towpath_transfer::{Code, Failure, Stage, TransferId, TransferState, failure::Result};
 
 use crate::{
     lock::StateLock,
     parts::Parts,
     uplink::{Engine, prune::prune_or_warn, replan},
+    view::FailureView,
 };
 
 /// How often the journal is looked at while another process, or this one, works.
@@ -91,7 +92,7 @@ impl Worker {
     /// because the app lacks its base is followed by one in full, once, and that one is waited for.
     ///
     /// # Errors
-    /// `cancelled` by `shutdown`, the transfer's own trouble when `limit` is over, and as the journal reports.
+    /// `cancelled` by `shutdown`, `erp-missing` and `erp-locked` at once, the transfer's own trouble when `limit` is over, and as the journal reports.
     pub async fn follow(
         &mut self,
         id: TransferId,
@@ -120,6 +121,9 @@ impl Worker {
             if record.parked {
                 return Ok(record);
             }
+            if let Some(failure) = erp_trouble(&record) {
+                return Err(failure);
+            }
             if clock.monotonic() >= until {
                 return Err(too_late(&record, limit));
             }
@@ -141,13 +145,23 @@ impl std::fmt::Debug for Worker {
     }
 }
 
+/// Somebody who waits in front of the program can do more about a database that is missing or locked than waiting can.
+fn erp_trouble(record: &TransferRecord) -> Option<Failure> {
+    let failure = record.last_failure.as_ref().filter(|_| record.not_before.is_some())?;
+    let hopeless = matches!(failure.code, Code::ErpMissing | Code::ErpLocked) && record.stage() == Some(Stage::Extract);
+    hopeless.then(|| {
+        let (id, why) = (record.key.id, FailureView::from(failure).report);
+        Failure::retry(failure.code, format!("{why}; transfer {id} is tried again by `towpath-agent run`, or by the next `send`"))
+    })
+}
+
 fn too_late(record: &TransferRecord, limit: Duration) -> Failure {
     let (id, word) = (record.key.id, record.state.word());
     let seconds = limit.as_secs();
     match &record.last_failure {
         Some(failure) => {
             let message = format!("transfer {id} is still {word} after {seconds} s and is tried again later");
-            Failure::retry(failure.code, message).caused_by(failure.report.clone())
+            Failure::retry(failure.code, message).caused_by(FailureView::from(failure).report)
         }
         None => Failure::retry(Code::Cancelled, format!("transfer {id} is still {word} after {seconds} s; it goes on by itself")),
     }
@@ -168,5 +182,116 @@ impl Goal {
     pub fn is_reached(self, record: &TransferRecord) -> bool {
         record.state.is_final()
             || self == Self::Pushed && matches!(record.state, TransferState::Pushed { .. } | TransferState::Accepted { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_journal::NoObserver;
+    use towpath_transfer::clock::SeededEntropy;
+
+    use super::*;
+    use crate::{layout::Layout, uplink::tests::world::World};
+
+    /// A world whose state folder is on the disk, because the lock is.
+    fn world() -> (World, tempfile::TempDir) {
+        use towpath_transport::files::FileStore as _;
+        let folder = tempfile::tempdir().unwrap();
+        let mut world = World::new();
+        world.files.create_dir_all(folder.path()).unwrap();
+        world.parts.layout = Layout::new(folder.path());
+        (world, folder)
+    }
+
+    /// Follows a transfer while time passes.
+    async fn follow(world: &World, worker: &mut Worker, id: TransferId, goal: Goal, limit: u64) -> Result<TransferRecord> {
+        let clock = world.clock.clone();
+        let shutdown = CancellationToken::new();
+        let pump = async {
+            loop {
+                clock.advance(Duration::from_millis(20));
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = worker.follow(id, goal, Duration::from_secs(limit), &shutdown) => done,
+            () = pump => unreachable!("the clock never stops"),
+        }
+    }
+
+    async fn start(world: &World) -> Worker {
+        Worker::start(Arc::new(world.parts.clone()), WakeUp::new(), Arc::new(NoObserver)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_one_with_the_lock_works_and_the_other_watches_and_takes_over() {
+        let (world, _folder) = world();
+        let mut first = start(&world).await;
+        let mut second = start(&world).await;
+        assert_eq!((first.works(), second.works()), (true, false));
+        let alone = Worker::start_alone(Arc::new(world.parts.clone()), WakeUp::new(), Arc::new(NoObserver)).await;
+        assert_eq!(alone.unwrap_err().code(), Code::AlreadyRunning);
+        let id = world.plan(false).await;
+        assert_eq!(follow(&world, &mut second, id, Goal::Settled, 600).await.unwrap().state, TransferState::Imported);
+        assert!(!second.works());
+        // The first ends as a process does that is killed.
+        if let Some((lock, _, task)) = first.running.take() {
+            task.abort();
+            drop(lock);
+        }
+        let id = world.plan(true).await;
+        assert_eq!(follow(&world, &mut second, id, Goal::Pushed, 600).await.unwrap().key.id, id);
+        assert!(second.works());
+    }
+
+    #[tokio::test]
+    async fn a_lost_base_is_followed_to_the_transfer_in_full() {
+        let (world, _folder) = world();
+        let mut worker = start(&world).await;
+        let id = world.plan(false).await;
+        follow(&world, &mut worker, id, Goal::Settled, 600).await.unwrap();
+        let rejection = towpath_transfer::state::Rejection { code: Code::BaseMissing, detail: "lost".into() };
+        world.far.reject(Some(rejection));
+        let second = world.plan(false).await;
+        let ended = follow(&world, &mut worker, second, Goal::Settled, 600).await.unwrap();
+        assert_ne!(ended.key.id, second);
+        assert_eq!(ended.state.word(), "rejected");
+    }
+
+    #[tokio::test]
+    async fn a_missing_erp_ends_the_waiting_at_once_and_an_unreachable_relay_at_the_limit() {
+        let (world, _folder) = world();
+        let mut worker = start(&world).await;
+        let locked = |_| Failure::retry(Code::ErpLocked, "the ERP database is locked");
+        world.erp.failures.lock().unwrap().extend((0..50).map(locked));
+        let id = world.plan(false).await;
+        let failure = follow(&world, &mut worker, id, Goal::Pushed, 600).await.unwrap_err();
+        assert_eq!(failure.code(), Code::ErpLocked);
+        assert_eq!(failure.report().matches("[erp-locked]").count(), 1, "{}", failure.report());
+        world.erp.failures.lock().unwrap().clear();
+        world.far.refuse_connections(Some(towpath_transport::store::StoreErrorKind::Unreachable));
+        world.parts.journal.unpark(&world.parts.key(id)).await.unwrap();
+        // Until the relay was tried there is nothing to tell but that it takes long.
+        loop {
+            let failure = follow(&world, &mut worker, id, Goal::Pushed, 1).await.unwrap_err();
+            match failure.code() {
+                Code::RelayUnreachable => break,
+                other => assert_eq!(other, Code::Cancelled),
+            }
+        }
+        let none = TransferId::new(&world.clock, &SeededEntropy::new(77));
+        assert_eq!(follow(&world, &mut worker, none, Goal::Pushed, 60).await.unwrap_err().code(), Code::NotFound);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_told_to_stop_stops() {
+        let (world, _folder) = world();
+        let mut worker = start(&world).await;
+        let id = world.plan(false).await;
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let failure = worker.follow(id, Goal::Settled, Duration::from_secs(60), &stop).await.unwrap_err();
+        assert_eq!(failure.code(), Code::Cancelled);
     }
 }

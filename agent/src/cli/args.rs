@@ -13,7 +13,7 @@ use towpath_transfer::{JobName, TransferId, public_key::Fingerprint};
 ///   towpath-agent config example > /etc/towpath/agent.toml    and name the ERP's database and tables
 ///   towpath-agent enrol CODE                                  with the code of the relay's operator
 ///   towpath-agent receiver approve FINGERPRINT                as the receiver's operator reads it out
-///   towpath-agent send --wait                                 sends once and waits for the signed receipt
+///   towpath-agent send --wait                                 sends once, waits for the receipt
 ///   towpath-agent run                                         sends every day, as configured
 #[derive(Debug, Parser)]
 #[command(name = "towpath-agent", version, verbatim_doc_comment, max_term_width = 110)]
@@ -50,7 +50,7 @@ pub(super) enum Command {
     Extract(ExtractArgs),
     /// Send now.
     Send(SendArgs),
-    /// Send every job at its time of day until stopped (SIGTERM or ctrl-c); finishes what is open.
+    /// Send every job at its time of day, until stopped; finishes what is open.
     Run,
     /// How this agent and its jobs stand.
     Status(OutputArgs),
@@ -219,8 +219,12 @@ pub(super) enum KeyCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Check the file, and say where every mistake is.
-    Check,
+    /// Check the file and, unless told otherwise, that every table can be read from its source.
+    Check {
+        /// Look at the file alone, and at no database.
+        #[arg(long)]
+        file_only: bool,
+    },
     /// Print a file with every setting, its default and a comment.
     Example,
     /// Print what is in force.

@@ -1,18 +1,28 @@
 //! `config`: works without state, enrolment and network.
 
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use towpath_journal::system::SystemClock;
 use towpath_transfer::{Code, Failure, failure::Result};
 
 use super::{
     args::{Args, ConfigCommand},
-    output, paths,
+    block_on, output, paths,
 };
-use crate::config::{EXAMPLE, LoadedConfig};
+use crate::{
+    config::{EXAMPLE, LoadedConfig},
+    extract::check_source,
+};
 
 pub(super) fn run(args: &Args, command: &ConfigCommand) -> Result<()> {
     match command {
         ConfigCommand::Example => output::line(EXAMPLE.trim_end()),
-        ConfigCommand::Check => {
+        ConfigCommand::Check { file_only } => {
             let loaded = LoadedConfig::read(&paths::config_file(args)?)?;
+            if !file_only {
+                block_on(check_sources(&loaded))?;
+            }
             let tables: usize = loaded.config.jobs.iter().map(|job| job.tables.len()).sum();
             let jobs = loaded.config.jobs.len();
             output::line(&format!("{}: the configuration is valid ({jobs} jobs, {tables} tables)", loaded.file.display()))
@@ -25,4 +35,29 @@ pub(super) fn run(args: &Args, command: &ConfigCommand) -> Result<()> {
             output::line(&format!("# from {}, state in {}\n{}", loaded.file.display(), state.display(), text.trim_end()))
         }
     }
+}
+
+/// Prepares every query, reads no rows, and tells of every table that cannot be read; the first of them is the failure.
+async fn check_sources(loaded: &LoadedConfig) -> Result<()> {
+    let mut first = None;
+    for job in &loaded.config.jobs {
+        for table in check_source(job, Arc::new(SystemClock::new()), &CancellationToken::new()).await? {
+            match table.columns {
+                Ok(columns) => {
+                    output::line(&format!(
+                        "{}: table {} has {} columns, into {}",
+                        job.name,
+                        table.table,
+                        columns.len(),
+                        table.file
+                    ))?;
+                }
+                Err(failure) => {
+                    output::say(&format!("{}: table {}: {}", job.name, table.table, failure.report()));
+                    first.get_or_insert(failure);
+                }
+            }
+        }
+    }
+    first.map_or(Ok(()), Err)
 }

@@ -28,7 +28,7 @@ use crate::{
     host::{Base, Host, OpenHost},
     parts::{NoWatcher, Watcher},
 };
-use args::{Args, Command, ConfigCommand};
+use args::{Args, Command};
 
 /// Exit status of a wrong command line.
 const USAGE: u8 = 2;
@@ -59,9 +59,13 @@ fn execute(args: Args) -> Result<()> {
     let serving = matches!(args.command, Command::Run);
     output::logs(args.log_format, serving);
     let host = host(&args)?;
+    block_on(dispatch(host, args.command))
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::park(Code::Internal, "starting the runtime").caused_by(error))?;
-    let done = runtime.block_on(dispatch(host, args.command));
+    let done = runtime.block_on(work);
     // A task that does not react any more must not keep the process.
     runtime.shutdown_background();
     done
@@ -114,7 +118,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Receipts(command) => receipts::run(&host, &command).await,
         Command::Key(command) => enrol::key(&host, &command),
         Command::Moved => enrol::moved(&host).await,
-        Command::Config(ConfigCommand::Check | ConfigCommand::Example | ConfigCommand::Show) => Ok(()),
+        Command::Config(_) => Ok(()),
     }
 }
 

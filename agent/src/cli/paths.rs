@@ -33,7 +33,9 @@ pub(super) fn state(args: &Args, config: Option<&Config>) -> Result<PathBuf> {
         if is_root() { Some(PathBuf::from("/var/lib/towpath").join(NAME)) } else { own().map(|dirs| dirs.data_dir().join(NAME)) }
     };
     let unknown = || Failure::park(Code::ConfigInvalid, "it is not known where the state shall lie: say --state DIR");
-    given.or_else(usual).ok_or_else(unknown)
+    let folder = given.or_else(usual).ok_or_else(unknown)?;
+    // Paths in results must mean the same to whoever reads them elsewhere.
+    std::path::absolute(&folder).map_err(|error| unknown().caused_by(error))
 }
 
 fn own() -> Option<ProjectDirs> {

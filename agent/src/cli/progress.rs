@@ -107,7 +107,7 @@ impl Watcher for Console {
 
 impl Observer for Console {
     fn stage_finished(&self, report: &StageReport<'_>) {
-        let (transfer, stage) = (report.key.id, report.stage);
+        let (transfer, stage) = (report.key.id, report.stage.as_str());
         match &report.result {
             StageResult::Appended { record, .. } => {
                 let seconds = report.duration.as_secs_f64();

@@ -18,7 +18,7 @@ use crate::{
     host::{Host, OpenHost},
     parts::Parts,
     uplink::{Plan, plan},
-    view::{TransferDetail, detail},
+    view::{FailureView, TransferDetail, detail},
     work::{Goal, Worker},
 };
 
@@ -45,6 +45,10 @@ pub(super) async fn run(host: &Host, args: &SendArgs) -> Result<()> {
             if let Plan::Open(record) = &planned {
                 let full = if args.full { "; --full counts for the next one" } else { "" };
                 output::say(&format!("job {job}: going on with transfer {id}, which is {}{full}", record.state.word()));
+                if record.not_before.is_some() {
+                    // Whoever sends by hand does not wait for the end of a pause.
+                    open.parts.journal.unpark(&record.key).await?;
+                }
             }
             ids.push(id);
         }
@@ -130,11 +134,9 @@ fn problem(record: &TransferRecord) -> Option<Failure> {
             Some(Failure::park(Code::Cancelled, format!("transfer {id} was abandoned: {reason}")))
         }
         _ if record.parked => {
-            let failure = record.last_failure.as_ref();
-            let code = failure.map_or(Code::Internal, |failure| failure.code);
-            let why = failure.map_or("the reason is not known", |failure| failure.report.as_str());
-            // The report ends with the code, which the edge prints as well.
-            let why = why.strip_suffix(&format!(" [{code}]")).unwrap_or(why);
+            let failure = record.last_failure.as_ref().map(FailureView::from);
+            let code = failure.as_ref().map_or(Code::Internal, |failure| failure.code);
+            let why = failure.map_or_else(|| "the reason is not known".to_owned(), |failure| failure.report);
             let message = format!("transfer {id} waits for you: {why}; when it is mended, run: towpath-agent retry {id}");
             Some(Failure::park(code, message))
         }

@@ -140,8 +140,8 @@ fn tell(view: &StatusView) -> Result<()> {
     });
     output::table(&["job", "now", "last imported", "next run"], rows.collect(), "no job is configured")?;
     for parked in &view.parked {
-        let why = parked.failure.as_ref().map_or("", |failure| failure.report.as_str());
-        output::line(&format!("transfer {} waits for you: {why}", parked.transfer))?;
+        let why = parked.failure.as_ref().map(|failure| format!(": {} [{}]", failure.report, failure.code)).unwrap_or_default();
+        output::line(&format!("transfer {id} waits for you{why}; then: towpath-agent retry {id}", id = parked.transfer))?;
     }
     Ok(())
 }
@@ -191,7 +191,7 @@ fn tell_one(one: &TransferDetail) -> Result<()> {
     output::line(&format!("state    {}{parked}", view.state))?;
     output::line(&format!("folder   {}", one.folder))?;
     if let Some(failure) = &view.failure {
-        output::line(&format!("trouble  {}", failure.report))?;
+        output::line(&format!("trouble  {} [{}]", failure.report, failure.code))?;
     }
     if let Some(rejection) = &view.rejection {
         output::line(&format!("rejected {} [{}]", rejection.detail, rejection.code))?;

@@ -41,30 +41,30 @@ use crate::{
     trust::{FileTrust, RELAY_PRINCIPAL},
 };
 
-pub(super) const CONFIG: &str = "[receipt]\npoll = \"1s\"\n[[job]]\nname = \"main\"\nschedule = \"02:00\"\n[job.source]\nkind = \"sqlite\"\npath = \"erp.sqlite\"\n[[job.table]]\nname = \"items\"\n[[job.table]]\nname = \"sales\"\n";
+pub(crate) const CONFIG: &str = "[receipt]\npoll = \"1s\"\n[[job]]\nname = \"main\"\nschedule = \"02:00\"\n[job.source]\nkind = \"sqlite\"\npath = \"erp.sqlite\"\n[[job.table]]\nname = \"items\"\n[[job.table]]\nname = \"sales\"\n";
 
 /// How often the drive loop turns before a test gives up.
 const MAX_TURNS: u32 = 3_000_000;
 
-pub(super) fn identity(seed: u64) -> Identity {
+pub(crate) fn identity(seed: u64) -> Identity {
     Identity::generate(KeyKind::Ed25519, &SeededEntropy::new(seed)).unwrap()
 }
 
-pub(super) struct World {
-    pub(super) parts: Parts,
-    pub(super) clock: ManualClock,
-    pub(super) files: Arc<MemoryFiles>,
-    pub(super) erp: Arc<FakeErp>,
-    pub(super) far: Arc<Far>,
+pub(crate) struct World {
+    pub(crate) parts: Parts,
+    pub(crate) clock: ManualClock,
+    pub(crate) files: Arc<MemoryFiles>,
+    pub(crate) erp: Arc<FakeErp>,
+    pub(crate) far: Arc<Far>,
     _pins: tempfile::TempDir,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_trust(Trust::Approve)
     }
 
-    pub(super) fn with_trust(trust: Trust) -> Self {
+    pub(crate) fn with_trust(trust: Trust) -> Self {
         let clock = ManualClock::new("2026-03-01T12:00:00Z".parse().unwrap());
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let entropy = Arc::new(SeededEntropy::new(1));
@@ -101,16 +101,16 @@ impl World {
         Self { parts, clock, files, erp, far, _pins: pins }
     }
 
-    pub(super) async fn plan(&self, full: bool) -> TransferId {
+    pub(crate) async fn plan(&self, full: bool) -> TransferId {
         plan(&self.parts, &"main".parse().unwrap(), full).await.unwrap().record().key.id
     }
 
-    pub(super) async fn record(&self, id: TransferId) -> TransferRecord {
+    pub(crate) async fn record(&self, id: TransferId) -> TransferRecord {
         self.parts.journal.get(&self.parts.key(id)).await.unwrap().unwrap()
     }
 
     /// Lets the stages work, and time pass, until the transfer is as wanted.
-    pub(super) async fn drive(&self, id: TransferId, wanted: impl Fn(&TransferRecord) -> bool) -> TransferRecord {
+    pub(crate) async fn drive(&self, id: TransferId, wanted: impl Fn(&TransferRecord) -> bool) -> TransferRecord {
         let stop = CancellationToken::new();
         let engine = tokio::spawn(Engine::new(Arc::new(self.parts.clone()), WakeUp::new()).run(stop.clone()));
         let mut last = None;
@@ -130,17 +130,17 @@ impl World {
     }
 
     /// Plans a transfer and drives it to its end, or until it is parked.
-    pub(super) async fn send(&self) -> TransferRecord {
+    pub(crate) async fn send(&self) -> TransferRecord {
         let id = self.plan(false).await;
         self.finish(id).await
     }
 
-    pub(super) async fn finish(&self, id: TransferId) -> TransferRecord {
+    pub(crate) async fn finish(&self, id: TransferId) -> TransferRecord {
         self.drive(id, |record| record.state.is_final() || record.parked).await
     }
 
     /// Drives until the failpoint is reached, then stops everything where it stands and cuts the power.
-    pub(super) async fn crash_at(&mut self, id: TransferId, stage: Stage, point: Point) {
+    pub(crate) async fn crash_at(&mut self, id: TransferId, stage: Stage, point: Point) {
         let reached = Arc::new(AtomicBool::new(false));
         self.parts.fail_points = Arc::new(StopAt { stage, point, reached: reached.clone() });
         self.drive(id, |_| reached.load(Ordering::SeqCst)).await;
@@ -148,7 +148,7 @@ impl World {
         self.parts.fail_points = Arc::new(NoFailPoints);
     }
 
-    pub(super) fn manifest(&self, id: TransferId) -> Manifest {
+    pub(crate) fn manifest(&self, id: TransferId) -> Manifest {
         super::super::folder::manifest(&*self.files, &self.parts.layout, id).unwrap().0
     }
 }
@@ -170,11 +170,11 @@ impl FailPoints for StopAt {
 }
 
 /// An ERP whose tables are texts.
-pub(super) struct FakeErp {
+pub(crate) struct FakeErp {
     files: Arc<dyn FileStore>,
-    pub(super) tables: Mutex<BTreeMap<&'static str, String>>,
-    pub(super) failures: Mutex<Vec<Failure>>,
-    pub(super) extracts: Mutex<u32>,
+    pub(crate) tables: Mutex<BTreeMap<&'static str, String>>,
+    pub(crate) failures: Mutex<Vec<Failure>>,
+    pub(crate) extracts: Mutex<u32>,
 }
 
 impl FakeErp {
@@ -183,7 +183,7 @@ impl FakeErp {
         Self { files, tables: Mutex::new(tables), failures: Mutex::default(), extracts: Mutex::default() }
     }
 
-    pub(super) fn change(&self, table: &'static str, text: &str) {
+    pub(crate) fn change(&self, table: &'static str, text: &str) {
         self.tables.lock().unwrap().insert(table, text.to_owned());
     }
 }
@@ -248,10 +248,10 @@ impl Extractor for FakeErp {
 
 /// The relay and, behind it, the receiver.
 #[derive(Debug)]
-pub(super) struct Far {
-    pub(super) files: Arc<MemoryFiles>,
-    pub(super) relay_key: Identity,
-    pub(super) receiver_key: Identity,
+pub(crate) struct Far {
+    pub(crate) files: Arc<MemoryFiles>,
+    pub(crate) relay_key: Identity,
+    pub(crate) receiver_key: Identity,
     clock: Arc<dyn Clock>,
     state: Mutex<FarState>,
 }
@@ -282,53 +282,53 @@ impl Far {
     }
 
     /// The transfers that were imported, once for each import.
-    pub(super) fn imports(&self) -> Vec<TransferId> {
+    pub(crate) fn imports(&self) -> Vec<TransferId> {
         self.state().imports.clone()
     }
 
-    pub(super) fn completes(&self) -> u32 {
+    pub(crate) fn completes(&self) -> u32 {
         self.state().completes
     }
 
     /// The receiver rejects from now on.
-    pub(super) fn reject(&self, rejection: Option<Rejection>) {
+    pub(crate) fn reject(&self, rejection: Option<Rejection>) {
         self.state().rejection = rejection;
     }
 
-    pub(super) fn set_trouble(&self, trouble: Option<Trouble>) {
+    pub(crate) fn set_trouble(&self, trouble: Option<Trouble>) {
         self.state().trouble = trouble;
     }
 
     /// Receipts are changed like this before they are signed.
-    pub(super) fn change_receipts(&self, how: Option<fn(&mut Receipt)>) {
+    pub(crate) fn change_receipts(&self, how: Option<fn(&mut Receipt)>) {
         self.state().receipt = how;
     }
 
     /// Receipts are changed after they were signed.
-    pub(super) fn forge_receipts(&self, forge: bool) {
+    pub(crate) fn forge_receipts(&self, forge: bool) {
         self.state().forged = forge;
     }
 
     /// So many answers to `complete` get lost.
-    pub(super) fn lose_answers(&self, count: u32) {
+    pub(crate) fn lose_answers(&self, count: u32) {
         self.state().lost_answers = count;
     }
 
-    pub(super) fn refuse_connections(&self, kind: Option<StoreErrorKind>) {
+    pub(crate) fn refuse_connections(&self, kind: Option<StoreErrorKind>) {
         self.state().unreachable = kind;
     }
 
     /// The relay finds these files wrong after it has said yes.
-    pub(super) fn find_wrong(&self, id: TransferId, name: &str) {
+    pub(crate) fn find_wrong(&self, id: TransferId, name: &str) {
         let missing = MissingFile { name: name.parse().unwrap(), problem: "differs".into() };
         self.state().incomplete.insert(id, vec![missing]);
     }
 
-    pub(super) fn folder(&self, id: TransferId) -> PathBuf {
+    pub(crate) fn folder(&self, id: TransferId) -> PathBuf {
         Path::new("/relay/uplink").join(id.to_string())
     }
 
-    pub(super) fn names(&self, id: TransferId) -> Vec<String> {
+    pub(crate) fn names(&self, id: TransferId) -> Vec<String> {
         self.files.list(&self.folder(id), None, 100).unwrap().into_iter().map(|entry| entry.name).collect()
     }
 
@@ -474,6 +474,6 @@ pub(crate) fn peer(name: &str, key: &Identity) -> Peer {
     }
 }
 
-pub(super) fn at(text: &str) -> Timestamp {
+pub(crate) fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
