@@ -5,8 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use towpath_keys::Namespace;
 use towpath_transfer::{
-    Code, Direction, Disposition, Failure, TransferKey,
+    Code, Direction, Disposition, Failure, JobName, TransferKey,
     digest::Sha256Digest,
+    id::MAX_SLUG_BYTES,
     receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, Receipt, ReceiptStage, SignedReceipt, TableRows},
     state::{Outcome, Rejection},
 };
@@ -16,6 +17,9 @@ use crate::parts::Parts;
 
 /// The reason beside a transfer in quarantine.
 pub const REASON_NAME: &str = "reason.json";
+
+/// The note of an import that was begun and is not signed for yet, beside the receipts.
+const NOTE_NAME: &str = "importing";
 
 /// What lies beside a transfer in quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +84,44 @@ pub fn decided(parts: &Parts, key: &TransferKey) -> Result<Option<(Receipt, Sign
     Ok(None)
 }
 
+/// How a transfer was decided before, where it was; what may have been left undone after a rejection was signed is done now.
+///
+/// # Errors
+/// As [`decided`], or where it cannot be moved to quarantine.
+pub fn decided_before(parts: &Parts, key: &TransferKey) -> Result<Option<Outcome>, Failure> {
+    let outcome = decided(parts, key)?.and_then(|(receipt, _)| receipt.outcome());
+    if let Some(Outcome::Rejected(rejection)) = &outcome {
+        quarantine(parts, key, rejection)?;
+    }
+    Ok(outcome)
+}
+
+/// Notes durably, before the transaction begins, whose database a transfer is imported into. Should what has landed be
+/// spoilt between the commit and the receipt, the ledger there is still asked first, and nothing that was imported is
+/// signed for as rejected.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn note_import(parts: &Parts, key: &TransferKey, job: &JobName) -> Result<(), Failure> {
+    let folder = parts.layout.receipts(key);
+    parts.files.create_dir_all(&folder).map_err(|e| file_failure("creating", &folder, e))?;
+    let path = folder.join(NOTE_NAME);
+    write_whole(&*parts.files, &path, job.as_str().as_bytes()).map_err(|e| file_failure("writing", &path, e))
+}
+
+/// The job that [`note_import`] has noted.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn noted_import(parts: &Parts, key: &TransferKey) -> Result<Option<JobName>, Failure> {
+    let path = parts.layout.receipts(key).join(NOTE_NAME);
+    match read_whole(&*parts.files, &path, MAX_SLUG_BYTES as u64) {
+        Ok(bytes) => Ok(String::from_utf8(bytes).ok().and_then(|text| text.parse().ok())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(file_failure("reading", &path, e)),
+    }
+}
+
 /// Signs for an import. Where a receipt exists already, that one stands.
 ///
 /// # Errors
@@ -140,6 +182,9 @@ fn decide(
     let signature_path = path.with_extension("json.sig");
     write_whole(files, &signature_path, signature.as_bytes()).map_err(|e| file_failure("writing", &signature_path, e))?;
     write_whole(files, &path, &bytes).map_err(|e| file_failure("writing", &path, e))?;
+    // A note that comes back after a power cut does no harm: the receipt is looked for first.
+    let note = folder.join(NOTE_NAME);
+    ignore_missing(files.remove(&note)).map_err(|e| file_failure("removing", &note, e))?;
     outcome_of(&receipt)
 }
 

@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use towpath_journal::{Lease, Step, StepOutcome};
 use towpath_transfer::{
-    Code, Failure, Stage, TransferEvent, TransferKey,
+    Code, Failure, JobName, Stage, TransferEvent, TransferKey,
     csv::Row,
-    manifest::{FileEntry, Label, Table},
+    digest::Sha256Digest,
+    manifest::{FileEntry, Table},
     packed::PackedFile,
     receipt::TableRows,
-    state::Place,
+    state::{Outcome, Place},
 };
 
 use super::{
@@ -47,43 +48,74 @@ impl Step for Import {
     }
 }
 
+enum Begun {
+    Decided(Outcome),
+    Opened(Arc<Opened>),
+    /// It cannot be opened; with the job whose import was begun before, where one was.
+    Unreadable(Failure, Option<JobName>),
+}
+
+/// An import that is in the database.
+struct Done {
+    manifest: Sha256Digest,
+    rows: Vec<TableRows>,
+}
+
+impl From<ImportRecord> for Done {
+    fn from(record: ImportRecord) -> Self {
+        let rows = record.rows.into_iter().map(|(table, rows)| TableRows { table, rows }).collect();
+        Self { manifest: record.manifest, rows }
+    }
+}
+
 impl Import {
     async fn import(&self, key: TransferKey) -> Result<TransferEvent, Failure> {
         let (parts, of) = (Arc::clone(&self.0), key.clone());
         let begun = blocking(move || {
-            if let Some((receipt, _)) = decide::decided(&parts, &of)?
-                && let Some(outcome) = receipt.outcome()
-            {
-                return Ok(Err(TransferEvent::Decided { outcome }));
+            // Decided before, and stopped before the journal knew.
+            if let Some(outcome) = decide::decided_before(&parts, &of)? {
+                return Ok(Begun::Decided(outcome));
             }
             match open(&parts, &of) {
-                Ok(opened) => Ok(Ok(opened)),
-                Err(failure) => reject(&parts, &of, None, failure).map(Err),
+                Ok(opened) => {
+                    decide::note_import(&parts, &of, &opened.manifest.job)?;
+                    Ok(Begun::Opened(Arc::new(opened)))
+                }
+                Err(failure) => Ok(Begun::Unreadable(failure, decide::noted_import(&parts, &of)?)),
             }
         });
-        let opened = match begun.await? {
-            Ok(opened) => Arc::new(opened),
-            Err(event) => return Ok(event),
+        let (done, opened) = match begun.await? {
+            Begun::Decided(outcome) => return Ok(TransferEvent::Decided { outcome }),
+            Begun::Opened(opened) => (self.in_one_transaction(&key, &opened).await, Some(opened)),
+            Begun::Unreadable(failure, job) => (self.committed_before(&key, job, failure).await, None),
         };
-        let done = self.in_one_transaction(&key, &opened).await;
         let parts = Arc::clone(&self.0);
         blocking(move || match done {
-            Ok(rows) => {
-                let outcome = decide::imported(&parts, &key, opened.digest, rows)?;
+            Ok(done) => {
+                let outcome = decide::imported(&parts, &key, done.manifest, done.rows)?;
                 Ok(TransferEvent::Decided { outcome })
             }
-            Err(failure) => reject(&parts, &key, Some(&opened), failure),
+            Err(failure) => reject(&parts, &key, opened.as_deref(), failure),
         })
         .await
     }
 
-    async fn in_one_transaction(&self, key: &TransferKey, opened: &Arc<Opened>) -> Result<Vec<TableRows>, Failure> {
+    /// What has landed cannot be used any more. Where its import was committed before, that import stands and is signed for;
+    /// otherwise the failure does.
+    async fn committed_before(&self, key: &TransferKey, job: Option<JobName>, failure: Failure) -> Result<Done, Failure> {
+        let Some(job) = job else { return Err(failure) };
+        let scope = ImportScope { agent: key.agent.clone(), job };
+        let (_, ledger) = self.0.target.begin(&scope, key.id).await?;
+        ledger.this.map(Done::from).ok_or(failure)
+    }
+
+    async fn in_one_transaction(&self, key: &TransferKey, opened: &Arc<Opened>) -> Result<Done, Failure> {
         let manifest = &opened.manifest;
         let scope = ImportScope { agent: key.agent.clone(), job: manifest.job.clone() };
         let (mut import, ledger) = self.0.target.begin(&scope, key.id).await?;
         if let Some(before) = ledger.this {
             // Committed, and stopped before the receipt was signed.
-            return Ok(table_rows(before.rows));
+            return Ok(before.into());
         }
         if let Some(last) = ledger.last_sequence.filter(|last| *last >= manifest.sequence) {
             let told =
@@ -114,10 +146,10 @@ impl Import {
             sequence: manifest.sequence,
             manifest: opened.digest,
             imported: self.0.clock.now(),
-            rows: rows.clone(),
+            rows,
         };
         import.commit(&record).await?;
-        Ok(table_rows(rows))
+        Ok(record.into())
     }
 
     /// Reads a packed file on a thread of its own and inserts what it reads, a few batches ahead at most.
@@ -192,8 +224,4 @@ fn check_base(ledger: &Ledger, entry: &FileEntry, table: &Table) -> Result<u64, 
             Err(Failure::park(Code::BaseMissing, told))
         }
     }
-}
-
-fn table_rows(rows: Vec<(Label, u64)>) -> Vec<TableRows> {
-    rows.into_iter().map(|(table, rows)| TableRows { table, rows }).collect()
 }

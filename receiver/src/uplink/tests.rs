@@ -1,7 +1,7 @@
 //! The whole of the receiver over memory, with the real import target: what is imported, what is rejected, and what a stop
 //! at any point changes.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
@@ -10,12 +10,13 @@ use towpath_journal::{FailPoints, Observer, Point, StageReport, TransferRecord};
 use towpath_keys::{AllowedSigners, Identity, Namespace};
 use towpath_transfer::{
     AgentName, Code, Failure, Stage, TransferId, TransferKey, TransferState,
+    digest::Sha256Digest,
     manifest::{MANIFEST_NAME, SIGNATURE_NAME},
     packed::{MD5SUMS_NAME, PACKED_NAME, PackedList},
     receipt::{Receipt, ReceiptStage},
     state::{Place, Rejection},
 };
-use towpath_transport::files::FileStore as _;
+use towpath_transport::files::{FaultFiles, FileFault, FileOp, FilePlan, FileStore as _};
 
 use crate::{
     agents::TrustPolicy,
@@ -487,4 +488,44 @@ async fn what_is_not_a_transfer_is_left_alone() {
     assert_eq!(super::scan::scan(&bench.parts, &wake).await.unwrap(), 0);
     let agent: AgentName = "erp".parse().unwrap();
     assert!(bench.files.stat(&bench.parts.layout.landing_agent(&agent).join("not-an-id")).is_ok());
+}
+
+/// Fails one operation once, on the first path that the test picks.
+fn once(op: FileOp, pick: impl Fn(&Path) -> bool + Send + 'static) -> FilePlan {
+    let mut left = true;
+    Box::new(move |found, path| {
+        let hit = left && found == op && pick(path);
+        left &= !hit;
+        hit.then_some(FileFault::Before(std::io::ErrorKind::Other))
+    })
+}
+
+#[tokio::test]
+async fn a_rejection_that_was_signed_is_quarantined_all_the_same() {
+    let bench = Bench::new().await;
+    let plan = once(FileOp::Rename, |path| path.starts_with("/state/quarantine"));
+    let files = FaultFiles::new(bench.files.clone(), plan);
+    let parts = bench.parts_with(|parts| parts.files = Arc::new(files));
+    let mut bad = folder(&sent(1), &bench.erp);
+    bad.remove(MD5SUMS_NAME);
+    assert_eq!(rejected(&bench, &parts, "erp", id(1), &bad).await.code, Code::TransferIncomplete);
+}
+
+#[tokio::test]
+async fn what_was_imported_is_never_signed_for_as_rejected() {
+    let bench = Bench::new().await;
+    let plan = once(FileOp::Rename, |path| path.ends_with("imported.json"));
+    let files = FaultFiles::new(bench.files.clone(), plan);
+    let parts = bench.parts_with(|parts| parts.files = Arc::new(files));
+    let whole = folder(&sent(1), &bench.erp);
+    bench.land("erp", id(1), &whole);
+    let key = Bench::key("erp", id(1));
+    // Between the commit and the receipt, what has landed is spoilt.
+    let spoil = || bench.land("erp", id(1), &Folder::from([(MANIFEST_NAME.to_owned(), b"spoilt".to_vec())]));
+    let seen = run_with(&bench, &parts, std::slice::from_ref(&key), spoil).await;
+    assert!(seen.contains(&"retrying"), "{seen:?}");
+    let receipt = receipt(&bench, id(1));
+    assert_eq!(receipt.stage, ReceiptStage::Imported);
+    assert_eq!(receipt.manifest, Some(Sha256Digest::of(&whole[MANIFEST_NAME])));
+    assert_eq!(bench.query("erp", "main", IMPORTS).await, [id(1).to_string()]);
 }

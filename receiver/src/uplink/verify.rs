@@ -34,9 +34,7 @@ impl Step for Verify {
 
 fn verify(parts: &Parts, key: &TransferKey) -> Result<TransferEvent, Failure> {
     // Decided before, and stopped before the journal knew.
-    if let Some((receipt, _)) = decide::decided(parts, key)?
-        && let Some(outcome) = receipt.outcome()
-    {
+    if let Some(outcome) = decide::decided_before(parts, key)? {
         return Ok(TransferEvent::Decided { outcome });
     }
     let opened = match open(parts, key) {
