@@ -529,3 +529,25 @@ async fn what_was_imported_is_never_signed_for_as_rejected() {
     assert_eq!(receipt.manifest, Some(Sha256Digest::of(&whole[MANIFEST_NAME])));
     assert_eq!(bench.query("erp", "main", IMPORTS).await, [id(1).to_string()]);
 }
+
+#[tokio::test]
+async fn every_effect_on_the_disk_may_fail_once() {
+    // More than an import or a rejection has; the last ones fail nothing.
+    const EFFECTS: usize = 24;
+    for n in 1..=EFFECTS {
+        for fault in [FileFault::Before(std::io::ErrorKind::Other), FileFault::After(std::io::ErrorKind::Other)] {
+            let bench = Bench::new().await;
+            let files = FaultFiles::new(bench.files.clone(), fault.on_effect(n));
+            let parts = bench.parts_with(|parts| parts.files = Arc::new(files));
+            bench.land("erp", id(1), &folder(&sent(1), &bench.erp));
+            let mut bad = folder(&sent(2), &bench.erp);
+            bad.remove(MD5SUMS_NAME);
+            bench.land("erp", id(2), &bad);
+            run(&bench, &parts, &[Bench::key("erp", id(1)), Bench::key("erp", id(2))]).await;
+            assert_eq!(receipt(&bench, id(1)).stage, ReceiptStage::Imported, "{n} {fault:?}");
+            assert_eq!(receipt(&bench, id(2)).stage, ReceiptStage::Rejected, "{n} {fault:?}");
+            assert_eq!(bench.query("erp", "main", IMPORTS).await, [id(1).to_string()], "{n} {fault:?}");
+            assert_eq!(quarantine::list(&*bench.files, &parts.layout).unwrap().len(), 1, "{n} {fault:?}");
+        }
+    }
+}
