@@ -9,11 +9,8 @@ pub mod cli;
 pub mod config;
 pub mod enrolment;
 pub mod extract;
-#[cfg(feature = "failpoints")]
-pub mod failpoints;
 pub mod host;
 pub mod layout;
-pub mod lock;
 pub mod parts;
 pub mod routes;
 pub mod schedule;

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use towpath_host::StateLock;
 use towpath_journal::{Observer, TransferRecord, WakeUp};
 use towpath_transfer::{Code, Failure, Stage, TransferId, TransferState, failure::Result};
 
 use crate::{
-    lock::StateLock,
     parts::Parts,
     uplink::{Engine, prune::prune_or_warn, replan},
     view::FailureView,
@@ -16,6 +16,9 @@ use crate::{
 
 /// How often the journal is looked at while another process, or this one, works.
 pub const LOOK: Duration = Duration::from_millis(100);
+
+/// This program, as it is named to people.
+const PROGRAM: &str = "towpath-agent";
 
 /// Work on a state folder, by this process or by another.
 pub struct Worker {
@@ -41,7 +44,7 @@ impl Worker {
     /// # Errors
     /// `already-running`, and as [`Worker::start`].
     pub async fn start_alone(parts: Arc<Parts>, wake: WakeUp, observer: Arc<dyn Observer>) -> Result<Self> {
-        let lock = StateLock::take(&parts.layout.lock())?;
+        let lock = StateLock::take(&parts.layout.lock(), PROGRAM)?;
         let mut worker = Self { parts, wake, observer, running: None };
         worker.run(lock).await?;
         Ok(worker)

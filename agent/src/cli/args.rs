@@ -2,9 +2,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use towpath_host::{folders, output::LogFormat};
 use towpath_keys::KeyKind;
-use towpath_transfer::{JobName, TransferId, public_key::Fingerprint};
+use towpath_transfer::{Code, Failure, JobName, TransferId, failure::Result, public_key::Fingerprint};
+
+use crate::config::Config;
+
+/// The name of this program's configuration file and state folder.
+const NAME: &str = "agent";
 
 /// Sends tables of an ERP to an app, checked and signed from end to end.
 ///
@@ -31,12 +37,17 @@ pub(super) struct Args {
     pub(super) command: Command,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
+impl Args {
+    /// The configuration file: named, given by systemd, or in its usual place.
+    pub(super) fn config_file(&self) -> Result<PathBuf> {
+        let unknown = || Failure::park(Code::ConfigMissing, "it is not known where the configuration lies: say --config FILE");
+        self.config.clone().or_else(|| folders::usual_config(NAME)).ok_or_else(unknown)
+    }
+
+    /// The state folder: named, configured, given by systemd, or the usual one.
+    pub(super) fn state_folder(&self, config: &Config) -> Result<PathBuf> {
+        folders::state(NAME, [self.state.as_deref(), config.state.folder.as_deref()])
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,7 +8,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 
 use super::{
     args::{Args, ConfigCommand},
-    block_on, output, paths,
+    block_on, output,
 };
 use crate::{
     config::{EXAMPLE, LoadedConfig},
@@ -19,7 +19,7 @@ pub(super) fn run(args: &Args, command: &ConfigCommand) -> Result<()> {
     match command {
         ConfigCommand::Example => output::line(EXAMPLE.trim_end()),
         ConfigCommand::Check { file_only } => {
-            let loaded = LoadedConfig::read(&paths::config_file(args)?)?;
+            let loaded = LoadedConfig::read(&args.config_file()?)?;
             if !file_only {
                 block_on(check_sources(&loaded))?;
             }
@@ -28,10 +28,10 @@ pub(super) fn run(args: &Args, command: &ConfigCommand) -> Result<()> {
             output::line(&format!("{}: the configuration is valid ({jobs} jobs, {tables} tables)", loaded.file.display()))
         }
         ConfigCommand::Show => {
-            let loaded = LoadedConfig::read(&paths::config_file(args)?)?;
+            let loaded = LoadedConfig::read(&args.config_file()?)?;
             let text = toml::to_string(&loaded.config)
                 .map_err(|error| Failure::park(Code::Internal, "writing the configuration as TOML").caused_by(error))?;
-            let state = paths::state(args, Some(&loaded.config))?;
+            let state = args.state_folder(&loaded.config)?;
             output::line(&format!("# from {}, state in {}\n{}", loaded.file.display(), state.display(), text.trim_end()))
         }
     }

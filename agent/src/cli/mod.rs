@@ -5,7 +5,6 @@ mod config;
 mod enrol;
 mod extract;
 mod output;
-mod paths;
 mod progress;
 mod receipts;
 mod receiver;
@@ -72,7 +71,7 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 fn host(args: &Args) -> Result<Host> {
-    let file = paths::config_file(args)?;
+    let file = args.config_file()?;
     let config = match LoadedConfig::read(&file) {
         // Enrolment, key and pins need no configuration, unless a file is named that is not there.
         Err(failure) if failure.code() == Code::ConfigMissing && args.config.is_none() && !needs_config(&args.command) => {
@@ -84,7 +83,7 @@ fn host(args: &Args) -> Result<Host> {
         }
         other => other?,
     };
-    let state = paths::state(args, Some(&config.config))?;
+    let state = args.state_folder(&config.config)?;
     let base = Base { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()), fail_points: fail_points()? };
     Host::new(config, &state, base)
 }
@@ -95,7 +94,7 @@ fn needs_config(command: &Command) -> bool {
 
 #[cfg(feature = "failpoints")]
 fn fail_points() -> Result<Arc<dyn FailPoints>> {
-    crate::failpoints::from_environment()
+    towpath_journal::failpoints::from_environment(towpath_transfer::state::Place::Agent)
 }
 
 #[cfg(not(feature = "failpoints"))]

@@ -1,66 +1,6 @@
 //! What is printed: results on standard output, everything else on standard error.
 
-use std::io::{self, IsTerminal as _, Write as _};
-
-use comfy_table::{Table, presets::NOTHING};
-use serde::Serialize;
-use towpath_transfer::{Code, Failure, failure::Result};
-use tracing_subscriber::EnvFilter;
-
-use super::args::LogFormat;
-
-fn unwritten(error: io::Error) -> Failure {
-    Failure::park(Code::FileFailed, "writing to standard output").caused_by(error)
-}
-
-/// One line, or several, of a result.
-pub(super) fn line(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(unwritten)
-}
-
-/// A result for programs.
-pub(super) fn json(value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value);
-    line(&text.map_err(|error| Failure::park(Code::Internal, "writing a result as JSON").caused_by(error))?)
-}
-
-/// A result for people; `none` is said where there are no rows.
-pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>, none: &str) -> Result<()> {
-    if rows.is_empty() {
-        say(none);
-        return Ok(());
-    }
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(head.iter().map(|word| word.to_uppercase()));
-    table.add_rows(rows);
-    line(&table.trim_fmt())
-}
-
-/// A word to a person beside the result.
-pub(super) fn say(text: &str) {
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{text}");
-}
-
-/// The failure that ended the program, once.
-pub(super) fn failed(failure: &Failure) {
-    say(&format!("error: {}\nhelp: see docs/errors/{}.md", failure.report(), failure.code()));
-}
-
-/// Sends log lines to standard error. A command beside the service says only what is wrong.
-pub(super) fn logs(format: Option<LogFormat>, serving: bool) {
-    let default = if serving { "info" } else { "warn" };
-    let filter = EnvFilter::try_from_env("TOWPATH_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let terminal = io::stderr().is_terminal();
-    let json = match format {
-        Some(format) => format == LogFormat::Json,
-        None => !terminal && serving,
-    };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal && !json);
-    // Another subscriber is there already only where a test has set one.
-    let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
-}
+pub(super) use towpath_host::output::{failed, json, line, logs, say, table};
 
 /// A number with thousands apart.
 pub(super) fn grouped(number: u64) -> String {

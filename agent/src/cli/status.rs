@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
+use towpath_host::StateLock;
 use towpath_journal::{Filter, MAX_LIST, TransferRecord};
 use towpath_transfer::{Code, Direction, Failure, JobName, failure::Result};
 
@@ -15,7 +16,6 @@ use super::{
 use crate::{
     config::JobConfig,
     host::{Host, OpenHost},
-    lock::StateLock,
     parts::Parts,
     schedule::next_due,
     trust::pinned_receivers,

@@ -2,23 +2,23 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    io::Read as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Deserialize;
 use toml::Spanned;
+use towpath_host::{ConfigMistake, config};
 use towpath_transfer::{
-    Code, Failure, JobName,
+    Failure, JobName,
     manifest::{Label, SqlType},
     name::FileName,
     packed,
 };
 
 use super::{
-    Config, ConfigMistake, DailyTime, ExtractConfig, JobConfig, MAX_CONFIG_BYTES, MAX_JOBS, MAX_TABLES, MAX_WORKERS, PushConfig,
-    ReceiptConfig, SourceConfig, StateConfig, TableConfig, Trust, time,
+    Config, DailyTime, ExtractConfig, JobConfig, MAX_JOBS, MAX_TABLES, MAX_WORKERS, PushConfig, ReceiptConfig, SourceConfig,
+    StateConfig, TableConfig, Trust, time,
 };
 
 /// A configuration and where it came from.
@@ -92,17 +92,7 @@ impl LoadedConfig {
     /// # Errors
     /// `config-missing` where there is no such file, `config-invalid` with line and column where it has a mistake.
     pub fn read(file: &Path) -> Result<Self, Failure> {
-        let tried = |code| Failure::park(code, format!("reading the configuration {} failed", file.display()));
-        let opened = std::fs::File::open(file).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => tried(Code::ConfigMissing).caused_by(error),
-            _ => tried(Code::ConfigInvalid).caused_by(error),
-        })?;
-        let mut text = String::new();
-        let limit = MAX_CONFIG_BYTES as u64 + 1;
-        opened.take(limit).read_to_string(&mut text).map_err(|error| tried(Code::ConfigInvalid).caused_by(error))?;
-        if text.len() > MAX_CONFIG_BYTES {
-            return Err(tried(Code::ConfigInvalid).caused_by(format!("it is larger than {MAX_CONFIG_BYTES} bytes")));
-        }
+        let text = config::read_text(file)?;
         Ok(Self { file: file.to_owned(), config: Config::parse(&text, file)? })
     }
 }
@@ -113,7 +103,7 @@ impl Config {
     /// # Errors
     /// The first [`ConfigMistake`].
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigMistake> {
-        let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigMistake::from_toml(file, text, &error))?;
+        let raw: RawConfig = config::parse(text, file)?;
         let check = Check { file, text };
         let extract_span = raw.extract.as_ref().map(Spanned::span);
         let extract = raw.extract.map(Spanned::into_inner).unwrap_or_default();
@@ -208,6 +198,8 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
+    use towpath_transfer::Code;
+
     use super::*;
     use crate::config::EXAMPLE;
 
@@ -290,7 +282,7 @@ mod tests {
         assert!(mistake(&jobs).contains("more than 100 jobs"));
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("agent.toml");
-        std::fs::write(&file, "#".repeat(MAX_CONFIG_BYTES + 1)).unwrap();
+        std::fs::write(&file, "#".repeat(config::MAX_CONFIG_BYTES + 1)).unwrap();
         assert_eq!(LoadedConfig::read(&file).unwrap_err().code(), Code::ConfigInvalid);
         assert_eq!(LoadedConfig::read(&folder.path().join("none.toml")).unwrap_err().code(), Code::ConfigMissing);
     }

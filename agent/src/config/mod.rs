@@ -3,7 +3,6 @@
 //! `example.toml` is the whole file with comments. Its settings are the defaults; a test holds that.
 
 mod load;
-mod mistake;
 mod time;
 
 use std::{
@@ -21,14 +20,11 @@ use towpath_transfer::{
 
 pub use self::{
     load::LoadedConfig,
-    mistake::ConfigMistake,
     time::{DailyTime, parse_duration},
 };
 
 /// The configuration file with every setting, its default and a comment.
 pub const EXAMPLE: &str = include_str!("example.toml");
-/// The largest configuration file that is read, in bytes.
-pub const MAX_CONFIG_BYTES: usize = 1024 * 1024;
 /// The most jobs one agent has.
 pub const MAX_JOBS: usize = 100;
 /// The most tables one job has.
