@@ -261,3 +261,82 @@ fn make_private(files: &dyn FileStore, folder: &Path) -> Result<()> {
     let _ = made;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use towpath_journal::{
+        NoFailPoints,
+        system::{SystemClock, SystemEntropy},
+    };
+    use towpath_transport::files::write_whole;
+
+    use super::*;
+    use crate::parts::NoWatcher;
+
+    fn host(state: &Path) -> Host {
+        let file = state.join("agent.toml");
+        let config = LoadedConfig { config: Config::parse("", &file).unwrap(), file };
+        let base = Base {
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy::new()),
+            fail_points: Arc::new(NoFailPoints),
+        };
+        Host::new(config, state, base).unwrap()
+    }
+
+    fn enrol(host: &Host) {
+        let identity = host.identity_or_new(KeyKind::Ed25519).unwrap();
+        let enrolment = Enrolment {
+            version: 1,
+            relay_url: "https://relay.example:8443".into(),
+            tenant: "acme".parse().unwrap(),
+            name: "erp".parse().unwrap(),
+            sftp_user: "acme.erp".into(),
+            spki_pin: Some(Sha256Digest::of(b"a certificate's key")),
+            ssh_host_keys: vec![identity.public_line().clone()],
+            receipt_key: identity.public_line().clone(),
+        };
+        let bytes = serde_json::to_vec(&enrolment).unwrap();
+        write_whole(&*host.files, &host.layout.enrolment(), &bytes).unwrap();
+    }
+
+    async fn code_of_open(host: &Host) -> Option<Code> {
+        host.open(Arc::new(NoWatcher)).await.err().map(|failure| failure.code())
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = host(&folder.path().join("state"));
+        assert_eq!(code_of_open(&host).await, Some(Code::NotEnrolled));
+        enrol(&host);
+        assert_eq!(code_of_open(&host).await, None);
+        std::fs::remove_file(host.layout.key()).unwrap();
+        assert_eq!(code_of_open(&host).await, Some(Code::KeyMissing));
+    }
+
+    #[tokio::test]
+    async fn a_copied_host_stops_until_a_person_confirms_the_move() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = host(&folder.path().join("state"));
+        enrol(&host);
+        let elsewhere = host.journal().await.unwrap();
+        elsewhere.bind_or_check("the machine it was copied from").await.unwrap();
+        elsewhere.close().await;
+        assert_eq!(code_of_open(&host).await, Some(Code::HostMoved));
+        host.confirm_moved().await.unwrap();
+        assert_eq!(code_of_open(&host).await, None);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn the_state_folder_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let host = host(&folder.path().join("deep/state"));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(host.layout.state()), 0o700);
+        enrol(&host);
+        assert_eq!(mode(&host.layout.key()), 0o600);
+    }
+}
