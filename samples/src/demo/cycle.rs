@@ -90,7 +90,12 @@ async fn make_erp(stage: &Stage, rows: u64) -> Result<Vec<Expected>, DemoError> 
     let expected = erp::generate(&erp_path(stage), &options, |done| bar.set_position(done)).await?;
     bar.finish_and_clear();
     let total: u64 = expected.iter().map(|table| table.rows).sum();
-    let told = format!("a wholesaler's database: {} tables, {} rows, {} sales lines", expected.len(), story::grouped(total), story::grouped(rows));
+    let told = format!(
+        "a wholesaler's database: {} tables, {} rows, {} sales lines",
+        expected.len(),
+        story::grouped(total),
+        story::grouped(rows)
+    );
     story::told_in(&told, clock.monotonic().saturating_sub(start));
     Ok(expected)
 }
@@ -235,7 +240,10 @@ fn the_files(stage: &Stage, key: &TransferKey, took: Duration) {
     story::tell(&format!("the ERP            {}", erp_path(stage).display()));
     story::tell(&format!("manifest, receipts {}", stage.agent.state.join("transfers").join(key.id.to_string()).display()));
     story::tell(&format!("packed files       {}", spool.display()));
-    story::tell(&format!("the app database   {}", stage.receiver.state.join("import").join(AGENT).join(format!("{JOB}.sqlite")).display()));
+    story::tell(&format!(
+        "the app database   {}",
+        stage.receiver.state.join("import").join(AGENT).join(format!("{JOB}.sqlite")).display()
+    ));
 }
 
 fn what_next(stage: &Stage, temporary: bool) {

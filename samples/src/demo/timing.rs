@@ -11,15 +11,11 @@ use towpath_transfer::{TransferEvent, TransferKey, state::Place};
 use super::DemoError;
 
 /// Seconds from the event before to the event that ends each stage.
-pub(super) async fn stages(
-    key: &TransferKey,
-    journals: &[(Place, &Path)],
-) -> Result<BTreeMap<String, f64>, DemoError> {
+pub(super) async fn stages(key: &TransferKey, journals: &[(Place, &Path)]) -> Result<BTreeMap<String, f64>, DemoError> {
     let mut seconds = BTreeMap::new();
     for (place, state) in journals {
         let path = state.join("journal.sqlite");
-        let journal =
-            SqliteJournal::open(&path, *place, Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new())).await?;
+        let journal = SqliteJournal::open(&path, *place, Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new())).await?;
         let Some(record) = journal.get(key).await? else { continue };
         let mut before = record.created;
         for entry in journal.history(key).await?.entries {

@@ -76,7 +76,8 @@ async fn same_table(erp: &mut SqliteConnection, app: &mut SqliteConnection, tabl
 }
 
 async fn columns(connection: &mut SqliteConnection, table: &str) -> Vec<(String, String)> {
-    let rows = sqlx::query("SELECT name, type FROM pragma_table_info(?)").bind(table.to_owned()).fetch_all(connection).await.unwrap();
+    let rows =
+        sqlx::query("SELECT name, type FROM pragma_table_info(?)").bind(table.to_owned()).fetch_all(connection).await.unwrap();
     rows.iter().map(|row| (row.get::<String, _>(0), row.get::<String, _>(1).to_uppercase())).collect()
 }
 

@@ -41,7 +41,6 @@ impl Outcome {
     ///
     /// # Panics
     /// Where it failed.
-    #[must_use]
     pub fn succeeded(self) -> Self {
         assert!(self.status.success(), "the command ended with {}\n{}\n{}", self.status, self.stdout, self.stderr);
         self
@@ -51,7 +50,6 @@ impl Outcome {
     ///
     /// # Panics
     /// Where it succeeded, or failed in another way.
-    #[must_use]
     pub fn failed_with(self, code: &str) -> Self {
         let said = format!("{}\n{}", self.stdout, self.stderr);
         assert!(!self.status.success(), "the command succeeded instead of failing with {code}\n{said}");

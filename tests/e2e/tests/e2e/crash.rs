@@ -59,7 +59,8 @@ fn the_agent_is_killed_at_every_stage() {
         for point in POINTS {
             scene.a_day_passes();
             let failpoint = format!("agent:{stage}:{point}");
-            let killed = scene.end.agent.with("TOWPATH_FAILPOINT", &failpoint).run(&["send", "--job", "main", "--wait", "--json"]);
+            let killed =
+                scene.end.agent.with("TOWPATH_FAILPOINT", &failpoint).run(&["send", "--job", "main", "--wait", "--json"]);
             assert_eq!(killed.status.signal(), KILLED, "{failpoint} was not reached: {killed:?}");
             // The last point of the last stage leaves nothing open, so that a further send is a further transfer.
             if (stage, point) == ("receipt", "after-journal") {

@@ -18,7 +18,7 @@ fn every_value_arrives_and_unchanged_tables_send_no_bytes() {
     let (world, end, expected, _relay, _receiver) = World::running(executable(), ROWS);
 
     let first = end.send().succeeded().json();
-    assert_eq!(first["state"], "imported", "{first}");
+    assert_eq!(first["transfers"][0]["state"], "imported", "{first}");
     assert_same_tables(&end.erp, &end.app(), &tables());
     for table in &expected {
         let counted = query_text(&end.app(), &format!("SELECT count(*) FROM \"{}\"", table.table));
@@ -33,7 +33,8 @@ fn every_value_arrives_and_unchanged_tables_send_no_bytes() {
     let (id, folder) = end.newest();
     let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap();
     let files = manifest["files"].as_array().unwrap();
-    let sent: Vec<&str> = files.iter().filter(|f| f["unchanged"] != true).map(|f| f["content"]["table"].as_str().unwrap()).collect();
+    let sent: Vec<&str> =
+        files.iter().filter(|f| f["unchanged"] != true).map(|f| f["content"]["table"].as_str().unwrap()).collect();
     assert_eq!(sent, erp::TABLES.iter().filter(|t| erp::TOUCHED.contains(t)).copied().collect::<Vec<_>>());
     let spooled = std::fs::read_dir(world.spool(&end.tenant, &id)).unwrap();
     let packed = spooled.filter(|e| e.as_ref().unwrap().file_name().to_str().unwrap().ends_with(".bz2")).count();
@@ -58,8 +59,7 @@ fn the_payload_goes_when_the_receipt_is_here_and_the_rest_stays() {
     let (_world, end, _, _relay, _receiver) = World::running(executable(), 500);
     end.send().succeeded();
     let (_, folder) = end.newest();
-    let names: Vec<String> =
-        std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let names: Vec<String> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert!(names.iter().all(|n| !n.ends_with(".bz2")), "{names:?}");
     for kept in ["manifest.json", "manifest.json.sig", "packed.json", "MD5SUMS"] {
         assert!(names.iter().any(|n| n == kept), "{kept} is gone: {names:?}");
@@ -76,6 +76,6 @@ fn a_receiver_that_is_away_gets_everything_when_it_is_back() {
     end.agent.run(&["send", "--job", "main"]).succeeded();
     let _receiver = end.receiver.serve(&["serve"]);
     let again = end.send().succeeded().json();
-    assert_eq!(again["state"], "imported", "{again}");
+    assert_eq!(again["transfers"][0]["state"], "imported", "{again}");
     assert_same_tables(&end.erp, &end.app(), &tables());
 }

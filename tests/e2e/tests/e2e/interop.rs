@@ -102,7 +102,10 @@ fn interop_every_wrong_path_answers_as_not_existing() {
             .arg(format!("{user}@127.0.0.1"))
             .output()
             .unwrap_or_else(|e| panic!("sftp: {e}; run cargo xtask test, which installs it"));
-        (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+        (
+            output.status.success(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
     };
     let user = format!("{TENANT}.{AGENT}");
     let key = end.agent.state.join("key");
