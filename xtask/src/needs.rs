@@ -33,6 +33,11 @@ const PROGRAMS: &[Program] = &[
     Program { names: &["bzip2"], package: "bzip2", why: "unpacks what we pack, and packs for us" },
     Program { names: &["md5sum"], package: "coreutils", why: "accepts our MD5SUMS" },
     Program { names: &["sqlite3"], package: "sqlite3", why: "reads the imported tables without our code" },
+    Program {
+        names: &["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"],
+        package: "libfaketime",
+        why: "sets an agent's clock a day off",
+    },
     Program { names: &["python3"], package: "python3-venv", why: "runs paramiko" },
 ];
 
