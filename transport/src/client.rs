@@ -4,6 +4,7 @@
 //! connection and [`WINDOW`] for one file, so that memory stays bounded at any line speed. When the connection ends, every
 //! operation under way fails at once.
 
+mod answer;
 mod login;
 mod pipe;
 mod put;

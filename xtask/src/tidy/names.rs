@@ -37,6 +37,7 @@ const CRATES: &[(&str, &[&str])] = &[
 const EDGES: &[&str] = &[
     "agent/src/main.rs",
     "host/src/output.rs",
+    "journal/src/failpoints.rs",
     "agent/src/cli.rs",
     "agent/src/cli/",
     "relay/src/main.rs",

@@ -40,8 +40,7 @@ async fn the_widest_decimals_are_summed() {
 
 /// Reported, not judged: how many rows a second go through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement; run it by name with --ignored --nocapture"]
-async fn speed_of_many_rows() {
+async fn long_speed_of_many_rows() {
     let rows = std::env::var("TOWPATH_SPEED_ROWS").map_or(200_000, |rows| rows.parse::<u64>().unwrap());
     let place = Place::new(&format!(
         "CREATE TABLE sales (id INTEGER PRIMARY KEY, order_no VARCHAR(20), day DATE, customer INTEGER, item INTEGER,
