@@ -75,8 +75,8 @@ pub fn contents(files: &dyn FileStore, folder: &Path, opened: &Opened) -> Result
             entry.table().map_or(0, |table| table.rows)
         } else {
             let packed = listed.next().ok_or_else(|| Failure::park(Code::PackedListInvalid, "the packed list is too short"))?;
-            let source = open_file(files, folder, &packed.name)?;
-            content::read(source, packed, entry, &mut Discard)?
+            let mut source = open_file(files, folder, &packed.name)?;
+            content::read(&mut *source, packed, entry, &mut Discard)?
         };
         if let Some(table) = entry.table() {
             rows.push(TableRows { table: table.table.clone(), rows: counted });

@@ -3,10 +3,10 @@
 //! `verify` reads with a sink that keeps nothing; `import` reads again and inserts what it reads, so that the bytes that
 //! reach the database are the bytes that were compared.
 
-use std::io::Read;
+use std::io::{self, Read, SeekFrom};
 
 use towpath_transfer::{
-    Code, Failure,
+    Code, Disposition, Failure,
     codec::Unpacker,
     csv::{Reader, Row},
     decimal::DecimalSum,
@@ -36,12 +36,30 @@ impl RowSink for Discard {
     }
 }
 
-/// Reads `source`, the packed form of `entry`, and returns the number of rows (0 for a file that is no table).
+/// Reads `source`, the packed form of `entry`, from its start, and returns the number of rows (0 for a file that is no table).
 ///
 /// # Errors
 /// A failure of disposition park where the content is not what manifest and packed list say, of disposition retry where
-/// the file cannot be read now.
-pub fn read(source: Box<dyn ReadFile>, packed: &PackedFile, entry: &FileEntry, sink: &mut dyn RowSink) -> Result<u64, Failure> {
+/// the file cannot be read now. Where the packed bytes are not the listed ones, the code is always `digest-mismatch`.
+pub fn read(source: &mut dyn ReadFile, packed: &PackedFile, entry: &FileEntry, sink: &mut dyn RowSink) -> Result<u64, Failure> {
+    let failure = match unpack(source, packed, entry, sink) {
+        Ok(rows) => return Ok(rows),
+        Err(failure) => failure,
+    };
+    if failure.disposition() == Disposition::Retry {
+        return Err(failure);
+    }
+    // bzip2 gives out a block before it has compared the block's checksum, so that an altered byte may first show as a row
+    // of nonsense or as too many bytes. What a person needs to know then is that the file was altered.
+    let found = digests_of(source)
+        .map_err(|e| Failure::retry(Code::FileFailed, format!("reading {} failed", packed.name)).caused_by(e))?;
+    match compare_packed(packed, &found) {
+        Ok(()) => Err(failure),
+        Err(altered) => Err(altered.caused_by(failure)),
+    }
+}
+
+fn unpack(source: &mut dyn ReadFile, packed: &PackedFile, entry: &FileEntry, sink: &mut dyn RowSink) -> Result<u64, Failure> {
     let hashed = Hashing::new(source);
     // One byte beyond the declared size is enough to know that it was a lie; nothing more is ever unpacked.
     let plain = Hashing::new(Unpacker::new(hashed, entry.size));
@@ -54,6 +72,13 @@ pub fn read(source: Box<dyn ReadFile>, packed: &PackedFile, entry: &FileEntry, s
     let (_, found) = unpacker.into_inner().finish();
     compare_packed(packed, &found)?;
     Ok(rows)
+}
+
+fn digests_of(source: &mut dyn ReadFile) -> io::Result<FileDigests> {
+    source.seek(SeekFrom::Start(0))?;
+    let mut hashed = Hashing::new(source);
+    io::copy(&mut hashed, &mut io::sink())?;
+    Ok(hashed.finish().1)
 }
 
 fn read_table<R: Read>(
@@ -116,7 +141,7 @@ fn compare_counts(entry: &FileEntry, table: &Table, rows: u64, totals: Vec<Optio
 }
 
 fn drain<R: Read>(mut plain: Hashing<R>, entry: &FileEntry) -> Result<Hashing<R>, Failure> {
-    std::io::copy(&mut plain, &mut std::io::sink())
+    io::copy(&mut plain, &mut io::sink())
         .map_err(|e| towpath_transfer::csv::CsvError::Io(e).into_failure(format!("reading {} failed", entry.name)))?;
     Ok(plain)
 }
@@ -163,7 +188,7 @@ impl<R> Hashing<R> {
 }
 
 impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(into)?;
         self.hasher.update(into.get(..n).unwrap_or_default());
         Ok(n)
@@ -223,7 +248,7 @@ mod tests {
     fn run(bytes: &[u8], packed: &PackedFile, entry: &FileEntry) -> Result<u64, Failure> {
         let files = MemoryFiles::default();
         write_whole(&files, Path::new("/f"), bytes).unwrap();
-        read(files.open(Path::new("/f")).unwrap(), packed, entry, &mut Discard)
+        read(&mut *files.open(Path::new("/f")).unwrap(), packed, entry, &mut Discard)
     }
 
     fn refused(csv: &str, change: impl FnOnce(&mut FileEntry, &mut Table)) -> Failure {
@@ -242,15 +267,32 @@ mod tests {
     }
 
     #[test]
-    fn every_altered_byte_is_noticed() {
-        let (bytes, packed) = packed(CSV);
+    fn every_altered_byte_is_told_as_such_whatever_it_unpacks_to() {
+        let mut csv = CSV.to_owned();
+        // Several symbols and enough rows, so that altered bytes unpack to other rows and lengths as well.
+        for n in 0..100u32 {
+            csv.push_str(&format!("{}.{:02},\"text {} of {n}\"\r\n", n * 7 % 100, n % 100, n * n));
+        }
+        let (bytes, packed) = packed(&csv);
         for at in 0..bytes.len() {
             let mut altered = bytes.clone();
             altered[at] ^= 1;
-            let failure = run(&altered, &packed, &entry(CSV)).expect_err("an altered byte was not noticed");
-            assert_eq!(failure.disposition(), towpath_transfer::Disposition::Park, "byte {at}: {failure}");
-            assert!(run(&bytes[..at], &packed, &entry(CSV)).is_err(), "cut at {at}");
+            let failure = run(&altered, &packed, &entry(&csv)).expect_err("an altered byte was not noticed");
+            assert_eq!(failure.disposition(), Disposition::Park, "byte {at}: {failure}");
+            assert_eq!(failure.code(), Code::DigestMismatch, "byte {at}: {}", failure.report());
+            let cut = run(&bytes[..at], &packed, &entry(&csv)).unwrap_err();
+            assert_eq!(cut.code(), Code::DigestMismatch, "cut at {at}: {}", cut.report());
         }
+    }
+
+    #[test]
+    fn a_listed_file_that_is_not_packed_is_told_as_such() {
+        let bytes = CSV.as_bytes();
+        let mut hasher = FileHasher::new();
+        hasher.update(bytes);
+        let found = hasher.finish();
+        let packed = PackedFile { name: "t.csv.bz2".parse().unwrap(), size: found.size, sha256: found.sha256 };
+        assert_eq!(run(bytes, &packed, &entry(CSV)).unwrap_err().code(), Code::UnpackFailed);
     }
 
     #[test]

@@ -181,10 +181,10 @@ fn read_into(
     sender: mpsc::Sender<RowBatch>,
 ) -> impl FnOnce() -> Result<u64, Failure> {
     move || {
-        let source = open_file(&*parts.files, &folder, &packed.name)?;
+        let mut source = open_file(&*parts.files, &folder, &packed.name)?;
         let columns = entry.table().map_or(0, |table| table.columns.len());
         let mut sink = BatchSink { batch: RowBatch::new(columns), columns, sender };
-        let rows = content::read(source, &packed, &entry, &mut sink)?;
+        let rows = content::read(&mut *source, &packed, &entry, &mut sink)?;
         sink.flush()?;
         Ok(rows)
     }
