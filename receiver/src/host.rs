@@ -1,7 +1,6 @@
 //! The receiver on a real machine: the one place where its parts are built.
 
 use std::{
-    fs::{File, TryLockError},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,8 +10,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use towpath_host::StateLock;
 use towpath_journal::{
-    FailPoints, NoFailPoints, SqliteJournal,
+    FailPoints, LogObserver, SqliteJournal,
     system::{SystemClock, SystemEntropy},
 };
 use towpath_keys::{HostKeys, Identity, KeyKind, TokenClaims};
@@ -33,11 +33,12 @@ use crate::{
     import::SqliteTarget,
     landing::{Landing, LandingServer},
     layout::Layout,
-    observe::LogObserver,
     parts::{FileTrust, Parts},
     service::{Service, ServiceSettings},
 };
 
+/// What this program is called where another one holds its state folder.
+const PROGRAM: &str = "towpath-receiver";
 /// The largest `listening.json`, in bytes.
 const MAX_LISTENING_BYTES: u64 = 64 * 1024;
 
@@ -180,7 +181,7 @@ impl Host {
     /// `already-running`, `not-enrolled`, an address that cannot be listened on, and others of the parts; once it works,
     /// nothing ends it but `shutdown`.
     pub async fn serve(&self, listen: Option<String>, shutdown: CancellationToken) -> Result<(), Failure> {
-        let _lock = self.lock()?;
+        let _lock = StateLock::take(&self.layout.lock(), PROGRAM)?;
         let parts = Arc::new(self.parts().await?);
         let broken = parts.journal.break_leases().await?;
         let arrived = Arc::new(Notify::new());
@@ -218,11 +219,7 @@ impl Host {
     /// # Errors
     /// As the disk reports.
     pub fn is_serving(&self) -> Result<bool, Failure> {
-        match self.lock() {
-            Ok(_) => Ok(false),
-            Err(failure) if failure.code() == Code::AlreadyRunning => Ok(true),
-            Err(failure) => Err(failure),
-        }
+        Ok(StateLock::try_take(&self.layout.lock())?.is_none())
     }
 
     /// Where the running `serve` can be reached, as far as it has said so.
@@ -243,22 +240,6 @@ impl Host {
         let text = serde_json::to_vec_pretty(listening)
             .map_err(|e| Failure::park(Code::Internal, "writing the listening address failed").caused_by(e))?;
         write_whole(&Disk, &path, &text).map_err(|e| file_failure("writing", &path, e))
-    }
-
-    /// Held by the one process that serves this state folder; the system lets go of it when the process ends in any way.
-    fn lock(&self) -> Result<File, Failure> {
-        let path = self.layout.lock();
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(&path).map_err(|e| file_failure("opening", &path, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                let told = format!("another towpath-receiver serves {}", self.layout.state().display());
-                Err(Failure::park(Code::AlreadyRunning, told))
-            }
-            Err(TryLockError::Error(e)) => Err(file_failure("locking", &path, e)),
-        }
     }
 }
 
@@ -285,15 +266,13 @@ fn tls_trust(pin: Option<towpath_transfer::digest::Sha256Digest>) -> TlsTrust {
 
 #[cfg(feature = "failpoints")]
 fn fail_points() -> Result<Arc<dyn FailPoints>, Failure> {
-    use crate::failpoints::{KillAt, VARIABLE};
-    let kill = std::env::var(VARIABLE).ok().map(|text| KillAt::parse(&text)).transpose()?.flatten();
-    Ok(kill.map_or_else(|| Arc::new(NoFailPoints) as Arc<dyn FailPoints>, |kill| Arc::new(kill)))
+    towpath_journal::failpoints::from_environment(Place::Receiver)
 }
 
 #[cfg(not(feature = "failpoints"))]
 #[expect(clippy::unnecessary_wraps, reason = "with the feature `failpoints` it can fail")]
 fn fail_points() -> Result<Arc<dyn FailPoints>, Failure> {
-    Ok(Arc::new(NoFailPoints))
+    Ok(Arc::new(towpath_journal::NoFailPoints))
 }
 
 /// Tokens by this receiver's key.

@@ -6,13 +6,10 @@ pub mod agents;
 pub mod cli;
 pub mod config;
 pub mod enrolment;
-#[cfg(feature = "failpoints")]
-pub mod failpoints;
 pub mod host;
 pub mod import;
 pub mod landing;
 pub mod layout;
-pub mod observe;
 pub mod parts;
 pub mod quarantine;
 pub mod service;

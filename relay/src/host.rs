@@ -1,7 +1,7 @@
 //! The relay on a real machine: its state folder, its keys, its ports. The one place that builds the real parts.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,6 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use towpath_host::StateLock;
 use towpath_journal::{DriverSettings, FailPoints, Journal, SqliteJournal};
 use towpath_keys::{HostKeys, Identity, KeyKind};
 use towpath_transfer::{Clock, Code, Entropy, Failure, failure::Result, state::Place};
@@ -32,6 +33,8 @@ use crate::{
     spool::blocking,
 };
 
+/// What this program is called where another one holds its state folder.
+const PROGRAM: &str = "towpath-relay";
 /// How long running steps may go on at shutdown, twice: to end, and to be given back.
 const STEP_GRACE: Duration = Duration::from_secs(10);
 /// How long a shutdown may take as a whole.
@@ -59,12 +62,6 @@ pub struct Listening {
     pub admin: SocketAddr,
 }
 
-/// The right to serve from a state folder, for as long as it lives.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
-}
-
 fn file_failed(what: &str, path: &Path, e: std::io::Error) -> Failure {
     Failure::park(Code::FileFailed, format!("{what} {}", path.display())).caused_by(e)
 }
@@ -82,24 +79,6 @@ impl Host {
                 .map_err(|e| file_failed("protect the folder", &folder, e))?;
         }
         Ok(())
-    }
-
-    /// Takes the state folder for one service.
-    ///
-    /// # Errors
-    /// [`Code::AlreadyRunning`], [`Code::FileFailed`].
-    pub fn lock(&self) -> Result<Lock> {
-        let path = self.state.join("lock");
-        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let file = opened.map_err(|e| file_failed("open", &path, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
-            Err(TryLockError::WouldBlock) => {
-                let message = format!("another towpath-relay serves from {}", self.state.display());
-                Err(Failure::park(Code::AlreadyRunning, message))
-            }
-            Err(TryLockError::Error(e)) => Err(file_failed("lock", &path, e)),
-        }
     }
 
     /// The tenants and keys.
@@ -213,7 +192,7 @@ impl Host {
         ready: impl FnOnce(&Listening) + Send,
     ) -> Result<()> {
         self.prepare()?;
-        let _lock = self.lock()?;
+        let _lock = StateLock::take(&self.state.join("lock"), PROGRAM)?;
         let keys = self.host_keys()?;
         let certificate = self.certificate()?;
         let (relay, admin) = self.relay(&keys, fail_points).await?;

@@ -9,8 +9,6 @@ pub mod app_servers;
 pub mod cli;
 pub mod config;
 pub mod door;
-#[cfg(all(unix, feature = "failpoints"))]
-pub mod failpoints;
 pub mod host;
 pub mod registry;
 pub mod relay;

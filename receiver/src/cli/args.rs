@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use towpath_host::output::LogFormat;
 use towpath_transfer::{AgentName, TransferId, public_key::Fingerprint};
 
 /// Takes what the relay forwards, checks it, imports it into the app's database, and signs for it.
@@ -26,15 +27,6 @@ pub(super) struct Args {
     pub(super) log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub(super) command: Command,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
 }
 
 /// What to do.

@@ -3,8 +3,6 @@
 mod agent;
 mod args;
 mod enrol;
-mod output;
-mod paths;
 mod quarantine;
 mod serve;
 mod transfer;
@@ -13,11 +11,17 @@ mod verify;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
+use towpath_host::{folders, output};
 use towpath_transfer::{Code, Failure};
 
-use crate::{config, host::Host};
+use crate::{
+    config::{self, Config},
+    host::Host,
+};
 use args::{Args, Command, ConfigCommand};
 
+/// The name of this program's configuration file and state folder.
+const NAME: &str = "receiver";
 /// Exit status of a wrong command line.
 const USAGE: u8 = 2;
 
@@ -44,8 +48,10 @@ fn execute(args: Args) -> Result<(), Failure> {
     if let Command::Config(ConfigCommand::Example) = &args.command {
         return output::line(config::EXAMPLE.trim_end());
     }
-    let config = paths::config(&args)?;
-    let state = paths::state(&args, &config)?;
+    // The file that is named, or the one in its usual place, or the defaults.
+    let file = args.config.clone().or_else(|| folders::usual_config(NAME).filter(|path| path.exists()));
+    let config = file.map_or_else(Config::defaults, |path| Config::read(&path))?;
+    let state = folders::state(NAME, [args.state.as_deref(), config.state.as_deref()])?;
     if let Command::Config(ConfigCommand::Check) = &args.command {
         return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
     }

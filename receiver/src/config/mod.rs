@@ -1,21 +1,15 @@
 //! The configuration file: TOML, every key known, every mistake with its place. The example is the defaults, as a test
 //! holds.
 
-mod mistake;
-mod units;
-
 use std::{
-    io::Read as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Deserialize;
 use toml::Spanned;
-use towpath_transfer::{Code, Failure, manifest::Label};
-
-pub use mistake::ConfigMistake;
-pub use units::{Amount, Pause};
+use towpath_host::{Bytes, ConfigMistake, Pause, config};
+use towpath_transfer::{Failure, manifest::Label};
 
 use crate::{
     agents::TrustPolicy,
@@ -26,8 +20,6 @@ use crate::{
 
 /// A commented configuration file with every default.
 pub const EXAMPLE: &str = include_str!("example.toml");
-/// The largest configuration file, in bytes.
-pub const MAX_CONFIG_BYTES: usize = 256 * 1024;
 /// The most tables that may be named.
 pub const MAX_TABLES: usize = 10_000;
 /// The most often the landing may be looked at.
@@ -85,7 +77,7 @@ struct RawLanding {
     listen: Option<Spanned<String>>,
     advertise: Option<Spanned<String>>,
     scan: Option<Spanned<Pause>>,
-    reserve: Option<Amount>,
+    reserve: Option<Bytes>,
     transfers: Option<Spanned<usize>>,
 }
 
@@ -94,7 +86,7 @@ struct RawLanding {
 struct RawImport {
     folder: Option<PathBuf>,
     tables: Option<Spanned<Vec<Label>>>,
-    unpacked_file: Option<Amount>,
+    unpacked_file: Option<Bytes>,
 }
 
 #[derive(Default, Deserialize)]
@@ -117,18 +109,7 @@ impl Config {
     /// # Errors
     /// `config-missing` where there is no such file, `config-invalid` with line and column where it has a mistake.
     pub fn read(file: &Path) -> Result<Self, Failure> {
-        let tried = |code| Failure::park(code, format!("reading the configuration {} failed", file.display()));
-        let opened = std::fs::File::open(file).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => tried(Code::ConfigMissing).caused_by(error),
-            _ => tried(Code::ConfigInvalid).caused_by(error),
-        })?;
-        let mut text = String::new();
-        let limit = MAX_CONFIG_BYTES as u64 + 1;
-        opened.take(limit).read_to_string(&mut text).map_err(|error| tried(Code::ConfigInvalid).caused_by(error))?;
-        if text.len() > MAX_CONFIG_BYTES {
-            return Err(tried(Code::ConfigInvalid).caused_by(format!("it is larger than {MAX_CONFIG_BYTES} bytes")));
-        }
-        Ok(Self::parse(&text, file)?)
+        Ok(Self::parse(&config::read_text(file)?, file)?)
     }
 
     /// Reads the text of a configuration file; `file` names it in mistakes, and its folder resolves relative paths.
@@ -136,7 +117,7 @@ impl Config {
     /// # Errors
     /// The first [`ConfigMistake`].
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigMistake> {
-        let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigMistake::from_toml(file, text, &error))?;
+        let raw: RawConfig = config::parse(text, file)?;
         let check = Check { file, text };
         let folder = file.parent().unwrap_or(Path::new(""));
         let (defaults, landing) = (Limits::default(), LandingLimits::default());
@@ -220,6 +201,8 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
+    use towpath_transfer::Code;
+
     use super::*;
 
     fn parse(text: &str) -> Config {
@@ -278,12 +261,10 @@ mod tests {
     }
 
     #[test]
-    fn files_are_bounded_and_may_be_missing() {
+    fn a_file_may_be_missing_and_the_example_is_one() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("receiver.toml");
         assert_eq!(Config::read(&file).unwrap_err().code(), Code::ConfigMissing);
-        std::fs::write(&file, "#".repeat(MAX_CONFIG_BYTES + 1)).unwrap();
-        assert_eq!(Config::read(&file).unwrap_err().code(), Code::ConfigInvalid);
         std::fs::write(&file, EXAMPLE).unwrap();
         assert_eq!(Config::read(&file).unwrap(), Config::defaults().unwrap());
     }

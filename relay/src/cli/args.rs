@@ -2,11 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use towpath_host::{Pause, output::LogFormat};
 use towpath_transfer::{AgentName, TenantName, api::Role, public_key::PublicKeyLine};
 use url::Url;
-
-use crate::config::Pause;
 
 /// The relay between ERP hosts and apps: takes uplinks over SFTP, checks and forwards them, carries receipts back.
 ///
@@ -34,14 +33,6 @@ pub(super) struct Args {
     pub(super) log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub(super) command: Command,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]

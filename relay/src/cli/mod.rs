@@ -3,21 +3,25 @@
 mod agent;
 mod args;
 mod enrolment;
-mod output;
-mod paths;
 mod serve;
 mod tenant;
 mod transfer;
 
-use std::{ffi::OsString, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Parser as _;
+use towpath_host::{folders, output};
 use towpath_journal::system::{SystemClock, SystemEntropy};
 use towpath_transfer::{Code, Failure, failure::Result};
 
-use crate::{config, host::Host};
+use crate::{
+    config::{self, Config},
+    host::Host,
+};
 use args::{Args, Command, ConfigCommand};
 
+/// The name of this program's configuration file and state folder.
+const NAME: &str = "relay";
 /// Exit status of a wrong command line.
 const USAGE: u8 = 2;
 
@@ -47,8 +51,8 @@ fn execute(args: Args) -> Result<()> {
         Command::Openapi => return output::line(crate::api::openapi_json()?.trim_end()),
         _ => {}
     }
-    let config = paths::config(&args)?;
-    let state = paths::state(&args, &config)?;
+    let config = config(&args)?;
+    let state = folders::state(NAME, [args.state.as_deref(), config.relay.state.as_deref()])?;
     if let Command::Config(ConfigCommand::Check) = &args.command {
         return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
     }
@@ -63,6 +67,22 @@ fn execute(args: Args) -> Result<()> {
     // A task that does not react any more must not keep the process.
     runtime.shutdown_background();
     done
+}
+
+/// The configuration: the file that is named, or the one in its usual place, or the defaults; with what the command line says.
+fn config(args: &Args) -> Result<Config> {
+    let file: Option<PathBuf> = args.config.clone().or_else(|| folders::usual_config(NAME).filter(|path| path.exists()));
+    let mut config = file.map_or_else(|| Ok(Config::default()), |path| Config::load(&path))?;
+    if let Some(url) = &args.public_url {
+        config.relay.public_url = config::public_url(url).map_err(|why| Failure::park(Code::ConfigInvalid, why))?;
+    }
+    if let Command::Serve(options) = &args.command {
+        if !options.listen.is_empty() {
+            config.relay.listen.clone_from(&options.listen);
+        }
+        config.relay.admin = options.admin.unwrap_or(config.relay.admin);
+    }
+    Ok(config)
 }
 
 async fn dispatch(host: Host, command: Command) -> Result<()> {

@@ -17,12 +17,12 @@ pub(super) async fn serve(host: Host, _: ServeArgs) -> Result<()> {
     served
 }
 
-#[cfg(all(unix, feature = "failpoints"))]
+#[cfg(feature = "failpoints")]
 fn fail_points() -> Result<Arc<dyn FailPoints>> {
-    crate::failpoints::from_environment()
+    towpath_journal::failpoints::from_environment(towpath_transfer::state::Place::Relay)
 }
 
-#[cfg(not(all(unix, feature = "failpoints")))]
+#[cfg(not(feature = "failpoints"))]
 #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
 fn fail_points() -> Result<Arc<dyn FailPoints>> {
     Ok(Arc::new(towpath_journal::NoFailPoints))

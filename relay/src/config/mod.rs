@@ -1,9 +1,6 @@
 //! The configuration file: TOML, every key known, every mistake with its place. `default.toml` is the defaults, as the
 //! test below holds, and what `towpath-relay config example` prints.
 
-mod mistakes;
-mod units;
-
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -11,18 +8,15 @@ use std::{
 };
 
 use serde::Deserialize;
+use towpath_host::{Bytes, Pause, config};
 use towpath_transfer::{Code, Failure, failure::Result};
 use towpath_transport::server::Limits;
 use url::Url;
 
 use crate::{api::WebLimits, spool::SpoolLimits};
 
-pub use units::{Bytes, Pause};
-
 /// The defaults, commented.
 pub const EXAMPLE: &str = include_str!("default.toml");
-/// The largest configuration file, in bytes.
-const MAX_CONFIG_BYTES: u64 = 256 * 1024;
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -218,30 +212,19 @@ impl Config {
     /// Reads and checks a configuration file.
     ///
     /// # Errors
-    /// [`Code::ConfigMissing`]; [`Code::ConfigInvalid`] with file, line and column; [`Code::FileFailed`].
+    /// [`Code::ConfigMissing`]; [`Code::ConfigInvalid`] with file, line and column.
     pub fn load(path: &Path) -> Result<Self> {
-        let failed = |e: std::io::Error| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Failure::park(Code::ConfigMissing, format!("there is no configuration file {}", path.display()))
-            }
-            _ => Failure::park(Code::FileFailed, format!("read {}", path.display())).caused_by(e),
-        };
-        let size = std::fs::metadata(path).map_err(failed)?.len();
-        if size > MAX_CONFIG_BYTES {
-            let message = format!("{} is larger than {MAX_CONFIG_BYTES} bytes", path.display());
-            return Err(Failure::park(Code::ConfigInvalid, message));
-        }
-        Self::parse(&std::fs::read_to_string(path).map_err(failed)?, &path.display().to_string())
+        Self::parse(&config::read_text(path)?, path)
     }
 
-    /// Reads and checks a configuration; `name` stands for it in messages.
+    /// Reads and checks the text of a configuration; `file` stands for it in messages.
     ///
     /// # Errors
     /// [`Code::ConfigInvalid`] with line and column.
-    pub fn parse(text: &str, name: &str) -> Result<Self> {
-        let mut config: Self = toml::from_str(text).map_err(|e| mistakes::explain(&e, text, name))?;
-        config.check().map_err(|why| Failure::park(Code::ConfigInvalid, format!("{name}: {why}")))?;
-        Ok(config)
+    pub fn parse(text: &str, file: &Path) -> Result<Self> {
+        let mut parsed: Self = config::parse(text, file)?;
+        parsed.check().map_err(|why| Failure::park(Code::ConfigInvalid, format!("{}: {why}", file.display())))?;
+        Ok(parsed)
     }
 
     /// What the form alone does not say. The public URL gets its one spelling, because tokens name it.
@@ -320,9 +303,13 @@ pub(crate) fn public_url(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Config> {
+        Config::parse(text, Path::new("relay.toml"))
+    }
+
     #[test]
     fn the_example_is_the_defaults() {
-        assert_eq!(Config::parse(EXAMPLE, "default.toml").unwrap(), Config::default());
+        assert_eq!(parse(EXAMPLE).unwrap(), Config::default());
         // Every key is there, and not only as a comment, so that the file teaches all of them.
         let table: toml::Table = EXAMPLE.parse().unwrap();
         let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
@@ -331,12 +318,12 @@ mod tests {
 
     #[test]
     fn a_mistake_is_shown_with_its_place_and_a_guess() {
-        let failure = Config::parse("[relay]\n\n[spool]\nlimt = \"5 GiB\"\n", "relay.toml").unwrap_err();
+        let failure = parse("[relay]\n\n[spool]\nlimt = \"5 GiB\"\n").unwrap_err();
         assert_eq!(failure.code(), Code::ConfigInvalid);
         let report = failure.report();
         assert!(report.contains("relay.toml:4:1"), "{report}");
         assert!(report.contains("did you mean `limit`"), "{report}");
-        let report = Config::parse("[spool]\nlimit = \"5 Gibs\"\n", "relay.toml").unwrap_err().report();
+        let report = parse("[spool]\nlimit = \"5 Gibs\"\n").unwrap_err().report();
         assert!(report.contains("relay.toml:2:9") && report.contains("GiB"), "{report}");
     }
 
@@ -349,7 +336,7 @@ mod tests {
             "[relay]\nlisten = []",
             "[spool]\nopen_transfers = 0",
         ] {
-            assert_eq!(Config::parse(bad, "x").unwrap_err().code(), Code::ConfigInvalid, "{bad}");
+            assert_eq!(parse(bad).unwrap_err().code(), Code::ConfigInvalid, "{bad}");
         }
     }
 
