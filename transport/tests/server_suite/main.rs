@@ -1,6 +1,8 @@
 //! The SSH and SFTP server, driven from outside.
 
 #[cfg(test)]
+mod endurance;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod openssh;
