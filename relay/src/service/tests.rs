@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use towpath_journal::{DriverSettings, Lease, MemoryJournal, NoFailPoints, Release, StepOutcome};
+use towpath_journal::{DriverSettings, FailPoints, Lease, MemoryJournal, NoFailPoints, Release, StepOutcome};
 use towpath_keys::{Identity, KeyKind, Namespace, sign_enrolment};
 use towpath_transfer::{
     Code, Direction, Disposition, RemotePath, Sequence, Stage, TenantName,
@@ -18,7 +18,7 @@ use towpath_transfer::{
     state::{Outcome, Place, Rejection},
 };
 use towpath_transport::{
-    files::{FileStore, MemoryFiles},
+    files::{FileStore, MemoryFiles, read_whole},
     relay_api::RelayApi as _,
     server::{FsError, OpenOptions, SetAttributes, VirtualFs as _},
     store::{MemoryStore, RemoteStore as _},
@@ -69,6 +69,7 @@ pub(crate) struct World {
     pub(crate) relay: Relay,
     receipt_key: Identity,
     apps: Arc<Apps>,
+    parts: Box<dyn Fn(Arc<dyn FailPoints>) -> Parts>,
 }
 
 /// One enrolled end.
@@ -102,14 +103,15 @@ impl World {
         let registry = Registry::in_memory(shared.clone(), random.clone()).await.unwrap();
         let receipt_key = Identity::generate(KeyKind::Ed25519, &*entropy).unwrap();
         let apps = Arc::new(Apps { files: MemoryFiles::new(), fails: Mutex::default() });
-        let parts = Parts {
+        let shown = (files.clone(), journal.clone(), registry.clone(), receipt_key.clone(), apps.clone());
+        let parts = move |fail_points| Parts {
             files: Arc::new(files.clone()),
             state: "/state".into(),
             journal: journal.clone(),
             registry: registry.clone(),
-            clock: shared,
-            entropy: random,
-            fail_points: Arc::new(NoFailPoints),
+            clock: shared.clone(),
+            entropy: random.clone(),
+            fail_points,
             app_servers: apps.clone(),
             receipt_key: receipt_key.clone(),
             identity: RelayIdentity {
@@ -129,8 +131,22 @@ impl World {
             },
             metrics: Metrics::new().unwrap(),
         };
-        let relay = Relay::new(parts).unwrap();
-        Self { clock, entropy, files, journal, registry, relay, receipt_key, apps }
+        let relay = Relay::new(parts(Arc::new(NoFailPoints))).unwrap();
+        let (files, journal, registry, receipt_key, apps) = shown;
+        Self { clock, entropy, files, journal, registry, relay, receipt_key, apps, parts: Box::new(parts) }
+    }
+
+    /// What another process finds that starts over the same state.
+    pub(crate) fn restart(&mut self, fail_points: Arc<dyn FailPoints>) {
+        self.relay = Relay::new((self.parts)(fail_points)).unwrap();
+    }
+
+    /// The names and bytes of a transfer at the tenant's app server.
+    pub(crate) fn landed(&self, tenant: &str, agent: &str, id: TransferId) -> Vec<(String, Vec<u8>)> {
+        let folder = format!("/app/{tenant}/landing/uplink/{agent}/{id}");
+        let entries = self.apps.files.list(folder.as_ref(), None, 100).unwrap();
+        let read = |name: &str| read_whole(&self.apps.files, format!("{folder}/{name}").as_ref(), 1 << 20).unwrap();
+        entries.into_iter().map(|entry| (entry.name.clone(), read(&entry.name))).collect()
     }
 
     pub(crate) fn service(&self) -> &RelayService {
@@ -287,7 +303,7 @@ pub(crate) async fn put(view: &AgentView, id: TransferId, name: &str, bytes: &[u
     }
 }
 
-fn receipt_of(world: &World, receiver: &Enrolled, agent: &Enrolled, sent: &Sent, outcome: &Outcome) -> AppReceipt {
+pub(crate) fn receipt_of(world: &World, receiver: &Enrolled, agent: &Enrolled, sent: &Sent, outcome: &Outcome) -> AppReceipt {
     let (stage, reason) = match outcome {
         Outcome::Imported => (ReceiptStage::Imported, None),
         Outcome::Rejected(rejection) => (ReceiptStage::Rejected, Some(rejection.clone())),

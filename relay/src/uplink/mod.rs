@@ -5,6 +5,9 @@ pub mod forward;
 pub mod receipt;
 pub mod remove;
 
+#[cfg(test)]
+mod tests;
+
 use towpath_journal::Lease;
 use towpath_transfer::{Code, Failure, TransferState, failure::Result, state::Identity};
 

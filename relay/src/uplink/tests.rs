@@ -1,0 +1,170 @@
+//! The stages stopped dead at every point, and gone on with by another process over the same state.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use towpath_journal::{FailPoints, Journal as _, NoFailPoints, Point};
+use towpath_transfer::{
+    Stage, TransferEvent, TransferKey, TransferState,
+    api::{Role, UplinkState},
+    receipt::{ReceiptStage, SignedReceipt},
+    state::{Outcome, Place},
+};
+
+use crate::service::tests::{DAY, Enrolled, Sent, World, receipt_of};
+
+/// Stops a stage for good at one point, and says so.
+struct StopAt {
+    stage: Stage,
+    point: Point,
+    reached: Notify,
+}
+
+#[async_trait]
+impl FailPoints for StopAt {
+    async fn hit(&self, _: Place, stage: Stage, point: Point, _: &TransferKey) {
+        if (stage, point) == (self.stage, self.point) {
+            self.reached.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Says whenever a stage is in the journal.
+#[derive(Default)]
+struct Journalled(Notify);
+
+#[async_trait]
+impl FailPoints for Journalled {
+    async fn hit(&self, _: Place, _: Stage, point: Point, _: &TransferKey) {
+        if point == Point::AfterJournal {
+            self.0.notify_one();
+        }
+    }
+}
+
+struct Story {
+    world: World,
+    agent: Enrolled,
+    receiver: Enrolled,
+    sent: Sent,
+    key: TransferKey,
+}
+
+impl Story {
+    /// An agent has sent everything and said so.
+    async fn claimed() -> Self {
+        let world = World::new().await;
+        let (agent, receiver) = (world.enrol("acme", Role::Agent).await, world.enrol("acme", Role::Receiver).await);
+        let sent = Sent::new(&world, &agent, 1);
+        sent.push(&world, &agent).await;
+        world.service().complete(&agent.caller, sent.id, &sent.complete).await.unwrap();
+        let key = agent.caller.as_agent().unwrap().key(sent.id);
+        Self { world, agent, receiver, sent, key }
+    }
+
+    fn start(&self) -> JoinSet<()> {
+        self.world.relay.drivers().into_iter().map(|driver| driver.run(CancellationToken::new())).collect()
+    }
+
+    /// Runs until the point is reached, and then loses the process and everything that was not synced.
+    async fn stop_at(&mut self, stage: Stage, point: Point) {
+        let stop = Arc::new(StopAt { stage, point, reached: Notify::new() });
+        self.world.restart(stop.clone());
+        let mut drivers = self.start();
+        stop.reached.notified().await;
+        drivers.shutdown().await;
+        self.world.files.power_loss();
+        self.world.clock.advance(Duration::from_secs(5));
+        self.world.journal.break_leases().await.unwrap();
+    }
+
+    /// Another process goes on until the transfer is in the state.
+    async fn go_on(&mut self, until: impl Fn(&TransferState) -> bool) {
+        let journalled = Arc::new(Journalled::default());
+        self.world.restart(journalled.clone());
+        let mut drivers = self.start();
+        while !until(&self.world.journal.get(&self.key).await.unwrap().unwrap().state) {
+            journalled.0.notified().await;
+        }
+        drivers.shutdown().await;
+        self.world.journal.break_leases().await.unwrap();
+        towpath_journal::verify(&*self.world.journal, &self.key).await.unwrap();
+    }
+
+    fn receipt(&self, stage: ReceiptStage) -> Option<SignedReceipt> {
+        self.world.relay.spool().receipt(&self.agent.caller.as_agent().unwrap(), self.sent.id, stage).unwrap()
+    }
+
+    async fn events(&self) -> Vec<TransferEvent> {
+        self.world.journal.history(&self.key).await.unwrap().entries.into_iter().map(|entry| entry.event).collect()
+    }
+
+    async fn state(&self) -> UplinkState {
+        self.world.service().uplink(&self.agent.caller, self.sent.id).await.unwrap().state
+    }
+}
+
+#[tokio::test]
+async fn stopped_anywhere_it_accepts_once_and_forwards_once() {
+    for stage in [Stage::Accept, Stage::Forward] {
+        for point in Point::ALL {
+            let mut story = Story::claimed().await;
+            story.stop_at(stage, *point).await;
+            let signed = story.receipt(ReceiptStage::Accepted);
+            assert_eq!(signed.is_some(), (stage, *point) != (Stage::Accept, Point::BeforeEffect), "{stage} {point}");
+
+            story.go_on(|state| matches!(state, TransferState::Forwarded { .. })).await;
+            let after = story.receipt(ReceiptStage::Accepted).unwrap();
+            assert_eq!(signed.unwrap_or_else(|| after.clone()), after, "{stage} {point}: signed once");
+            let events = story.events().await;
+            assert_eq!(events, [TransferEvent::Accepted, TransferEvent::Forwarded], "{stage} {point}");
+            let mut sent: Vec<_> = story.sent.files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect();
+            sent.sort();
+            let landed = story.world.landed("acme", story.agent.caller.name().as_str(), story.sent.id);
+            assert_eq!(landed, sent, "{stage} {point}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn stopped_anywhere_it_removes_the_files_and_keeps_the_receipts() {
+    for point in Point::ALL {
+        let mut story = Story::claimed().await;
+        story.go_on(|state| matches!(state, TransferState::Forwarded { .. })).await;
+        let imported = receipt_of(&story.world, &story.receiver, &story.agent, &story.sent, &Outcome::Imported);
+        story.world.service().app_receipt(&story.receiver.caller, &imported).await.unwrap();
+        story.world.clock.advance(DAY * 7);
+        story.stop_at(Stage::Remove, *point).await;
+        story.go_on(|state| matches!(state, TransferState::Removed { .. })).await;
+        let folder = story.world.relay.spool().folder(&story.agent.caller.as_agent().unwrap(), story.sent.id);
+        let gone = towpath_transport::files::FileStore::stat(&story.world.files, &folder).unwrap_err();
+        assert_eq!(gone.kind(), std::io::ErrorKind::NotFound, "{point}");
+        assert_eq!(story.world.relay.spool().quota().used(), 0, "{point}");
+        assert_eq!(story.receipt(ReceiptStage::Imported), Some(imported.signed), "{point}");
+        assert_eq!(story.state().await, UplinkState::Imported);
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_that_was_kept_and_not_journalled_counts_when_it_comes_again() {
+    let mut story = Story::claimed().await;
+    story.go_on(|state| matches!(state, TransferState::Forwarded { .. })).await;
+    let imported = receipt_of(&story.world, &story.receiver, &story.agent, &story.sent, &Outcome::Imported);
+    let scope = story.agent.caller.as_agent().unwrap();
+    story.world.relay.spool().keep_receipt(&scope, story.sent.id, ReceiptStage::Imported, &imported.signed).unwrap();
+    story.world.files.power_loss();
+    story.world.restart(Arc::new(NoFailPoints));
+    assert_eq!(story.state().await, UplinkState::Forwarded);
+
+    // The receiver has heard no answer, and posts what it has written once.
+    for _ in 0..2 {
+        story.world.service().app_receipt(&story.receiver.caller, &imported).await.unwrap();
+        assert_eq!(story.state().await, UplinkState::Imported);
+    }
+    assert_eq!(story.receipt(ReceiptStage::Imported), Some(imported.signed));
+    let settled = |event: &&TransferEvent| matches!(event, TransferEvent::Settled { .. });
+    assert_eq!(story.events().await.iter().filter(settled).count(), 1);
+}
