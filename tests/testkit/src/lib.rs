@@ -6,6 +6,7 @@
 
 mod compare;
 mod program;
+pub mod seams;
 mod world;
 
 pub use compare::{assert_same_tables, query_text, query_texts};

@@ -5,6 +5,7 @@ mod crash;
 mod flow;
 mod interop;
 mod refusals;
+mod seams;
 mod tamper;
 mod tenants;
 

@@ -1,0 +1,197 @@
+//! The ERP host.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio_util::sync::CancellationToken;
+use towpath_agent::{
+    chain,
+    config::Config,
+    enrolment::{EnrolParts, Enrolment, enrol},
+    extract::ExtractParts,
+    layout::Layout,
+    parts::{NoWatcher, Parts, SourceExtractor},
+    trust::FileTrust,
+    uplink::{Engine, plan},
+};
+use towpath_journal::{FailPoints, Journal as _, TransferRecord, WakeUp};
+use towpath_keys::{Identity, KeyKind};
+use towpath_relay::service::LocalRelayApi;
+use towpath_transfer::{TransferId, TransferKey, api::EnrolmentCode, packed::PACKED_SUFFIX, receipt::ReceiptStage, state::Place};
+use towpath_transport::{files::FileStore as _, relay_api::RelayApi};
+
+use super::{
+    door::{Caller, Line, RelayDoor, SpoolConnect},
+    machine::{Machine, Nature},
+};
+use crate::JOB;
+
+/// An ERP host with its agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// The machine.
+    pub machine: Machine,
+    /// The ERP database.
+    pub erp: PathBuf,
+    /// The agent's key.
+    pub identity: Identity,
+    /// What enrolment has told.
+    pub enrolment: Enrolment,
+    layout: Layout,
+    config: Arc<Config>,
+    trust: FileTrust,
+    nature: Nature,
+    parts: Option<Arc<Parts>>,
+    wake: WakeUp,
+}
+
+impl Agent {
+    /// Enrols an agent that extracts `tables` of the database `erp` and believes the first receiver. `folder` keeps its pins.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub async fn enrolled(
+        nature: &Nature,
+        relay: &LocalRelayApi,
+        code: &EnrolmentCode,
+        folder: &Path,
+        erp: PathBuf,
+        tables: &[&str],
+    ) -> Self {
+        let machine = Machine::new(Place::Agent, nature);
+        let identity = Identity::generate(KeyKind::Ed25519, &*nature.entropy).unwrap();
+        let trust = FileTrust(folder.join("agent_signers"));
+        let config = Config::parse(&configuration(&erp, tables), &folder.join("agent.toml")).unwrap();
+        let layout = Layout::new("/agent");
+        machine.disk.create_dir_all(layout.state()).unwrap();
+        let parts = EnrolParts {
+            files: &machine.disk,
+            path: &layout.enrolment(),
+            relay,
+            trust: &trust,
+            identity: &identity,
+            mode: config.trust,
+        };
+        let enrolment = enrol(parts, code).await.unwrap().enrolment;
+        let (config, nature) = (Arc::new(config), nature.clone());
+        Self { machine, erp, identity, enrolment, layout, config, trust, nature, parts: None, wake: WakeUp::new() }
+    }
+
+    /// Who the agent is to the relay.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller { user: self.enrolment.sftp_user.clone(), key: self.identity.public_line().clone() }
+    }
+
+    /// The relay's calls as this agent makes them, each so many times.
+    #[must_use]
+    pub fn line(&self, door: &RelayDoor, times: usize) -> Arc<dyn RelayApi> {
+        Arc::new(Line { door: door.clone(), caller: self.caller(), times })
+    }
+
+    /// The way of this agent to its folders on the relay.
+    #[must_use]
+    pub fn connect(&self, door: &RelayDoor) -> SpoolConnect {
+        SpoolConnect { door: door.clone(), caller: self.caller() }
+    }
+
+    /// Starts the program.
+    pub async fn start(&mut self, door: &RelayDoor, times: usize, fail_points: Arc<dyn FailPoints>) {
+        let start = self.machine.switch_on().await;
+        let (files, clock) = (Arc::clone(&start.files), Arc::clone(&self.nature.clock));
+        let extract = ExtractParts { files: files.clone(), clock: Arc::clone(&clock), workers: 1 };
+        let parts = Arc::new(Parts {
+            layout: self.layout.clone(),
+            files,
+            journal: self.machine.journal.clone(),
+            relay: self.line(door, times),
+            stores: Arc::new(self.connect(door)),
+            extractor: Arc::new(SourceExtractor(extract)),
+            trust: Arc::new(self.trust.clone()),
+            identity: self.identity.clone(),
+            tenant: self.enrolment.tenant.clone(),
+            agent: self.enrolment.name.clone(),
+            config: Arc::clone(&self.config),
+            clock,
+            entropy: Arc::clone(&self.nature.entropy),
+            fail_points,
+            watcher: Arc::new(NoWatcher),
+        });
+        self.parts = Some(Arc::clone(&parts));
+        self.wake = WakeUp::new();
+        let engine = Engine::new(parts, self.wake.clone()).observed_by(start.busy.clone());
+        self.machine.run(&start, engine.run(CancellationToken::new()));
+    }
+
+    fn parts(&self) -> &Arc<Parts> {
+        self.parts.as_ref().expect("the agent was started")
+    }
+
+    /// Plans a transfer of the one job.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub async fn plan(&self, full: bool) -> TransferId {
+        let id = plan(self.parts(), &JOB.parse().unwrap(), full).await.unwrap().record().key.id;
+        self.wake.hint();
+        id
+    }
+
+    /// The full name of one of its transfers.
+    #[must_use]
+    pub fn key(&self, id: TransferId) -> TransferKey {
+        self.parts().key(id)
+    }
+
+    /// Where a transfer stands here.
+    ///
+    /// # Panics
+    /// Where there is no such transfer.
+    pub async fn record(&self, id: TransferId) -> TransferRecord {
+        self.machine.journal.get(&self.key(id)).await.unwrap().unwrap()
+    }
+
+    /// A receipt that the agent keeps.
+    #[must_use]
+    pub fn receipt(&self, id: TransferId, stage: ReceiptStage) -> Option<Vec<u8>> {
+        super::read(&self.machine.disk, &self.layout.receipt(id, stage))
+    }
+
+    /// The packed files that the agent still keeps of a transfer.
+    ///
+    /// # Panics
+    /// Where the transfer's folder is not there.
+    #[must_use]
+    pub fn payload(&self, id: TransferId) -> Vec<String> {
+        let entries = self.machine.disk.list(&self.layout.transfer(id), None, 1_000).unwrap();
+        entries.into_iter().map(|entry| entry.name).filter(|name| name.ends_with(PACKED_SUFFIX)).collect()
+    }
+
+    /// Whether notes of the work on a transfer are still there.
+    #[must_use]
+    pub fn has_notes(&self, id: TransferId) -> bool {
+        self.machine.disk.stat(&self.layout.work_of(id)).is_ok()
+    }
+
+    /// Checks every document of a transfer as `receipts verify` does.
+    ///
+    /// # Panics
+    /// Where one is wrong or missing.
+    pub async fn verify_chain(&self, id: TransferId) {
+        let chain = chain::verify(self.parts(), id).await.unwrap();
+        assert!(chain.ok && chain.links.len() >= 4, "{chain:?}");
+    }
+}
+
+fn configuration(erp: &Path, tables: &[&str]) -> String {
+    let mut text = format!(
+        "trust = \"first-use\"\n[receipt]\npoll = \"1s\"\n[[job]]\nname = \"{JOB}\"\n[job.source]\nkind = \"sqlite\"\npath = '{}'\n",
+        erp.display()
+    );
+    for table in tables {
+        text.push_str(&format!("[[job.table]]\nname = \"{table}\"\n"));
+    }
+    text
+}

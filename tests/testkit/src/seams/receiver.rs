@@ -1,0 +1,190 @@
+//! The app server.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use towpath_journal::{FailPoints, Journal as _, TransferRecord};
+use towpath_keys::{Identity, KeyKind};
+use towpath_receiver::{
+    agents::{self, TrustPolicy},
+    enrolment::{Enrolment, enrol},
+    import::{ImportScope, SqliteTarget},
+    landing::{Landing, LandingLimits, LandingView},
+    layout::Layout,
+    parts::{FileTrust, Limits, Parts, TableFilter},
+    service::{Service, ServiceSettings},
+};
+use towpath_relay::service::LocalRelayApi;
+use towpath_transfer::{
+    AgentName, RemotePath, TransferKey,
+    api::EnrolmentCode,
+    manifest::MANIFEST_NAME,
+    public_key::Fingerprint,
+    receipt::{ReceiptStage, SignedReceipt},
+    state::Place,
+};
+use towpath_transport::{
+    files::FileStore as _,
+    relay_api::RelayApi,
+    store::{BytesSource, NoProgress, RemoteStore as _},
+};
+
+use super::{
+    door::{Caller, Door, Line, RelayDoor},
+    far::ViewStore,
+    machine::{Machine, Nature},
+};
+use crate::JOB;
+
+/// An app server with its receiver. Its app databases are real files, and so are its pins.
+#[derive(Debug)]
+pub struct Receiver {
+    /// The machine.
+    pub machine: Machine,
+    /// The landing while it runs.
+    pub landing: Door<Arc<Landing>>,
+    /// The receiver's key.
+    pub identity: Identity,
+    /// What enrolment has told.
+    pub enrolment: Enrolment,
+    layout: Layout,
+    target: SqliteTarget,
+    pins: PathBuf,
+    nature: Nature,
+}
+
+impl Receiver {
+    /// Enrols a receiver. `folder` keeps its pins and databases, and `landing` is where the relay finds it.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub async fn enrolled(
+        nature: &Nature,
+        relay: &LocalRelayApi,
+        code: &EnrolmentCode,
+        folder: &Path,
+        landing: Door<Arc<Landing>>,
+    ) -> Self {
+        let machine = Machine::new(Place::Receiver, nature);
+        let identity = Identity::generate(KeyKind::Ed25519, &*nature.entropy).unwrap();
+        let layout = Layout::new("/receiver");
+        machine.disk.create_dir_all(layout.state()).unwrap();
+        let enrolled = enrol(code, &identity, None, relay, &machine.disk, &layout.enrolment()).await;
+        let (target, pins) = (SqliteTarget::new(folder.join("import")), folder.join("receiver_signers"));
+        let (enrolment, nature) = (enrolled.unwrap().0, nature.clone());
+        Self { machine, landing, identity, enrolment, layout, target, pins, nature }
+    }
+
+    /// Who the receiver is to the relay.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller { user: self.enrolment.sftp_user.clone(), key: self.identity.public_line().clone() }
+    }
+
+    /// The relay's calls as this receiver makes them, each so many times.
+    #[must_use]
+    pub fn line(&self, door: &RelayDoor, times: usize) -> Arc<dyn RelayApi> {
+        Arc::new(Line { door: door.clone(), caller: self.caller(), times })
+    }
+
+    /// The receiver's operator approves an agent.
+    ///
+    /// # Panics
+    /// Where the relay names no such agent.
+    pub async fn approve(&self, door: &RelayDoor, agent: &Fingerprint) {
+        agents::approve(&*self.line(door, 1), &self.pins, agent).await.unwrap();
+    }
+
+    /// Starts the program.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start(&mut self, door: &RelayDoor, times: usize, fail_points: Arc<dyn FailPoints>) {
+        let start = self.machine.switch_on().await;
+        let parts = Parts {
+            layout: self.layout.clone(),
+            files: start.files.clone(),
+            journal: self.machine.journal.clone(),
+            relay: self.line(door, times),
+            target: Arc::new(self.target.clone()),
+            trust: Arc::new(FileTrust(self.pins.clone())),
+            policy: TrustPolicy::Approve,
+            identity: self.identity.clone(),
+            tenant: self.enrolment.tenant.clone(),
+            tables: TableFilter::All,
+            limits: Limits::default(),
+            clock: Arc::clone(&self.nature.clock),
+            entropy: Arc::clone(&self.nature.entropy),
+            fail_points,
+        };
+        let arrived = Arc::new(Notify::new());
+        let landing = Landing::new(start.files.clone(), self.layout.clone(), LandingLimits::default(), Arc::clone(&arrived));
+        landing.prepare().unwrap();
+        self.landing.offer(Arc::new(landing), start.life.clone());
+        let service = Service::new(Arc::new(parts), ServiceSettings::default(), start.busy.clone(), arrived);
+        self.machine.run(&start, service.run(CancellationToken::new()));
+    }
+
+    /// Puts files onto the landing as the relay does, the manifest last.
+    ///
+    /// # Panics
+    /// Where the landing refuses.
+    pub async fn land(&self, key: &TransferKey, files: &[(String, Vec<u8>)]) {
+        let (landing, life) = self.landing.open().expect("the receiver is on");
+        let store = ViewStore::new(Arc::new(LandingView::new(landing)), life);
+        let folder: RemotePath = format!("/uplink/{}/{}", key.agent, key.id).parse().unwrap();
+        store.make_dir_all(&folder).await.unwrap();
+        let is_manifest = |name: &str| name == MANIFEST_NAME;
+        let (last, first): (Vec<_>, Vec<_>) = files.iter().partition(|(name, _)| is_manifest(name));
+        for (name, bytes) in first.into_iter().chain(last) {
+            let at = |name: &str| folder.clone().join(name.parse().unwrap()).unwrap();
+            let (part, whole) = (at(&format!("{name}.part")), at(name));
+            store.put_new(&part, BytesSource::new(bytes.clone()), &NoProgress).await.unwrap();
+            store.publish(&part, &whole).await.unwrap();
+        }
+    }
+
+    /// Whether anything of a transfer lies on the landing.
+    #[must_use]
+    pub fn has_landed(&self, key: &TransferKey) -> bool {
+        self.machine.disk.stat(&self.layout.landed(key)).is_ok()
+    }
+
+    /// Where a transfer stands here, where it is known.
+    ///
+    /// # Panics
+    /// Never: a journal in memory can be read.
+    pub async fn record(&self, key: &TransferKey) -> Option<TransferRecord> {
+        self.machine.journal.get(key).await.unwrap()
+    }
+
+    /// A receipt that the receiver has signed.
+    #[must_use]
+    pub fn receipt(&self, key: &TransferKey, stage: ReceiptStage) -> Option<Vec<u8>> {
+        super::read(&self.machine.disk, &self.layout.receipts(key).join(format!("{}.json", stage.as_str())))
+    }
+
+    /// A receipt with its signature.
+    ///
+    /// # Panics
+    /// Where one of them is missing.
+    #[must_use]
+    pub fn signed(&self, key: &TransferKey, stage: ReceiptStage) -> SignedReceipt {
+        let at = |suffix: &str| self.layout.receipts(key).join(format!("{}.json{suffix}", stage.as_str()));
+        let text = |suffix| String::from_utf8(super::read(&self.machine.disk, &at(suffix)).unwrap()).unwrap();
+        SignedReceipt { receipt: text(""), signature: text(".sig") }
+    }
+
+    /// The app database of an agent.
+    ///
+    /// # Panics
+    /// Never: the job's name is one.
+    #[must_use]
+    pub fn database(&self, agent: &AgentName) -> PathBuf {
+        self.target.path(&ImportScope { agent: agent.clone(), job: JOB.parse().unwrap() })
+    }
+}

@@ -1,0 +1,195 @@
+//! The comms server.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use towpath_journal::{DriverSettings, FailPoints, Journal as _, TransferRecord};
+use towpath_keys::{Identity, KeyKind};
+use towpath_receiver::landing::{Landing, LandingView};
+use towpath_relay::{
+    admin::Metrics,
+    registry::{NewEnrolment, Registry},
+    relay::{Parts, Relay as Program, StageSettings},
+    scope::TenantScope,
+    service::{LocalRelayApi, RelayIdentity},
+    spool::SpoolLimits,
+    uplink::forward::{AppServer, AppServers},
+};
+use towpath_transfer::{
+    AgentName, Code, Failure, RemotePath, TenantName, TransferKey,
+    api::{EnrolmentCode, Role},
+    failure::Result,
+    receipt::ReceiptStage,
+    state::Place,
+};
+use towpath_transport::files::FileStore as _;
+
+use super::{
+    door::{Door, RelayDoor},
+    far::ViewStore,
+    machine::{Machine, Nature},
+};
+
+const URL: &str = "https://relay.test";
+const STATE: &str = "/relay";
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// The landings of the tenants, as the relay finds them.
+#[derive(Debug, Clone, Default)]
+struct Landings(Arc<Mutex<BTreeMap<TenantName, Door<Arc<Landing>>>>>);
+
+#[async_trait]
+impl AppServers for Landings {
+    async fn connect(&self, scope: &TenantScope) -> Result<AppServer> {
+        let door = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(scope.tenant()).cloned();
+        let door = door.ok_or_else(|| Failure::retry(Code::AppServerMissing, "the tenant has no app server"))?;
+        let off = || Failure::retry(Code::AppServerUnreachable, "the app server is off");
+        let (landing, life) = door.open().ok_or_else(off)?;
+        let view = Arc::new(LandingView::new(landing));
+        Ok(AppServer { store: Arc::new(ViewStore::new(view, life)), folder: RemotePath::root() })
+    }
+}
+
+/// A comms server with its relay. Its registry is in memory and lasts, as its file would.
+#[derive(Debug)]
+pub struct Relay {
+    /// The machine.
+    pub machine: Machine,
+    /// What it offers while it runs.
+    pub door: RelayDoor,
+    registry: Registry,
+    landings: Landings,
+    receipt_key: Identity,
+    retention: Duration,
+    nature: Nature,
+}
+
+impl Relay {
+    /// A relay that is off; it keeps what has ended for `retention`.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub async fn new(nature: &Nature, retention: Duration) -> Self {
+        let machine = Machine::new(Place::Relay, nature);
+        machine.disk.create_dir_all(STATE.as_ref()).unwrap();
+        let registry = Registry::in_memory(Arc::clone(&nature.clock), Arc::clone(&nature.entropy)).await.unwrap();
+        let receipt_key = Identity::generate(KeyKind::Ed25519, &*nature.entropy).unwrap();
+        let (landings, nature) = (Landings::default(), nature.clone());
+        Self { machine, door: Door::new(), registry, landings, receipt_key, retention, nature }
+    }
+
+    /// Starts the program.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start(&mut self, fail_points: Arc<dyn FailPoints>) {
+        let start = self.machine.switch_on().await;
+        let key = self.receipt_key.public_line().clone();
+        let parts = Parts {
+            files: start.files.clone(),
+            state: STATE.into(),
+            journal: self.machine.journal.clone(),
+            registry: self.registry.clone(),
+            clock: Arc::clone(&self.nature.clock),
+            entropy: Arc::clone(&self.nature.entropy),
+            fail_points,
+            app_servers: Arc::new(self.landings.clone()),
+            receipt_key: self.receipt_key.clone(),
+            identity: RelayIdentity {
+                public_url: URL.to_owned(),
+                ssh_host_keys: vec![key.clone()],
+                receipt_key: key.clone(),
+                forward_key: key,
+            },
+            spool_limits: SpoolLimits {
+                total_bytes: 1 << 24,
+                tenant_bytes: 1 << 23,
+                reserve_bytes: 0,
+                open_transfers: 10,
+                files_per_transfer: 100,
+            },
+            stages: StageSettings {
+                accept_at_once: 2,
+                forward_at_once: 2,
+                retention: self.retention,
+                abandoned: HOUR * 24,
+                journal_keeps: 100,
+                driver: DriverSettings::default(),
+            },
+            metrics: Metrics::new().unwrap(),
+        };
+        let program = Program::new(parts).unwrap();
+        program.tidy().await.unwrap();
+        self.door.offer((program.service().clone(), Arc::clone(program.spool())), start.life.clone());
+        let mut drivers = JoinSet::new();
+        for driver in program.drivers() {
+            // Without a network there are no sessions to watch; the drivers are all of the program.
+            drivers.spawn(driver.observed_by(start.busy.clone()).run(CancellationToken::new()));
+        }
+        self.machine.run(&start, async move { while drivers.join_next().await.is_some() {} });
+    }
+
+    /// The call of somebody who is not enrolled.
+    ///
+    /// # Panics
+    /// Where the relay is off.
+    #[must_use]
+    pub fn anonymous(&self) -> LocalRelayApi {
+        let ((service, _), _) = self.door.open().expect("the relay is on");
+        LocalRelayApi::anonymous(service)
+    }
+
+    /// Makes a tenant whose app server is behind `landing`.
+    ///
+    /// # Panics
+    /// Where there is one of that name.
+    pub async fn create_tenant(&self, tenant: &TenantName, landing: Door<Arc<Landing>>) -> TenantScope {
+        self.landings.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), landing);
+        self.registry.create_tenant(tenant, None).await.unwrap()
+    }
+
+    /// Makes an enrolment code.
+    ///
+    /// # Panics
+    /// Where the name is taken.
+    pub async fn code(&self, scope: &TenantScope, role: Role, name: &str) -> EnrolmentCode {
+        let name = Some(name.parse::<AgentName>().unwrap());
+        let new = NewEnrolment { role, name, valid_for: HOUR, relay_url: URL.to_owned(), spki_pin: None };
+        self.registry.create_enrolment(scope, new).await.unwrap().0
+    }
+
+    /// Where a transfer stands here, where it is known.
+    ///
+    /// # Panics
+    /// Never: a journal in memory can be read.
+    pub async fn record(&self, key: &TransferKey) -> Option<TransferRecord> {
+        self.machine.journal.get(key).await.unwrap()
+    }
+
+    /// A receipt that the relay keeps.
+    #[must_use]
+    pub fn receipt(&self, key: &TransferKey, stage: ReceiptStage) -> Option<Vec<u8>> {
+        super::read(&self.machine.disk, &folder("receipts", key, None).join(format!("{}.json", stage.as_str())))
+    }
+
+    /// The files of a transfer, as they lie in the spool.
+    #[must_use]
+    pub fn spooled(&self, key: &TransferKey) -> Vec<(String, Vec<u8>)> {
+        let folder = folder("spool", key, Some("uplink"));
+        let entries = self.machine.disk.list(&folder, None, 100).unwrap_or_default();
+        let read = |name: String| super::read(&self.machine.disk, &folder.join(&name)).map(|bytes| (name, bytes));
+        entries.into_iter().filter_map(|entry| read(entry.name)).collect()
+    }
+}
+
+fn folder(root: &str, key: &TransferKey, below: Option<&str>) -> PathBuf {
+    let agent = PathBuf::from(STATE).join(root).join(key.tenant.as_str()).join(key.agent.as_str());
+    agent.join(below.unwrap_or_default()).join(key.id.to_string())
+}
