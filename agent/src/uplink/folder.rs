@@ -75,6 +75,9 @@ pub fn kept_receipt(
 /// As the disk reports.
 pub fn remove_payload(files: &dyn FileStore, layout: &Layout, id: TransferId) -> Result<(), Failure> {
     let folder = layout.transfer(id);
+    // The transfer is over once the journal says so, and nobody would remove again what came back after a power cut.
+    let synced =
+        |folder: &std::path::Path| ignore_missing(files.sync_dir(folder)).map_err(|error| file_failure("syncing", folder, error));
     let mut after = None;
     loop {
         let page = match files.list(&folder, after.as_deref(), PAGE) {
@@ -90,7 +93,9 @@ pub fn remove_payload(files: &dyn FileStore, layout: &Layout, id: TransferId) ->
         }
         after = page.into_iter().next_back().map(|entry| entry.name);
     }
-    forget_work(files, layout, id)
+    synced(&folder)?;
+    forget_work(files, layout, id)?;
+    synced(&layout.work())
 }
 
 /// Removes what was noted while a transfer was worked on.
