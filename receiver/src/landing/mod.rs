@@ -3,38 +3,28 @@
 //! On disk and for the relay alike: `uplink/<agent>/<transfer>/<file>` below the landing's root, and nothing else exists.
 //! A plain OpenSSH server in front of the same folder does as well; then this room is not used.
 
-mod file;
-mod gate;
 mod listen;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::HashMap,
-    io,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::{io, path::PathBuf, sync::Arc};
 
 use tokio::sync::Notify;
 use towpath_transfer::{AgentName, FileName, TransferId, manifest::MAX_FILES};
 use towpath_transport::{
     files::{FileKind, FileStore},
-    server::{FsError, FsResult},
+    server::{
+        FsError, FsResult,
+        stored::{FolderGate, Gates, told},
+    },
 };
 
 pub use listen::{LANDING_USER, LandingServer};
 pub use view::LandingView;
 
 use crate::layout::Layout;
-use gate::Gate;
-
-/// The suffix of a file that is hidden until it is whole; its name begins with a dot too, which no peer can write.
-const HIDDEN_SUFFIX: &str = ".new";
-/// Gates that may be remembered without a user before those are dropped.
-const IDLE_GATES: usize = 1_000;
 
 /// How much may lie on the landing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +52,7 @@ pub struct Landing {
     layout: Layout,
     limits: LandingLimits,
     arrived: Arc<Notify>,
-    gates: Mutex<HashMap<Spot, Weak<Gate>>>,
+    gates: Gates<Spot, FolderGate>,
 }
 
 /// The folder of one transfer.
@@ -76,7 +66,7 @@ impl Landing {
     /// The landing below `layout`. `arrived` is told whenever a manifest gets its name.
     #[must_use]
     pub fn new(files: Arc<dyn FileStore>, layout: Layout, limits: LandingLimits, arrived: Arc<Notify>) -> Self {
-        Self { files, layout, limits, arrived, gates: Mutex::default() }
+        Self { files, layout, limits, arrived, gates: Gates::default() }
     }
 
     /// Makes the folders that always exist. Blocking.
@@ -99,10 +89,6 @@ impl Landing {
         self.folder(spot).join(name.as_str())
     }
 
-    fn hidden(&self, spot: &Spot, name: &FileName) -> PathBuf {
-        self.folder(spot).join(format!(".{name}{HIDDEN_SUFFIX}"))
-    }
-
     /// Refuses what would leave less than the reserve on the disk. Blocking.
     fn check_room(&self, more: u64) -> FsResult<()> {
         match self.files.free_space(&self.uplink()) {
@@ -114,48 +100,12 @@ impl Landing {
         }
     }
 
-    fn gate(&self, spot: &Spot) -> Arc<Gate> {
-        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(gate) = gates.get(spot).and_then(Weak::upgrade) {
-            return gate;
-        }
-        if gates.len() >= IDLE_GATES {
-            gates.retain(|_, gate| gate.strong_count() > 0);
-        }
-        let gate = Arc::new(Gate::default());
-        gates.insert(spot.clone(), Arc::downgrade(&gate));
-        gate
-    }
-
     /// How many entries of `kind` a folder has, counted to `most` entries of any kind. Blocking.
     fn count(&self, folder: &std::path::Path, kind: FileKind, most: usize) -> FsResult<usize> {
         match self.files.list(folder, None, most) {
             Ok(entries) => Ok(entries.iter().filter(|entry| entry.stat.kind == kind).count()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(e) => Err(told(&e)),
-        }
-    }
-}
-
-/// The name as the peer may see it; `None` for what is not its own.
-fn visible_name(name: &str) -> Option<FileName> {
-    if name.starts_with('.') { None } else { name.parse().ok() }
-}
-
-/// Runs file work on a blocking thread, and tells the peer what became of it without telling about the machine.
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> FsResult<T> + Send + 'static) -> FsResult<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FsError::Failure("the receiver shuts down".to_owned()))?
-}
-
-fn told(error: &io::Error) -> FsError {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FsError::NotFound,
-        io::ErrorKind::AlreadyExists => FsError::Exists,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FsError::Full,
-        io::ErrorKind::DirectoryNotEmpty => FsError::Failure("Directory not empty".to_owned()),
-        _ => {
-            tracing::warn!(%error, "the landing's disk failed");
-            FsError::Failure("the receiver's disk failed; try again later".to_owned())
         }
     }
 }

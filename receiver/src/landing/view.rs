@@ -1,26 +1,21 @@
 //! The landing as the relay sees it over SFTP.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use towpath_transfer::{AgentName, FileName, RemotePath, TransferId, manifest::MANIFEST_NAME};
 use towpath_transport::{
-    files::{self, FileStat, publish},
+    files::{self, FileStore},
     server::{
-        Attributes, Entry, FileKind, FsError, FsResult, OpenOptions, Replace, SetAttributes, VirtualFile, VirtualFs,
-        VirtualListing,
+        Attributes, FileKind, FsError, FsResult, OpenOptions, Replace, SetAttributes, VirtualFile, VirtualFs, VirtualListing,
+        stored::{
+            FixedListing, FolderGate, LastGate, StoredListing, StoredReader, UploadFolder, Uploads, attributes_of,
+            folder_attributes, on_disk, told, visible_name,
+        },
     },
 };
 
-use super::{
-    Landing, Spot,
-    file::{Opening, Reader, Writer},
-    gate::Gate,
-    on_disk, told, visible_name,
-};
+use super::{Landing, Spot};
 
 const UPLINK: &str = "uplink";
 
@@ -28,8 +23,43 @@ const UPLINK: &str = "uplink";
 #[derive(Debug)]
 pub struct LandingView {
     landing: Arc<Landing>,
-    /// The gate of the folder that was used last stays alive, so that its files need not be counted anew for each of them.
-    last: Mutex<Option<(Spot, Arc<Gate>)>>,
+    last: LastGate<Spot, FolderGate>,
+}
+
+/// One transfer's folder, as uploads change it.
+#[derive(Debug)]
+struct TransferFolder {
+    landing: Arc<Landing>,
+    spot: Spot,
+    gate: Arc<FolderGate>,
+}
+
+impl UploadFolder for TransferFolder {
+    fn files(&self) -> &Arc<dyn FileStore> {
+        &self.landing.files
+    }
+
+    fn path(&self) -> PathBuf {
+        self.landing.folder(&self.spot)
+    }
+
+    fn gate(&self) -> &FolderGate {
+        &self.gate
+    }
+
+    fn most_files(&self) -> usize {
+        self.landing.limits.files
+    }
+
+    fn grow(&self, bytes: u64) -> FsResult<()> {
+        self.landing.check_room(bytes)
+    }
+
+    fn published(&self, name: &FileName) {
+        if name.as_str() == MANIFEST_NAME {
+            self.landing.arrived.notify_one();
+        }
+    }
 }
 
 /// What a path can mean. Every other path does not exist.
@@ -58,38 +88,20 @@ fn locate(path: &RemotePath) -> FsResult<Place> {
     }
 }
 
-fn folder() -> Attributes {
-    Attributes { kind: FileKind::Directory, mode: 0o755, ..Attributes::default() }
-}
-
-/// A folder or file on disk as the peer sees it; everything else does not exist.
-pub(super) fn attributes(stat: &FileStat) -> FsResult<Attributes> {
-    let seconds = stat.modified.and_then(|at| u32::try_from(at.as_second()).ok()).unwrap_or(0);
-    let base = Attributes { accessed: seconds, modified: seconds, ..Attributes::default() };
-    match stat.kind {
-        files::FileKind::File => Ok(Attributes { kind: FileKind::File, mode: 0o644, size: stat.len, ..base }),
-        files::FileKind::Dir => Ok(Attributes { kind: FileKind::Directory, mode: 0o755, ..base }),
-        files::FileKind::Other => Err(FsError::NotFound),
-    }
-}
-
 impl LandingView {
     /// A session's view of `landing`.
     #[must_use]
     pub fn new(landing: Arc<Landing>) -> Self {
-        Self { landing, last: Mutex::default() }
+        Self { landing, last: LastGate::default() }
     }
 
-    fn gate(&self, spot: &Spot) -> Arc<Gate> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((known, gate)) if known == spot => Arc::clone(gate),
-            _ => {
-                let gate = self.landing.gate(spot);
-                *last = Some((spot.clone(), Arc::clone(&gate)));
-                gate
-            }
-        }
+    fn gate(&self, spot: &Spot) -> Arc<FolderGate> {
+        self.last.of(spot, &self.landing.gates)
+    }
+
+    fn uploads(&self, spot: Spot) -> Uploads {
+        let (landing, gate) = (Arc::clone(&self.landing), self.gate(&spot));
+        Uploads::into(Arc::new(TransferFolder { landing, spot, gate }))
     }
 
     async fn on_landing<T: Send + 'static>(&self, work: impl FnOnce(&Landing) -> FsResult<T> + Send + 'static) -> FsResult<T> {
@@ -107,16 +119,6 @@ impl LandingView {
         }
     }
 
-    async fn open_to_write(&self, spot: Spot, name: FileName, options: OpenOptions) -> FsResult<Box<dyn VirtualFile>> {
-        let gate = self.gate(&spot);
-        let mut names = gate.alone().await;
-        let (landing, files) = (Arc::clone(&self.landing), names.files);
-        let opening = Opening { landing, spot, gate: Arc::clone(&gate), name, options, files };
-        let (writer, files) = on_disk(move || Writer::open(opening)).await?;
-        names.files = Some(files);
-        Ok(Box::new(writer))
-    }
-
     /// Denied where it exists, and missing where it does not.
     async fn refuse<T>(&self, path: &RemotePath) -> FsResult<T> {
         Err(if self.stat(path).await.is_ok() { FsError::Denied } else { FsError::NotFound })
@@ -127,10 +129,10 @@ impl LandingView {
 impl VirtualFs for LandingView {
     async fn stat(&self, path: &RemotePath) -> FsResult<Attributes> {
         let place = locate(path)?;
-        let Some(disk) = self.on_disk_path(&place) else { return Ok(folder()) };
+        let Some(disk) = self.on_disk_path(&place) else { return Ok(folder_attributes()) };
         let wanted = if matches!(place, Place::File(..)) { FileKind::File } else { FileKind::Directory };
         self.on_landing(move |landing| {
-            let found = landing.files.stat(&disk).map_err(|e| told(&e)).and_then(|stat| attributes(&stat))?;
+            let found = landing.files.stat(&disk).map_err(|e| told(&e)).and_then(|stat| attributes_of(&stat))?;
             if found.kind == wanted { Ok(found) } else { Err(FsError::NotFound) }
         })
         .await
@@ -139,27 +141,27 @@ impl VirtualFs for LandingView {
     async fn open(&self, path: &RemotePath, options: OpenOptions, _: &SetAttributes) -> FsResult<Box<dyn VirtualFile>> {
         let Place::File(spot, name) = locate(path)? else { return self.refuse(path).await };
         if options.write || options.append {
-            return self.open_to_write(spot, name, options).await;
+            return self.uploads(spot).open(name, options).await;
         }
         let disk = self.landing.path(&spot, &name);
-        let reader = self.on_landing(move |landing| Reader::open(landing, &disk)).await?;
+        let reader = self.on_landing(move |landing| StoredReader::open(&*landing.files, &disk)).await?;
         Ok(Box::new(reader))
     }
 
     async fn list(&self, path: &RemotePath) -> FsResult<Box<dyn VirtualListing>> {
         let place = locate(path)?;
-        let (dir, wanted) = match &place {
-            Place::Root => return Ok(Box::new(Root(vec![Entry { name: UPLINK.to_owned(), attributes: folder() }]))),
-            Place::Uplink => (self.landing.uplink(), Wanted::Agents),
-            Place::Agent(agent) => (self.landing.layout.landing_agent(agent), Wanted::Transfers),
-            Place::Transfer(spot) => (self.landing.folder(spot), Wanted::Files),
+        let (dir, shows): (PathBuf, fn(&str, FileKind) -> bool) = match &place {
+            Place::Root => return Ok(Box::new(FixedListing::new(&[UPLINK]))),
+            Place::Uplink => (self.landing.uplink(), is_agent),
+            Place::Agent(agent) => (self.landing.layout.landing_agent(agent), is_transfer),
+            Place::Transfer(spot) => (self.landing.folder(spot), is_file),
             Place::File(..) => {
                 self.stat(path).await?;
                 return Err(FsError::Failure("Not a directory".to_owned()));
             }
         };
         self.stat(path).await?;
-        Ok(Box::new(Pages { landing: Arc::clone(&self.landing), dir, wanted, after: None, over: false }))
+        Ok(Box::new(StoredListing::new(Arc::clone(&self.landing.files), dir, shows)))
     }
 
     async fn make_dir(&self, path: &RemotePath, _: &SetAttributes) -> FsResult<()> {
@@ -208,13 +210,7 @@ impl VirtualFs for LandingView {
 
     async fn remove(&self, path: &RemotePath) -> FsResult<()> {
         let Place::File(spot, name) = locate(path)? else { return self.refuse(path).await };
-        let gate = self.gate(&spot);
-        let mut names = gate.alone().await;
-        self.stat(path).await?;
-        gate.withdraw(&name);
-        self.on_landing(move |landing| landing.files.remove(&landing.path(&spot, &name)).map_err(|e| told(&e))).await?;
-        names.files = names.files.map(|files| files.saturating_sub(1));
-        Ok(())
+        self.uploads(spot).remove(name).await
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace) -> FsResult<()> {
@@ -225,29 +221,7 @@ impl VirtualFs for LandingView {
         if spot != other {
             return Err(FsError::Denied);
         }
-        let gate = self.gate(&spot);
-        let mut names = gate.alone().await;
-        // An open handle must not change a file under the name it gets now.
-        gate.withdraw(&old);
-        gate.withdraw(&new);
-        let replaced = self.on_landing(move |landing| {
-            let (source, target) = (landing.path(&spot, &old), landing.path(&spot, &new));
-            let existing = landing.files.stat(&target).is_ok();
-            if existing && replace == Replace::Refuse {
-                return Err(FsError::Exists);
-            }
-            // Whoever wrote it may have gone without CLOSE, and its bytes may not have reached the disk.
-            let synced = landing.files.open_write(&source).and_then(|mut file| file.sync_all());
-            synced.and_then(|()| publish(&*landing.files, &source, &target)).map_err(|e| told(&e))?;
-            if new.as_str() == MANIFEST_NAME {
-                landing.arrived.notify_one();
-            }
-            Ok(existing && source != target)
-        });
-        if replaced.await? {
-            names.files = names.files.map(|files| files.saturating_sub(1));
-        }
-        Ok(())
+        self.uploads(spot).rename(old, new, replace).await
     }
 
     /// Accepted and ignored: a landing has no owners, modes or times of its own.
@@ -256,66 +230,14 @@ impl VirtualFs for LandingView {
     }
 }
 
-/// The root, which is not on disk as the peer sees it.
-struct Root(Vec<Entry>);
-
-#[async_trait]
-impl VirtualListing for Root {
-    async fn next_page(&mut self, _most: usize) -> FsResult<Vec<Entry>> {
-        Ok(std::mem::take(&mut self.0))
-    }
+fn is_agent(name: &str, kind: FileKind) -> bool {
+    kind == FileKind::Directory && name.parse::<AgentName>().is_ok()
 }
 
-/// Whose names a listing shows.
-#[derive(Clone, Copy)]
-enum Wanted {
-    Agents,
-    Transfers,
-    Files,
+fn is_transfer(name: &str, kind: FileKind) -> bool {
+    kind == FileKind::Directory && name.parse::<TransferId>().is_ok()
 }
 
-impl Wanted {
-    fn is(self, name: &str, kind: FileKind) -> bool {
-        match self {
-            Self::Agents => kind == FileKind::Directory && name.parse::<AgentName>().is_ok(),
-            Self::Transfers => kind == FileKind::Directory && name.parse::<TransferId>().is_ok(),
-            Self::Files => kind == FileKind::File && visible_name(name).is_some(),
-        }
-    }
-}
-
-/// A folder on disk, page by page.
-struct Pages {
-    landing: Arc<Landing>,
-    dir: PathBuf,
-    wanted: Wanted,
-    after: Option<String>,
-    over: bool,
-}
-
-#[async_trait]
-impl VirtualListing for Pages {
-    async fn next_page(&mut self, most: usize) -> FsResult<Vec<Entry>> {
-        let most = most.max(1);
-        while !self.over {
-            let (landing, dir, after) = (Arc::clone(&self.landing), self.dir.clone(), self.after.clone());
-            let page = on_disk(move || match landing.files.list(&dir, after.as_deref(), most) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-                other => other.map_err(|e| told(&e)),
-            });
-            let page = page.await?;
-            // A page may be short by a name that went meanwhile; then the listing ends early, as one taken then would have.
-            self.over = page.is_empty();
-            self.after = page.last().map(|entry| entry.name.clone()).or_else(|| self.after.take());
-            let seen = page.into_iter().filter_map(|entry| {
-                let attributes = attributes(&entry.stat).ok()?;
-                self.wanted.is(&entry.name, attributes.kind).then_some(Entry { name: entry.name, attributes })
-            });
-            let entries: Vec<Entry> = seen.collect();
-            if !entries.is_empty() {
-                return Ok(entries);
-            }
-        }
-        Ok(Vec::new())
-    }
+fn is_file(name: &str, kind: FileKind) -> bool {
+    kind == FileKind::File && visible_name(name).is_some()
 }

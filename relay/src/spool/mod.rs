@@ -4,7 +4,6 @@
 //! `receipts/<tenant>/<agent>/<transfer>/<word>.json`. Every path is made from a scope, so that there is no way to name a
 //! folder of somebody else.
 
-mod file;
 mod gate;
 mod quota;
 mod receipts;
@@ -14,15 +13,17 @@ mod view;
 mod tests;
 
 use std::{
-    collections::HashMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::Arc,
 };
 
 use towpath_journal::Journal;
 use towpath_transfer::{Code, Failure, FileName, TransferId, TransferKey, TransferState, failure::Result};
-use towpath_transport::files::{FileKind, FileStore, file_failure, ignore_missing, read_whole};
+use towpath_transport::{
+    files::{FileKind, FileStore, file_failure, ignore_missing, read_whole},
+    server::stored::{Gates, visible_name},
+};
 
 use crate::scope::{AgentScope, TenantScope};
 
@@ -32,12 +33,8 @@ pub use view::AgentView;
 
 use gate::Gate;
 
-/// The suffix of a file that is hidden until it is whole; the name then begins with a dot too, which no peer can write.
-const HIDDEN_SUFFIX: &str = ".new";
 /// Entries read at once from a folder.
 const PAGE: usize = 500;
-/// Gates that may be remembered without a user before those are dropped.
-const IDLE_GATES: usize = 1_000;
 
 /// The relay's spool.
 #[derive(Debug)]
@@ -47,7 +44,7 @@ pub struct Spool {
     receipts: PathBuf,
     journal: Arc<dyn Journal>,
     quota: Quota,
-    gates: Mutex<HashMap<TransferKey, Weak<Gate>>>,
+    gates: Gates<TransferKey, Gate>,
 }
 
 /// A file in a transfer's folder.
@@ -72,7 +69,7 @@ impl Spool {
         }
         let quota = Quota::new(Arc::clone(&files), root.clone(), limits);
         quota.scan().map_err(|e| file_failure("count what is in", &root, e))?;
-        Ok(Self { files, root, receipts, journal, quota, gates: Mutex::default() })
+        Ok(Self { files, root, receipts, journal, quota, gates: Gates::default() })
     }
 
     /// How much there may be, and is.
@@ -106,10 +103,6 @@ impl Spool {
     #[must_use]
     pub fn path(&self, scope: &AgentScope, id: TransferId, name: &str) -> PathBuf {
         self.folder(scope, id).join(name)
-    }
-
-    fn hidden(&self, scope: &AgentScope, id: TransferId, name: &FileName) -> PathBuf {
-        self.path(scope, id, &format!(".{name}{HIDDEN_SUFFIX}"))
     }
 
     /// The files of a transfer, sorted by name, hidden ones left out; at most `limit`. Blocking.
@@ -280,20 +273,7 @@ impl Spool {
     /// Waits until no operation changes the folder and keeps every further one out while the answer lives. What is
     /// written to the journal meanwhile decides whether the folder is open afterwards.
     pub async fn freeze(&self, scope: &AgentScope, id: TransferId) -> Frozen {
-        self.gate(&scope.key(id)).freeze().await
-    }
-
-    fn gate(&self, key: &TransferKey) -> Arc<Gate> {
-        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(gate) = gates.get(key).and_then(Weak::upgrade) {
-            return gate;
-        }
-        if gates.len() >= IDLE_GATES {
-            gates.retain(|_, gate| gate.strong_count() > 0);
-        }
-        let gate = Arc::new(Gate::new());
-        gates.insert(key.clone(), Arc::downgrade(&gate));
-        gate
+        self.gates.of(&scope.key(id)).freeze().await
     }
 
     /// Whether the agent may change the transfer's folder: nothing was claimed yet, or something was found missing.
@@ -301,11 +281,6 @@ impl Spool {
         let record = self.journal.get(key).await.map_err(Failure::from)?;
         Ok(record.is_none_or(|record| matches!(record.state, TransferState::Incomplete { .. })))
     }
-}
-
-/// The name as a peer may see it; `None` for what is the relay's own.
-fn visible_name(name: &str) -> Option<FileName> {
-    if name.starts_with('.') { None } else { name.parse().ok() }
 }
 
 /// Runs file work on a blocking thread.

@@ -13,10 +13,10 @@ use std::{
 use towpath_transfer::TenantName;
 use towpath_transport::{
     files::{FileKind, FileStore},
-    server::{FsError, FsResult},
+    server::{FsError, FsResult, stored::is_hidden_name},
 };
 
-use super::{HIDDEN_SUFFIX, PAGE};
+use super::PAGE;
 use crate::scope::TenantScope;
 
 /// The disk is asked for its free space again after so many bytes.
@@ -152,7 +152,7 @@ impl Quota {
                 let path = dir.join(&entry.name);
                 match entry.stat.kind {
                     FileKind::Dir if depth > 0 => sum = sum.saturating_add(self.walk(&path, depth - 1, tidy)?),
-                    FileKind::File if tidy && is_unfinished(&entry.name) => self.files.remove(&path)?,
+                    FileKind::File if tidy && is_hidden_name(&entry.name) => self.files.remove(&path)?,
                     FileKind::File => sum = sum.saturating_add(entry.stat.len),
                     FileKind::Dir | FileKind::Other => {}
                 }
@@ -179,8 +179,4 @@ impl Quota {
     fn lock(&self) -> MutexGuard<'_, Used> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn is_unfinished(name: &str) -> bool {
-    name.starts_with('.') && name.ends_with(HIDDEN_SUFFIX)
 }

@@ -26,6 +26,7 @@ mod plain_directory;
 mod reply;
 mod session;
 mod ssh_server;
+pub mod stored;
 mod users;
 mod vfs;
 mod wire;
