@@ -25,7 +25,9 @@ const SHORT_ROUNDS: usize = 3;
 const PROBE_ROUNDS: usize = 1;
 /// The size of each file, to which a little is added.
 const FILE_BYTES: u64 = 100_000_000;
-/// A transfer that has not ended after this long stands still. One takes about a second on an idle machine.
+/// A transfer that has not ended after this long stands still. Most take about a second. paramiko needs half a minute for a `get`
+/// when answers overtake its requests, with any server: it then takes its read-ahead for finished, asks for one block at a time, and
+/// loses 40 ms to Nagle's algorithm at each window adjustment.
 const STALL_BOUND: Duration = Duration::from_mins(2);
 /// Set by `cargo xtask test --long`.
 const LONG_VARIABLE: &str = "TOWPATH_LONG";
