@@ -6,18 +6,23 @@ mod step;
 mod tests;
 mod work;
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use towpath_transfer::{Clock, Entropy};
+use towpath_transfer::{Clock, Entropy, TransferKey};
 
-use crate::traits::Journal;
+use crate::{record::Lease, traits::Journal};
 
 pub use settings::{Backoff, DriverSettings, WakeUp};
 pub use step::{FailPoints, NoFailPoints, NoObserver, Observer, Point, StageReport, StageResult, Step, StepOutcome};
 
-use work::Worker;
+use work::{HAND_BACK_PAUSE, Worker};
 
 /// The most times of pauses a driver remembers; beyond them it relies on its poll.
 const MAX_AGENDA: usize = 1_024;
@@ -68,12 +73,13 @@ impl StageDriver {
     /// everything where it stands, as a crash would.
     pub async fn run(self, shutdown: CancellationToken) {
         let worker = Arc::new(self.worker);
-        let mut running = Running { set: JoinSet::new(), agenda: BTreeSet::new(), interrupt: CancellationToken::new() };
+        let mut running = Running::default();
         let mut hints = worker.wake.subscribe();
         let mut journal_failures = 0u32;
         while !shutdown.is_cancelled() {
             // Marked as seen before the journal is asked, so that a hint meanwhile leads to asking again.
             hints.mark_unchanged();
+            running.collect();
             running.forget_until(worker.clock.monotonic());
             let free = worker.settings.concurrency.max(1).saturating_sub(running.set.len());
             if free > 0 {
@@ -81,7 +87,7 @@ impl StageDriver {
                     Ok(leases) => {
                         journal_failures = 0;
                         for lease in leases {
-                            running.set.spawn(Arc::clone(&worker).work(lease, running.interrupt.clone()));
+                            running.begin(&worker, lease).await;
                         }
                     }
                     Err(error) => {
@@ -98,7 +104,7 @@ impl StageDriver {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
-                Some(done) = running.set.join_next(), if !running.set.is_empty() => running.note(done),
+                Some(done) = running.set.join_next_with_id(), if !running.set.is_empty() => running.note(done),
                 Ok(()) = hints.changed(), if !full && journal_failures == 0 => {}
                 () = worker.clock.sleep(pause), if !full => {}
             }
@@ -108,19 +114,48 @@ impl StageDriver {
 }
 
 /// The steps under way, and when those that pause are due again.
+#[derive(Default)]
 struct Running {
     /// Each task says at which monotonic time its transfer is due again, where it pauses.
     set: JoinSet<Option<Duration>>,
+    /// The transfer of each task in the set.
+    keys: HashMap<Id, TransferKey>,
     agenda: BTreeSet<Duration>,
     interrupt: CancellationToken,
 }
 
 impl Running {
-    fn note(&mut self, done: Result<Option<Duration>, JoinError>) {
+    /// Begins the work on a lease. Where a task still works on the transfer, its lease has run out without its knowing
+    /// (the wall clock was set, or the journal stood still): two must not do the same work at once, so the new lease is
+    /// given back for a while, in which the task ends or learns that it has lost its own.
+    async fn begin(&mut self, worker: &Arc<Worker>, lease: Lease) {
+        if self.keys.values().any(|key| key == lease.key()) {
+            worker.hand_back(&lease).await;
+            self.remember(worker.clock.monotonic().saturating_add(HAND_BACK_PAUSE));
+            return;
+        }
+        let key = lease.key().clone();
+        let task = self.set.spawn(Arc::clone(worker).work(lease, self.interrupt.clone()));
+        self.keys.insert(task.id(), key);
+    }
+
+    /// Notes every task that is over, so that its transfer does not count as worked on.
+    fn collect(&mut self) {
+        while let Some(done) = self.set.try_join_next_with_id() {
+            self.note(done);
+        }
+    }
+
+    fn remember(&mut self, due: Duration) {
+        if self.agenda.len() < MAX_AGENDA {
+            self.agenda.insert(due);
+        }
+    }
+
+    fn note(&mut self, done: Result<(Id, Option<Duration>), JoinError>) {
+        self.keys.remove(&done.as_ref().map_or_else(JoinError::id, |(id, _)| *id));
         match done {
-            Ok(Some(due)) if self.agenda.len() < MAX_AGENDA => {
-                self.agenda.insert(due);
-            }
+            Ok((_, Some(due))) => self.remember(due),
             Ok(_) => {}
             // A step's own panic is caught where it runs; this is one of an observer or a failpoint.
             Err(error) => {

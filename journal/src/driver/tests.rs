@@ -287,7 +287,48 @@ async fn a_long_step_keeps_its_lease_and_is_dropped_when_it_loses_it() {
     bench.advance(SECOND * 20).await;
     bench.settle().await;
     assert!(bench.seen().contains(&"overtaken"), "{:?}", bench.seen());
+    bench.advance(HAND_BACK_PAUSE).await;
     bench.extracted_once(1).await;
+    bench.stop(driver).await;
+}
+
+#[tokio::test]
+async fn a_step_of_the_wall_clock_does_not_begin_running_work_again() {
+    let bench = Bench::new(1).await;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let step = Scripted::new([Script::Gate(Arc::clone(&gate))]);
+    let driver = bench.start(&step);
+    bench.settle().await;
+    bench.clock.set_wall(bench.clock.now() + SECOND * 86_400);
+    bench.wake.hint();
+    bench.settle().await;
+    for _ in 0..5 {
+        bench.advance(SECOND * 2).await;
+        assert_eq!((step.calls(), bench.seen()), (1, vec!["started"]), "it is not entered while it runs");
+    }
+    gate.notify_one();
+    bench.settle().await;
+    assert_eq!(bench.seen().get(1), Some(&"overtaken"), "its lease is gone, so nothing of it is appended");
+    bench.advance(HAND_BACK_PAUSE).await;
+    bench.extracted_once(1).await;
+    assert_eq!(step.calls(), 2);
+    bench.stop(driver).await;
+}
+
+#[tokio::test]
+async fn a_step_whose_lease_was_lost_to_the_clock_is_dropped_at_its_next_renewal() {
+    let bench = Bench::new(1).await;
+    let step = Scripted::new([Script::Hang]);
+    let driver = bench.start(&step);
+    bench.settle().await;
+    bench.clock.set_wall(bench.clock.now() + SECOND * 86_400);
+    bench.wake.hint();
+    bench.settle().await;
+    bench.advance(bench.settings.lease_ttl / 3).await;
+    assert!(bench.seen().contains(&"overtaken"), "{:?}", bench.seen());
+    bench.advance(HAND_BACK_PAUSE).await;
+    bench.extracted_once(1).await;
+    assert_eq!(step.calls(), 2);
     bench.stop(driver).await;
 }
 

@@ -21,6 +21,9 @@ const RELEASE_TRIES: u32 = 3;
 /// The shortest pause of a transfer, so that a step that always asks for none does not spin.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 
+/// For how long a lease is given back whose transfer a task of the same driver still works on.
+pub(super) const HAND_BACK_PAUSE: Duration = Duration::from_secs(1);
+
 /// What all workers of a driver share.
 pub(super) struct Worker {
     pub(super) journal: Arc<dyn Journal>,
@@ -66,6 +69,19 @@ impl Worker {
         }
         .instrument(span)
         .await
+    }
+
+    /// Gives a lease back with which nothing was done. Where the journal fails at that, the lease runs out by itself.
+    pub(super) async fn hand_back(&self, lease: &Lease) {
+        tracing::warn!(
+            stage = %self.step.stage(),
+            transfer = %lease.key(),
+            "the lease of a running step has run out early, by a step of the clock or a journal that stood still"
+        );
+        let at = later(self.clock.now(), HAND_BACK_PAUSE);
+        if let Err(error @ JournalError::Storage(_)) = self.journal.release(lease, Release::WaitUntil { at }).await {
+            self.journal_failed(&error);
+        }
     }
 
     pub(super) fn journal_failed(&self, error: &JournalError) {
