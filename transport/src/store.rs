@@ -129,8 +129,8 @@ pub trait RemoteRead: Send {
 #[async_trait]
 pub trait RemoteStore: Debug + Send + Sync {
     /// Makes `part` hold exactly the bytes of `source`, resuming what an earlier attempt left there. The folder must exist. Where the server offers
-    /// `check-file`, what is there is compared by SHA-256 with the beginning of `source`; elsewhere its length is trusted, and a digest that
-    /// is checked later decides. A part that differs or is longer than `source` is written anew. `part` is a name that nobody else reads.
+    /// `check-file`, what is there is compared by SHA-256 with the beginning of `source`; elsewhere it is
+    /// fetched back and compared here. A part that differs or is longer than `source` is written anew. `part` is a name that nobody else reads.
     ///
     /// The length is checked at the end; a source that gets shorter while it is read is [`StoreErrorKind::Source`].
     ///

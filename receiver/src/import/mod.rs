@@ -91,6 +91,12 @@ pub trait Import: Debug + Send {
     /// Database errors, and a value that does not fit after all.
     async fn insert(&mut self, batch: RowBatch) -> Result<(), Failure>;
 
+    /// The rows of a table as they are in the database now; `None` where there is no such table.
+    ///
+    /// # Errors
+    /// Database errors.
+    async fn count_table(&mut self, table: &Label) -> Result<Option<u64>, Failure>;
+
     /// Ends the started table: counts its rows in the database and notes what it holds in the ledger.
     ///
     /// # Errors

@@ -142,6 +142,23 @@ impl SqliteImport {
         read().ok_or_else(|| self.damaged("a row of towpath_imports"))
     }
 
+    async fn exists(&mut self, name: &str) -> Result<bool, Failure> {
+        let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sqlite_schema WHERE lower(name) = lower(?)")
+            .bind(name.to_owned())
+            .fetch_optional(&mut self.connection)
+            .await
+            .map_err(|e| failed(&self.shown, "looking for a table", e))?;
+        Ok(found.is_some())
+    }
+
+    async fn count(&mut self, quoted: &str) -> Result<u64, Failure> {
+        let counted: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {quoted}")))
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(|e| failed(&self.shown, "counting rows", e))?;
+        u64::try_from(counted).map_err(|_| self.damaged("a negative row count"))
+    }
+
     async fn execute(&mut self, what: &str, sql: String) -> Result<(), Failure> {
         let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await;
         done.map(|_| ()).map_err(|e| self.failed(what, e))
@@ -167,23 +184,20 @@ impl Import for SqliteImport {
             return Err(Failure::park(Code::ImportRefused, format!("a table may not be called {name:?}: the name is reserved")));
         }
         let quoted = quote(name);
-        if old.is_some_and(|old| old.columns == table.columns) {
-            self.execute("emptying a table", format!("DELETE FROM {quoted}")).await?;
-        } else {
-            if old.is_some() {
-                self.execute("dropping a table whose columns changed", format!("DROP TABLE IF EXISTS {quoted}")).await?;
+        let there = self.exists(name).await?;
+        match old {
+            Some(old) if there && old.columns == table.columns => {
+                self.execute("emptying a table", format!("DELETE FROM {quoted}")).await?;
             }
-            let exists: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sqlite_schema WHERE lower(name) = lower(?)")
-                .bind(name.to_owned())
-                .fetch_optional(&mut self.connection)
-                .await
-                .map_err(|e| failed(&self.shown, "looking for a table", e))?;
-            if exists.is_some() {
+            None if there => {
                 let told = format!("{} already has a {name:?} that Towpath has not made", self.shown);
                 return Err(Failure::park(Code::ImportRefused, told));
             }
-            let columns: Vec<String> = table.columns.iter().map(column_definition).collect();
-            self.execute("creating a table", format!("CREATE TABLE {quoted} ({})", columns.join(", "))).await?;
+            _ => {
+                self.execute("dropping a table whose columns changed", format!("DROP TABLE IF EXISTS {quoted}")).await?;
+                let columns: Vec<String> = table.columns.iter().map(column_definition).collect();
+                self.execute("creating a table", format!("CREATE TABLE {quoted} ({})", columns.join(", "))).await?;
+            }
         }
         self.current = Some(Current { name: table.table.clone(), quoted, columns: table.columns.clone() });
         Ok(())
@@ -213,12 +227,16 @@ impl Import for SqliteImport {
         Ok(())
     }
 
+    async fn count_table(&mut self, table: &Label) -> Result<Option<u64>, Failure> {
+        if !self.exists(table.as_str()).await? {
+            return Ok(None);
+        }
+        self.count(&quote(table.as_str())).await.map(Some)
+    }
+
     async fn finish_table(&mut self, transfer: TransferId, sha256: Sha256Digest) -> Result<u64, Failure> {
         let current = self.current.take().ok_or_else(|| no_table("finish"))?;
-        let counted: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {}", current.quoted)))
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(|e| failed(&self.shown, "counting rows", e))?;
+        let counted = self.count(&current.quoted).await?;
         let columns = serde_json::to_string(&current.columns)
             .map_err(|e| Failure::park(Code::Internal, "writing a table's columns failed").caused_by(e))?;
         sqlx::query("INSERT OR REPLACE INTO towpath_tables (name, transfer, sha256, columns, rows) VALUES (?, ?, ?, ?, ?)")
@@ -226,11 +244,11 @@ impl Import for SqliteImport {
             .bind(transfer.to_string())
             .bind(sha256.to_string())
             .bind(columns)
-            .bind(counted)
+            .bind(i64::try_from(counted).unwrap_or(i64::MAX))
             .execute(&mut self.connection)
             .await
             .map_err(|e| failed(&self.shown, "writing the import ledger", e))?;
-        u64::try_from(counted).map_err(|_| self.damaged("a negative row count"))
+        Ok(counted)
     }
 
     async fn commit(mut self: Box<Self>, record: &ImportRecord) -> Result<(), Failure> {
@@ -320,7 +338,8 @@ fn bind<'q>(query: Bound<'q>, column: &Column, field: Option<&str>) -> Option<Bo
     };
     Some(match column.sql_type {
         SqlType::BigInt => query.bind(text.parse::<i64>().ok()?),
-        SqlType::Double => query.bind(text.parse::<f64>().ok()?),
+        // SQLite stores NaN as NULL: the value would be lost.
+        SqlType::Double => query.bind(text.parse::<f64>().ok().filter(|value| !value.is_nan())?),
         SqlType::Boolean => query.bind(match text {
             "true" => 1i64,
             "false" => 0,
@@ -447,6 +466,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_table_that_somebody_dropped_is_missed_and_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = SqliteTarget::new(folder.path());
+        let items = table("items", vec![column("n", SqlType::BigInt)]);
+        import(&target, 1, &items, &[&[Some("1")], &[Some("2")]]).await.unwrap();
+        let (mut open, _) = target.begin(&scope(), id(2)).await.unwrap();
+        assert_eq!(open.count_table(&items.table).await.unwrap(), Some(2));
+        drop(open);
+        text(&target, "DROP TABLE items").await;
+        let (mut open, _) = target.begin(&scope(), id(2)).await.unwrap();
+        assert_eq!(open.count_table(&items.table).await.unwrap(), None);
+        drop(open);
+        assert_eq!(import(&target, 2, &items, &[&[Some("3")]]).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
     async fn tables_of_others_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let target = SqliteTarget::new(folder.path());
@@ -463,9 +498,13 @@ mod tests {
     async fn a_value_of_the_wrong_type_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let target = SqliteTarget::new(folder.path());
-        for (sql_type, bad) in
-            [(SqlType::BigInt, "1.5"), (SqlType::Boolean, "yes"), (SqlType::Binary, "%"), (SqlType::Double, "x")]
-        {
+        for (sql_type, bad) in [
+            (SqlType::BigInt, "1.5"),
+            (SqlType::Boolean, "yes"),
+            (SqlType::Binary, "%"),
+            (SqlType::Double, "x"),
+            (SqlType::Double, "NaN"),
+        ] {
             let refused = import(&target, 1, &table("t", vec![column("c", sql_type)]), &[&[Some(bad)]]).await.unwrap_err();
             assert_eq!(refused.code(), Code::ContentInvalid, "{sql_type}");
         }

@@ -1,6 +1,9 @@
 //! The decision over a transfer: one receipt, signed once, and never a second one that differs.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use serde::{Deserialize, Serialize};
 use towpath_keys::Namespace;
@@ -20,6 +23,9 @@ pub const REASON_NAME: &str = "reason.json";
 
 /// The note of an import that was begun and is not signed for yet, beside the receipts.
 const NOTE_NAME: &str = "importing";
+
+/// Held from looking for a receipt until a new one is written.
+static DECISION: Mutex<()> = Mutex::new(());
 
 /// What lies beside a transfer in quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +162,8 @@ fn decide(
     let outcome_of = |receipt: &Receipt| {
         receipt.outcome().ok_or_else(|| Failure::park(Code::Internal, "a receipt of the receiver decides nothing"))
     };
+    // A lease that ran out can bring two workers here at once; the second must find the first one's receipt whole.
+    let _one_at_a_time = DECISION.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((receipt, _)) = decided(parts, key)? {
         return outcome_of(&receipt);
     }

@@ -127,7 +127,11 @@ impl Import {
         for entry in &manifest.files {
             let Some(table) = entry.table() else { continue };
             let counted = if entry.unchanged {
-                check_base(&ledger, entry, table)?
+                check_base(&ledger, entry, table)?;
+                match import.count_table(&table.table).await? {
+                    Some(counted) if counted == table.rows => counted,
+                    _ => return Err(base_missing(entry, table)),
+                }
             } else {
                 let packed =
                     packed.next().ok_or_else(|| Failure::park(Code::PackedListInvalid, "the packed list is too short"))?;
@@ -215,13 +219,15 @@ impl RowSink for BatchSink {
 }
 
 /// An unchanged table must be in the database with exactly the content it is said to have.
-fn check_base(ledger: &Ledger, entry: &FileEntry, table: &Table) -> Result<u64, Failure> {
+fn check_base(ledger: &Ledger, entry: &FileEntry, table: &Table) -> Result<(), Failure> {
     match ledger.tables.get(&table.table) {
-        Some(state) if state.sha256 == entry.sha256 && state.columns == table.columns => Ok(state.rows),
-        _ => {
-            let base = entry.base.map_or_else(String::new, |base| format!(" of transfer {base}"));
-            let told = format!("table {} is unchanged since an import{base} that this app database does not have", table.table);
-            Err(Failure::park(Code::BaseMissing, told))
-        }
+        Some(state) if state.sha256 == entry.sha256 && state.columns == table.columns => Ok(()),
+        _ => Err(base_missing(entry, table)),
     }
+}
+
+fn base_missing(entry: &FileEntry, table: &Table) -> Failure {
+    let base = entry.base.map_or_else(String::new, |base| format!(" of transfer {base}"));
+    let told = format!("table {} is unchanged since an import{base} that this app database does not have", table.table);
+    Failure::park(Code::BaseMissing, told)
 }

@@ -106,7 +106,7 @@ pub(super) async fn put_new(
         0 => (reader, 0),
         longer if longer > size => (reader, 0),
         there if store.pipe().extensions().check_file => agreeing(store, part, reader, there).await?,
-        there => (reader, there),
+        there => fetched_back(store, part, reader, there).await?,
     };
     let reader = reader.seek(resumed_from).await?;
     let flags = if resumed_from == 0 { FLAG_WRITE | FLAG_CREATE | FLAG_TRUNCATE } else { FLAG_WRITE | FLAG_CREATE };
@@ -147,6 +147,26 @@ async fn agreeing(store: &SftpStore, part: &RemotePath, mut reader: Reader, ther
     }
     file.close("comparing").await?;
     Ok((reader, there))
+}
+
+/// The same where the server cannot compare: what is there is fetched back and compared here. A length alone proves nothing,
+/// because after a power cut the tail of a part can be zeros.
+async fn fetched_back(store: &SftpStore, part: &RemotePath, reader: Reader, there: u64) -> StoreResult<(Reader, u64)> {
+    let mut remote = store.open(part, 0).await?;
+    let mut theirs = Sha256Hasher::new();
+    let mut left = there;
+    while left > 0 {
+        let Some(bytes) = remote.next().await? else { break };
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        theirs.update(bytes.get(..wanted).unwrap_or_default());
+        left -= wanted as u64;
+    }
+    let (reader, ours) = reader.digest(there).await?;
+    if left == 0 && *theirs.finish().as_bytes() == ours {
+        return Ok((reader, there));
+    }
+    tracing::info!(%part, there, "what is there differs from the file to send, which is sent anew");
+    Ok((reader, 0))
 }
 
 struct Sending<'s> {

@@ -243,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn conforms() {
-        let subject = conformance::Subject { store: Arc::new(MemoryStore::new()), base: RemotePath::root(), checks_prefix: true };
+        let subject = conformance::Subject { store: Arc::new(MemoryStore::new()), base: RemotePath::root() };
         conformance::all(&subject).await.unwrap();
     }
 

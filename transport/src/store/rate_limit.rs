@@ -170,7 +170,7 @@ mod tests {
     async fn conforms_where_the_rate_is_no_hindrance() {
         let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
         let store = RateLimit::new(Arc::new(MemoryStore::new()), NonZeroU64::MAX, clock);
-        let subject = conformance::Subject { store: Arc::new(store), base: RemotePath::root(), checks_prefix: true };
+        let subject = conformance::Subject { store: Arc::new(store), base: RemotePath::root() };
         conformance::all(&subject).await.unwrap();
     }
 }

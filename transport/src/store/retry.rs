@@ -331,7 +331,7 @@ mod tests {
         let mut plan: crate::store::StorePlan = Box::new(plan);
         let spare_puts = move |op: StoreOp, path: &RemotePath| (op != StoreOp::PutNew).then(|| plan(op, path)).flatten();
         let (store, clock, line) = retry(Arc::new(FaultStore::new(Arc::new(MemoryStore::new()), Box::new(spare_puts))), 2);
-        let subject = Subject { store: Arc::new(store), base: RemotePath::root(), checks_prefix: true };
+        let subject = Subject { store: Arc::new(store), base: RemotePath::root() };
         ready(&clock, all(&subject)).await.unwrap();
         assert!(line.made.load(Ordering::Relaxed) > 20);
     }

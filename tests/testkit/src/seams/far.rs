@@ -236,7 +236,7 @@ mod tests {
         let store = ViewStore::new(Arc::new(PlainDirectory::new(folder.path())), Life::new());
         let base = format!("{}/base", folder.path().display()).parse().unwrap();
         store.make_dir_all(&base).await.unwrap();
-        let subject = conformance::Subject { store: Arc::new(store), base, checks_prefix: true };
+        let subject = conformance::Subject { store: Arc::new(store), base };
         conformance::all(&subject).await.unwrap();
     }
 }

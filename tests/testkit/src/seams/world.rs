@@ -168,14 +168,13 @@ impl Seams {
         told
     }
 
-    /// Waits until a transfer of a tenant has ended on all three machines as imported, its landed copy is gone, and the relay
-    /// has removed its own where it has nothing to wait for.
+    /// Waits until a transfer of a tenant has ended as imported on all three machines, after `what`, and its landed copy is gone.
     ///
     /// # Panics
     /// Where that does not happen.
-    pub async fn until_over(&self, ends: &Ends, id: TransferId) {
+    pub async fn until_over(&self, what: &str, ends: &Ends, id: TransferId) {
         let key = ends.agent.key(id);
-        let what = format!("transfer {key} is over");
+        let what = format!("transfer {key} is over, after {what}");
         let is_over = async |world: &Self| {
             let imported = |state: &TransferState| *state == TransferState::Imported;
             let removed = TransferState::Removed { outcome: Outcome::Imported };

@@ -97,7 +97,7 @@ impl Sshd {
 async fn conforms() {
     let sshd = Sshd::new(&[&ed25519(1)], "");
     let (store, _child) = sshd.connect(ed25519(1), &sshd.host_keys).await.unwrap();
-    conformance::all(&Subject { store: Arc::new(store), base: sshd.base(), checks_prefix: false }).await.unwrap();
+    conformance::all(&Subject { store: Arc::new(store), base: sshd.base() }).await.unwrap();
 }
 
 #[tokio::test]

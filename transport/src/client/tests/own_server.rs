@@ -126,7 +126,7 @@ async fn ssh_inside_tls_carries_files_too() {
 async fn conforms() {
     let dir = tempfile::tempdir().unwrap();
     let store = connect(dir.path()).await;
-    conformance::all(&Subject { store: Arc::new(store), base: RemotePath::root(), checks_prefix: true }).await.unwrap();
+    conformance::all(&Subject { store: Arc::new(store), base: RemotePath::root() }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
