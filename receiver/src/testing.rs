@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
-use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use towpath_journal::{MemoryJournal, NoFailPoints};
 use towpath_keys::{AllowedSigners, Identity, KeyKind, Namespace, sign_enrolment};
@@ -256,8 +255,6 @@ impl Bench {
 
     /// The one column of a query in an app database.
     pub(crate) async fn query(&self, agent: &str, job: &str, sql: &'static str) -> Vec<String> {
-        let options = SqliteConnectOptions::new().filename(self.database(agent, job));
-        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-        sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+        crate::import::query_texts(&self.database(agent, job), sql).await
     }
 }

@@ -17,6 +17,8 @@ use towpath_transfer::{
 
 pub use batch::{MAX_BATCH_BYTES, MAX_BATCH_ROWS, RowBatch};
 pub use sqlite::SqliteTarget;
+#[cfg(test)]
+pub(crate) use sqlite::query_texts;
 
 /// The schema an import writes into: one for each agent and job, and nothing outside it.
 #[derive(Debug, Clone, PartialEq, Eq)]

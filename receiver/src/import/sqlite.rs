@@ -352,6 +352,13 @@ fn bind<'q>(query: Bound<'q>, column: &Column, field: Option<&str>) -> Option<Bo
     })
 }
 
+/// The one column of a query in an app database.
+#[cfg(test)]
+pub(crate) async fn query_texts(database: &std::path::Path, sql: &'static str) -> Vec<String> {
+    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(database)).await.unwrap();
+    sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,9 +403,7 @@ mod tests {
     }
 
     async fn text(target: &SqliteTarget, sql: &'static str) -> Vec<String> {
-        let options = SqliteConnectOptions::new().filename(target.path(&scope()));
-        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-        sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+        query_texts(&target.path(&scope()), sql).await
     }
 
     #[tokio::test]
