@@ -3,7 +3,7 @@
 use towpath_journal::{Filter, Point};
 use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferState, receipt::ReceiptStage, state::Rejection};
 use towpath_transport::{
-    files::{FileStore as _, write_whole},
+    files::{FileStore as _, read_whole, write_whole},
     store::StoreErrorKind,
 };
 
@@ -155,6 +155,25 @@ async fn what_an_extract_begun_anew_has_left_behind_is_put_right() {
     let record = world.finish(id).await;
     assert_eq!(record.state, TransferState::Imported);
     assert!(!world.far.names(id).iter().any(|name| name.starts_with("gone") || name.starts_with("half")));
+}
+
+#[tokio::test]
+async fn a_signature_of_equal_length_from_an_earlier_extract_is_replaced() {
+    let mut world = World::new();
+    let id = world.plan(false).await;
+    world.crash_at(id, Stage::Push, Point::BeforeEffect).await;
+    let far = world.far.folder(id);
+    world.far.files.create_dir_all(&far).unwrap();
+    for name in ["MD5SUMS", "packed.json", "manifest.json.sig", "manifest.json"] {
+        let own = world.parts.layout.transfer(id).join(name);
+        let stale = vec![b'x'; read_whole(&*world.files, &own, 100_000).unwrap().len()];
+        write_whole(&*world.far.files, &far.join(name), &stale).unwrap();
+    }
+    assert_eq!(world.finish(id).await.state, TransferState::Imported);
+    for name in ["MD5SUMS", "packed.json", "manifest.json.sig", "manifest.json"] {
+        let own = read_whole(&*world.files, &world.parts.layout.transfer(id).join(name), 100_000).unwrap();
+        assert!(read_whole(&*world.far.files, &far.join(name), 100_000).unwrap() == own, "{name} is still the stale one");
+    }
 }
 
 #[tokio::test]
