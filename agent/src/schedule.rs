@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use tokio_util::sync::CancellationToken;
-use towpath_journal::WakeUp;
-use towpath_transfer::{Failure, failure::Result};
+use towpath_journal::{CLOCK_TOLERANCE, TransferRecord, WakeUp};
+use towpath_transfer::{Code, Failure, failure::Result};
 
 use crate::{
     config::{DailyTime, JobConfig},
@@ -79,13 +79,26 @@ pub async fn plan_if_due(parts: &Parts, job: &JobConfig, zone: &TimeZone) -> Res
     let Some(due) = latest_due(at, now, zone) else { return Ok(false) };
     let begins = match replan::newest(parts, &job.name).await? {
         // One that is still open is gone on with; its successor follows when it has ended.
-        Some(newest) => newest.created < due && plan::open_transfer(parts, &job.name).await?.is_none(),
+        Some(newest) => plan::open_transfer(parts, &job.name).await?.is_none() && is_before(&newest, due, now),
         None => now.duration_since(due).unsigned_abs() <= TICK * 2,
     };
     if begins {
         plan::plan(parts, &job.name, false).await?;
     }
     Ok(begins)
+}
+
+/// Whether a transfer was made before `due`. One that lies in the future was made while the clock was ahead: taken at its word it
+/// would stop the schedule until then, so it counts as older. Its successor is the newest from then on, with a right time.
+fn is_before(newest: &TransferRecord, due: Timestamp, now: Timestamp) -> bool {
+    let from_the_future = newest.created.duration_since(now).unsigned_abs() > CLOCK_TOLERANCE && newest.created > now;
+    if from_the_future {
+        tracing::warn!(
+            code = %Code::ClockSkew, transfer = %newest.key.id, created = %newest.created,
+            "the newest transfer lies in the future: the clock was wrong when it was made"
+        );
+    }
+    from_the_future || newest.created < due
 }
 
 #[cfg(test)]

@@ -47,6 +47,20 @@ async fn a_transfer_that_is_still_open_is_not_doubled() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_ahead_does_not_stop_the_schedule() {
+    let world = World::new();
+    assert!(due(&world, "2027-03-02T02:00:00Z").await);
+    finish_newest(&world).await;
+    assert!(due(&world, "2026-03-02T02:00:00Z").await);
+    finish_newest(&world).await;
+    assert!(!due(&world, "2026-03-02T02:01:00Z").await, "once, and then by the right clock");
+    assert!(due(&world, "2026-03-03T02:00:00Z").await);
+    finish_newest(&world).await;
+    let within = at("2026-03-03T02:00:00Z").checked_sub(towpath_journal::CLOCK_TOLERANCE).unwrap().to_string();
+    assert!(!due(&world, &within).await, "a clock that was put right by a little does not send twice");
+}
+
+#[tokio::test]
 async fn a_lost_base_is_followed_by_a_transfer_in_full_without_waiting_for_the_night() {
     let world = World::new();
     world.send().await;
