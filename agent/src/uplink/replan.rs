@@ -13,11 +13,23 @@ use crate::parts::Parts;
 /// As journal and disk report.
 pub async fn after(parts: &Parts, record: &TransferRecord) -> Result<Option<TransferRecord>, Failure> {
     let (Some(_), Some(job)) = (plan::base_missing(record), &record.job) else { return Ok(None) };
-    let (manifest, _) = folder::manifest(&*parts.files, &parts.layout, record.key.id)?;
-    if manifest.files.iter().all(|file| file.base.is_none()) || parts.config.job(job).is_none() {
+    if parts.config.job(job).is_none() || was_in_full(parts, record) {
         return Ok(None);
     }
     Ok(Some(plan::plan(parts, job, true).await?.record().clone()))
+}
+
+/// Where the folder is damaged nobody knows; then it counts as not in full, because a job that is never planned again is worse than
+/// one transfer too many.
+fn was_in_full(parts: &Parts, record: &TransferRecord) -> bool {
+    let id = record.key.id;
+    match folder::manifest(&*parts.files, &parts.layout, id) {
+        Ok((manifest, _)) => manifest.files.iter().all(|file| file.base.is_none()),
+        Err(failure) => {
+            tracing::warn!(transfer = %id, code = %failure.code(), "everything is sent in full: {}", failure.report());
+            false
+        }
+    }
 }
 
 /// As [`after`], for the newest transfer of a job.

@@ -101,6 +101,20 @@ async fn a_lost_base_leads_to_one_transfer_in_full() {
 }
 
 #[tokio::test]
+async fn a_damaged_folder_of_the_rejected_transfer_does_not_end_the_job() {
+    let world = World::new();
+    world.send().await;
+    world.far.reject(Some(base_missing()));
+    let rejected = world.send().await;
+    world.far.reject(None);
+    write_whole(&*world.files, &world.parts.layout.manifest(rejected.key.id), b"{").unwrap();
+    let next = replan::of_job(&world.parts, &"main".parse().unwrap()).await.unwrap().unwrap();
+    let next = world.finish(next.key.id).await;
+    assert_eq!(next.state, TransferState::Imported);
+    assert!(world.manifest(next.key.id).files.iter().all(|file| !file.unchanged));
+}
+
+#[tokio::test]
 async fn a_lost_manifest_of_the_base_means_in_full() {
     let world = World::new();
     let first = world.send().await.key.id;
