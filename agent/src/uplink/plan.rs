@@ -8,6 +8,9 @@ use towpath_transfer::{
 use super::folder;
 use crate::{parts::Parts, small_file};
 
+/// The most transfers of a job that may wait for a person with their payload on the disk before no further one is planned.
+pub const MAX_PARKED_PER_JOB: usize = 10;
+
 /// What planning found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
@@ -29,10 +32,11 @@ impl Plan {
 
 /// Plans a transfer of a job. `full` sends every table, also those the app has already.
 ///
-/// Transfers of the job that were parked before they were pushed are abandoned: the new one carries newer content.
+/// Transfers of the job that were parked before they were packed are abandoned: the new one carries newer content. So are those
+/// whose number the relay knows from another transfer: nothing can make it take them.
 ///
 /// # Errors
-/// As journal and disk report.
+/// `limit-exceeded` (park) where [`MAX_PARKED_PER_JOB`] others of the job wait for a person; as journal and disk report.
 pub async fn plan(parts: &Parts, job: &JobName, full: bool) -> Result<Plan, Failure> {
     if let Some(open) = open_transfer(parts, job).await? {
         return Ok(Plan::Open(open));
@@ -76,15 +80,32 @@ pub async fn open_transfer(parts: &Parts, job: &JobName) -> Result<Option<Transf
 
 async fn abandon_parked(parts: &Parts, job: &JobName) -> Result<(), Failure> {
     let filter = Filter { ended: Some(false), parked: Some(true), ..of_job(parts, job) };
-    for record in parts.journal.list(&filter, towpath_journal::MAX_LIST, None).await? {
-        if !matches!(record.state, TransferState::Planned | TransferState::Extracted { .. }) {
-            continue;
-        }
+    let parked = parts.journal.list(&filter, towpath_journal::MAX_LIST, None).await?;
+    let (superseded, kept): (Vec<_>, Vec<_>) = parked.into_iter().partition(gives_way);
+    if kept.len() >= MAX_PARKED_PER_JOB {
+        let message = format!(
+            "{} transfers of job {job} wait for you, and no more than {MAX_PARKED_PER_JOB} may: mend the cause that `towpath-agent status` \
+             names, then run: towpath-agent retry ID",
+            kept.len()
+        );
+        return Err(Failure::park(Code::LimitExceeded, message));
+    }
+    for record in superseded {
         let reason = "a newer transfer of the job was begun while this one waited for a person".to_owned();
         parts.journal.append_unleased(&record.key, record.events, &TransferEvent::Abandoned { reason }).await?;
         folder::remove_payload(&*parts.files, &parts.layout, record.key.id)?;
     }
     Ok(())
+}
+
+/// Whether a parked transfer is worth nothing once there is a newer one.
+fn gives_way(record: &TransferRecord) -> bool {
+    let forked = || record.last_failure.as_ref().is_some_and(|failure| failure.code == Code::SequenceForked);
+    match record.state {
+        TransferState::Planned | TransferState::Extracted { .. } => true,
+        TransferState::Packed { .. } => forked(),
+        _ => false,
+    }
 }
 
 /// The manifest a transfer builds on: that of the job's last imported transfer before it. `None` where everything is to be

@@ -1,7 +1,9 @@
 //! The way of an uplink, and what the relay and the ERP may do to it.
 
 use towpath_journal::{Filter, Point};
-use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferState, receipt::ReceiptStage, state::Rejection};
+use towpath_transfer::{
+    Code, Disposition, Failure, Stage, TransferEvent, TransferState, receipt::ReceiptStage, state::Rejection,
+};
 use towpath_transport::{
     files::{FileStore as _, read_whole, write_whole},
     store::StoreErrorKind,
@@ -12,7 +14,12 @@ use crate::{
     chain,
     parts::Parts,
     small_file,
-    uplink::{folder, plan::open_transfer, prune::prune, replan},
+    uplink::{
+        folder,
+        plan::{MAX_PARKED_PER_JOB, open_transfer, plan},
+        prune::prune,
+        replan,
+    },
 };
 
 fn base_missing() -> Rejection {
@@ -232,6 +239,45 @@ async fn an_unknown_host_key_parks_and_an_unreachable_relay_is_tried_again() {
     world.far.refuse_connections(None);
     world.parts.journal.unpark(&world.parts.key(id)).await.unwrap();
     assert_eq!(world.finish(id).await.state, TransferState::Imported);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_person_does_not_pile_up_without_bound() {
+    let world = World::new();
+    world.far.refuse_connections(Some(StoreErrorKind::HostKeyUnknown));
+    let mut waiting = Vec::new();
+    for _ in 0..MAX_PARKED_PER_JOB {
+        let parked = world.send().await;
+        assert!(parked.parked);
+        waiting.push(parked.key);
+    }
+    let job = "main".parse().unwrap();
+    let refused = plan(&world.parts, &job, false).await.unwrap_err();
+    assert_eq!((refused.code(), refused.disposition()), (Code::LimitExceeded, Disposition::Park));
+    for word in ["10 transfers", "towpath-agent status", "towpath-agent retry"] {
+        assert!(refused.report().contains(word), "{}", refused.report());
+    }
+    world.far.refuse_connections(None);
+    world.parts.journal.unpark(&waiting[0]).await.unwrap();
+    assert_eq!(world.finish(waiting[0].id).await.state, TransferState::Imported);
+    assert_eq!(world.send().await.state, TransferState::Imported);
+}
+
+#[tokio::test]
+async fn a_transfer_whose_number_is_taken_gives_way_to_the_next() {
+    let world = World::new();
+    world.far.refuse_complete(Some(Code::SequenceForked));
+    let mut last = None;
+    for _ in 0..=MAX_PARKED_PER_JOB {
+        let forked = world.send().await;
+        assert_eq!((forked.parked, forked.last_failure.unwrap().code), (true, Code::SequenceForked));
+        last = Some(forked.key.id);
+    }
+    world.far.refuse_complete(None);
+    assert_eq!(world.send().await.state, TransferState::Imported);
+    let last = last.unwrap();
+    assert_eq!(world.record(last).await.state.word(), "abandoned");
+    assert!(!small_file::exists(&*world.files, &world.parts.layout.transfer(last).join("sales.csv.bz2")));
 }
 
 #[tokio::test]

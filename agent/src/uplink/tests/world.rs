@@ -267,6 +267,7 @@ struct FarState {
     receipt: Option<fn(&mut Receipt)>,
     forged: bool,
     lost_answers: u32,
+    refused_complete: Option<Code>,
     unreachable: Option<StoreErrorKind>,
 }
 
@@ -312,6 +313,11 @@ impl Far {
     /// So many answers to `complete` get lost.
     pub(crate) fn lose_answers(&self, count: u32) {
         self.state().lost_answers = count;
+    }
+
+    /// `complete` is refused with this code from now on.
+    pub(crate) fn refuse_complete(&self, code: Option<Code>) {
+        self.state().refused_complete = code;
     }
 
     pub(crate) fn refuse_connections(&self, kind: Option<StoreErrorKind>) {
@@ -415,6 +421,9 @@ impl RelayApi for Far {
 
     async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus, Failure> {
         self.state().completes += 1;
+        if let Some(code) = self.state().refused_complete {
+            return Err(Failure::park(code, "refused on purpose"));
+        }
         let frozen = self.state().claimed.get(&transfer).map(|(before, _)| *before);
         if let Some(before) = frozen.filter(|_| !self.state().incomplete.contains_key(&transfer)) {
             assert_eq!(before, *complete, "a frozen transfer is the same transfer");
