@@ -20,6 +20,7 @@ use crate::{
     layout::Layout,
     parts::{Parts, SourceExtractor, Watcher},
     routes::Routes,
+    small_file,
     trust::FileTrust,
 };
 
@@ -79,7 +80,7 @@ impl Host {
     /// `not-enrolled`; those of the key; `host-moved` where the journal belongs to another machine; `journal-failed`.
     pub async fn open(&self, watcher: Arc<dyn Watcher>) -> Result<OpenHost> {
         let enrolment = self.enrolment()?.ok_or_else(|| not_enrolled(&self.layout))?;
-        let identity = Identity::load(&self.layout.key())?;
+        let identity = self.identity()?;
         let journal = Arc::new(self.journal().await?);
         journal.bind_or_check(&machine_id()).await?;
         let relay = self.relay(&enrolment, &identity)?;
@@ -129,12 +130,41 @@ impl Host {
         &self.base.entropy
     }
 
-    /// The agent's key, made where there is none.
+    /// The agent's key.
     ///
     /// # Errors
-    /// As [`Identity::load_or_create`].
+    /// As [`Identity::load`]; where it is missing, with what to do about it.
+    pub fn identity(&self) -> Result<Identity> {
+        Identity::load(&self.layout.key()).map_err(|failure| match failure.code() {
+            Code::KeyMissing => self.key_missing(&failure),
+            _ => failure,
+        })
+    }
+
+    /// The agent's key, made where there is none and this state folder was never enrolled: the relay would not know a new one,
+    /// and it would stand in the place of the one that has to be restored.
+    ///
+    /// # Errors
+    /// `key-missing` where the folder is enrolled and its key is gone; else as [`Identity::load_or_create`].
     pub fn identity_or_new(&self, kind: KeyKind) -> Result<Identity> {
+        if self.is_enrolled() {
+            self.identity()?;
+        }
         Identity::load_or_create(&self.layout.key(), kind, &*self.base.entropy)
+    }
+
+    /// A damaged enrolment is one as well.
+    fn is_enrolled(&self) -> bool {
+        small_file::exists(&*self.files, &self.layout.enrolment())
+    }
+
+    fn key_missing(&self, failure: &Failure) -> Failure {
+        let remedy = if self.is_enrolled() {
+            "this state folder is enrolled, so put the key back from your backup; where there is none, enrol in a new state folder"
+        } else {
+            "it is made by: towpath-agent enrol CODE"
+        };
+        Failure::park(Code::KeyMissing, format!("{failure}; {remedy}"))
     }
 
     /// Binds the journal to this machine, because a person said that it was moved here.
@@ -304,6 +334,10 @@ mod tests {
         host.open(Arc::new(NoWatcher)).await.err().map(|failure| failure.code())
     }
 
+    async fn report_of_open(host: &Host) -> String {
+        host.open(Arc::new(NoWatcher)).await.err().map(|failure| failure.report()).unwrap_or_default()
+    }
+
     #[tokio::test]
     async fn what_is_missing_is_said() {
         let folder = tempfile::tempdir().unwrap();
@@ -313,6 +347,22 @@ mod tests {
         assert_eq!(code_of_open(&host).await, None);
         std::fs::remove_file(host.layout.key()).unwrap();
         assert_eq!(code_of_open(&host).await, Some(Code::KeyMissing));
+        assert!(report_of_open(&host).await.contains("from your backup"));
+    }
+
+    #[test]
+    fn the_key_of_an_enrolled_host_is_never_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = host(&folder.path().join("state"));
+        enrol(&host);
+        let public = || std::fs::read(host.layout.state().join("key.pub")).unwrap();
+        let before = public();
+        assert!(host.identity_or_new(KeyKind::Ed25519).is_ok());
+        std::fs::remove_file(host.layout.key()).unwrap();
+        let failure = host.identity_or_new(KeyKind::Ed25519).unwrap_err();
+        assert_eq!(failure.code(), Code::KeyMissing);
+        assert!(failure.report().contains("in a new state folder"), "{}", failure.report());
+        assert!(public() == before && !host.layout.key().exists());
     }
 
     #[tokio::test]
