@@ -220,7 +220,9 @@ fn right(path: &Path, signer: String, fingerprint: String, says: String) -> Link
 }
 
 fn broken(path: &Path, failure: &Failure) -> Link {
-    let says = failure.report();
+    let report = failure.report();
+    // The code stands beside the sentence.
+    let says = report.strip_suffix(&format!(" [{}]", failure.code())).unwrap_or(&report).to_owned();
     let (document, path) = (name_of(path), path.display().to_string());
     Link { document, path, signer: None, fingerprint: None, ok: false, code: Some(failure.code()), says }
 }

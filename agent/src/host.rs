@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use jiff::Timestamp;
-use towpath_journal::{FailPoints, MachineBinding as _, SqliteJournal};
+use towpath_journal::{FailPoints, JournalError, MachineBinding as _, SqliteJournal};
 use towpath_keys::{Identity, KeyKind, TokenClaims};
 use towpath_transfer::{Clock, Code, Entropy, Failure, digest::Sha256Digest, failure::Result, state::Place};
 use towpath_transport::{
@@ -82,7 +82,7 @@ impl Host {
         let enrolment = self.enrolment()?.ok_or_else(|| not_enrolled(&self.layout))?;
         let identity = self.identity()?;
         let journal = Arc::new(self.journal().await?);
-        journal.bind_or_check(&machine_id()).await?;
+        journal.bind_or_check(&machine_id()).await.map_err(moved)?;
         let relay = self.relay(&enrolment, &identity)?;
         let parts = Parts {
             layout: self.layout.clone(),
@@ -267,6 +267,18 @@ pub fn not_enrolled(layout: &Layout) -> Failure {
     Failure::park(Code::NotEnrolled, message)
 }
 
+/// The journal does not know by which command a person confirms a move.
+fn moved(error: JournalError) -> Failure {
+    let message = error.to_string();
+    match error {
+        JournalError::HostMoved => Failure::park(
+            Code::HostMoved,
+            format!("{message}; where this host replaces the old one, and that one is off for good, run: towpath-agent moved"),
+        ),
+        other => other.into(),
+    }
+}
+
 fn machine_id() -> String {
     #[cfg(feature = "failpoints")]
     if let Ok(id) = std::env::var("TOWPATH_MACHINE_ID") {
@@ -374,6 +386,7 @@ mod tests {
         elsewhere.bind_or_check("the machine it was copied from").await.unwrap();
         elsewhere.close().await;
         assert_eq!(code_of_open(&host).await, Some(Code::HostMoved));
+        assert!(report_of_open(&host).await.contains("towpath-agent moved"));
         host.confirm_moved().await.unwrap();
         assert_eq!(code_of_open(&host).await, None);
     }

@@ -44,7 +44,7 @@ impl Worker {
     /// # Errors
     /// `already-running`, and as [`Worker::start`].
     pub async fn start_alone(parts: Arc<Parts>, wake: WakeUp, observer: Arc<dyn Observer>) -> Result<Self> {
-        let lock = StateLock::take(&parts.layout.lock(), PROGRAM)?;
+        let lock = StateLock::take(&parts.layout.lock(), PROGRAM).map_err(taken)?;
         let mut worker = Self { parts, wake, observer, running: None };
         worker.run(lock).await?;
         Ok(worker)
@@ -142,6 +142,15 @@ impl Worker {
     }
 }
 
+/// What to do instead, where another process has the lock.
+fn taken(failure: Failure) -> Failure {
+    if failure.code() != Code::AlreadyRunning {
+        return failure;
+    }
+    let message = format!("{failure}; leave the work to it (towpath-agent send hands transfers over), or stop it first");
+    Failure::park(Code::AlreadyRunning, message)
+}
+
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Worker({})", if self.works() { "works" } else { "watches" })
@@ -234,7 +243,9 @@ mod tests {
         let mut second = start(&world).await;
         assert_eq!((first.works(), second.works()), (true, false));
         let alone = Worker::start_alone(Arc::new(world.parts.clone()), WakeUp::new(), Arc::new(NoObserver)).await;
-        assert_eq!(alone.unwrap_err().code(), Code::AlreadyRunning);
+        let alone = alone.unwrap_err();
+        assert_eq!(alone.code(), Code::AlreadyRunning);
+        assert!(alone.report().contains("stop it first"), "{}", alone.report());
         let id = world.plan(false).await;
         assert_eq!(follow(&world, &mut second, id, Goal::Settled, 600).await.unwrap().state, TransferState::Imported);
         assert!(!second.works());

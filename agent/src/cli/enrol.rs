@@ -87,8 +87,8 @@ fn tell(enrolled: &Enrolled, identity: &Identity) -> Result<()> {
     let enrolment = &enrolled.enrolment;
     output::line(&format!("enrolled as {} of tenant {} with {}", enrolment.name, enrolment.tenant, enrolment.relay_url))?;
     output::line(&format!(
-        "key {}: the receiver's operator approves it with: towpath-receiver agent approve",
-        identity.fingerprint()
+        "key {fingerprint}: the receiver's operator compares it and runs: towpath-receiver agent approve {fingerprint}",
+        fingerprint = identity.fingerprint()
     ))?;
     for receiver in &enrolled.receivers {
         output::line(&format!("receiver {} is approved: {}", receiver.name, receiver.key.fingerprint()))?;
@@ -116,7 +116,7 @@ struct KeyView {
 pub(super) fn key(host: &Host, command: &KeyCommand) -> Result<()> {
     match command {
         KeyCommand::Show(args) => {
-            let identity = Identity::load(&host.layout.key())?;
+            let identity = host.identity()?;
             if args.json {
                 let path = host.layout.key().display().to_string();
                 let (public_key, fingerprint) = (identity.public_line().to_string(), identity.fingerprint().to_string());

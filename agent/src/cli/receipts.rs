@@ -42,7 +42,8 @@ async fn verify(parts: &Parts, named: Option<TransferId>, json: bool) -> Result<
         for link in &chain.links {
             let mark = if link.ok { "ok   " } else { "WRONG" };
             let key = link.fingerprint.as_ref().map(|key| format!(" (key {key})")).unwrap_or_default();
-            output::line(&format!("{mark} {:<14} {}{key}", link.document, link.says))?;
+            let code = link.code.map(|code| format!(" [{code}]")).unwrap_or_default();
+            output::line(&format!("{mark} {:<14} {}{key}{code}", link.document, link.says))?;
         }
     }
     chain.problem().map_or(Ok(()), Err)

@@ -137,10 +137,23 @@ fn problem(record: &TransferRecord) -> Option<Failure> {
             let failure = record.last_failure.as_ref().map(FailureView::from);
             let code = failure.as_ref().map_or(Code::Internal, |failure| failure.code);
             let why = failure.map_or_else(|| "the reason is not known".to_owned(), |failure| failure.report);
-            let message = format!("transfer {id} waits for you: {why}; when it is mended, run: towpath-agent retry {id}");
+            let message = format!("transfer {id} waits for you: {why}; {}", what_next(Some(code), &id.to_string()));
             Some(Failure::park(code, message))
         }
         _ => None,
+    }
+}
+
+/// What a person does about a parked transfer.
+pub(super) fn what_next(code: Option<Code>, id: &str) -> String {
+    match code {
+        Some(Code::SequenceForked) => {
+            "a retry cannot help, because a transfer keeps its number: give the other host that sends under \
+             this name a fresh state folder and an enrolment of its own, then run here: towpath-agent send"
+                .to_owned()
+        }
+        Some(Code::AgentRevoked) => "a retry cannot help: ask the relay's operator to enrol this host anew".to_owned(),
+        _ => format!("when it is mended, run: towpath-agent retry {id}"),
     }
 }
 
@@ -157,4 +170,17 @@ fn sentence(one: &TransferDetail) -> String {
         one.tables.len(),
         output::grouped(packed)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_is_advised_only_where_it_can_help() {
+        assert!(what_next(Some(Code::HostKeyUnknown), "7").ends_with("towpath-agent retry 7"));
+        assert!(what_next(None, "7").ends_with("towpath-agent retry 7"));
+        assert!(what_next(Some(Code::SequenceForked), "7").ends_with("towpath-agent send"));
+        assert!(what_next(Some(Code::AgentRevoked), "7").contains("enrol this host anew"));
+    }
 }

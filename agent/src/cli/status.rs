@@ -12,6 +12,7 @@ use super::{
     args::{HistoryArgs, OutputArgs, ShowArgs},
     enrol::ReceiverView,
     output, quietly,
+    send::what_next,
 };
 use crate::{
     config::JobConfig,
@@ -141,7 +142,8 @@ fn tell(view: &StatusView) -> Result<()> {
     output::table(&["job", "now", "last imported", "next run"], rows.collect(), "no job is configured")?;
     for parked in &view.parked {
         let why = parked.failure.as_ref().map(|failure| format!(": {} [{}]", failure.report, failure.code)).unwrap_or_default();
-        output::line(&format!("transfer {id} waits for you{why}; then: towpath-agent retry {id}", id = parked.transfer))?;
+        let next = what_next(parked.failure.as_ref().map(|failure| failure.code), &parked.transfer);
+        output::line(&format!("transfer {} waits for you{why}; {next}", parked.transfer))?;
     }
     Ok(())
 }

@@ -137,6 +137,7 @@ async fn the_chain_says_what_was_changed_afterwards() {
     world.files.remove(&layout.receipt(id, ReceiptStage::Imported)).unwrap();
     let chain = chain::verify(&world.parts, id).await.unwrap();
     assert!(chain.problem().unwrap().report().contains("is missing"));
+    assert_eq!(chain.problem().unwrap().report().matches("receipt-invalid").count(), 1);
     let none = towpath_transfer::TransferId::new(&world.clock, &towpath_transfer::clock::SeededEntropy::new(5));
     assert_eq!(chain::verify(&world.parts, none).await.unwrap_err().code(), Code::NotFound);
 }
