@@ -19,11 +19,18 @@ pub enum LogFormat {
 /// One line, or several, of a result.
 ///
 /// # Errors
-/// Where standard output is closed.
+/// Where standard output cannot be written; a pipe that its reader has closed is no failure.
 pub fn line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let written = writeln!(out, "{text}").and_then(|()| out.flush());
-    written.map_err(|e| Failure::park(Code::FileFailed, "writing to standard output failed").caused_by(e))
+    written(writeln!(out, "{text}").and_then(|()| out.flush()))
+}
+
+/// Whoever closes the pipe early, like `head`, has read what it wanted.
+fn written(outcome: io::Result<()>) -> Result<(), Failure> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|e| Failure::park(Code::FileFailed, "writing to standard output failed").caused_by(e)),
+    }
 }
 
 /// A result for programs.
@@ -73,4 +80,16 @@ pub fn logs(format: Option<LogFormat>, serving: bool) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal && !json);
     // Another subscriber is there already only where a test has set one.
     let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_has_enough_is_no_failure() {
+        assert!(written(Ok(())).is_ok());
+        assert!(written(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
+        assert_eq!(written(Err(io::ErrorKind::StorageFull.into())).unwrap_err().code(), Code::FileFailed);
+    }
 }
