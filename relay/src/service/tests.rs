@@ -595,6 +595,30 @@ async fn every_stage_can_run_twice() {
 }
 
 #[tokio::test]
+async fn a_kept_receipt_that_the_relay_has_not_signed_is_written_anew() {
+    let world = World::new().await;
+    let (agent, receiver) = (world.enrol("acme", Role::Agent).await, world.enrol("acme", Role::Receiver).await);
+    let sent = Sent::new(&world, &agent, 1);
+    sent.push(&world, &agent).await;
+    world.service().complete(&agent.caller, sent.id, &sent.complete).await.unwrap();
+    let lease = world.journal.acquire(Stage::Accept, 1, Duration::from_secs(60)).await.unwrap().remove(0);
+    let (step, _) = world.relay.steps().into_iter().find(|(step, _)| step.stage() == Stage::Accept).unwrap();
+    let (spool, scope) = (world.relay.spool(), agent.caller.as_agent().unwrap());
+    step.step(&lease).await.unwrap();
+    let kept = || spool.receipt(&scope, sent.id, ReceiptStage::Accepted).unwrap().unwrap();
+    let first = kept();
+    let foreign = receiver.identity.sign(Namespace::Receipt, first.receipt.as_bytes()).unwrap();
+    for signature in [foreign, String::new()] {
+        let forged = SignedReceipt { receipt: first.receipt.clone(), signature };
+        spool.keep_receipt(&scope, sent.id, ReceiptStage::Accepted, &forged).unwrap();
+        step.step(&lease).await.unwrap();
+        let now = kept();
+        let key = towpath_keys::PublicKey::try_from(world.receipt_key.public_line()).unwrap();
+        towpath_keys::verify(now.signature.as_bytes(), Namespace::Receipt, now.receipt.as_bytes(), &key).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn an_agent_that_was_revoked_after_complete_is_not_accepted() {
     let world = World::new().await;
     let agent = world.enrol("acme", Role::Agent).await;

@@ -1,6 +1,10 @@
 //! Accept: every file is compared with what `complete` named, and the relay signs that it holds them.
 
-use std::{io::Read as _, path::Path, sync::Arc};
+use std::{
+    io::Read as _,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome};
@@ -37,6 +41,8 @@ pub struct Accept {
     registry: Registry,
     receipt_key: Identity,
     clock: Arc<dyn Clock>,
+    /// Held from looking for a receipt to having written one, so that a transfer has one receipt.
+    signing: Arc<Mutex<()>>,
 }
 
 /// What is known of a transfer before its files are looked at.
@@ -60,7 +66,7 @@ impl Accept {
     /// The stage over these parts; `receipt_key` signs.
     #[must_use]
     pub fn new(spool: Arc<Spool>, registry: Registry, receipt_key: Identity, clock: Arc<dyn Clock>) -> Self {
-        Self { spool, registry, receipt_key, clock }
+        Self { spool, registry, receipt_key, clock, signing: Arc::default() }
     }
 
     /// The key with which the agent signs; one that was revoked meanwhile counts no more.
@@ -73,10 +79,18 @@ impl Accept {
         PublicKey::try_from(&end.key)
     }
 
-    /// The receipt that was signed for this manifest, or a new one. Written once: a repeated step finds the first.
+    /// The receipt that was signed for this manifest, or a new one. Written once: a repeated step finds the first. What
+    /// lies there and is not signed with the relay's key (half of it was written, or somebody changed it) is written anew.
+    /// To be called with `signing` held.
     fn sign(spool: &Spool, key: &Identity, clock: &dyn Clock, claim: &Claim) -> Result<()> {
         let known = spool.receipt(&claim.scope, claim.id, ReceiptStage::Accepted)?;
-        let same = |signed: &SignedReceipt| signed.parse().is_ok_and(|receipt| receipt.manifest == Some(claim.travels.manifest));
+        let ours = PublicKey::try_from(key.public_line())?;
+        let same = |signed: &SignedReceipt| {
+            let (text, signature) = (signed.receipt.as_bytes(), signed.signature.as_bytes());
+            let receipt = signed.parse().ok().filter(|receipt| receipt.key() == claim.scope.key(claim.id));
+            receipt.is_some_and(|receipt| receipt.manifest == Some(claim.travels.manifest))
+                && towpath_keys::verify(signature, Namespace::Receipt, text, &ours).is_ok()
+        };
         if known.as_ref().is_some_and(same) {
             return Ok(());
         }
@@ -118,9 +132,11 @@ impl Step for Accept {
         let (id, sequence) = (lease.key().id, lease.record.sequence);
         let claim = Claim { scope, id, travels: identity_of(lease)?, sequence, key };
         let (spool, signer, clock) = (Arc::clone(&self.spool), self.receipt_key.clone(), Arc::clone(&self.clock));
+        let signing = Arc::clone(&self.signing);
         let event = blocking(move || match compare(&spool, &claim)? {
             Found::Missing(missing) => Ok(TransferEvent::FoundIncomplete { missing }),
             Found::Whole => {
+                let _alone = signing.lock().unwrap_or_else(PoisonError::into_inner);
                 Self::sign(&spool, &signer, &*clock, &claim)?;
                 Ok(TransferEvent::Accepted)
             }
