@@ -234,5 +234,5 @@ impl Sequences {
 }
 
 fn goes_back(event: &TransferEvent) -> bool {
-    matches!(event, TransferEvent::Claimed { .. } | TransferEvent::PushAgain)
+    matches!(event, TransferEvent::Claimed { .. } | TransferEvent::PushAgain | TransferEvent::ForwardAgain)
 }

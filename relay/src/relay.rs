@@ -17,7 +17,7 @@ use crate::{
     spool::{Spool, SpoolLimits, blocking},
     uplink::{
         accept::Accept,
-        forward::{AppServers, Forward},
+        forward::{AppServers, Forward, RECEIPT_OVERDUE, forward_overdue},
         remove::Remove,
     },
 };
@@ -214,11 +214,15 @@ impl Relay {
         }
     }
 
-    /// Removes what nobody needs any more.
+    /// Sends again what the app servers seem to have lost, and removes what nobody needs any more.
     ///
     /// # Errors
     /// [`towpath_transfer::Code::FileFailed`], [`towpath_transfer::Code::JournalFailed`]; what is left is removed the next time.
     pub async fn tidy(&self) -> Result<()> {
+        let overdue = self.clock.now().saturating_sub(RECEIPT_OVERDUE).unwrap_or(Timestamp::MIN);
+        if forward_overdue(&*self.journal, overdue).await? > 0 {
+            self.wake.hint();
+        }
         self.registry.prune_tokens().await?;
         self.registry.prune_enrolments().await?;
         let keep = self.stages.journal_keeps;

@@ -6,6 +6,7 @@
 //! ```text
 //! agent      planned → extract → pack → push → receipt → imported | rejected
 //! relay      claimed → accept → forward → receipt → imported | rejected → removed
+//!                           ↑ forwarded, and no receipt came: forward again
 //! receiver   landed → verify → import → receipt → imported | rejected
 //! ```
 
@@ -240,6 +241,8 @@ pub enum TransferEvent {
     Accepted,
     /// Relay: the app server has it.
     Forwarded,
+    /// Relay: no receipt has come; the app server may have lost it, so it is forwarded once more.
+    ForwardAgain,
     /// Receiver: all checks passed.
     Verified {
         /// SHA-256 of `manifest.json`.
@@ -296,6 +299,7 @@ impl TransferState {
             (S::Incomplete { .. }, E::Claimed { identity }) => S::Claimed { identity: *identity },
             (S::Claimed { .. }, E::FoundIncomplete { missing }) => S::Incomplete { missing: missing.clone() },
             (S::Accepted { identity }, E::Forwarded) => S::Forwarded { identity: *identity },
+            (S::Forwarded { identity }, E::ForwardAgain) => S::Accepted { identity: *identity },
             (S::Landed, E::Verified { manifest }) => S::Verified { manifest: *manifest },
             (S::Landed, E::Decided { outcome: outcome @ Outcome::Rejected(_) })
             | (S::Verified { .. }, E::Decided { outcome }) => S::Decided { outcome: outcome.clone() },
@@ -413,6 +417,8 @@ mod tests {
                 TransferEvent::Claimed { identity },
                 TransferEvent::Accepted,
                 TransferEvent::Forwarded,
+                TransferEvent::ForwardAgain,
+                TransferEvent::Forwarded,
                 settled.clone(),
                 TransferEvent::Removed,
             ],
@@ -434,5 +440,15 @@ mod tests {
         let decided = TransferState::Decided { outcome: Outcome::Imported };
         assert!(decided.apply(&TransferEvent::Settled { outcome: rejected }).is_err());
         assert!(TransferState::Imported.apply(&TransferEvent::Pushed).is_err());
+    }
+
+    #[test]
+    fn only_what_was_forwarded_is_forwarded_again() {
+        let identity = Identity { manifest: digest(1), packed: digest(2) };
+        let again = TransferState::Forwarded { identity }.apply(&TransferEvent::ForwardAgain).unwrap();
+        assert_eq!((again.stage(Place::Relay), &again), (Some(Stage::Forward), &TransferState::Accepted { identity }));
+        for state in [TransferState::Claimed { identity }, again, TransferState::Imported, TransferState::Pushed { identity }] {
+            assert!(state.apply(&TransferEvent::ForwardAgain).is_err());
+        }
     }
 }

@@ -185,7 +185,7 @@ pub(super) enum TransferCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Try a transfer again that waits for a person, or whose next try is far off.
+    /// Try a transfer again that waits for a person, whose next try is far off, or that was forwarded without a receipt.
     Retry {
         /// Its id, or tenant/agent/id.
         transfer: String,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use towpath_journal::{Filter, Journal, MAX_LIST, TransferRecord};
-use towpath_transfer::{Code, Failure, Stage, TransferId, TransferKey, failure::Result};
+use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferId, TransferKey, TransferState, failure::Result};
 
 use super::{args::TransferCommand, output};
 use crate::host::Host;
@@ -22,14 +22,32 @@ pub(super) async fn run(host: &Host, command: TransferCommand) -> Result<()> {
         }
         TransferCommand::Show { transfer, json } => show(&*journal, &find(&*journal, &transfer).await?, json).await,
         TransferCommand::Retry { transfer } => {
-            let key = find(&*journal, &transfer).await?.key;
-            journal.unpark(&key).await.map_err(Failure::from)?;
+            let record = find(&*journal, &transfer).await?;
+            let said = retry(&*journal, &record).await?;
+            let key = record.key;
             let registry = host.registry().await?;
             registry.audit("operator", Some(&key.tenant), &format!("retry {}/{}", key.agent, key.id), "ok").await?;
-            output::say("it is tried again now");
+            output::say(said);
             Ok(())
         }
     }
+}
+
+/// Makes a transfer go on, and returns what is to be said about that. One that was forwarded is forwarded again: only an
+/// operator knows that the app server has lost it before the relay's own patience ends.
+async fn retry(journal: &dyn Journal, record: &TransferRecord) -> Result<&'static str> {
+    if let TransferState::Forwarded { .. } = record.state {
+        let again = journal.append_unleased(&record.key, record.events, &TransferEvent::ForwardAgain).await;
+        again.map_err(Failure::from)?;
+        return Ok("it is forwarded again now");
+    }
+    if record.stage().is_none() {
+        let word = record.state.word();
+        let message = format!("transfer {} is {word} and waits for no work of this relay: there is nothing to retry", record.key);
+        return Err(Failure::park(Code::RequestInvalid, message));
+    }
+    journal.unpark(&record.key).await.map_err(Failure::from)?;
+    Ok("it is tried again now")
 }
 
 async fn list(journal: &dyn Journal, filter: &Filter, limit: usize) -> Result<Vec<TransferRecord>> {
@@ -119,4 +137,38 @@ async fn show(journal: &dyn Journal, record: &TransferRecord, json: bool) -> Res
         lines.push(format!("  attempt {}  {}  ({waits})", record.attempts, failure.report));
     }
     output::line(&lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_transfer::{api::Role, state::Outcome};
+
+    use super::*;
+    use crate::service::tests::{Sent, World, receipt_of};
+
+    #[tokio::test]
+    async fn a_retry_does_what_it_says_or_refuses() {
+        let world = World::new().await;
+        let (agent, receiver) = (world.enrol("acme", Role::Agent).await, world.enrol("acme", Role::Receiver).await);
+        let sent = Sent::new(&world, &agent, 1);
+        sent.push(&world, &agent).await;
+        world.service().complete(&agent.caller, sent.id, &sent.complete).await.unwrap();
+        let (journal, id) = (&*world.journal, sent.id.to_string());
+        let now = async || retry(journal, &find(journal, &id).await.unwrap()).await;
+        assert_eq!(now().await.unwrap(), "it is tried again now");
+        world.work(Stage::Accept).await;
+        world.work(Stage::Forward).await;
+        assert_eq!(now().await.unwrap(), "it is forwarded again now");
+        assert_eq!(find(journal, &id).await.unwrap().state.word(), "accepted");
+        world.work(Stage::Forward).await;
+        assert_eq!(find(journal, &id).await.unwrap().state.word(), "forwarded");
+
+        let imported = receipt_of(&world, &receiver, &agent, &sent, &Outcome::Imported);
+        world.service().app_receipt(&receiver.caller, &imported).await.unwrap();
+        let record = find(journal, &id).await.unwrap();
+        journal.append_unleased(&record.key, record.events, &TransferEvent::Removed).await.unwrap();
+        let refused = now().await.unwrap_err();
+        assert_eq!(refused.code(), Code::RequestInvalid);
+        assert!(refused.message().contains("is removed and waits for no work"), "{}", refused.message());
+    }
 }

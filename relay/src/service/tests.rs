@@ -149,6 +149,11 @@ impl World {
         entries.into_iter().map(|entry| (entry.name.clone(), read(&entry.name))).collect()
     }
 
+    /// The app server loses everything that has landed.
+    pub(crate) fn lose_landings(&self) {
+        self.apps.files.remove_dir_all("/app".as_ref()).unwrap();
+    }
+
     pub(crate) fn service(&self) -> &RelayService {
         self.relay.service()
     }

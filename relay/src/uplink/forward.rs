@@ -3,7 +3,8 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use towpath_journal::{Lease, Step, StepOutcome};
+use jiff::Timestamp;
+use towpath_journal::{Filter, Journal, JournalError, Lease, MAX_LIST, Step, StepOutcome};
 use towpath_transfer::{
     Code, Disposition, Failure, FileName, RemotePath, Stage, TransferEvent,
     failure::Result,
@@ -23,6 +24,9 @@ use crate::{
 /// How long a refusal of the app server is left alone before the next try: its operator mends it, and nobody here need
 /// do anything then.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// After how long without a receipt a forwarded transfer is forwarded again: the app server may have lost it. A transfer
+/// that lands twice is imported once.
+pub const RECEIPT_OVERDUE: Duration = Duration::from_hours(6);
 /// The folder of uplinks below the app server's landing folder.
 const UPLINK: &str = "uplink";
 
@@ -131,6 +135,37 @@ fn patient(failure: Failure) -> Failure {
         return failure;
     }
     Failure::retry(failure.code(), failure.message().to_owned()).after(REFUSED_PAUSE).caused_by(failure)
+}
+
+/// Sends everything to [`Stage::Forward`] again that was forwarded at or before `before` and has no receipt yet, and
+/// returns how many transfers those were.
+///
+/// # Errors
+/// [`Code::JournalFailed`]; what is left is sent the next time.
+pub async fn forward_overdue(journal: &dyn Journal, before: Timestamp) -> Result<usize> {
+    let filter = Filter { state: Some("forwarded".to_owned()), ..Filter::default() };
+    let (mut again, mut below) = (0, None);
+    loop {
+        let page = journal.list(&filter, MAX_LIST, below).await.map_err(Failure::from)?;
+        for record in page.iter().filter(|record| record.changed <= before) {
+            match journal.append_unleased(&record.key, record.events, &TransferEvent::ForwardAgain).await {
+                Ok(_) => {
+                    tracing::warn!(transfer = %record.key, "no receipt has come for long: the transfer is forwarded again");
+                    again += 1;
+                }
+                // Its receipt has come in this moment.
+                Err(JournalError::Conflict { .. }) => {}
+                Err(error @ JournalError::Limit { .. }) => {
+                    tracing::warn!(transfer = %record.key, %error, "the transfer cannot be forwarded again by itself");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if page.len() < MAX_LIST {
+            return Ok(again);
+        }
+        below = page.last().map(|record| record.serial);
+    }
 }
 
 fn target_folder(folder: RemotePath, scope: &AgentScope, id: &str) -> Result<RemotePath, InvalidName> {

@@ -13,6 +13,7 @@ use towpath_transfer::{
     state::{Outcome, Place},
 };
 
+use super::forward::RECEIPT_OVERDUE;
 use crate::service::tests::{DAY, Enrolled, Sent, World, receipt_of};
 
 /// Stops a stage for good at one point, and says so.
@@ -167,4 +168,23 @@ async fn a_receipt_that_was_kept_and_not_journalled_counts_when_it_comes_again()
     assert_eq!(story.receipt(ReceiptStage::Imported), Some(imported.signed));
     let settled = |event: &&TransferEvent| matches!(event, TransferEvent::Settled { .. });
     assert_eq!(story.events().await.iter().filter(settled).count(), 1);
+}
+
+#[tokio::test]
+async fn what_the_app_server_has_lost_is_forwarded_again_after_a_while() {
+    let mut story = Story::claimed().await;
+    story.go_on(|state| matches!(state, TransferState::Forwarded { .. })).await;
+    let landed = |story: &Story| story.world.landed("acme", story.agent.caller.name().as_str(), story.sent.id);
+    let before = landed(&story);
+    story.world.lose_landings();
+    story.world.clock.advance(RECEIPT_OVERDUE - Duration::from_secs(1));
+    story.world.relay.tidy().await.unwrap();
+    assert_eq!(story.state().await, UplinkState::Forwarded, "its receipt may still come");
+    story.world.clock.advance(Duration::from_secs(1));
+    story.world.relay.tidy().await.unwrap();
+    assert_eq!(story.state().await, UplinkState::Accepted);
+    story.go_on(|state| matches!(state, TransferState::Forwarded { .. })).await;
+    assert_eq!(landed(&story), before);
+    story.world.relay.tidy().await.unwrap();
+    assert_eq!(story.state().await, UplinkState::Forwarded, "it is given the same time again");
 }
