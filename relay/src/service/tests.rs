@@ -624,6 +624,26 @@ async fn a_kept_receipt_that_the_relay_has_not_signed_is_written_anew() {
 }
 
 #[tokio::test]
+async fn a_caller_that_hangs_up_does_not_open_the_folder_before_its_claim_is_kept() {
+    let world = World::new().await;
+    let agent = world.enrol("acme", Role::Agent).await;
+    let sent = Sent::new(&world, &agent, 1);
+    sent.push(&world, &agent).await;
+    let scope = agent.caller.as_agent().unwrap();
+    let frozen = world.relay.spool().freeze(&scope, sent.id).await;
+    let mut call = Box::pin(world.service().complete(&agent.caller, sent.id, &sent.complete));
+    assert!(futures::poll!(&mut call).is_pending());
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    drop(call);
+    drop(frozen);
+    // Whoever wants the folder next gets it when the claim is in the journal.
+    let _next = world.relay.spool().freeze(&scope, sent.id).await;
+    assert_eq!(world.journal.get(&scope.key(sent.id)).await.unwrap().unwrap().state.word(), "claimed");
+}
+
+#[tokio::test]
 async fn an_agent_that_was_revoked_after_complete_is_not_accepted() {
     let world = World::new().await;
     let agent = world.enrol("acme", Role::Agent).await;

@@ -11,6 +11,7 @@ use towpath_transfer::{
     receipt::{ReceiptStage, SignedReceipt},
     state::{Identity, MissingFile, Outcome},
 };
+use tracing::Instrument as _;
 
 use super::RelayService;
 use crate::{
@@ -26,13 +27,22 @@ struct Named {
 }
 
 impl RelayService {
+    /// Claims in a task of its own: a caller that hangs up, or its timeout, ends the call and not the claim, so that the
+    /// folder stays frozen until the journal has the row.
     pub(super) async fn claim(&self, scope: &AgentScope, id: TransferId, complete: &Complete) -> Result<UplinkStatus> {
         let identity = Identity { manifest: complete.manifest, packed: complete.packed };
+        let (service, scope) = (self.clone(), scope.clone());
+        let claimed = async move { service.claim_frozen(&scope, id, identity).await };
+        let claimed = tokio::spawn(claimed.in_current_span()).await;
+        claimed.map_err(|e| Failure::retry(Code::Internal, format!("claim transfer {id}")).caused_by(e))?
+    }
+
+    async fn claim_frozen(&self, scope: &AgentScope, id: TransferId, identity: Identity) -> Result<UplinkStatus> {
         // Nobody writes between the look at the folder and the row that freezes it.
         let frozen = self.spool.freeze(scope, id).await;
         let found = self.journal.get(&scope.key(id)).await.map_err(Failure::from)?;
         let record = match found {
-            None => match self.look(scope, id, complete.manifest).await? {
+            None => match self.look(scope, id, identity.manifest).await? {
                 Ok(named) => self.create(scope, id, identity, named).await?,
                 Err(missing) => return Ok(incomplete(id, missing)),
             },

@@ -1,6 +1,9 @@
 //! One transfer's folder: who changes it now, and whether anybody may.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::sync::OwnedRwLockWriteGuard;
 use towpath_transport::server::stored::{FolderGate, FolderNames};
@@ -18,13 +21,15 @@ pub(super) struct Gate {
 #[derive(Debug)]
 pub struct Frozen {
     _alone: OwnedRwLockWriteGuard<FolderNames>,
+    /// A gate that nobody holds is forgotten, and the next user would get another one that knows nothing of this.
+    _gate: Arc<Gate>,
 }
 
 impl Gate {
-    pub(super) async fn freeze(&self) -> Frozen {
+    pub(super) async fn freeze(self: Arc<Self>) -> Frozen {
         let alone = self.folder.alone().await;
         self.open.store(false, Ordering::SeqCst);
-        Frozen { _alone: alone }
+        Frozen { _alone: alone, _gate: self }
     }
 
     pub(super) fn known_open(&self) -> bool {
