@@ -179,6 +179,7 @@ impl Registry {
         verify_enrolment(&key, &secret, &relay_url, request.proof.as_bytes())?;
         let name: AgentName = parsed("an end's name", row.try_get("name").map_err(&what)?)?;
         if used.is_none() {
+            refuse_revoked(&mut tx, &request.public_key).await?;
             let id: i64 = row.try_get("id").map_err(&what)?;
             let end = End {
                 tenant: request.tenant.clone(),
@@ -201,6 +202,20 @@ impl Registry {
         }
         Ok(end)
     }
+}
+
+/// A key that was revoked anywhere stays out under every name: a new end needs a new key.
+async fn refuse_revoked(tx: &mut Transaction<'static, Sqlite>, key: &PublicKeyLine) -> Result<()> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM ends WHERE fingerprint = ? AND revoked IS NOT NULL)";
+    let revoked: i64 = sqlx::query_scalar(sql)
+        .bind(key.fingerprint().to_string())
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(db("look for a revoked key"))?;
+    if revoked != 0 {
+        return Err(Failure::park(Code::AgentRevoked, "the key was revoked and cannot be enrolled again: make a new one"));
+    }
+    Ok(())
 }
 
 async fn check_room(tx: &mut Transaction<'static, Sqlite>, scope: &TenantScope, now: Timestamp) -> Result<()> {

@@ -229,6 +229,18 @@ async fn a_revoked_end_is_told_so_and_nobody_else_learns_it() {
 }
 
 #[tokio::test]
+async fn a_revoked_key_is_not_enrolled_again_under_another_name() {
+    let fixture = Fixture::in_memory().await;
+    let (identity, end) = fixture.enrolled().await;
+    fixture.registry.revoke(&fixture.scope, &end.name).await.unwrap();
+    let code = fixture.code(Role::Agent, Some("other")).await.unwrap();
+    let refused = fixture.registry.redeem(&request(&code, &identity)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AgentRevoked);
+    let fresh = fixture.registry.redeem(&request(&code, &fixture.identity())).await.unwrap();
+    assert_eq!(fresh.name.as_str(), "other", "the refused key has not used the code up");
+}
+
+#[tokio::test]
 async fn two_processes_see_each_other() {
     let fixture = Fixture::on_disk().await;
     let path = fixture._folder.as_ref().unwrap().path().join("registry.sqlite");
