@@ -24,7 +24,7 @@ use crate::{
     admin::{Admin, Metrics},
     api::WebService,
     app_servers::SftpAppServers,
-    config::Config,
+    config::{Config, DEFAULT_PUBLIC_URL},
     door::{Door, DoorLimits, tls::Certificate},
     registry::Registry,
     relay::{Parts, Relay, StageSettings},
@@ -220,6 +220,9 @@ impl Host {
         tasks.spawn(admin.serve(admin_listener, shutdown.clone()));
         tasks.close();
         tracing::info!(listen = ?listening.listen, admin = %listening.admin, url = self.config.relay.public_url, "serving");
+        if self.config.relay.public_url == DEFAULT_PUBLIC_URL {
+            tracing::warn!("relay.public_url is still {DEFAULT_PUBLIC_URL}: enrolment codes made here work on this machine only");
+        }
         ready(&listening);
         relay_until(&relay, &door, &tasks, &shutdown, &*self.clock).await;
         registry.close().await;

@@ -15,6 +15,8 @@ use url::Url;
 
 use crate::{api::WebLimits, spool::SpoolLimits};
 
+/// The public URL of a relay that was not told its own: only programs on the same machine reach it.
+pub const DEFAULT_PUBLIC_URL: &str = "https://localhost";
 /// The defaults, commented.
 pub const EXAMPLE: &str = include_str!("default.toml");
 
@@ -145,7 +147,7 @@ pub struct WebSection {
 impl Default for RelaySection {
     fn default() -> Self {
         Self {
-            public_url: "https://localhost".to_owned(),
+            public_url: DEFAULT_PUBLIC_URL.to_owned(),
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 443))],
             admin: SocketAddr::from(([127, 0, 0, 1], 9443)),
             state: None,
