@@ -14,11 +14,17 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::Path,
+    str::FromStr as _,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use towpath_transfer::{Clock, Code, Entropy, Failure, failure::Result};
@@ -38,13 +44,15 @@ const CONNECTIONS: u32 = 4;
 #[derive(Clone)]
 pub struct Registry {
     pool: SqlitePool,
+    /// Holds a registry in memory: the pool closes its connection where a call is dropped before its answer.
+    anchor: Option<Arc<Mutex<SqliteConnection>>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Registry")
+        f.write_str(if self.anchor.is_some() { "Registry in memory" } else { "Registry" })
     }
 }
 
@@ -71,15 +79,17 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`], which memory does not cause.
     pub async fn in_memory(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Result<Self> {
-        let options = SqliteConnectOptions::new().in_memory(true).foreign_keys(true);
-        // Each connection to memory is a database of its own: there must be exactly one, for ever.
-        let pool = SqlitePoolOptions::new().min_connections(1).max_connections(1).idle_timeout(None).max_lifetime(None);
-        let pool = pool.connect_with(options).await.map_err(|e| db("open the registry in memory")(e))?;
-        Self::prepared(pool, clock, entropy).await
+        let opening = db("open the registry in memory");
+        // This form names a memory of its own that connections share, and that lasts as long as one of them.
+        let options = SqliteConnectOptions::from_str("sqlite::memory:").map_err(&opening)?.foreign_keys(true);
+        let anchor = SqliteConnection::connect_with(&options).await.map_err(&opening)?;
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(&opening)?;
+        let registry = Self::prepared(pool, clock, entropy).await?;
+        Ok(Self { anchor: Some(Arc::new(Mutex::new(anchor))), ..registry })
     }
 
     async fn prepared(pool: SqlitePool, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Result<Self> {
-        let registry = Self { pool, clock, entropy };
+        let registry = Self { pool, anchor: None, clock, entropy };
         registry.migrate().await?;
         Ok(registry)
     }
