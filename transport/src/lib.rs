@@ -7,5 +7,5 @@ pub mod client;
 pub mod dial;
 pub mod files;
 pub mod relay_api;
-pub mod store;
 pub mod server;
+pub mod store;

@@ -64,7 +64,8 @@ pub(super) async fn run(options: &Options) -> Result<(), DemoError> {
         std::fs::write(path, text).map_err(io(format!("writing {} failed", path.display())))?;
     }
     if !options.exit {
-        what_next(&stage, temporary.is_some());
+        let (_, folder) = the_transfer(&stage.agent.state.join("transfers"))?;
+        what_next(&stage, &folder, temporary.is_some());
         tokio::signal::ctrl_c().await.map_err(io("waiting for Ctrl-C failed"))?;
     }
     stop(relay, receiver).await?;
@@ -246,17 +247,19 @@ fn the_files(stage: &Stage, key: &TransferKey, took: Duration) {
     ));
 }
 
-fn what_next(stage: &Stage, temporary: bool) {
+fn what_next(stage: &Stage, folder: &Path, temporary: bool) {
     story::chapter("What to try next, in another terminal:");
     let agent = stage.agent.command_line();
     story::tell("send again: unchanged tables send no bytes");
     story::tell(&format!("  {agent} send --wait"));
     story::tell("see what the agent knows");
     story::tell(&format!("  {agent} status"));
-    story::tell("check the chain with no Towpath at hand, in the transfer's folder");
+    story::tell("check a receipt with no Towpath at hand");
+    let receipt = folder.join("receipts").join("imported.json");
     story::tell(&format!(
-        "  ssh-keygen -Y verify -f '{}' -I {TENANT}.{RECEIVER} -n towpath-receipt@1 -s receipts/imported.json.sig < receipts/imported.json",
-        stage.agent.state.join("allowed_signers").display()
+        "  ssh-keygen -Y verify -f '{}' -I {RECEIVER} -n towpath-receipt@1 -s '{1}.sig' < '{1}'",
+        stage.agent.state.join("allowed_signers").display(),
+        receipt.display()
     ));
     let going = if temporary { ", and everything here is removed" } else { "" };
     story::chapter(&format!("Ctrl-C ends the demo{going}."));

@@ -25,7 +25,7 @@ pub(super) fn told_in(text: &str, took: Duration) {
 /// The table at the end.
 pub(super) fn table(report: &Report) {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header(["ERP table", "rows in the ERP", "rows imported", "totals agree", "CSV bytes", "bytes packed"]);
     for column in [1, 2, 4, 5] {
         if let Some(column) = table.column_mut(column) {
