@@ -10,5 +10,5 @@ fn main() -> ExitCode {
     if let Some(code) = roles::run(std::env::args_os()) {
         return code;
     }
-    demo::run(demo::Options::parse())
+    demo::run(&demo::Options::parse())
 }

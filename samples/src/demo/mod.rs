@@ -70,7 +70,7 @@ pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Demo
 
 /// Runs the demo; the exit status is 0 only when every row and total agrees.
 #[must_use]
-pub fn run(options: Options) -> ExitCode {
+pub fn run(options: &Options) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -78,7 +78,7 @@ pub fn run(options: Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(cycle::run(&options)) {
+    match runtime.block_on(cycle::run(options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             story::failed(&error);

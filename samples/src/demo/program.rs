@@ -93,15 +93,15 @@ impl Program {
         command.stderr(Stdio::inherit()).stdout(Stdio::piped());
         let child = command.spawn().map_err(io(format!("starting towpath-{} failed", self.role)))?;
         let output = child.wait_with_output().await.map_err(io(format!("waiting for towpath-{} failed", self.role)))?;
-        self.checked(arguments, output)
+        self.checked(arguments, &output)
     }
 
     async fn finish(&self, mut command: Command, arguments: &[&str]) -> Result<String, DemoError> {
         let output = command.output().await.map_err(io(format!("starting towpath-{} failed", self.role)))?;
-        self.checked(arguments, output)
+        self.checked(arguments, &output)
     }
 
-    fn checked(&self, arguments: &[&str], output: Output) -> Result<String, DemoError> {
+    fn checked(&self, arguments: &[&str], output: &Output) -> Result<String, DemoError> {
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         if output.status.success() {
             return Ok(said);
