@@ -3,4 +3,5 @@
 
 pub mod demo;
 pub mod erp;
+pub mod ports;
 pub mod roles;

@@ -1,7 +1,6 @@
 //! The cycle itself: make an ERP, start three programs, enrol two ends, send, compare.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,7 +18,10 @@ use super::{
     report::{Report, TableLine},
     story, timing,
 };
-use crate::erp::{self, ErpOptions, Expected};
+use crate::{
+    erp::{self, ErpOptions, Expected},
+    ports::free_port,
+};
 
 const TENANT: &str = "acme";
 const AGENT: &str = "erp";
@@ -107,7 +109,7 @@ fn erp_path(stage: &Stage) -> PathBuf {
 
 async fn start_relay(stage: &Stage) -> Result<Server, DemoError> {
     story::chapter("The relay");
-    let port = free_port()?;
+    let port = free_port().map_err(io("finding a free port failed"))?;
     stage.relay.configure(&format!(
         "[relay]\npublic_url = \"https://127.0.0.1:{port}\"\nlisten = [\"127.0.0.1:{port}\"]\nadmin = \"127.0.0.1:0\"\n"
     ))?;
@@ -120,7 +122,7 @@ async fn start_relay(stage: &Stage) -> Result<Server, DemoError> {
 
 async fn start_receiver(stage: &Stage) -> Result<Server, DemoError> {
     story::chapter("The receiver");
-    let port = free_port()?;
+    let port = free_port().map_err(io("finding a free port failed"))?;
     let landing = format!("127.0.0.1:{port}");
     stage.receiver.configure(&format!("[landing]\nlisten = \"{landing}\"\n"))?;
     let code = enrolment_code(stage, "receiver", RECEIVER).await?;
@@ -268,10 +270,4 @@ fn what_next(stage: &Stage, folder: &Path, temporary: bool) {
 async fn stop(relay: Server, receiver: Server) -> Result<(), DemoError> {
     let (relay, receiver) = tokio::join!(relay.stop(), receiver.stop());
     relay.and(receiver)
-}
-
-/// A port that was free a moment ago. The relay's URL must be known before it starts.
-fn free_port() -> Result<u16, DemoError> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(io("finding a free port failed"))?;
-    Ok(listener.local_addr().map_err(io("finding a free port failed"))?.port())
 }

@@ -1,11 +1,11 @@
 //! A whole installation on loopback: one relay, and for each tenant a receiver and an agent.
 
-use std::{
-    net::TcpListener,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use towpath_samples::erp::{self, ErpOptions, Expected};
+use towpath_samples::{
+    erp::{self, ErpOptions, Expected},
+    ports::free_port,
+};
 use towpath_transfer::public_key::PublicKeyLine;
 
 use crate::program::{Outcome, Program, Server};
@@ -55,7 +55,7 @@ impl World {
     pub fn new(executable: &Path) -> Self {
         let dir = tempfile::Builder::new().prefix("towpath-e2e-").tempdir().unwrap();
         let relay = Program::new(executable, dir.path(), "relay", "relay");
-        let port = free_port();
+        let port = free_port().expect("a free port");
         let world = Self { dir, executable: executable.to_owned(), relay, port };
         world.configure_relay("");
         world
@@ -96,7 +96,7 @@ impl World {
         let options = ErpOptions { rows, seed: 7, company };
         let expected = block_on(erp::generate(&erp, &options, |_| ())).expect("making a sample ERP");
         agent.configure(&format!("[receipt]\npoll = \"100ms\"\n{}", erp::job_toml(JOB, &erp)));
-        let port = free_port();
+        let port = free_port().expect("a free port");
         receiver.configure(&format!("[landing]\nlisten = \"127.0.0.1:{port}\"\n"));
         (End { tenant: tenant.to_owned(), agent, receiver, port, erp }, expected)
     }
@@ -183,11 +183,6 @@ fn names_in(folder: &Path) -> Vec<String> {
 fn fingerprint(program: &Program) -> String {
     let line = std::fs::read_to_string(program.state.join("key.pub")).expect("the program has a key");
     line.parse::<PublicKeyLine>().expect("key.pub is a public key").fingerprint().to_string()
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {

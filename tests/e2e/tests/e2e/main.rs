@@ -1,5 +1,10 @@
 //! End to end: the real programs on loopback, from a sample ERP to the app database.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on must fail and say why")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must fail and say why"
+)]
 
 mod crash;
 mod flow;
