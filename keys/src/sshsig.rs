@@ -32,6 +32,8 @@ pub enum Namespace {
     Receipt,
     /// The proof of possession at enrolment.
     Enrol,
+    /// A relay's announcement of its keys.
+    Announcement,
 }
 
 /// Text that is not a [`Namespace`].
@@ -41,7 +43,7 @@ pub struct UnknownNamespace;
 
 impl Namespace {
     /// Every namespace there is.
-    pub const ALL: &[Self] = &[Self::Manifest, Self::Receipt, Self::Enrol];
+    pub const ALL: &[Self] = &[Self::Manifest, Self::Receipt, Self::Enrol, Self::Announcement];
 
     /// The namespace as it stands in signatures and in `allowed_signers`.
     #[must_use]
@@ -50,6 +52,7 @@ impl Namespace {
             Self::Manifest => "towpath-manifest@1",
             Self::Receipt => "towpath-receipt@1",
             Self::Enrol => "towpath-enrol@1",
+            Self::Announcement => "towpath-announcement@1",
         }
     }
 }

@@ -9,10 +9,10 @@ use thiserror::Error;
 use crate::{
     digest::Sha256Digest,
     failure::Code,
-    id::{AgentName, TenantName, TransferId},
+    id::{AgentName, Sequence, TenantName, TransferId},
     public_key::PublicKeyLine,
     receipt::SignedReceipt,
-    state::{MissingFile, Stage},
+    state::{Announced, Identity, MissingFile, Stage},
 };
 
 /// The longest enrolment code, in characters.
@@ -21,6 +21,8 @@ pub const MAX_ENROLMENT_CODE_CHARS: usize = 1024;
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// The longest long poll, in seconds.
 pub const MAX_WAIT_SECONDS: u64 = 55;
+/// The most downlinks one answer names, oldest first.
+pub const MAX_OFFERS: usize = 1_000;
 
 const CODE_PREFIX: &str = "towpath1-";
 
@@ -283,6 +285,96 @@ pub struct AppReceipt {
     pub signed: SignedReceipt,
 }
 
+/// `POST /v1/app/exports`: the app server has return files to be fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Export {
+    /// The transfer.
+    pub transfer: TransferId,
+    /// The agent they are for.
+    pub agent: AgentName,
+    /// The manifest's position among the agent's downlinks.
+    pub sequence: Sequence,
+    /// The manifest, which names every other file of the transfer: where it lies, how long it is, and its SHA-256.
+    pub announced: Announced,
+}
+
+/// Where a downlink stands at the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DownlinkState {
+    /// The receiver has told of it; the relay fetches.
+    Announced,
+    /// Every file is at the relay.
+    Fetched,
+    /// Packed.
+    Packed,
+    /// Waits for its agent.
+    Queued,
+    /// The end: delivered to the ERP.
+    Delivered,
+    /// The end: rejected by the agent.
+    Rejected,
+}
+
+/// `GET /v1/app/exports/{transfer}?agent=NAME`, and the answer to `POST /v1/app/exports`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExportStatus {
+    /// The transfer.
+    pub transfer: TransferId,
+    /// Where it stands.
+    pub state: DownlinkState,
+    /// What holds it up, where something does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<Trouble>,
+    /// The receipts so far, in the order they were signed: `accepted` by the relay, then the agent's.
+    pub receipts: Vec<SignedReceipt>,
+}
+
+/// A downlink that waits for its agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Offer {
+    /// The transfer; its files lie in `/downlink/<transfer>/`.
+    pub transfer: TransferId,
+    /// Its position among the agent's downlinks.
+    pub sequence: Sequence,
+    /// What travels.
+    pub identity: Identity,
+}
+
+/// `GET /v1/downlinks?wait=SECONDS&unless=VERSION`: what waits for the calling agent.
+///
+/// The answer comes at once where the list is another than the one of `unless`, or, without `unless`, where it is not empty; else
+/// as soon as that becomes so, or when `wait` is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Downlinks {
+    /// Names this list: the SHA-256 over the ids in it. To be sent as `unless` with the next call.
+    pub version: Sha256Digest,
+    /// What waits, oldest first, at most [`MAX_OFFERS`].
+    #[schema(max_items = 1000)]
+    pub downlinks: Vec<Offer>,
+}
+
+impl Downlinks {
+    /// The list of these offers.
+    #[must_use]
+    pub fn of(downlinks: Vec<Offer>) -> Self {
+        let ids: String = downlinks.iter().map(|offer| format!("{}\n", offer.transfer)).collect();
+        Self { version: Sha256Digest::of(ids.as_bytes()), downlinks }
+    }
+}
+
+/// `POST /v1/downlinks/{transfer}/acknowledge`: the agent's `delivered` or `rejected` receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Acknowledgement {
+    /// The signed receipt.
+    pub signed: SignedReceipt,
+}
+
 /// An error answer: `application/problem+json` (RFC 9457) with the operator error code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
@@ -302,6 +394,32 @@ pub struct Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_named_by_the_ids_in_it() {
+        let offer = |id: &str| Offer {
+            transfer: id.parse().unwrap(),
+            sequence: Sequence(1),
+            identity: Identity { manifest: Sha256Digest::of(b"m"), packed: Sha256Digest::of(b"p") },
+        };
+        let (one, two) = (offer("01922c1e-8a4f-7d3a-9b5e-0c1d2e3f4a5b"), offer("01922c1e-8a4f-7d3a-9b5e-0c1d2e3f4a5c"));
+        let versions =
+            [vec![], vec![one.clone()], vec![two.clone()], vec![one.clone(), two]].map(|list| Downlinks::of(list).version);
+        assert_eq!(std::collections::HashSet::from(versions).len(), 4);
+        assert_eq!(Downlinks::of(vec![one]).version, versions[1]);
+    }
+
+    #[test]
+    fn an_export_knows_its_fields_and_its_path_stays_below_the_root() {
+        let text = r#"{"transfer":"01922c1e-8a4f-7d3a-9b5e-0c1d2e3f4a5b","agent":"erp","sequence":3,
+            "announced":{"path":"/downlink/erp/x/manifest.json","size":7,"manifest":"HASH"}}"#;
+        let text = text.replace("HASH", &Sha256Digest::of(b"m").to_string());
+        let export: Export = serde_json::from_str(&text).unwrap();
+        assert_eq!((export.announced.size, export.sequence), (7, Sequence(3)));
+        assert_eq!(serde_json::from_str::<Export>(&serde_json::to_string(&export).unwrap()).unwrap(), export);
+        assert!(serde_json::from_str::<Export>(&text.replacen('{', "{\"more\":1,", 1)).is_err());
+        assert!(serde_json::from_str::<Export>(&text.replace("/downlink", "/../downlink")).is_err());
+    }
 
     #[test]
     fn an_enrolment_code_survives_and_every_typing_error_is_noticed() {

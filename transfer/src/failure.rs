@@ -129,6 +129,22 @@ codes! {
     ImportRefused = "import-refused",
     /// The app database refused the import.
     ImportFailed = "import-failed",
+    /// The app server does not have the return files that were announced, or has others.
+    ExportMissing = "export-missing",
+    /// A file that is to be sent back to the ERP cannot be read, or has a name or size that cannot travel.
+    ExportRefused = "export-refused",
+    /// Return files wait for an agent that has not come for long.
+    AgentSilent = "agent-silent",
+    /// The agent's configuration has no delivery for return files of this kind.
+    DeliveryMissing = "delivery-missing",
+    /// The delivery folder is missing or cannot be written to.
+    DeliveryFailed = "delivery-failed",
+    /// What is to follow a delivery has failed: the program, or the load into the ERP's table.
+    ActionFailed = "action-failed",
+    /// The proxy refuses, or wants something that the agent cannot give.
+    ProxyRefused = "proxy-refused",
+    /// The relay's announcement of its keys is not signed by a pinned key, or not of the protocol.
+    AnnouncementInvalid = "announcement-invalid",
     /// An operation was given up because the program shuts down or was told to.
     Cancelled = "cancelled",
     /// A limit of the protocol was exceeded.

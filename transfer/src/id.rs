@@ -88,6 +88,11 @@ slug! {
     /// One ERP company on an agent's host.
     JobName, "job name"
 }
+slug! {
+    /// What return files are, such as `recommended-orders`: the agent's configuration says for each kind where it is delivered
+    /// and what follows.
+    ReturnKind, "kind"
+}
 
 /// How an enrolled end logs in over SFTP: `<tenant>.<name>`, unique on the relay because a dot is in neither name.
 #[must_use]

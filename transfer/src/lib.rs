@@ -4,6 +4,7 @@
 //! is parsed here once, into a type that cannot be wrong: [`name::RemotePath`], [`manifest::Manifest`],
 //! [`packed::PackedList`], [`receipt::Receipt`]. The life of a transfer is the pure function [`state::TransferState::apply`].
 
+pub mod announcement;
 pub mod api;
 pub mod clock;
 pub mod codec;
@@ -11,6 +12,7 @@ pub mod column;
 pub mod csv;
 pub mod decimal;
 pub mod digest;
+pub mod event;
 pub mod failure;
 pub mod id;
 pub mod manifest;
@@ -19,11 +21,12 @@ pub mod name;
 pub mod packed;
 pub mod public_key;
 pub mod receipt;
+pub mod stage;
 pub mod state;
 pub mod value;
 
 pub use clock::{Clock, Entropy};
 pub use failure::{Code, Disposition, Failure};
-pub use id::{AgentName, JobName, Sequence, TenantName, TransferId, TransferKey};
+pub use id::{AgentName, JobName, ReturnKind, Sequence, TenantName, TransferId, TransferKey};
 pub use name::{FileName, RemotePath};
 pub use state::{Direction, Stage, TransferEvent, TransferState};

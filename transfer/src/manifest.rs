@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::{
     decimal::Decimal,
     digest::{FileDigests, Md5Digest, Sha256Digest},
-    id::{AgentName, JobName, Sequence, TenantName, TransferId},
+    id::{AgentName, JobName, ReturnKind, Sequence, TenantName, TransferId},
     name::FileName,
     state::Direction,
 };
@@ -22,6 +22,8 @@ pub const SIGNATURE_NAME: &str = "manifest.json.sig";
 pub const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
 /// The most files one transfer may hold.
 pub const MAX_FILES: usize = 10_000;
+/// The most files one downlink may hold.
+pub const MAX_RETURN_FILES: usize = 1_000;
 /// The most columns one table may have.
 pub const MAX_COLUMNS: usize = 4_096;
 
@@ -61,6 +63,9 @@ pub struct Manifest {
     pub agent: AgentName,
     /// The ERP company it was extracted from, or is meant for.
     pub job: JobName,
+    /// What return files these are; present on a downlink and nowhere else.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kind: Option<ReturnKind>,
     /// When the origin made it, by the origin's clock.
     pub created: Timestamp,
     /// Its position among the agent's transfers of this direction.
@@ -244,6 +249,7 @@ impl Manifest {
         if self.files.len() > MAX_FILES {
             return Err(InvalidManifest::Inconsistent(format!("more than {MAX_FILES} files")));
         }
+        self.check_direction()?;
         let mut names = HashSet::new();
         let mut tables = HashSet::new();
         for file in &self.files {
@@ -263,6 +269,23 @@ impl Manifest {
                 }
                 table.check().map_err(|problem| told(&problem))?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl Manifest {
+    fn check_direction(&self) -> Result<(), InvalidManifest> {
+        let inconsistent = |problem: String| Err(InvalidManifest::Inconsistent(problem));
+        let downlink = self.direction == Direction::Downlink;
+        if self.kind.is_some() != downlink {
+            return inconsistent("a kind belongs to return files and to nothing else".into());
+        }
+        if downlink && !(1..=MAX_RETURN_FILES).contains(&self.files.len()) {
+            return inconsistent(format!("a downlink has 1 to {MAX_RETURN_FILES} files"));
+        }
+        if downlink && self.files.iter().any(|file| file.unchanged || file.base.is_some()) {
+            return inconsistent("return files build on nothing".into());
         }
         Ok(())
     }
@@ -308,6 +331,7 @@ pub(crate) mod tests {
             tenant: "acme".parse().unwrap(),
             agent: "erp".parse().unwrap(),
             job: "main".parse().unwrap(),
+            kind: None,
             created: Timestamp::UNIX_EPOCH,
             sequence: Sequence(1),
             snapshot: Some(Snapshot { id: "1".into(), isolation: "serializable".into(), consistent: true }),
@@ -377,6 +401,30 @@ pub(crate) mod tests {
         again.name = "other.csv".parse().unwrap();
         two.files.push(again);
         assert!(two.to_bytes().unwrap_err().to_string().contains("same table"));
+    }
+
+    #[test]
+    fn a_downlink_has_a_kind_and_files_that_build_on_nothing() {
+        let kind: ReturnKind = "recommended-orders".parse().unwrap();
+        let mut back = sample();
+        (back.direction, back.kind) = (Direction::Downlink, Some(kind.clone()));
+        assert_eq!(Manifest::parse(&back.to_bytes().unwrap()).unwrap(), back);
+        assert!(refused(|m| m.kind = Some(kind.clone())).contains("kind"));
+        assert!(refused(|m| m.direction = Direction::Downlink).contains("kind"));
+        let refused_back = |change: &dyn Fn(&mut Manifest)| {
+            refused(|m| {
+                (m.direction, m.kind) = (Direction::Downlink, Some(kind.clone()));
+                change(m);
+            })
+        };
+        assert!(refused_back(&|m| m.files[0].base = Some(m.transfer)).contains("build on nothing"));
+        assert!(refused_back(&|m| m.files.clear()).contains("1 to 1000 files"));
+        let many = refused_back(&|m| {
+            let file = FileEntry { content: Content::File, ..m.files[0].clone() };
+            let named = |n: usize| FileEntry { name: format!("f{n}").parse().unwrap(), ..file.clone() };
+            m.files = (0..=MAX_RETURN_FILES).map(named).collect();
+        });
+        assert!(many.contains("1 to 1000 files"), "{many}");
     }
 
     #[test]

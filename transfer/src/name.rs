@@ -135,7 +135,8 @@ fn is_device(text: &str) -> bool {
 
 /// A path as an SFTP peer sees it: absolute, normalised, below its own root, each component a valid [`FileName`].
 /// There is no other way to name a file on the relay or the receiver's landing.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct RemotePath {
     components: Vec<FileName>,
 }
@@ -208,6 +209,20 @@ impl fmt::Display for RemotePath {
             return f.write_str("/");
         }
         self.components.iter().try_for_each(|name| write!(f, "/{name}"))
+    }
+}
+
+impl TryFrom<String> for RemotePath {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<RemotePath> for String {
+    fn from(path: RemotePath) -> Self {
+        path.to_string()
     }
 }
 

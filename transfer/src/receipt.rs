@@ -26,9 +26,9 @@ pub enum ReceiptStage {
     Accepted,
     /// The receiver has imported every table.
     Imported,
-    /// The receiver has imported nothing of it, and says why.
+    /// The end it is for has taken nothing of it, and says why.
     Rejected,
-    /// The agent has delivered every file.
+    /// The agent has delivered every file to the ERP, and what was to follow has succeeded.
     Delivered,
 }
 
@@ -116,6 +116,14 @@ impl Receipt {
         if receipt.reason.is_some() != (receipt.stage == ReceiptStage::Rejected) {
             return Err(InvalidReceipt::Inconsistent("a reason belongs to rejected and to nothing else"));
         }
+        let way = match receipt.stage {
+            ReceiptStage::Accepted | ReceiptStage::Rejected => receipt.direction,
+            ReceiptStage::Imported => Direction::Uplink,
+            ReceiptStage::Delivered => Direction::Downlink,
+        };
+        if way != receipt.direction {
+            return Err(InvalidReceipt::Inconsistent("its stage does not exist in its direction"));
+        }
         if receipt.manifest.is_none() && receipt.stage != ReceiptStage::Rejected {
             return Err(InvalidReceipt::Inconsistent("it names no manifest"));
         }
@@ -143,11 +151,12 @@ impl Receipt {
     pub fn outcome(&self) -> Option<Outcome> {
         match (self.stage, &self.reason) {
             (ReceiptStage::Imported, _) => Some(Outcome::Imported),
+            (ReceiptStage::Delivered, _) => Some(Outcome::Delivered),
             (ReceiptStage::Rejected, Some(reason)) => Some(Outcome::Rejected(reason.clone())),
             (ReceiptStage::Rejected, None) => {
                 Some(Outcome::Rejected(Rejection { code: Code::ReceiptInvalid, detail: "without a reason".into() }))
             }
-            (ReceiptStage::Accepted | ReceiptStage::Delivered, _) => None,
+            (ReceiptStage::Accepted, _) => None,
         }
     }
 }
@@ -207,9 +216,13 @@ mod tests {
             Receipt { stage: ReceiptStage::Rejected, ..sample() },
             Receipt { manifest: None, ..sample() },
             Receipt { version: 2, ..sample() },
+            Receipt { direction: Direction::Downlink, ..sample() },
+            Receipt { stage: ReceiptStage::Delivered, ..sample() },
         ] {
             assert!(Receipt::parse(&bad.to_bytes().unwrap()).is_err(), "{bad:?}");
         }
+        let delivered = Receipt { stage: ReceiptStage::Delivered, direction: Direction::Downlink, ..sample() };
+        assert_eq!(Receipt::parse(&delivered.to_bytes().unwrap()).unwrap().outcome(), Some(Outcome::Delivered));
         let rejected = Receipt { stage: ReceiptStage::Rejected, reason: reason.clone(), manifest: None, ..sample() };
         assert_eq!(rejected.outcome(), reason.map(Outcome::Rejected));
     }

@@ -9,13 +9,30 @@
 //!                           ↑ forwarded, and no receipt came: forward again
 //! receiver   landed → verify → import → receipt → imported | rejected
 //! ```
+//!
+//! A return file, the other way:
+//!
+//! ```text
+//! receiver   taken → export → notify → receipt → delivered | rejected
+//! relay      announced → fetch → pack → queue → queued → delivered | rejected → removed
+//! agent      offered → pull → verify → deliver (staged, placed, acted on) → acknowledge → delivered | rejected
+//! ```
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{digest::Sha256Digest, failure::Code, name::FileName};
+use crate::{
+    digest::Sha256Digest,
+    failure::Code,
+    name::{FileName, RemotePath},
+};
+
+pub use crate::{
+    event::TransferEvent,
+    stage::{Place, Stage},
+};
 
 /// Which way a transfer travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -36,67 +53,6 @@ impl fmt::Display for Direction {
     }
 }
 
-/// The work a transfer waits for. The same word is the module, the span, the metric label and the column in tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Stage {
-    /// Agent: read the ERP's tables in one snapshot.
-    Extract,
-    /// Agent: finish the packed files and their list.
-    Pack,
-    /// Agent: put everything on the relay and say `complete`.
-    Push,
-    /// Relay: compare every file with what `complete` named.
-    Accept,
-    /// Relay: put everything on the tenant's app server.
-    Forward,
-    /// Receiver: check signature, digests, sizes, rows and totals.
-    Verify,
-    /// Receiver: import in one transaction.
-    Import,
-    /// The signed receipt travels back.
-    Receipt,
-    /// Relay: the retention time is over, the copy goes.
-    Remove,
-}
-
-impl Stage {
-    /// Every stage, in the order of the way.
-    pub const ALL: &[Self] = &[
-        Self::Extract,
-        Self::Pack,
-        Self::Push,
-        Self::Accept,
-        Self::Forward,
-        Self::Verify,
-        Self::Import,
-        Self::Receipt,
-        Self::Remove,
-    ];
-
-    /// The stage's one word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Extract => "extract",
-            Self::Pack => "pack",
-            Self::Push => "push",
-            Self::Accept => "accept",
-            Self::Forward => "forward",
-            Self::Verify => "verify",
-            Self::Import => "import",
-            Self::Receipt => "receipt",
-            Self::Remove => "remove",
-        }
-    }
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// The two digests that name exactly what travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -107,7 +63,7 @@ pub struct Identity {
     pub packed: Sha256Digest,
 }
 
-/// Why a receiver refused a transfer.
+/// Why the end that a transfer is for has refused it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rejection {
@@ -117,13 +73,15 @@ pub struct Rejection {
     pub detail: String,
 }
 
-/// How a transfer ended at the receiver.
+/// How a transfer ended, by the word of whoever it was for: the receiver, or the agent on the way back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "result", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Outcome {
     /// Every table is in the app database.
     Imported,
-    /// Nothing of it is in the app database.
+    /// Every return file was delivered to the ERP, and what is to follow has succeeded.
+    Delivered,
+    /// Nothing of it is in the app database, or nothing of it was delivered.
     Rejected(Rejection),
 }
 
@@ -137,6 +95,29 @@ pub struct MissingFile {
     pub problem: String,
 }
 
+/// What the app server has for the relay to fetch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Announced {
+    /// Where `manifest.json` lies, counted from the landing's folder; every other file of the transfer lies beside it.
+    #[schema(value_type = String, max_length = 1024)]
+    pub path: RemotePath,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its SHA-256.
+    pub manifest: Sha256Digest,
+}
+
+/// A delivered file and the name it has in the delivery folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlacedFile {
+    /// Its name in the manifest.
+    pub name: FileName,
+    /// Its name in the delivery folder: the same, unless another file has that one.
+    pub placed: FileName,
+}
+
 /// Where a transfer stands on one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase", deny_unknown_fields)]
@@ -148,7 +129,7 @@ pub enum TransferState {
         /// SHA-256 of `manifest.json`.
         manifest: Sha256Digest,
     },
-    /// Agent: everything to send is on disk.
+    /// Agent (uplink): everything to send is on disk. Relay (downlink): everything to queue is.
     Packed {
         /// What travels.
         identity: Identity,
@@ -180,18 +161,75 @@ pub enum TransferState {
     },
     /// Receiver: `manifest.json` is there, so everything else is.
     Landed,
-    /// Receiver: everything agrees with the signed manifest.
+    /// Receiver (uplink) and agent (downlink): everything agrees with the signed manifest.
     Verified {
         /// SHA-256 of `manifest.json`.
         manifest: Sha256Digest,
     },
-    /// Receiver: imported or rejected; the receipt is signed and must reach the relay.
+    /// Receiver: imported or rejected; agent: delivered or rejected. The receipt is signed and must reach the relay.
     Decided {
         /// How it ended.
         outcome: Outcome,
     },
+    /// Receiver: the files to send are on its disk, chosen by a person or taken from the export folder.
+    Taken,
+    /// Receiver: laid out for the relay, the manifest is signed.
+    Exported {
+        /// SHA-256 of `manifest.json`.
+        manifest: Sha256Digest,
+    },
+    /// Receiver: the relay knows of it; the agent's receipt is awaited.
+    Notified {
+        /// SHA-256 of `manifest.json`.
+        manifest: Sha256Digest,
+    },
+    /// Relay: the receiver has told of it.
+    Announced {
+        /// What and where.
+        announced: Announced,
+    },
+    /// Relay: every file is here.
+    Fetched {
+        /// What and where.
+        announced: Announced,
+    },
+    /// Relay: signed for, and visible to its agent, whose receipt is awaited.
+    Queued {
+        /// What travels.
+        identity: Identity,
+    },
+    /// Agent: the relay has it for this agent.
+    Offered {
+        /// What travels.
+        identity: Identity,
+    },
+    /// Agent: every packed file is here.
+    Pulled {
+        /// What travels.
+        identity: Identity,
+    },
+    /// Agent: every file lies whole on the delivery folder's volume, under a hidden name.
+    Staged {
+        /// SHA-256 of `manifest.json`.
+        manifest: Sha256Digest,
+        /// The delivery folder, an absolute path: the one that was configured then.
+        folder: String,
+        /// The name each file gets there.
+        files: Vec<PlacedFile>,
+    },
+    /// Agent: every file had its name in the delivery folder; what is to follow has not succeeded yet.
+    Placed {
+        /// SHA-256 of `manifest.json`.
+        manifest: Sha256Digest,
+        /// The delivery folder, an absolute path.
+        folder: String,
+        /// The name each file got there.
+        files: Vec<PlacedFile>,
+    },
     /// The end: imported.
     Imported,
+    /// The end: delivered to the ERP.
+    Delivered,
     /// The end: rejected.
     Rejected {
         /// Why.
@@ -207,64 +245,6 @@ pub enum TransferState {
         /// How it ended.
         outcome: Outcome,
     },
-}
-
-/// Something that has happened to a transfer, durable once it is in the journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "lowercase", deny_unknown_fields)]
-pub enum TransferEvent {
-    /// Agent: the snapshot is read, the manifest signed.
-    Extracted {
-        /// SHA-256 of `manifest.json`.
-        manifest: Sha256Digest,
-    },
-    /// Agent: the packed list is written.
-    Packed {
-        /// SHA-256 of `packed.json`.
-        packed: Sha256Digest,
-    },
-    /// Agent: `complete` was answered.
-    Pushed,
-    /// Agent: the relay asks for files again.
-    PushAgain,
-    /// Relay: `complete` was said (again).
-    Claimed {
-        /// What travels.
-        identity: Identity,
-    },
-    /// Relay: not everything is there.
-    FoundIncomplete {
-        /// The files to send again.
-        missing: Vec<MissingFile>,
-    },
-    /// Relay signed, or agent holds, the `accepted` receipt.
-    Accepted,
-    /// Relay: the app server has it.
-    Forwarded,
-    /// Relay: no receipt has come; the app server may have lost it, so it is forwarded once more.
-    ForwardAgain,
-    /// Receiver: all checks passed.
-    Verified {
-        /// SHA-256 of `manifest.json`.
-        manifest: Sha256Digest,
-    },
-    /// Receiver: imported or rejected, receipt signed and on disk.
-    Decided {
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// The signed receipt has arrived (agent, relay) or was handed over (receiver).
-    Settled {
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// Agent: given up before it was pushed.
-    Abandoned {
-        /// Why.
-        reason: String,
-    },
-    /// Relay: the copy is gone.
-    Removed,
 }
 
 /// An event that cannot follow a state.
@@ -301,11 +281,40 @@ impl TransferState {
             (S::Accepted { identity }, E::Forwarded) => S::Forwarded { identity: *identity },
             (S::Forwarded { identity }, E::ForwardAgain) => S::Accepted { identity: *identity },
             (S::Landed, E::Verified { manifest }) => S::Verified { manifest: *manifest },
-            (S::Landed, E::Decided { outcome: outcome @ Outcome::Rejected(_) })
-            | (S::Verified { .. }, E::Decided { outcome }) => S::Decided { outcome: outcome.clone() },
+            (
+                S::Landed | S::Offered { .. } | S::Pulled { .. } | S::Verified { .. },
+                E::Decided { outcome: outcome @ Outcome::Rejected(_) },
+            )
+            | (S::Verified { .. }, E::Decided { outcome: outcome @ Outcome::Imported })
+            | (S::Placed { .. }, E::Decided { outcome: outcome @ Outcome::Delivered }) => S::Decided { outcome: outcome.clone() },
+            (S::Taken, E::Exported { manifest }) => S::Exported { manifest: *manifest },
+            (S::Exported { manifest }, E::Notified) => S::Notified { manifest: *manifest },
+            (S::Notified { manifest }, E::NotifyAgain) => S::Exported { manifest: *manifest },
+            (S::Announced { announced }, E::Fetched) => S::Fetched { announced: announced.clone() },
+            (S::Fetched { announced }, E::FetchAgain) => S::Announced { announced: announced.clone() },
+            (S::Fetched { announced }, E::Packed { packed }) => {
+                S::Packed { identity: Identity { manifest: announced.manifest, packed: *packed } }
+            }
+            (S::Packed { identity }, E::Queued) => S::Queued { identity: *identity },
+            (S::Offered { identity }, E::Pulled) => S::Pulled { identity: *identity },
+            (S::Pulled { identity }, E::Verified { manifest }) if identity.manifest == *manifest => {
+                S::Verified { manifest: *manifest }
+            }
+            (S::Verified { manifest }, E::Staged { folder, files }) => {
+                S::Staged { manifest: *manifest, folder: folder.clone(), files: files.clone() }
+            }
+            (S::Staged { manifest, folder, files }, E::Placed) => {
+                S::Placed { manifest: *manifest, folder: folder.clone(), files: files.clone() }
+            }
             // The receipt can overtake the relay's own note that it has forwarded.
-            (S::Pushed { .. } | S::Accepted { .. } | S::Forwarded { .. }, E::Settled { outcome }) => S::ended(outcome),
+            (S::Pushed { .. } | S::Accepted { .. } | S::Forwarded { .. }, E::Settled { outcome })
+                if *outcome != Outcome::Delivered =>
+            {
+                S::ended(outcome)
+            }
+            (S::Queued { .. } | S::Notified { .. }, E::Settled { outcome }) if *outcome != Outcome::Imported => S::ended(outcome),
             (S::Decided { outcome }, E::Settled { outcome: settled }) if outcome == settled => S::ended(outcome),
+            (S::Delivered, E::Removed) => S::Removed { outcome: Outcome::Delivered },
             (S::Imported, E::Removed) => S::Removed { outcome: Outcome::Imported },
             (S::Rejected { rejection }, E::Removed) => S::Removed { outcome: Outcome::Rejected(rejection.clone()) },
             _ => return Err(IllegalTransition { state: Box::new(self), event: Box::new(event.clone()) }),
@@ -316,6 +325,7 @@ impl TransferState {
     fn ended(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Imported => Self::Imported,
+            Outcome::Delivered => Self::Delivered,
             Outcome::Rejected(rejection) => Self::Rejected { rejection: rejection.clone() },
         }
     }
@@ -326,14 +336,23 @@ impl TransferState {
         use TransferState as S;
         match (place, self) {
             (Place::Agent, S::Planned) => Some(Stage::Extract),
-            (Place::Agent, S::Extracted { .. }) => Some(Stage::Pack),
+            (Place::Agent, S::Extracted { .. }) | (Place::Relay, S::Fetched { .. }) => Some(Stage::Pack),
             (Place::Agent, S::Packed { .. }) => Some(Stage::Push),
-            (Place::Agent, S::Pushed { .. } | S::Accepted { .. }) | (Place::Receiver, S::Decided { .. }) => Some(Stage::Receipt),
+            (Place::Agent, S::Pushed { .. } | S::Accepted { .. }) | (Place::Receiver, S::Decided { .. } | S::Notified { .. }) => {
+                Some(Stage::Receipt)
+            }
+            (Place::Agent, S::Offered { .. }) => Some(Stage::Pull),
+            (Place::Agent, S::Pulled { .. }) | (Place::Receiver, S::Landed) => Some(Stage::Verify),
+            (Place::Agent, S::Verified { .. } | S::Staged { .. } | S::Placed { .. }) => Some(Stage::Deliver),
+            (Place::Agent, S::Decided { .. }) => Some(Stage::Acknowledge),
             (Place::Relay, S::Claimed { .. }) => Some(Stage::Accept),
             (Place::Relay, S::Accepted { .. }) => Some(Stage::Forward),
-            (Place::Relay, S::Imported | S::Rejected { .. }) => Some(Stage::Remove),
-            (Place::Receiver, S::Landed) => Some(Stage::Verify),
+            (Place::Relay, S::Announced { .. }) => Some(Stage::Fetch),
+            (Place::Relay, S::Packed { .. }) => Some(Stage::Queue),
+            (Place::Relay, S::Imported | S::Delivered | S::Rejected { .. }) => Some(Stage::Remove),
             (Place::Receiver, S::Verified { .. }) => Some(Stage::Import),
+            (Place::Receiver, S::Taken) => Some(Stage::Export),
+            (Place::Receiver, S::Exported { .. }) => Some(Stage::Notify),
             _ => None,
         }
     }
@@ -353,7 +372,18 @@ impl TransferState {
             Self::Landed => "landed",
             Self::Verified { .. } => "verified",
             Self::Decided { .. } => "decided",
+            Self::Taken => "taken",
+            Self::Exported { .. } => "exported",
+            Self::Notified { .. } => "notified",
+            Self::Announced { .. } => "announced",
+            Self::Fetched { .. } => "fetched",
+            Self::Queued { .. } => "queued",
+            Self::Offered { .. } => "offered",
+            Self::Pulled { .. } => "pulled",
+            Self::Staged { .. } => "staged",
+            Self::Placed { .. } => "placed",
             Self::Imported => "imported",
+            Self::Delivered => "delivered",
             Self::Rejected { .. } => "rejected",
             Self::Abandoned { .. } => "abandoned",
             Self::Removed { .. } => "removed",
@@ -363,20 +393,8 @@ impl TransferState {
     /// Whether nothing can follow any more but the removal of a copy.
     #[must_use]
     pub const fn is_final(&self) -> bool {
-        matches!(self, Self::Imported | Self::Rejected { .. } | Self::Abandoned { .. } | Self::Removed { .. })
+        matches!(self, Self::Imported | Self::Delivered | Self::Rejected { .. } | Self::Abandoned { .. } | Self::Removed { .. })
     }
-}
-
-/// The machine that looks at a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Place {
-    /// The ERP host.
-    Agent,
-    /// The comms server.
-    Relay,
-    /// The app server.
-    Receiver,
 }
 
 #[cfg(test)]
@@ -430,6 +448,86 @@ mod tests {
             &[TransferEvent::Verified { manifest: digest(1) }, TransferEvent::Decided { outcome: Outcome::Imported }, settled],
         );
         assert_eq!(receiver, TransferState::Imported);
+    }
+
+    #[test]
+    fn the_way_of_a_return_file_on_each_machine() {
+        let identity = Identity { manifest: digest(1), packed: digest(2) };
+        let settled = TransferEvent::Settled { outcome: Outcome::Delivered };
+        let stages = |start: TransferState, place: Place, events: &[TransferEvent]| {
+            let mut state = start;
+            let mut seen = vec![state.stage(place)];
+            for event in events {
+                state = state.apply(event).unwrap();
+                seen.push(state.stage(place));
+            }
+            (state, seen)
+        };
+        let receiver = [
+            TransferEvent::Exported { manifest: digest(1) },
+            TransferEvent::Notified,
+            TransferEvent::NotifyAgain,
+            TransferEvent::Notified,
+            settled.clone(),
+        ];
+        let (state, seen) = stages(TransferState::Taken, Place::Receiver, &receiver);
+        assert_eq!(state, TransferState::Delivered);
+        let (export, notify, receipt) = (Some(Stage::Export), Some(Stage::Notify), Some(Stage::Receipt));
+        assert_eq!(seen, [export, notify, receipt, notify, receipt, None]);
+
+        let announced = Announced { path: "/downlink/erp/x/manifest.json".parse().unwrap(), size: 7, manifest: digest(1) };
+        let relay = [
+            TransferEvent::Fetched,
+            TransferEvent::FetchAgain,
+            TransferEvent::Fetched,
+            TransferEvent::Packed { packed: digest(2) },
+            TransferEvent::Queued,
+            settled.clone(),
+            TransferEvent::Removed,
+        ];
+        let (state, seen) = stages(TransferState::Announced { announced }, Place::Relay, &relay);
+        assert_eq!(state, TransferState::Removed { outcome: Outcome::Delivered });
+        let (fetch, pack) = (Some(Stage::Fetch), Some(Stage::Pack));
+        assert_eq!(seen, [fetch, pack, fetch, pack, Some(Stage::Queue), None, Some(Stage::Remove), None]);
+
+        let placed = vec![PlacedFile { name: "orders.csv".parse().unwrap(), placed: "orders (2).csv".parse().unwrap() }];
+        let agent = [
+            TransferEvent::Pulled,
+            TransferEvent::Verified { manifest: digest(1) },
+            TransferEvent::Staged { folder: "/erp/in".into(), files: placed },
+            TransferEvent::Placed,
+            TransferEvent::Decided { outcome: Outcome::Delivered },
+            settled,
+        ];
+        let (state, seen) = stages(TransferState::Offered { identity }, Place::Agent, &agent);
+        assert_eq!(state, TransferState::Delivered);
+        let deliver = Some(Stage::Deliver);
+        assert_eq!(seen, [Some(Stage::Pull), Some(Stage::Verify), deliver, deliver, deliver, Some(Stage::Acknowledge), None]);
+    }
+
+    #[test]
+    fn nothing_is_delivered_before_it_is_placed_and_the_two_ways_do_not_mix() {
+        let identity = Identity { manifest: digest(1), packed: digest(2) };
+        let delivered = Outcome::Delivered;
+        for state in [
+            TransferState::Offered { identity },
+            TransferState::Pulled { identity },
+            TransferState::Verified { manifest: digest(1) },
+            TransferState::Staged { manifest: digest(1), folder: "/erp".into(), files: Vec::new() },
+            TransferState::Landed,
+        ] {
+            assert!(state.apply(&TransferEvent::Decided { outcome: delivered.clone() }).is_err());
+        }
+        assert!(TransferState::Pulled { identity }.apply(&TransferEvent::Verified { manifest: digest(9) }).is_err());
+        let placed = TransferState::Placed { manifest: digest(1), folder: "/erp".into(), files: Vec::new() };
+        let rejected = Outcome::Rejected(Rejection { code: Code::SignatureInvalid, detail: "unsigned".into() });
+        assert!(placed.clone().apply(&TransferEvent::Decided { outcome: rejected.clone() }).is_err());
+        assert!(placed.apply(&TransferEvent::Decided { outcome: Outcome::Imported }).is_err());
+        assert!(TransferState::Offered { identity }.apply(&TransferEvent::Decided { outcome: rejected }).is_ok());
+        assert!(TransferState::Queued { identity }.apply(&TransferEvent::Settled { outcome: Outcome::Imported }).is_err());
+        for state in [TransferState::Forwarded { identity }, TransferState::Pushed { identity }] {
+            assert!(state.apply(&TransferEvent::Settled { outcome: delivered.clone() }).is_err());
+        }
     }
 
     #[test]

@@ -5,13 +5,18 @@
 mod http;
 mod memory;
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use towpath_transfer::{
-    TransferId,
-    api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, UplinkStatus},
+    AgentName, TransferId,
+    announcement::SignedAnnouncement,
+    api::{
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peers,
+        UplinkStatus,
+    },
+    digest::Sha256Digest,
     failure::Result,
 };
 
@@ -55,6 +60,38 @@ pub trait RelayApi: Debug + Send + Sync {
     /// # Errors
     /// As above.
     async fn post_receipt(&self, receipt: &AppReceipt) -> Result<()>;
+
+    /// `GET /v1/downlinks`: what waits for the calling agent. Answers at once where the list is another than the one that `unless`
+    /// names, or, without `unless`, where it is not empty; else as soon as that becomes so, or after `wait`, which is cut to whole
+    /// seconds and to [`towpath_transfer::api::MAX_WAIT_SECONDS`].
+    ///
+    /// # Errors
+    /// As above.
+    async fn downlinks(&self, wait: Duration, unless: Option<Sha256Digest>) -> Result<Downlinks>;
+
+    /// `POST /v1/downlinks/{transfer}/acknowledge`.
+    ///
+    /// # Errors
+    /// As above; `not-found` for a transfer the relay does not have for this agent.
+    async fn acknowledge(&self, transfer: TransferId, acknowledgement: &Acknowledgement) -> Result<()>;
+
+    /// `POST /v1/app/exports`.
+    ///
+    /// # Errors
+    /// As above; `not-found` for an agent that is not enrolled.
+    async fn export(&self, export: &Export) -> Result<ExportStatus>;
+
+    /// `GET /v1/app/exports/{transfer}`.
+    ///
+    /// # Errors
+    /// As above; `not-found` for a transfer the relay does not know.
+    async fn export_status(&self, agent: &AgentName, transfer: TransferId) -> Result<ExportStatus>;
+
+    /// `GET /v1/announcement`: the keys that the relay shows now and will show next.
+    ///
+    /// # Errors
+    /// As above.
+    async fn announcement(&self) -> Result<SignedAnnouncement>;
 }
 
 /// Makes the bearer tokens of requests. The programs implement it over their key.

@@ -140,8 +140,10 @@ impl Pipe {
         self.write_bytes
     }
 
+    /// Whether nothing can be asked any more. The session may have ended a moment before the reason is known here: a request
+    /// that has failed because of it must already find the connection closed.
     pub(super) fn is_lost(&self) -> bool {
-        self.shared.lock().lost.is_some()
+        self.shared.kill.is_cancelled() || self.shared.lock().lost.is_some()
     }
 
     pub(super) fn lose(&self, kind: StoreErrorKind, why: &str) {

@@ -16,8 +16,13 @@ use reqwest::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use towpath_transfer::{
-    Clock, Code, Failure, TransferId,
-    api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, Problem, UplinkStatus},
+    AgentName, Clock, Code, Failure, TransferId,
+    announcement::SignedAnnouncement,
+    api::{
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus,
+        MAX_WAIT_SECONDS, Peers, Problem, UplinkStatus,
+    },
+    digest::Sha256Digest,
     failure::Result,
 };
 use url::Url;
@@ -146,6 +151,12 @@ impl HttpRelayApi {
         answer(what, response, &self.offset).await
     }
 
+    /// A call whose answer has no body.
+    async fn tell(&self, what: &str, path: &str, body: &(impl Serialize + Sync)) -> Result<()> {
+        let response = self.authenticated(what, || self.with_body(Method::POST, path, Some(body))).await?;
+        if response.status().is_success() { Ok(()) } else { Err(refusal(what, response, &self.offset).await) }
+    }
+
     fn with_body(&self, method: Method, path: &str, body: Option<&(impl Serialize + Sync)>) -> Result<RequestBuilder> {
         let request = self.request(method, path)?;
         Ok(match body {
@@ -181,9 +192,34 @@ impl RelayApi for HttpRelayApi {
 
     async fn post_receipt(&self, receipt: &AppReceipt) -> Result<()> {
         let what = format!("handing the relay the receipt for transfer {}", receipt.transfer);
-        let build = || self.with_body(Method::POST, "v1/app/receipts", Some(receipt));
-        let response = self.authenticated(&what, build).await?;
-        if response.status().is_success() { Ok(()) } else { Err(refusal(&what, response, &self.offset).await) }
+        self.tell(&what, "v1/app/receipts", receipt).await
+    }
+
+    async fn downlinks(&self, wait: Duration, unless: Option<Sha256Digest>) -> Result<Downlinks> {
+        let mut path = format!("v1/downlinks?wait={}", wait.as_secs().min(MAX_WAIT_SECONDS));
+        if let Some(version) = unless {
+            path = format!("{path}&unless={version}");
+        }
+        self.call("asking the relay for return files", Method::GET, &path, NO_BODY).await
+    }
+
+    async fn acknowledge(&self, transfer: TransferId, acknowledgement: &Acknowledgement) -> Result<()> {
+        let what = format!("acknowledging transfer {transfer} to the relay");
+        self.tell(&what, &format!("v1/downlinks/{transfer}/acknowledge"), acknowledgement).await
+    }
+
+    async fn export(&self, export: &Export) -> Result<ExportStatus> {
+        let what = format!("telling the relay of the return files of transfer {}", export.transfer);
+        self.call(&what, Method::POST, "v1/app/exports", Some(export)).await
+    }
+
+    async fn export_status(&self, agent: &AgentName, transfer: TransferId) -> Result<ExportStatus> {
+        let what = format!("asking the relay for transfer {transfer}");
+        self.call(&what, Method::GET, &format!("v1/app/exports/{transfer}?agent={agent}"), NO_BODY).await
+    }
+
+    async fn announcement(&self) -> Result<SignedAnnouncement> {
+        self.call("asking the relay for its keys", Method::GET, "v1/announcement", NO_BODY).await
     }
 }
 

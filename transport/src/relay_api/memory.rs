@@ -3,21 +3,36 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use towpath_transfer::{
-    Code, Failure, TransferId,
-    api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, UplinkState, UplinkStatus},
+    AgentName, Code, Failure, TransferId,
+    announcement::SignedAnnouncement,
+    api::{
+        Acknowledgement, AppReceipt, Complete, DownlinkState, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus,
+        Offer, Peers, UplinkState, UplinkStatus,
+    },
+    digest::Sha256Digest,
     failure::Result,
 };
 
 use super::RelayApi;
 
-/// Answers from memory: what a test has put there, and `claimed` for a transfer that is called complete. Clones share it.
-#[derive(Debug, Clone, Default)]
+/// Answers from memory: what a test has put there, `claimed` for a transfer that is called complete, and `announced` for one that
+/// is exported. Clones share it. It has no clock: a long poll is answered when the list changes, however long that takes.
+#[derive(Debug, Clone)]
 pub struct MemoryRelay {
     state: Arc<Mutex<State>>,
+    offers: Arc<watch::Sender<Vec<Offer>>>,
+}
+
+impl Default for MemoryRelay {
+    fn default() -> Self {
+        Self { state: Arc::default(), offers: Arc::new(watch::Sender::new(Vec::new())) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +42,9 @@ struct State {
     completed: BTreeMap<TransferId, Complete>,
     uplinks: BTreeMap<TransferId, UplinkStatus>,
     receipts: Vec<AppReceipt>,
+    acknowledged: Vec<(TransferId, Acknowledgement)>,
+    exports: BTreeMap<TransferId, (Export, ExportStatus)>,
+    announcement: Option<SignedAnnouncement>,
     failures: VecDeque<(When, Failure)>,
 }
 
@@ -68,6 +86,40 @@ impl MemoryRelay {
     #[must_use]
     pub fn receipts(&self) -> Vec<AppReceipt> {
         self.lock().receipts.clone()
+    }
+
+    /// What waits for the agent from now on; a long poll learns of it at once.
+    pub fn set_offers(&self, offers: Vec<Offer>) {
+        self.offers.send_replace(offers);
+    }
+
+    /// Every acknowledgement, each once however often it came.
+    #[must_use]
+    pub fn acknowledged(&self) -> Vec<(TransferId, Acknowledgement)> {
+        self.lock().acknowledged.clone()
+    }
+
+    /// What a receiver has told of a transfer.
+    #[must_use]
+    pub fn exported(&self, transfer: TransferId) -> Option<Export> {
+        self.lock().exports.get(&transfer).map(|(export, _)| export.clone())
+    }
+
+    /// Where an exported transfer stands from now on. Nothing happens where it was not exported.
+    pub fn set_export_status(&self, status: ExportStatus) {
+        if let Some((_, known)) = self.lock().exports.get_mut(&status.transfer) {
+            *known = status;
+        }
+    }
+
+    /// Forgets an exported transfer, as a relay does that was restored from an old backup.
+    pub fn forget_export(&self, transfer: TransferId) {
+        self.lock().exports.remove(&transfer);
+    }
+
+    /// The relay's keys from now on.
+    pub fn set_announcement(&self, announcement: SignedAnnouncement) {
+        self.lock().announcement = Some(announcement);
     }
 
     /// One of the next calls, in the order given here, does nothing and fails.
@@ -135,11 +187,71 @@ impl RelayApi for MemoryRelay {
             Ok(())
         })
     }
+
+    async fn downlinks(&self, _wait: Duration, unless: Option<Sha256Digest>) -> Result<Downlinks> {
+        let known = unless.unwrap_or_else(|| Downlinks::of(Vec::new()).version);
+        let mut offers = self.offers.subscribe();
+        let changed = offers.wait_for(|offers| Downlinks::of(offers.clone()).version != known).await;
+        let list =
+            changed.map(|offers| offers.clone()).map_err(|e| Failure::park(Code::Internal, "waiting for offers").caused_by(e))?;
+        self.call(|_| Ok(Downlinks::of(list)))
+    }
+
+    async fn acknowledge(&self, transfer: TransferId, acknowledgement: &Acknowledgement) -> Result<()> {
+        let unknown = || Failure::park(Code::NotFound, format!("acknowledging transfer {transfer}: the relay does not know it"));
+        let known = self.offers.borrow().iter().any(|offer| offer.transfer == transfer);
+        self.call(|state| {
+            let acknowledged = (transfer, acknowledgement.clone());
+            if !known && !state.acknowledged.contains(&acknowledged) {
+                return Err(unknown());
+            }
+            if !state.acknowledged.contains(&acknowledged) {
+                state.acknowledged.push(acknowledged);
+            }
+            self.offers.send_if_modified(|offers| {
+                let before = offers.len();
+                offers.retain(|offer| offer.transfer != transfer);
+                offers.len() != before
+            });
+            Ok(())
+        })
+    }
+
+    async fn export(&self, export: &Export) -> Result<ExportStatus> {
+        self.call(|state| {
+            let transfer = export.transfer;
+            let (known, status) = state.exports.entry(transfer).or_insert_with(|| {
+                let status = ExportStatus { transfer, state: DownlinkState::Announced, trouble: None, receipts: vec![] };
+                (export.clone(), status)
+            });
+            if known == export {
+                return Ok(status.clone());
+            }
+            Err(Failure::park(Code::TransferFrozen, format!("transfer {transfer} was announced as something else")))
+        })
+    }
+
+    async fn export_status(&self, agent: &AgentName, transfer: TransferId) -> Result<ExportStatus> {
+        let unknown = || Failure::park(Code::NotFound, format!("asking for transfer {transfer}: the relay does not know it"));
+        self.call(|state| {
+            let known = state.exports.get(&transfer).filter(|(export, _)| export.agent == *agent);
+            known.map(|(_, status)| status.clone()).ok_or_else(unknown)
+        })
+    }
+
+    async fn announcement(&self) -> Result<SignedAnnouncement> {
+        let unknown = || Failure::park(Code::NotFound, "asking for the relay's keys: it announces none");
+        self.call(|state| state.announcement.clone().ok_or_else(unknown))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use towpath_transfer::{digest::Sha256Digest, receipt::SignedReceipt};
+    use towpath_transfer::{
+        Sequence,
+        receipt::SignedReceipt,
+        state::{Announced, Identity},
+    };
 
     use super::*;
 
@@ -163,6 +275,54 @@ mod tests {
         relay.set_uplink(status);
         assert_eq!(relay.complete(id, &complete("b")).await.unwrap().state, UplinkState::Claimed);
         assert_eq!(relay.completed(id), Some(complete("b")));
+    }
+
+    #[tokio::test]
+    async fn a_long_poll_learns_of_an_offer_and_an_acknowledgement_takes_it_away_once() {
+        let relay = MemoryRelay::new();
+        let transfer: TransferId = ID.parse().unwrap();
+        let identity = Identity { manifest: Sha256Digest::of(b"m"), packed: Sha256Digest::of(b"p") };
+        let waiting = tokio::spawn({
+            let relay = relay.clone();
+            async move { relay.downlinks(Duration::from_secs(55), None).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        relay.set_offers(vec![Offer { transfer, sequence: Sequence(1), identity }]);
+        let list = waiting.await.unwrap().unwrap();
+        assert_eq!(list.downlinks.len(), 1);
+        let waiting = tokio::spawn({
+            let (relay, version) = (relay.clone(), list.version);
+            async move { relay.downlinks(Duration::from_secs(55), Some(version)).await }
+        });
+        let signed = SignedReceipt { receipt: "r".into(), signature: "s".into() };
+        let acknowledgement = Acknowledgement { signed };
+        for _ in 0..2 {
+            relay.acknowledge(transfer, &acknowledgement).await.unwrap();
+        }
+        assert_eq!(relay.acknowledged(), [(transfer, acknowledgement.clone())]);
+        assert!(waiting.await.unwrap().unwrap().downlinks.is_empty());
+        let other: TransferId = "01922c1e-8a4f-7d3a-9b5e-0c1d2e3f4a5c".parse().unwrap();
+        assert_eq!(relay.acknowledge(other, &acknowledgement).await.unwrap_err().code(), Code::NotFound);
+    }
+
+    #[tokio::test]
+    async fn an_export_is_idempotent_and_can_be_forgotten() {
+        let relay = MemoryRelay::new();
+        let (agent, transfer): (AgentName, TransferId) = ("erp".parse().unwrap(), ID.parse().unwrap());
+        let announced = Announced { path: "/d/manifest.json".parse().unwrap(), size: 1, manifest: Sha256Digest::of(b"m") };
+        let export = Export { transfer, agent: agent.clone(), sequence: Sequence(1), announced };
+        for _ in 0..2 {
+            assert_eq!(relay.export(&export).await.unwrap().state, DownlinkState::Announced);
+        }
+        let other = Export { sequence: Sequence(2), ..export.clone() };
+        assert_eq!(relay.export(&other).await.unwrap_err().code(), Code::TransferFrozen);
+        assert_eq!(relay.exported(transfer), Some(export));
+        assert!(relay.export_status(&agent, transfer).await.is_ok());
+        assert_eq!(relay.export_status(&"other".parse().unwrap(), transfer).await.unwrap_err().code(), Code::NotFound);
+        relay.forget_export(transfer);
+        assert_eq!(relay.export_status(&agent, transfer).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(relay.announcement().await.unwrap_err().code(), Code::NotFound);
     }
 
     #[tokio::test]
