@@ -129,6 +129,7 @@ pub(crate) fn manifest(sent: &Sent) -> Manifest {
         created: "2026-01-02T03:04:05Z".parse().unwrap(),
         sequence: Sequence(sent.sequence),
         snapshot: None,
+        kind: None,
         files: sent.tables.iter().map(entry).collect(),
     }
 }

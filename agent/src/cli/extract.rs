@@ -118,6 +118,7 @@ fn write_manifest(host: &Host, job: &JobConfig, folder: &Path, extracted: &Extra
         // Transfers count from 1: this one is none.
         sequence: Sequence(0),
         snapshot: Some(extracted.snapshot.clone()),
+        kind: None,
         files: extracted.files.clone(),
     };
     let bytes = manifest.to_bytes().map_err(|error| internal("the manifest cannot be written").caused_by(error))?;

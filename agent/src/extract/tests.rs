@@ -159,6 +159,7 @@ pub(super) fn manifest(extracted: &Extracted) -> Manifest {
         created: jiff::Timestamp::UNIX_EPOCH,
         sequence: towpath_transfer::Sequence(1),
         snapshot: Some(extracted.snapshot.clone()),
+        kind: None,
         files: extracted.files.clone(),
     }
 }

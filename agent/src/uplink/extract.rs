@@ -116,6 +116,7 @@ fn write_manifest(parts: &Parts, record: &TransferRecord, extracted: &Extracted)
         created: parts.clock.now(),
         sequence: record.sequence.ok_or_else(|| internal("it has no sequence number"))?,
         snapshot: Some(extracted.snapshot.clone()),
+        kind: None,
         files: extracted.files.clone(),
     };
     let bytes = manifest.to_bytes().map_err(|error| internal("the manifest cannot be written").caused_by(error))?;

@@ -251,6 +251,7 @@ impl Sent {
             created: Timestamp::UNIX_EPOCH,
             sequence: Sequence(sequence),
             snapshot: None,
+            kind: None,
             files: vec![FileEntry {
                 name: "items.csv".parse().unwrap(),
                 media_type: "text/csv".into(),

@@ -212,6 +212,7 @@ fn uplink(end: &End) -> (TransferId, Vec<(String, Vec<u8>)>, Complete) {
         created: clock().now(),
         sequence: Sequence(1),
         snapshot: None,
+        kind: None,
         files: vec![FileEntry {
             name: "items.csv".parse().unwrap(),
             media_type: "text/csv".into(),
