@@ -17,8 +17,12 @@ use tokio_util::sync::CancellationToken;
 use towpath_journal::{FailPoints, MemoryJournal, NoFailPoints, Point, TransferRecord, WakeUp};
 use towpath_keys::{Identity, KeyKind, Namespace, sign_enrolment};
 use towpath_transfer::{
-    Clock, Code, Direction, Failure, Stage, TransferId, TransferKey,
-    api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peer, Peers, Role, Trouble, UplinkState, UplinkStatus},
+    AgentName, Clock, Code, Direction, Failure, Stage, TransferId, TransferKey,
+    announcement::SignedAnnouncement,
+    api::{
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peer, Peers,
+        Role, Trouble, UplinkState, UplinkStatus,
+    },
     clock::{ManualClock, SeededEntropy},
     digest::{FileHasher, Sha256Digest},
     manifest::{Column, Content, Dialect, FileEntry, Manifest, Snapshot, SqlType, Table},
@@ -28,7 +32,7 @@ use towpath_transfer::{
 };
 use towpath_transport::{
     files::{FileStore, MemoryFiles, read_whole, write_whole},
-    relay_api::RelayApi,
+    relay_api::{MemoryRelay, RelayApi},
     store::{Connect, MemoryStore, RemoteStore, StoreError, StoreErrorKind, StoreResult},
 };
 
@@ -252,6 +256,8 @@ pub(crate) struct Far {
     pub(crate) files: Arc<MemoryFiles>,
     pub(crate) relay_key: Identity,
     pub(crate) receiver_key: Identity,
+    /// What waits for the agent, and what it has acknowledged.
+    pub(crate) downlinks: MemoryRelay,
     clock: Arc<dyn Clock>,
     state: Mutex<FarState>,
 }
@@ -275,7 +281,8 @@ impl Far {
     fn new(clock: Arc<dyn Clock>) -> Self {
         let files = Arc::new(MemoryFiles::new());
         files.create_dir_all(Path::new("/relay")).unwrap();
-        Self { files, relay_key: identity(11), receiver_key: identity(12), clock, state: Mutex::default() }
+        let (relay_key, receiver_key) = (identity(11), identity(12));
+        Self { files, relay_key, receiver_key, downlinks: MemoryRelay::new(), clock, state: Mutex::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, FarState> {
@@ -467,6 +474,26 @@ impl RelayApi for Far {
 
     async fn post_receipt(&self, _: &AppReceipt) -> Result<(), Failure> {
         Err(Failure::park(Code::RequestInvalid, "agents post no such receipts"))
+    }
+
+    async fn downlinks(&self, wait: Duration, unless: Option<Sha256Digest>) -> Result<Downlinks, Failure> {
+        self.downlinks.downlinks(wait, unless).await
+    }
+
+    async fn acknowledge(&self, transfer: TransferId, acknowledgement: &Acknowledgement) -> Result<(), Failure> {
+        self.downlinks.acknowledge(transfer, acknowledgement).await
+    }
+
+    async fn export(&self, _: &Export) -> Result<ExportStatus, Failure> {
+        Err(Failure::park(Code::RequestInvalid, "agents export nothing"))
+    }
+
+    async fn export_status(&self, _: &AgentName, _: TransferId) -> Result<ExportStatus, Failure> {
+        Err(Failure::park(Code::RequestInvalid, "agents export nothing"))
+    }
+
+    async fn announcement(&self) -> Result<SignedAnnouncement, Failure> {
+        self.downlinks.announcement().await
     }
 }
 
