@@ -1,228 +1,103 @@
-//! The receipt chain of a transfer: who has signed what, and what that proves. Checked from the files alone; the same
-//! can be done with `ssh-keygen -Y verify`.
+//! The receipt chain of a transfer, as the agent keeps it. What follows from the documents is
+//! [`towpath_keys::chain`]'s affair.
 
-use std::path::Path;
-
-use serde::Serialize;
-use towpath_keys::{AllowedSigners, Namespace};
+use towpath_keys::{
+    AllowedSigners, Namespace, PublicKey,
+    chain::{Believes, Document, Kept, Party, RECEIPTS, Signer},
+};
 use towpath_transfer::{
-    Code, Failure, TransferId, TransferState,
-    digest::Sha256Digest,
+    Code, Direction, Failure, TransferId, TransferState,
     failure::Result,
-    manifest::{MAX_MANIFEST_BYTES, Manifest},
-    packed::PackedList,
-    receipt::{MAX_SIGNATURE_BYTES, Receipt, ReceiptStage, SignedReceipt},
+    manifest::MAX_MANIFEST_BYTES,
+    packed::MAX_PACKED_LIST_BYTES,
+    receipt::{MAX_SIGNATURE_BYTES, ReceiptStage},
 };
 
-use crate::{parts::Parts, small_file, trust::check_receipt, uplink::folder};
+use crate::{parts::Parts, small_file, trust::RELAY_PRINCIPAL, uplink::folder};
 
-/// One document of the chain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Link {
-    /// The document's file name.
-    pub document: String,
-    /// Where it lies.
-    pub path: String,
-    /// Whose signature it carries, where it is believed.
-    pub signer: Option<String>,
-    /// The fingerprint of the key that signed.
-    pub fingerprint: Option<String>,
-    /// Whether everything about it is right.
-    pub ok: bool,
-    /// The operator error code of what is wrong.
-    pub code: Option<Code>,
-    /// What is proven, or what is wrong, in a sentence.
-    pub says: String,
-}
-
-/// The chain of one transfer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Chain {
-    /// The transfer.
-    pub transfer: String,
-    /// The word of its state in the journal.
-    pub state: &'static str,
-    /// Whether every document that should be there is there and right.
-    pub ok: bool,
-    /// The documents, in the order of the way.
-    pub links: Vec<Link>,
-}
-
-impl Chain {
-    /// The first thing that is wrong.
-    #[must_use]
-    pub fn problem(&self) -> Option<Failure> {
-        let wrong = self.links.iter().find(|link| !link.ok)?;
-        Some(Failure::park(wrong.code.unwrap_or(Code::ReceiptInvalid), format!("{}: {}", wrong.document, wrong.says)))
-    }
-}
+pub use towpath_keys::chain::{Chain, Link};
 
 /// Checks every document of a transfer that should be there by now.
 ///
 /// # Errors
 /// `not-found` where the journal has no such transfer; as journal and disk report. What is wrong with a document is in the chain.
 pub async fn verify(parts: &Parts, id: TransferId) -> Result<Chain> {
-    let record = parts.journal.get(&parts.key(id)).await?;
+    let key = parts.key(id);
+    let record = parts.journal.get(&key).await?;
     let record = record.ok_or_else(|| Failure::park(Code::NotFound, format!("there is no transfer {id}")))?;
-    let signers = parts.trust.signers()?;
-    let mut links = Vec::new();
-    let manifest = match check_manifest(parts, &signers, id) {
-        Ok((manifest, digest, link)) => {
-            links.push(link);
-            links.extend(check_packed(parts, &manifest, digest));
-            Some((manifest, digest))
-        }
-        Err(failure) => {
-            links.push(broken(&parts.layout.manifest(id), &failure));
-            None
-        }
-    };
-    for stage in [ReceiptStage::Accepted, ReceiptStage::Imported, ReceiptStage::Rejected] {
-        let path = parts.layout.receipt(id, stage);
-        match folder::kept_receipt(&*parts.files, &parts.layout, id, stage) {
-            Ok(Some(signed)) => links.push(match check_one(parts, &signers, id, &signed, stage, manifest.as_ref()) {
-                Ok((signer, fingerprint, says)) => right(&path, signer, fingerprint, says),
-                Err(failure) => broken(&path, &failure),
-            }),
-            Ok(None) if is_due(&record.state, stage) => {
-                links.push(broken(&path, &Failure::park(Code::ReceiptInvalid, "this receipt should be here and is missing")));
-            }
-            Ok(None) => {}
-            Err(failure) => links.push(broken(&path, &failure)),
-        }
-    }
-    Ok(Chain { transfer: id.to_string(), state: record.state.word(), ok: links.iter().all(|link| link.ok), links })
+    let own = Signer { name: parts.agent.to_string(), key: parts.identity.public_key().clone() };
+    let believed = Believed { signers: parts.trust.signers()?, own };
+    let kept = kept(parts, id, record.direction, &record.state);
+    Ok(towpath_keys::chain::check(&key, record.direction, &record.state, kept, &believed))
 }
 
-fn is_due(state: &TransferState, stage: ReceiptStage) -> bool {
+fn kept(parts: &Parts, id: TransferId, direction: Direction, state: &TransferState) -> Kept {
+    let (files, layout) = (&*parts.files, &parts.layout);
+    let signed_manifest = || {
+        let Some(bytes) = small_file::read(files, &layout.manifest(id), MAX_MANIFEST_BYTES)? else { return Ok(None) };
+        Ok(Some((bytes, small_file::read_existing(files, &layout.signature(id), MAX_SIGNATURE_BYTES)?)))
+    };
+    let packed = layout.packed(id);
+    let receipts = RECEIPTS.map(|stage| {
+        let content = folder::kept_receipt(files, layout, id, stage);
+        (stage, Document { path: layout.receipt(id, stage), content, due: is_due(direction, state, stage) })
+    });
+    Kept {
+        manifest: Document { path: layout.manifest(id), content: signed_manifest(), due: true },
+        packed: Document { content: small_file::read(files, &packed, MAX_PACKED_LIST_BYTES), path: packed, due: false },
+        receipts: receipts.into_iter().collect(),
+    }
+}
+
+fn is_due(direction: Direction, state: &TransferState, stage: ReceiptStage) -> bool {
+    // The relay's receipt for a downlink goes to the receiver.
+    let accepted = stage == ReceiptStage::Accepted && direction == Direction::Uplink;
     match state {
-        TransferState::Accepted { .. } => stage == ReceiptStage::Accepted,
-        TransferState::Imported => matches!(stage, ReceiptStage::Accepted | ReceiptStage::Imported),
+        TransferState::Accepted { .. } => accepted,
+        TransferState::Imported => accepted || stage == ReceiptStage::Imported,
+        TransferState::Delivered => stage == ReceiptStage::Delivered,
         TransferState::Rejected { .. } => stage == ReceiptStage::Rejected,
         _ => false,
     }
 }
 
-fn check_manifest(parts: &Parts, signers: &AllowedSigners, id: TransferId) -> Result<(Manifest, Sha256Digest, Link)> {
-    let path = parts.layout.manifest(id);
-    let bytes = small_file::read_existing(&*parts.files, &path, MAX_MANIFEST_BYTES)?;
-    let signature = small_file::read_existing(&*parts.files, &parts.layout.signature(id), MAX_SIGNATURE_BYTES)?;
-    let key = signers.verify(parts.agent.as_str(), Namespace::Manifest, &bytes, &signature)?;
-    let manifest = Manifest::parse(&bytes).map_err(|e| Failure::park(Code::ManifestInvalid, "it cannot be read").caused_by(e))?;
-    if manifest.transfer != id {
-        return Err(Failure::park(Code::ManifestInvalid, format!("it belongs to transfer {}", manifest.transfer)));
-    }
-    let says = format!(
-        "this agent signed, on {}, that {} rows in {} tables of job {} are what it read from the ERP",
-        manifest.created,
-        rows_of(&manifest),
-        manifest.files.len(),
-        manifest.job
-    );
-    let link = right(&path, parts.agent.to_string(), key.fingerprint().to_string(), says);
-    Ok((manifest, Sha256Digest::of(&bytes), link))
+/// Whom the agent believes: its own key, the relay's, and the approved receivers'.
+struct Believed {
+    signers: AllowedSigners,
+    own: Signer,
 }
 
-fn check_packed(parts: &Parts, manifest: &Manifest, digest: Sha256Digest) -> Option<Link> {
-    let id = manifest.transfer;
-    let path = parts.layout.packed(id);
-    if !small_file::exists(&*parts.files, &path) {
-        return None;
+impl Believed {
+    /// Approval counts for a receiver as such: what was approved before there were return files names receipts only.
+    fn receiver(&self, key: &PublicKey) -> Option<String> {
+        let allowed = |name: &str| {
+            let known = |namespace| self.signers.lookup(name, namespace).any(|known| known == key);
+            known(Namespace::Receipt) || known(Namespace::Manifest)
+        };
+        let names = self.signers.pins().flat_map(|pin| pin.principals());
+        let mut receivers = names.filter(|name| *name != RELAY_PRINCIPAL && **name != self.own.name);
+        receivers.find(|name| allowed(name)).cloned()
     }
-    let fits = |list: PackedList| {
-        let unfit = |e| Failure::park(Code::PackedListInvalid, "it does not belong to the manifest").caused_by(e);
-        list.check_against(manifest, digest).map_err(unfit).map(|()| list.files.len())
-    };
-    Some(match folder::packed_list(&*parts.files, &parts.layout, id).and_then(fits) {
-        Ok(files) => Link {
-            document: name_of(&path),
-            path: path.display().to_string(),
-            signer: None,
-            fingerprint: None,
-            ok: true,
-            code: None,
-            says: format!("names exactly this manifest and {files} packed files"),
-        },
-        Err(failure) => broken(&path, &failure),
-    })
-}
 
-fn check_one(
-    parts: &Parts,
-    signers: &AllowedSigners,
-    id: TransferId,
-    signed: &SignedReceipt,
-    stage: ReceiptStage,
-    manifest: Option<&(Manifest, Sha256Digest)>,
-) -> Result<(String, String, String)> {
-    let wrong = |why: &str| Failure::park(Code::ReceiptInvalid, why.to_owned());
-    let receipt = signed.parse().map_err(|e| wrong("it cannot be read").caused_by(e))?;
-    if receipt.key() != parts.key(id) || receipt.stage != stage {
-        return Err(wrong("it is of another transfer or stage"));
-    }
-    let signer = check_receipt(signers, &parts.agent, signed, &receipt)?;
-    if stage != ReceiptStage::Rejected {
-        let (manifest, digest) = manifest.ok_or_else(|| wrong("there is no manifest that it could be for"))?;
-        if receipt.manifest != Some(*digest) {
-            return Err(wrong("it is for another manifest"));
-        }
-        if stage == ReceiptStage::Imported {
-            same_rows(manifest, &receipt)?;
+    fn name_of(&self, party: Party, namespace: Namespace, key: &PublicKey) -> Result<String> {
+        let pinned = |name: &str| self.signers.lookup(name, namespace).any(|known| known == key).then(|| name.to_owned());
+        let unknown = |code, what| Failure::park(code, format!("{} is not {what}", key.fingerprint()));
+        match party {
+            Party::Relay => pinned(RELAY_PRINCIPAL).ok_or_else(|| unknown(Code::SignatureInvalid, "a pinned key of the relay")),
+            Party::Agent if *key == self.own.key => Ok(self.own.name.clone()),
+            Party::Agent => pinned(&self.own.name).ok_or_else(|| unknown(Code::SignatureInvalid, "a key of this agent")),
+            Party::Receiver => {
+                self.receiver(key).ok_or_else(|| unknown(Code::ReceiverUnapproved, "the key of a receiver that is approved here"))
+            }
         }
     }
-    let says = sentence(&receipt, &signer);
-    Ok((signer, receipt.signer.to_string(), says))
 }
 
-/// The rows that the receiver counted in its database are those of the manifest.
-fn same_rows(manifest: &Manifest, receipt: &Receipt) -> Result<()> {
-    for table in manifest.files.iter().filter_map(|file| file.table()) {
-        let counted = receipt.rows.iter().find(|rows| rows.table == table.table).map(|rows| rows.rows);
-        if counted != Some(table.rows) {
-            let counted = counted.map_or_else(|| "no".to_owned(), |rows| rows.to_string());
-            let why = format!("table {} has {} rows in the manifest, and {counted} rows were imported", table.table, table.rows);
-            return Err(Failure::park(Code::ReceiptInvalid, why));
-        }
+impl Believes for Believed {
+    fn signer(&self, party: Party, namespace: Namespace, message: &[u8], signature: &[u8]) -> Result<Signer> {
+        let key = towpath_keys::signer_of(signature)?;
+        let name = self.name_of(party, namespace, &key)?;
+        towpath_keys::verify(signature, namespace, message, &key)?;
+        Ok(Signer { name, key })
     }
-    Ok(())
-}
-
-fn sentence(receipt: &Receipt, signer: &str) -> String {
-    let time = receipt.time;
-    match receipt.stage {
-        ReceiptStage::Accepted => format!("the relay signed, on {time}, that it held every file of exactly this manifest, whole"),
-        ReceiptStage::Imported => {
-            let rows: u64 = receipt.rows.iter().map(|table| table.rows).sum();
-            let tables = receipt.rows.len();
-            format!(
-                "receiver {signer} signed, on {time}, that the app has all {rows} rows in {tables} tables of exactly this manifest"
-            )
-        }
-        ReceiptStage::Rejected => {
-            let why = receipt.reason.as_ref().map_or_else(String::new, |reason| format!(": {} [{}]", reason.detail, reason.code));
-            format!("receiver {signer} signed, on {time}, that nothing of this transfer was imported{why}")
-        }
-        ReceiptStage::Delivered => format!("{signer} signed, on {time}, that every file was delivered"),
-    }
-}
-
-fn rows_of(manifest: &Manifest) -> u64 {
-    manifest.files.iter().filter_map(|file| file.table()).map(|table| table.rows).sum()
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-}
-
-fn right(path: &Path, signer: String, fingerprint: String, says: String) -> Link {
-    let (document, path) = (name_of(path), path.display().to_string());
-    Link { document, path, signer: Some(signer), fingerprint: Some(fingerprint), ok: true, code: None, says }
-}
-
-fn broken(path: &Path, failure: &Failure) -> Link {
-    let report = failure.report();
-    // The code stands beside the sentence.
-    let says = report.strip_suffix(&format!(" [{}]", failure.code())).unwrap_or(&report).to_owned();
-    let (document, path) = (name_of(path), path.display().to_string());
-    Link { document, path, signer: None, fingerprint: None, ok: false, code: Some(failure.code()), says }
 }

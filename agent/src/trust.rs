@@ -12,8 +12,7 @@ use towpath_transfer::{
 
 use crate::config::Trust;
 
-/// The name under which the relay's receipt key is pinned. No agent or receiver can have it, because names have no `@`.
-pub const RELAY_PRINCIPAL: &str = "relay@towpath";
+pub use towpath_keys::chain::RELAY_PRINCIPAL;
 
 /// The pinned keys. Read anew for each use, so that an approval counts at once.
 pub trait TrustStore: Debug + Send + Sync {

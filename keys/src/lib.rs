@@ -6,6 +6,7 @@
 //! tokens ([`token`]) and the proof of possession at enrolment ([`enrolment`]) are signed by the same key.
 
 pub mod allowed_signers;
+pub mod chain;
 pub mod enrolment;
 mod file;
 pub mod host_keys;

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use towpath_journal::Filter;
-use towpath_transfer::{Code, Failure, TransferId, failure::Result, receipt::ReceiptStage};
+use towpath_keys::chain::RECEIPTS;
+use towpath_transfer::{Code, Failure, TransferId, failure::Result};
 
 use super::{args::ReceiptsCommand, output, quietly};
 use crate::{chain, host::Host, parts::Parts, uplink::folder};
@@ -38,13 +39,7 @@ async fn verify(parts: &Parts, named: Option<TransferId>, json: bool) -> Result<
     if json {
         output::json(&chain)?;
     } else {
-        output::line(&format!("transfer {} ({})", chain.transfer, chain.state))?;
-        for link in &chain.links {
-            let mark = if link.ok { "ok   " } else { "WRONG" };
-            let key = link.fingerprint.as_ref().map(|key| format!(" (key {key})")).unwrap_or_default();
-            let code = link.code.map(|code| format!(" [{code}]")).unwrap_or_default();
-            output::line(&format!("{mark} {:<14} {}{key}{code}", link.document, link.says))?;
-        }
+        output::line(&chain.lines().join("\n"))?;
     }
     chain.problem().map_or(Ok(()), Err)
 }
@@ -52,7 +47,7 @@ async fn verify(parts: &Parts, named: Option<TransferId>, json: bool) -> Result<
 async fn show(parts: &Parts, named: Option<TransferId>, json: bool) -> Result<()> {
     let id = chosen(parts, named).await?;
     let mut found = Vec::new();
-    for stage in [ReceiptStage::Accepted, ReceiptStage::Imported, ReceiptStage::Rejected] {
+    for stage in RECEIPTS {
         let Some(signed) = folder::kept_receipt(&*parts.files, &parts.layout, id, stage)? else { continue };
         let receipt = serde_json::from_str(&signed.receipt)
             .map_err(|error| Failure::park(Code::ReceiptInvalid, format!("the {} receipt", stage.as_str())).caused_by(error))?;
