@@ -11,6 +11,7 @@ use towpath_transport::files::FileStore;
 
 use crate::{
     admin::Metrics,
+    downlink::DownlinkLimits,
     registry::Registry,
     service::{RelayIdentity, RelayService},
     sftpd::Sessions,
@@ -112,6 +113,7 @@ impl Relay {
             Arc::clone(&spool),
             Arc::clone(&parts.clock),
             wake.clone(),
+            DownlinkLimits::default(),
         );
         Ok(Self {
             service,

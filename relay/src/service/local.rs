@@ -1,16 +1,23 @@
 //! The relay's calls without a network, as one authenticated end makes them; for tests and simulations.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use towpath_transfer::{
-    Code, Failure, TransferId,
-    api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, UplinkStatus},
+    AgentName, Code, Failure, TransferId,
+    announcement::SignedAnnouncement,
+    api::{
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peers,
+        UplinkStatus,
+    },
+    digest::Sha256Digest,
     failure::Result,
     public_key::PublicKeyLine,
 };
 use towpath_transport::relay_api::RelayApi;
 
 use super::RelayService;
-use crate::scope::Caller;
+use crate::scope::{Caller, not_found};
 
 /// [`RelayApi`] over a [`RelayService`] in the same process. Every call asks the registry for the end anew, so that a
 /// revocation bites here as it does over HTTP.
@@ -61,5 +68,25 @@ impl RelayApi for LocalRelayApi {
 
     async fn post_receipt(&self, receipt: &AppReceipt) -> Result<()> {
         self.service.app_receipt(&self.caller().await?, receipt).await
+    }
+    async fn downlinks(&self, wait: Duration, unless: Option<Sha256Digest>) -> Result<Downlinks> {
+        self.service.downlinks(&self.caller().await?, wait, unless).await
+    }
+
+    async fn acknowledge(&self, transfer: TransferId, acknowledgement: &Acknowledgement) -> Result<()> {
+        self.service.acknowledge(&self.caller().await?, transfer, acknowledgement).await
+    }
+
+    async fn export(&self, export: &Export) -> Result<ExportStatus> {
+        self.service.export(&self.caller().await?, export).await
+    }
+
+    async fn export_status(&self, agent: &AgentName, transfer: TransferId) -> Result<ExportStatus> {
+        self.service.export_status(&self.caller().await?, agent, transfer).await
+    }
+
+    /// This relay announces nothing.
+    async fn announcement(&self) -> Result<SignedAnnouncement> {
+        Err(not_found())
     }
 }

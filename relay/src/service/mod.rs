@@ -1,6 +1,7 @@
 //! What the relay's web service does, as plain methods: who calls goes in, a message comes out. The web framework is an
 //! edge around this; so is [`LocalRelayApi`], which has no network at all.
 
+mod downlinks;
 mod local;
 mod uplinks;
 
@@ -11,8 +12,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use towpath_journal::{Journal, WakeUp};
 use towpath_transfer::{
-    Clock, Code, Failure, TenantName, TransferId,
-    api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, Role, UplinkStatus},
+    AgentName, Clock, Code, Failure, TenantName, TransferId,
+    api::{
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peers, Role,
+        UplinkStatus,
+    },
+    digest::Sha256Digest,
     failure::Result,
     id::sftp_user,
     public_key::PublicKeyLine,
@@ -21,6 +26,7 @@ use towpath_transfer::{
 pub use local::LocalRelayApi;
 
 use crate::{
+    downlink::{self, Arrivals, DownlinkLimits},
     registry::{LandingOrigin, Registry},
     scope::Caller,
     spool::Spool,
@@ -52,6 +58,8 @@ pub struct RelayService {
     spool: Arc<Spool>,
     clock: Arc<dyn Clock>,
     wake: WakeUp,
+    arrivals: Arrivals,
+    downlinks: DownlinkLimits,
 }
 
 impl fmt::Debug for RelayService {
@@ -70,8 +78,10 @@ impl RelayService {
         spool: Arc<Spool>,
         clock: Arc<dyn Clock>,
         wake: WakeUp,
+        downlinks: DownlinkLimits,
     ) -> Self {
-        Self { identity: Arc::new(identity), registry, journal, spool, clock, wake }
+        let (identity, arrivals) = (Arc::new(identity), Arrivals::default());
+        Self { identity, registry, journal, spool, clock, wake, arrivals, downlinks }
     }
 
     /// What ends are told.
@@ -90,6 +100,12 @@ impl RelayService {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// Who waits for return files, to be hinted when there are some.
+    #[must_use]
+    pub fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
     }
 
     /// Checks the token of a call and uses it up.
@@ -185,6 +201,54 @@ impl RelayService {
         let tried = uplink::receipt::settle(&self.spool, &*self.journal, caller, receipt).await;
         let what = format!("receipt for {}/{}", receipt.agent, receipt.transfer);
         self.note(&caller.user(), caller.scope().tenant(), &what, &tried).await;
+        self.wake.hint();
+        tried
+    }
+
+    /// A receiver has return files to be fetched. Idempotent.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where the receiver's tenant has no such agent, or it was revoked; [`Code::TransferFrozen`] where the
+    /// transfer was announced as something else, [`Code::SequenceForked`], [`Code::RequestInvalid`];
+    /// [`Code::SpoolFull`] where as many transfers as may be are on their way to the agent.
+    pub async fn export(&self, caller: &Caller, export: &Export) -> Result<ExportStatus> {
+        let tried = self.announce(&caller.as_receiver()?.agent(export.agent.clone()), export).await;
+        if tried.is_err() {
+            let what = format!("export {}/{}", export.agent, export.transfer);
+            self.note(&caller.user(), caller.scope().tenant(), &what, &tried).await;
+        }
+        tried
+    }
+
+    /// Where one of the receiver's downlinks stands.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`].
+    pub async fn export_status(&self, caller: &Caller, agent: &AgentName, id: TransferId) -> Result<ExportStatus> {
+        self.announced_status(&caller.as_receiver()?.agent(agent.clone()), id).await
+    }
+
+    /// What waits for the agent. Answers at once where the list is another than the one that `unless` names, or, without
+    /// `unless`, where it is not empty; else as soon as that becomes so, or after `wait`, which is cut to
+    /// [`towpath_transfer::api::MAX_WAIT_SECONDS`].
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] to a receiver; [`Code::AgentRevoked`], also while it waits; [`Code::RateLimited`] beyond
+    /// [`downlink::MAX_POLLS_PER_AGENT`] at once; [`Code::Cancelled`] where the relay stops meanwhile.
+    pub async fn downlinks(&self, caller: &Caller, wait: Duration, unless: Option<Sha256Digest>) -> Result<Downlinks> {
+        self.offers_unless(caller, wait, unless).await
+    }
+
+    /// An agent says how a downlink has ended. Idempotent.
+    ///
+    /// # Errors
+    /// Those of [`downlink::acknowledge::settle`].
+    pub async fn acknowledge(&self, caller: &Caller, id: TransferId, acknowledgement: &Acknowledgement) -> Result<()> {
+        let tried = downlink::acknowledge::settle(&self.spool, &*self.journal, caller, id, acknowledgement).await;
+        self.note(&caller.user(), caller.scope().tenant(), &format!("acknowledge {id}"), &tried).await;
+        if tried.is_ok() {
+            self.arrivals.hint(&caller.as_agent()?);
+        }
         self.wake.hint();
         tried
     }

@@ -310,10 +310,11 @@ pub(crate) async fn put(view: &AgentView, id: TransferId, name: &str, bytes: &[u
 }
 
 pub(crate) fn receipt_of(world: &World, receiver: &Enrolled, agent: &Enrolled, sent: &Sent, outcome: &Outcome) -> AppReceipt {
-    let (stage, reason) = match outcome {
-        Outcome::Imported => (ReceiptStage::Imported, None),
-        Outcome::Rejected(rejection) => (ReceiptStage::Rejected, Some(rejection.clone())),
+    let reason = match outcome {
+        Outcome::Imported | Outcome::Delivered => None,
+        Outcome::Rejected(rejection) => Some(rejection.clone()),
     };
+    let stage = crate::settle::stage_of(outcome);
     let receipt = Receipt {
         version: 1,
         transfer: sent.id,

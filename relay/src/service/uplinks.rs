@@ -1,5 +1,7 @@
 //! `complete` and the status of an uplink.
 
+use std::sync::Arc;
+
 use towpath_journal::{Created, JournalError, NewTransfer, SequenceChoice, TransferRecord};
 use towpath_transfer::{
     Code, Direction, Disposition, Failure, JobName, Sequence, TransferEvent, TransferId, TransferState,
@@ -16,7 +18,7 @@ use tracing::Instrument as _;
 use super::RelayService;
 use crate::{
     scope::{AgentScope, not_found},
-    spool::blocking,
+    spool::{Spool, blocking},
 };
 
 /// What the manifest says that the journal needs; nothing where it is not one of this agent.
@@ -100,6 +102,9 @@ impl RelayService {
     }
 
     async fn claim_again(&self, scope: &AgentScope, record: TransferRecord, identity: Identity) -> Result<TransferRecord> {
+        if record.direction != Direction::Uplink {
+            return Err(frozen());
+        }
         match &record.state {
             TransferState::Incomplete { .. } => {
                 let event = TransferEvent::Claimed { identity };
@@ -115,8 +120,8 @@ impl RelayService {
                 }
             }
             TransferState::Imported | TransferState::Rejected { .. } | TransferState::Removed { .. } => {
-                let known = self.receipt(scope, record.key.id, ReceiptStage::Accepted).await?;
-                let manifest = known.and_then(|signed| signed.parse().ok()).and_then(|receipt| receipt.manifest);
+                let known = receipts_of(&self.spool, scope, record.key.id, &[ReceiptStage::Accepted]).await?;
+                let manifest = known.first().and_then(|signed| signed.parse().ok()).and_then(|receipt| receipt.manifest);
                 if manifest == Some(identity.manifest) { Ok(record) } else { Err(frozen()) }
             }
             _ => Err(strange(&record)),
@@ -124,13 +129,14 @@ impl RelayService {
     }
 
     pub(super) async fn status(&self, scope: &AgentScope, id: TransferId) -> Result<UplinkStatus> {
-        let record = self.journal.get(&scope.key(id)).await.map_err(Failure::from)?.ok_or_else(not_found)?;
+        let found = self.journal.get(&scope.key(id)).await.map_err(Failure::from)?;
+        let record = found.filter(|record| record.direction == Direction::Uplink).ok_or_else(not_found)?;
         self.status_of(scope, &record).await
     }
 
     async fn status_of(&self, scope: &AgentScope, record: &TransferRecord) -> Result<UplinkStatus> {
         use ReceiptStage as R;
-        let (state, wanted): (_, &[R]) = match &record.state {
+        let (state, wanted): (_, &'static [R]) = match &record.state {
             TransferState::Claimed { .. } => (UplinkState::Claimed, &[]),
             TransferState::Incomplete { .. } => (UplinkState::Incomplete, &[]),
             TransferState::Accepted { .. } => (UplinkState::Accepted, &[R::Accepted]),
@@ -147,17 +153,21 @@ impl RelayService {
             TransferState::Incomplete { missing } => missing.clone(),
             _ => Vec::new(),
         };
-        let mut receipts = Vec::with_capacity(wanted.len());
-        for stage in wanted {
-            receipts.extend(self.receipt(scope, record.key.id, *stage).await?);
-        }
+        let receipts = receipts_of(&self.spool, scope, record.key.id, wanted).await?;
         Ok(UplinkStatus { transfer: record.key.id, state, missing, trouble: trouble(record), receipts })
     }
+}
 
-    async fn receipt(&self, scope: &AgentScope, id: TransferId, stage: ReceiptStage) -> Result<Option<SignedReceipt>> {
-        let (spool, scope) = (self.spool.clone(), scope.clone());
-        blocking(move || spool.receipt(&scope, id, stage)).await?
-    }
+/// The receipts of these stages that a transfer has, in this order.
+pub(super) async fn receipts_of(
+    spool: &Arc<Spool>,
+    scope: &AgentScope,
+    id: TransferId,
+    stages: &'static [ReceiptStage],
+) -> Result<Vec<SignedReceipt>> {
+    let (spool, scope) = (Arc::clone(spool), scope.clone());
+    let read = move || stages.iter().filter_map(|stage| spool.receipt(&scope, id, *stage).transpose()).collect();
+    blocking(read).await?
 }
 
 fn incomplete(transfer: TransferId, missing: MissingFile) -> UplinkStatus {
@@ -169,12 +179,12 @@ fn frozen() -> Failure {
     Failure::park(Code::TransferFrozen, "the transfer was completed with other files and cannot be changed any more")
 }
 
-fn strange(record: &TransferRecord) -> Failure {
+pub(super) fn strange(record: &TransferRecord) -> Failure {
     Failure::park(Code::Internal, format!("transfer {} is {} at the relay", record.key, record.state.word()))
 }
 
 /// What holds the transfer up, without internals of this machine: those are in the relay's own log.
-fn trouble(record: &TransferRecord) -> Option<Trouble> {
+pub(super) fn trouble(record: &TransferRecord) -> Option<Trouble> {
     let stage = record.stage()?;
     let FailureRecord { code, disposition, .. } = record.last_failure.as_ref()?;
     let parked = record.parked || *disposition == Disposition::Park;
@@ -195,6 +205,7 @@ fn in_public(code: Code) -> &'static str {
         Code::SequenceForked => "the sequence number belongs to another transfer: the agent's state was copied or rolled back",
         Code::AgentRevoked => "the agent was revoked",
         Code::LimitExceeded => "a limit of the relay was exceeded",
+        Code::ExportMissing => "the app server does not have the return files that were announced, or has others",
         Code::DiskFull | Code::SpoolFull => "the relay's disk is full",
         _ => "the relay has trouble of its own; its operator can see more",
     }

@@ -1,6 +1,9 @@
 //! How programs reach each other without a network, and how a call ends when the other machine does.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::future::join_all;
@@ -9,8 +12,13 @@ use towpath_relay::{
     spool::{AgentView, Spool},
 };
 use towpath_transfer::{
-    Code, Failure, TransferId,
-    api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, UplinkStatus},
+    AgentName, Code, Failure, TransferId,
+    announcement::SignedAnnouncement,
+    api::{
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peers,
+        UplinkStatus,
+    },
+    digest::Sha256Digest,
     failure::Result,
     public_key::PublicKeyLine,
 };
@@ -118,6 +126,26 @@ impl RelayApi for Line {
 
     async fn post_receipt(&self, receipt: &AppReceipt) -> Result<()> {
         self.call(async |api| api.post_receipt(receipt).await).await
+    }
+
+    async fn downlinks(&self, wait: Duration, unless: Option<Sha256Digest>) -> Result<Downlinks> {
+        self.call(async |api| api.downlinks(wait, unless).await).await
+    }
+
+    async fn acknowledge(&self, transfer: TransferId, acknowledgement: &Acknowledgement) -> Result<()> {
+        self.call(async |api| api.acknowledge(transfer, acknowledgement).await).await
+    }
+
+    async fn export(&self, export: &Export) -> Result<ExportStatus> {
+        self.call(async |api| api.export(export).await).await
+    }
+
+    async fn export_status(&self, agent: &AgentName, transfer: TransferId) -> Result<ExportStatus> {
+        self.call(async |api| api.export_status(agent, transfer).await).await
+    }
+
+    async fn announcement(&self) -> Result<SignedAnnouncement> {
+        self.call(async |api| api.announcement().await).await
     }
 }
 
