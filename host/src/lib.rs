@@ -1,5 +1,5 @@
-//! What every program does at its edge, on the machine it runs on: read its configuration file, find its folders, hold its
-//! state folder alone, write its log, and say a result or a failure.
+//! What every program does at its edge, on the machine it runs on: read its command line and configuration file, find its
+//! folders, hold its state folder alone, write its log, say a result or a failure, and stop when it is asked to.
 //!
 //! Nothing here knows what a transfer is; nothing behind the edge knows this room.
 
@@ -7,6 +7,7 @@ pub mod config;
 pub mod folders;
 pub mod lock;
 pub mod output;
+pub mod program;
 pub mod units;
 
 pub use config::ConfigMistake;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use towpath_host::program::{self, Threads};
 use towpath_journal::system::SystemClock;
 use towpath_transfer::{Code, Failure, failure::Result};
 
 use super::{
     args::{Args, ConfigCommand},
-    block_on, output,
+    output,
 };
 use crate::{
     config::{EXAMPLE, LoadedConfig},
@@ -21,7 +22,7 @@ pub(super) fn run(args: &Args, command: &ConfigCommand) -> Result<()> {
         ConfigCommand::Check { file_only } => {
             let loaded = LoadedConfig::read(&args.config_file()?)?;
             if !file_only {
-                block_on(check_sources(&loaded))?;
+                program::block_on(Threads::Many, check_sources(&loaded))?;
             }
             let tables: usize = loaded.config.jobs.iter().map(|job| job.tables.len()).sum();
             let jobs = loaded.config.jobs.len();

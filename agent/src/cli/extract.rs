@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use towpath_host::program;
 use towpath_keys::{Identity, Namespace};
 use towpath_transfer::{
     Code, Direction, Failure, JobName, Sequence, TransferId,
@@ -14,7 +15,7 @@ use towpath_transfer::{
 };
 use towpath_transport::files::file_failure;
 
-use super::{args::ExtractArgs, output, stop_signal};
+use super::{args::ExtractArgs, output};
 use crate::{
     config::{Config, JobConfig},
     extract::{ExtractEvent, ExtractRequest, Extracted, Form, extract},
@@ -82,7 +83,7 @@ pub(super) fn one_job<'a>(config: &'a Config, name: Option<&JobName>) -> Result<
 
 async fn read(host: &Host, job: &JobConfig, folder: &Path) -> Result<Extracted> {
     let (events, mut seen) = mpsc::channel(MAX_WAITING_EVENTS);
-    let cancel: CancellationToken = stop_signal()?;
+    let cancel: CancellationToken = program::stop_signal()?;
     let parts = host.extract_parts();
     let request = ExtractRequest { job: job.clone(), folder: folder.to_owned(), previous: None, form: Form::Plain };
     let show = async {

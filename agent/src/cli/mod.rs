@@ -14,8 +14,7 @@ mod status;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
-use clap::Parser as _;
-use tokio_util::sync::CancellationToken;
+use towpath_host::program::{self, Threads};
 use towpath_journal::{
     FailPoints,
     system::{SystemClock, SystemEntropy},
@@ -29,26 +28,9 @@ use crate::{
 };
 use args::{Args, Command};
 
-/// Exit status of a wrong command line.
-const USAGE: u8 = 2;
-
 /// Runs the program with its command line, the program's own name first.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version are results and go to standard output; nobody is left to tell where that is closed.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-        }
-    };
-    match execute(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output::failed(&failure);
-            ExitCode::FAILURE
-        }
-    }
+    program::run(args, execute)
 }
 
 fn execute(args: Args) -> Result<()> {
@@ -58,16 +40,7 @@ fn execute(args: Args) -> Result<()> {
     let serving = matches!(args.command, Command::Run);
     output::logs(args.log_format, serving);
     let host = host(&args)?;
-    block_on(dispatch(host, args.command))
-}
-
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::park(Code::Internal, "starting the runtime").caused_by(error))?;
-    let done = runtime.block_on(work);
-    // A task that does not react any more must not keep the process.
-    runtime.shutdown_background();
-    done
+    program::block_on(Threads::Many, dispatch(host, args.command))
 }
 
 fn host(args: &Args) -> Result<Host> {
@@ -145,26 +118,4 @@ fn warn_of_skew(open: &OpenHost) {
             Code::ClockSkew
         ));
     }
-}
-
-/// Cancelled by SIGTERM and ctrl-c.
-fn stop_signal() -> Result<CancellationToken> {
-    let token = CancellationToken::new();
-    let failed = |error| Failure::park(Code::Internal, "listening for the signal to stop").caused_by(error);
-    #[cfg(unix)]
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
-    #[cfg(not(unix))]
-    let _: fn(std::io::Error) -> Failure = failed;
-    let cancelled = token.clone();
-    tokio::spawn(async move {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await;
-        cancelled.cancel();
-    });
-    Ok(token)
 }

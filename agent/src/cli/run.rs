@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use towpath_host::program;
 use towpath_journal::{LogObserver, WakeUp};
 use towpath_transfer::{Code, failure::Result};
 
-use super::{quietly, stop_signal};
+use super::quietly;
 use crate::{host::Host, schedule, work::Worker};
 
 pub(super) async fn run(host: &Host) -> Result<()> {
-    let stop = stop_signal()?;
+    let stop = program::stop_signal()?;
     quietly(host, async |open| {
         let wake = WakeUp::new();
         let parts = Arc::clone(&open.parts);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use serde::Serialize;
+use towpath_host::program;
 use towpath_journal::{TransferRecord, WakeUp};
 use towpath_transfer::{Code, Failure, JobName, TransferId, TransferState, failure::Result};
 
@@ -12,7 +13,7 @@ use super::{
     extract::one_job,
     output,
     progress::Console,
-    stop_signal, with_open,
+    with_open,
 };
 use crate::{
     host::{Host, OpenHost},
@@ -72,7 +73,7 @@ pub(super) async fn retry(host: &Host, args: &RetryArgs) -> Result<()> {
 }
 
 async fn work(open: &OpenHost, console: &Arc<Console>, ids: &[TransferId], wait: WaitArgs, format: &OutputArgs) -> Result<()> {
-    let stop = stop_signal()?;
+    let stop = program::stop_signal()?;
     let goal = if wait.wait { Goal::Settled } else { Goal::Pushed };
     let parts = Arc::clone(&open.parts);
     let mut worker = Worker::start(parts.clone(), WakeUp::new(), console.clone()).await?;

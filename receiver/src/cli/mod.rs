@@ -10,9 +10,11 @@ mod verify;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser as _;
-use towpath_host::{folders, output};
-use towpath_transfer::{Code, Failure};
+use towpath_host::{
+    folders, output,
+    program::{self, Threads},
+};
+use towpath_transfer::Failure;
 
 use crate::{
     config::{self, Config},
@@ -22,26 +24,10 @@ use args::{Args, Command, ConfigCommand};
 
 /// The name of this program's configuration file and state folder.
 const NAME: &str = "receiver";
-/// Exit status of a wrong command line.
-const USAGE: u8 = 2;
 
 /// Runs the program with its command line, the program's own name first.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version are results and go to standard output; nobody is left to tell where that is closed.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-        }
-    };
-    match execute(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output::failed(&failure);
-            ExitCode::FAILURE
-        }
-    }
+    program::run(args, execute)
 }
 
 fn execute(args: Args) -> Result<(), Failure> {
@@ -57,20 +43,14 @@ fn execute(args: Args) -> Result<(), Failure> {
     }
     let serving = matches!(args.command, Command::Serve(_));
     output::logs(args.log_format, serving);
-    let mut runtime =
-        if serving { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
-    let runtime = runtime.enable_all().build();
-    let runtime = runtime.map_err(|e| Failure::park(Code::Internal, "starting the runtime failed").caused_by(e))?;
-    let done = runtime.block_on(async {
+    let threads = if serving { Threads::Many } else { Threads::One };
+    program::block_on(threads, async {
         // Looking at a folder needs no state, and must not make one.
         if let Command::Verify(options) = &args.command {
             return verify::verify(&config, &state, options);
         }
         dispatch(&Host::open(config, &state)?, args.command).await
-    });
-    // A task that does not react any more must not keep the process.
-    runtime.shutdown_background();
-    done
+    })
 }
 
 async fn dispatch(host: &Host, command: Command) -> Result<(), Failure> {

@@ -9,8 +9,10 @@ mod transfer;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
 
-use clap::Parser as _;
-use towpath_host::{folders, output};
+use towpath_host::{
+    folders, output,
+    program::{self, Threads},
+};
 use towpath_journal::system::{SystemClock, SystemEntropy};
 use towpath_transfer::{Code, Failure, failure::Result};
 
@@ -22,26 +24,10 @@ use args::{Args, Command, ConfigCommand};
 
 /// The name of this program's configuration file and state folder.
 const NAME: &str = "relay";
-/// Exit status of a wrong command line.
-const USAGE: u8 = 2;
 
 /// Runs the program with its command line, the program's own name first.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version are results and go to standard output; nobody is left to tell where that is closed.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-        }
-    };
-    match execute(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output::failed(&failure);
-            ExitCode::FAILURE
-        }
-    }
+    program::run(args, execute)
 }
 
 fn execute(args: Args) -> Result<()> {
@@ -59,14 +45,8 @@ fn execute(args: Args) -> Result<()> {
     let serving = matches!(args.command, Command::Serve(_));
     output::logs(args.log_format, serving);
     let host = Host { config, state, clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()) };
-    let mut runtime =
-        if serving { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
-    let runtime = runtime.enable_all().build();
-    let runtime = runtime.map_err(|e| Failure::park(Code::Internal, "start the runtime").caused_by(e))?;
-    let done = runtime.block_on(dispatch(host, args.command));
-    // A task that does not react any more must not keep the process.
-    runtime.shutdown_background();
-    done
+    let threads = if serving { Threads::Many } else { Threads::One };
+    program::block_on(threads, dispatch(host, args.command))
 }
 
 /// The configuration: the file that is named, or the one in its usual place, or the defaults; with what the command line says.

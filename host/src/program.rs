@@ -1,0 +1,144 @@
+//! The frame of every program: its command line in, its exit status out, and the signal to stop.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use tokio_util::sync::CancellationToken;
+use towpath_transfer::{Code, Failure, failure::Result};
+
+use crate::output;
+
+/// Exit status of a wrong command line; 1 is a failure, 0 success.
+pub const USAGE: u8 = 2;
+
+/// How many threads a program works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One: a command that is over at once.
+    One,
+    /// One for each core: a service, or long work.
+    Many,
+}
+
+/// Reads the command line, the program's own name first, and carries it out. A failure is printed here, once.
+pub fn run<A: clap::Parser>(args: impl Iterator<Item = OsString>, execute: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    let args = match A::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are results and go to standard output; nobody is left to tell where that is closed.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match execute(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::failed(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Works to the end on a runtime of its own.
+///
+/// # Errors
+/// Those of the work; [`Code::Internal`] where the system gives no threads.
+pub fn block_on<T>(threads: Threads, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut runtime = match threads {
+        Threads::One => tokio::runtime::Builder::new_current_thread(),
+        Threads::Many => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::park(Code::Internal, "starting the runtime").caused_by(error))?;
+    let done = runtime.block_on(work);
+    // A task that does not react any more must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+/// A token that is cancelled at the first SIGTERM or ctrl-c.
+///
+/// # Errors
+/// [`Code::Internal`] where the system does not let the program listen for signals.
+pub fn stop_signal() -> Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let asked = asked_to_stop()?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        asked.await;
+        tracing::info!("stopping");
+        token.cancel();
+    });
+    Ok(stop)
+}
+
+#[cfg(unix)]
+fn asked_to_stop() -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|error| Failure::park(Code::Internal, "listening for signals").caused_by(error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "on other systems it can fail")]
+fn asked_to_stop() -> Result<impl Future<Output = ()>> {
+    Ok(async {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::error!(%error, "listening for ctrl-c failed");
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Args {
+        word: String,
+    }
+
+    fn status(args: &[&str], done: Result<()>) -> ExitCode {
+        run(args.iter().map(OsString::from), |args: Args| {
+            assert_eq!(args.word, "w");
+            done
+        })
+    }
+
+    #[test]
+    fn success_failure_and_a_wrong_command_line_have_a_status_each() {
+        let failed = Failure::park(Code::Internal, "on purpose");
+        assert_eq!(status(&["p", "w"], Ok(())), ExitCode::SUCCESS);
+        assert_eq!(status(&["p", "w"], Err(failed)), ExitCode::FAILURE);
+        assert_eq!(status(&["p"], Ok(())), ExitCode::from(USAGE));
+        assert_eq!(status(&["p", "--help"], Ok(())), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn work_has_a_runtime_and_its_failure_comes_back() {
+        for threads in [Threads::One, Threads::Many] {
+            assert_eq!(block_on(threads, async { Ok(tokio::spawn(async { 7 }).await.ok()) }).unwrap(), Some(7));
+            let failed = block_on(threads, async { Err::<(), _>(Failure::park(Code::NotFound, "nothing")) });
+            assert_eq!(failed.unwrap_err().code(), Code::NotFound);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_signal_to_stop_is_heard() {
+        let heard = block_on(Threads::One, async {
+            let stop = stop_signal()?;
+            let raised = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+            raised.map_err(|error| Failure::park(Code::Internal, "raising a signal").caused_by(error))?;
+            stop.cancelled().await;
+            Ok(())
+        });
+        assert!(heard.is_ok());
+    }
+}
