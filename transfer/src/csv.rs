@@ -10,12 +10,14 @@
 //! of data and quotes it too). Equal tables give equal bytes. [`Reader`] also takes fields that are quoted without need,
 //! because they mean one thing only; everything else that a writer would not write is an error, named by line and record.
 
+mod batch;
 mod error;
 mod reader;
 mod scan;
 mod writer;
 
 pub use self::{
+    batch::{MAX_BATCH_BYTES, MAX_BATCH_ROWS, RowBatch},
     error::{CsvError, Problem},
     reader::{Reader, Row},
     writer::Writer,

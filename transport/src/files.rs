@@ -141,6 +141,21 @@ pub trait FileStore: Debug + Send + Sync {
     /// [`io::ErrorKind::NotFound`] without `from`, or as the disk reports.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Renames a file to a name that is free, in one step and within one volume: nothing is ever replaced, also where somebody else
+    /// takes the name at the same moment. Where both names stand for one file already, as a crash in the middle can leave it on a
+    /// volume without such a rename, `from` goes and the rename is done.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] where the name is taken, [`io::ErrorKind::NotFound`] without `from`, or as the disk reports.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Gives a file, which only we could open so far, to whoever the folder belongs to: it may be read by those who may list
+    /// `folder`, and written by those who may write there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] without the file or the folder, or as the disk reports.
+    fn share(&self, path: &Path, folder: &Path) -> io::Result<()>;
+
     /// Removes a file.
     ///
     /// # Errors

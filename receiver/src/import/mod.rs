@@ -2,7 +2,6 @@
 //!
 //! What may be imported is decided by [`crate::uplink::import`]; a target only keeps the transaction and the ledger.
 
-mod batch;
 mod sqlite;
 
 use std::{collections::BTreeMap, fmt::Debug};
@@ -15,10 +14,10 @@ use towpath_transfer::{
     manifest::{Column, Label, Table},
 };
 
-pub use batch::{MAX_BATCH_BYTES, MAX_BATCH_ROWS, RowBatch};
 pub use sqlite::SqliteTarget;
 #[cfg(test)]
 pub(crate) use sqlite::query_texts;
+pub use towpath_transfer::csv::{MAX_BATCH_BYTES, MAX_BATCH_ROWS, RowBatch};
 
 /// The schema an import writes into: one for each agent and job, and nothing outside it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -110,6 +110,31 @@ fn rename_replaces_files_and_moves_folders() {
 }
 
 #[test]
+fn a_rename_to_a_free_name_replaces_nothing() {
+    over_both(|store, root| {
+        let (hidden, folder) = (root.join("hidden"), root.join("folder"));
+        store.create_dir_all(&hidden).unwrap();
+        store.create_dir_all(&folder.join("d")).unwrap();
+        write_whole(store, &hidden.join("a"), b"a").unwrap();
+        write_whole(store, &folder.join("taken"), b"there").unwrap();
+        for taken in ["taken", "d"] {
+            let refused = store.rename_new(&hidden.join("a"), &folder.join(taken)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        }
+        assert_eq!(text(store, &folder.join("taken")), "there");
+        store.rename_new(&hidden.join("a"), &folder.join("free")).unwrap();
+        store.share(&folder.join("free"), &folder).unwrap();
+        assert_eq!(text(store, &folder.join("free")), "a");
+        assert_eq!(store.stat(&hidden.join("a")).unwrap_err().kind(), ErrorKind::NotFound);
+        let missing = |result: io::Result<()>| assert_eq!(result.unwrap_err().kind(), ErrorKind::NotFound);
+        missing(store.rename_new(&hidden.join("a"), &folder.join("other")));
+        missing(store.rename_new(&folder.join("free"), &root.join("none/other")));
+        missing(store.share(&hidden.join("a"), &folder));
+        missing(store.share(&folder.join("free"), &root.join("none")));
+    });
+}
+
+#[test]
 fn folders_are_made_whole_and_removed_only_empty_or_on_purpose() {
     over_both(|store, root| {
         let deep = root.join("x/y/z");

@@ -109,6 +109,39 @@ impl FileStore for Disk {
         fs::rename(from, to)
     }
 
+    #[cfg(target_os = "linux")]
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        use rustix::{
+            fs::{CWD, RenameFlags, renameat_with},
+            io::Errno,
+        };
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Old kernels and some network volumes know no such rename.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_and_remove(from, to),
+            Err(Errno::EXIST) => finish_or_refuse(from, to),
+            other => Ok(other?),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        link_and_remove(from, to)
+    }
+
+    #[cfg(unix)]
+    fn share(&self, path: &Path, folder: &Path) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let rights = fs::metadata(folder)?.permissions().mode() & 0o666;
+        fs::set_permissions(path, fs::Permissions::from_mode(rights | 0o600))
+    }
+
+    /// New files have the rights of the folder they are made in.
+    #[cfg(not(unix))]
+    fn share(&self, path: &Path, folder: &Path) -> io::Result<()> {
+        fs::metadata(folder)?;
+        fs::metadata(path).map(drop)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
@@ -161,6 +194,33 @@ impl FileStore for Disk {
         fs::metadata(path)?;
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// A second name and the removal of the first: two steps, of which none replaces anything.
+fn link_and_remove(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => finish_or_refuse(from, to),
+        other => other.and_then(|()| fs::remove_file(from)),
+    }
+}
+
+/// The name is taken: by another file, or by this one because [`link_and_remove`] was stopped between its two steps.
+fn finish_or_refuse(from: &Path, to: &Path) -> io::Result<()> {
+    let (first, second) = (fs::symlink_metadata(from)?, fs::symlink_metadata(to)?);
+    if from != to && is_same_file(&first, &second) { fs::remove_file(from) } else { Err(io::ErrorKind::AlreadyExists.into()) }
+}
+
+#[cfg(unix)]
+fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Both names of one file show the same times, to 100 ns.
+#[cfg(not(unix))]
+fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    let times = |of: &fs::Metadata| Some((of.created().ok()?, of.modified().ok()?, of.len()));
+    times(one).is_some() && times(one) == times(other)
 }
 
 /// The first `limit` names of a folder after `after`, sorted, in memory bounded by `limit`.
@@ -232,6 +292,33 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&dir.path().join("a")), mode(&folder)), (0o700, 0o700));
         assert_eq!((mode(&folder.join("f")), mode(&folder.join("g"))), (0o600, 0o600));
+    }
+
+    #[test]
+    fn a_rename_that_was_stopped_between_two_names_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to, other) = (dir.path().join("from"), dir.path().join("to"), dir.path().join("other"));
+        fs::write(&from, b"one").unwrap();
+        fs::write(&other, b"one").unwrap();
+        assert_eq!(link_and_remove(&from, &other).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        fs::hard_link(&from, &to).unwrap();
+        Disk.rename_new(&from, &to).unwrap();
+        assert!(!from.exists() && to.exists());
+        link_and_remove(&to, &from).unwrap();
+        assert!(from.exists() && !to.exists());
+        assert_eq!(Disk.rename_new(&from, &from).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn a_shared_file_has_the_rights_of_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        drop(Disk.create(&file).unwrap());
+        for (folder, expected) in [(0o755, 0o644), (0o2770, 0o660), (0o700, 0o600)] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(folder)).unwrap();
+            Disk.share(&file, dir.path()).unwrap();
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, expected);
+        }
     }
 
     #[test]

@@ -26,8 +26,10 @@ pub enum FileOp {
     Stat,
     /// `list`.
     List,
-    /// `rename`, named by its target.
+    /// `rename` or `rename_new`, named by its target.
     Rename,
+    /// `share`.
+    Share,
     /// `remove`, `remove_dir` or `remove_dir_all`.
     Remove,
     /// `create_dir_all`.
@@ -140,6 +142,14 @@ impl FileStore for FaultFiles {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.run(FileOp::Rename, to, |inner| inner.rename(from, to))
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.run(FileOp::Rename, to, |inner| inner.rename_new(from, to))
+    }
+
+    fn share(&self, path: &Path, folder: &Path) -> io::Result<()> {
+        self.run(FileOp::Share, path, |inner| inner.share(path, folder))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

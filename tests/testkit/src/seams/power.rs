@@ -104,6 +104,16 @@ impl FileStore for PoweredFiles {
         self.files.rename(from, to)
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _on = self.life.on()?;
+        self.files.rename_new(from, to)
+    }
+
+    fn share(&self, path: &Path, folder: &Path) -> io::Result<()> {
+        let _on = self.life.on()?;
+        self.files.share(path, folder)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let _on = self.life.on()?;
         self.files.remove(path)
