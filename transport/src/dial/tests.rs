@@ -17,7 +17,9 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use towpath_transfer::{clock::ManualClock, digest::Sha256Digest};
 
-use super::{ALPN_SSH, CONNECT_TIMEOUT, Dialer, Route, TLS_TIMEOUT, Trust, tls::spki_pin};
+use super::{
+    ALPN_SSH, CONNECT_TIMEOUT, Dialer, InvalidWay, PROXY_TIMEOUT, Proxies, Proxy, Route, TLS_TIMEOUT, Trust, Way, tls::spki_pin,
+};
 use crate::store::{StoreErrorKind, StoreResult};
 
 struct Made {
@@ -139,4 +141,91 @@ async fn plain_ssh_is_plain() {
     let mut greeting = String::new();
     dialer.dial(Route::Ssh, "127.0.0.1", port).await.unwrap().read_to_string(&mut greeting).await.unwrap();
     assert_eq!(greeting, "SSH-2.0-x\r\n");
+}
+
+/// A proxy that connects wherever it is asked to by `CONNECT`, and remembers to where.
+async fn http_proxy() -> (u16, Arc<std::sync::Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+    let note = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(near.read_u8().await.unwrap());
+            }
+            let target = String::from_utf8(head).unwrap().split(' ').nth(1).unwrap().to_owned();
+            note.lock().unwrap().push(target.clone());
+            tokio::spawn(async move {
+                // What a server says first arrives in one piece with the answer.
+                let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+                near.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    (port, asked)
+}
+
+fn always(url: &str) -> Proxies {
+    Proxies::always(Proxy::parse(url).unwrap())
+}
+
+#[tokio::test]
+async fn both_routes_go_through_a_proxy() {
+    let made = make();
+    let (proxy, asked) = http_proxy().await;
+    let pin = spki_pin(&made.certificate).unwrap();
+    let tls = serve(&made.certificate, &made.key, Some(ALPN_SSH)).await;
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ssh = plain.local_addr().unwrap().port();
+    tokio::spawn(async move { plain.accept().await.unwrap().0.write_all(b"SSH-2.0-x\r\n").await });
+    let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
+    let dialer = Dialer::new(&Trust::Pinned(vec![pin]), clock).unwrap().through(always(&format!("http://127.0.0.1:{proxy}")));
+    let mut greeting = String::new();
+    dialer.dial(Route::Ssh, "127.0.0.1", ssh).await.unwrap().read_to_string(&mut greeting).await.unwrap();
+    assert_eq!(greeting, "SSH-2.0-x\r\n");
+    let mut stream = dialer.dial(Route::SshInTls, "127.0.0.1", tls).await.unwrap();
+    stream.write_all(b"SSH-").await.unwrap();
+    stream.read_exact(&mut [0; 4]).await.unwrap();
+    assert_eq!(*asked.lock().unwrap(), [format!("127.0.0.1:{ssh}"), format!("127.0.0.1:{tls}")]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_away_or_silent_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for scheme in ["http", "socks5"] {
+        let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+        let url = format!("{scheme}://127.0.0.1:{port}");
+        let dialer = Dialer::new(&Trust::Pinned(vec![]), Arc::new(clock.clone())).unwrap().through(always(&url));
+        let dialing = tokio::spawn(async move { dialer.dial(Route::Ssh, "relay.example", 443).await });
+        let (mut silent, _) = listener.accept().await.unwrap();
+        // The proxy was asked, so the second wait has begun.
+        silent.read_exact(&mut [0; 3]).await.unwrap();
+        clock.advance(PROXY_TIMEOUT);
+        let error = dialing.await.unwrap().err().unwrap();
+        assert_eq!(error.kind(), StoreErrorKind::TimedOut);
+        assert!(error.to_string().contains(&url) && error.to_string().contains("relay.example:443"), "{error}");
+    }
+    drop(listener);
+    let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
+    let dialer = Dialer::new(&Trust::Pinned(vec![]), clock).unwrap().through(always(&format!("http://127.0.0.1:{port}")));
+    let error = dialer.dial(Route::Ssh, "relay.example", 443).await.err().unwrap();
+    assert_eq!(error.kind(), StoreErrorKind::Unreachable);
+    assert!(error.to_string().contains("the proxy"), "{error}");
+}
+
+#[test]
+fn ways_have_one_form() {
+    for text in ["ssh:443", "tls:443", "ssh:80"] {
+        assert_eq!(text.parse::<Way>().unwrap().to_string(), text);
+    }
+    for text in ["", "ssh", "ssh:", "ssh:0", "ssh:65536", "ssh:+1", "SSH:443", "https:443", "ssh:443:1"] {
+        assert_eq!(text.parse::<Way>(), Err(InvalidWay), "{text}");
+    }
+    let usual = |port| Way::usual(port).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(usual(443), ["ssh:443", "tls:443", "ssh:80"]);
+    assert_eq!(usual(8443), ["ssh:8443", "tls:8443"]);
 }

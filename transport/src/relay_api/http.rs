@@ -1,5 +1,6 @@
 //! The relay's web service over HTTPS.
 
+mod client;
 mod clock_offset;
 
 #[cfg(test)]
@@ -8,12 +9,13 @@ mod tests;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
-use reqwest::{
-    Client, Method, RequestBuilder, Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER},
-    redirect,
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, StatusCode, Uri,
+    header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
 };
+use http_body_util::Full;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
 use towpath_transfer::{
     AgentName, Clock, Code, Failure, TransferId,
@@ -27,9 +29,15 @@ use towpath_transfer::{
 };
 use url::Url;
 
-use self::clock_offset::ClockOffset;
+use self::{
+    client::{Answer, WebClient},
+    clock_offset::ClockOffset,
+};
 use super::{RelayApi, TokenSource};
-use crate::dial::{CONNECT_TIMEOUT, Trust, tls};
+use crate::dial::{
+    self, Dialer, Proxies, Trust, Way,
+    ways::{Memory, NoMemory},
+};
 
 /// How long a whole request may take, connection included.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,11 +54,13 @@ const WORTH_A_RETRY: SignedDuration = SignedDuration::from_secs(5);
 /// The relay's web service at one URL. Clones share connections and what is known of the relay's clock.
 #[derive(Clone)]
 pub struct HttpRelayApi {
-    client: Client,
+    client: WebClient,
+    dialer: Dialer,
     base: Url,
     audience: Arc<str>,
     tokens: Option<Arc<dyn TokenSource>>,
     offset: Arc<ClockOffset>,
+    clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for HttpRelayApi {
@@ -60,27 +70,33 @@ impl fmt::Debug for HttpRelayApi {
 }
 
 impl HttpRelayApi {
-    /// The relay at `relay_url`, `https://host[:port]`. Before enrolment there are no `tokens`, and every call but [`RelayApi::enrol`] fails.
-    /// Nothing is connected yet.
+    /// The relay at `relay_url`, `https://host[:port]`, reached without a proxy. Before enrolment there are no `tokens`, and every call but
+    /// [`RelayApi::enrol`] fails. Nothing is connected yet.
     ///
     /// # Errors
     /// [`Code::ConfigInvalid`] for another form of URL; [`Code::RelayCertificate`] where the system's trust store cannot be used.
     pub fn new(relay_url: &str, trust: &Trust, tokens: Option<Arc<dyn TokenSource>>, clock: Arc<dyn Clock>) -> Result<Self> {
         let base = parse_base(relay_url)?;
-        let mut tls = tls::client_config(trust)?;
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .https_only(true)
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .user_agent(concat!("towpath/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Failure::park(Code::Internal, "preparing the web client").caused_by(error))?;
+        let dialer = Dialer::speaking(&client::ALPN, trust, Arc::clone(&clock))?;
+        let client = WebClient::new(&dialer, host(&base), &[port(&base)], Arc::new(NoMemory), Arc::clone(&clock));
         let audience = relay_url.trim_end_matches('/').into();
-        Ok(Self { client, base, audience, tokens, offset: Arc::new(ClockOffset::new(clock)) })
+        let offset = Arc::new(ClockOffset::new(Arc::clone(&clock)));
+        Ok(Self { client, dialer, base, audience, tokens, offset, clock })
+    }
+
+    /// The same relay through the proxies that lead out of this network, and, where its own port is closed, on the other ports of
+    /// `ways`: a relay takes TLS wherever it takes SSH. What is found out is kept in `memory`.
+    #[must_use]
+    pub fn through(self, proxies: Proxies, ways: &[Way], memory: Arc<dyn Memory>) -> Self {
+        let dialer = self.dialer.through(proxies);
+        let mut ports = vec![port(&self.base)];
+        for way in ways {
+            if !ports.contains(&way.port) {
+                ports.push(way.port);
+            }
+        }
+        let client = WebClient::new(&dialer, host(&self.base), &ports, memory, Arc::clone(&self.clock));
+        Self { client, dialer, ..self }
     }
 
     /// The relay's clock minus this host's, as far as a `Date` header has told, to the second.
@@ -107,23 +123,31 @@ impl HttpRelayApi {
     /// As [`RelayApi`] says.
     pub async fn health(&self) -> Result<()> {
         let what = "asking the relay for its health";
-        let response = self.send(what, self.request(Method::GET, "healthz")?).await?;
-        if response.status().is_success() { Ok(()) } else { Err(refusal(what, response, &self.offset).await) }
+        let answer = self.send(what, Method::GET, "healthz", None, None).await?;
+        if answer.status.is_success() { Ok(()) } else { Err(refusal(what, answer, &self.offset)) }
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder> {
-        let url = self.base.join(path).map_err(|error| Failure::park(Code::Internal, "building a URL").caused_by(error))?;
-        Ok(self.client.request(method, url))
-    }
-
-    async fn send(&self, what: &str, request: RequestBuilder) -> Result<Response> {
-        let response = request.send().await.map_err(|error| unreachable(what, error))?;
-        self.offset.learn(response.headers());
-        Ok(response)
+    async fn send(&self, what: &str, method: Method, path: &str, body: Option<Bytes>, token: Option<&str>) -> Result<Answer> {
+        let failed = || Failure::park(Code::Internal, format!("{what}: building the request"));
+        let url = self.base.join(path).map_err(|error| failed().caused_by(error))?;
+        let uri = Uri::try_from(url.as_str()).map_err(|error| failed().caused_by(error))?;
+        let mut request = Request::builder().method(method).uri(uri).header(USER_AGENT, dial::USER_AGENT);
+        if let Some(token) = token {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|error| failed().caused_by(error))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body.unwrap_or_default())).map_err(|error| failed().caused_by(error))?;
+        let answer = self.client.send(what, request).await?;
+        self.offset.learn(&answer.headers);
+        Ok(answer)
     }
 
     /// Sends with a token whose times follow the relay's clock; where that clock turns out to be another than was known, once more.
-    async fn authenticated(&self, what: &str, build: impl Fn() -> Result<RequestBuilder> + Send) -> Result<Response> {
+    async fn authenticated(&self, what: &str, method: Method, path: &str, body: Option<Bytes>) -> Result<Answer> {
         let not_enrolled = || Failure::park(Code::NotEnrolled, format!("{what}: this end is not enrolled"));
         let tokens = self.tokens.as_ref().ok_or_else(not_enrolled)?;
         if self.offset.known().is_none() {
@@ -131,13 +155,13 @@ impl HttpRelayApi {
         }
         let believed = self.offset.known().unwrap_or_default();
         let token = tokens.token(&self.audience, self.offset.relay_now())?;
-        let response = self.send(what, build()?.bearer_auth(token)).await?;
+        let answer = self.send(what, method.clone(), path, body.clone(), Some(&token)).await?;
         let learnt = self.offset.known().unwrap_or_default();
-        if response.status() != StatusCode::UNAUTHORIZED || (learnt - believed).abs() < WORTH_A_RETRY {
-            return Ok(response);
+        if answer.status != StatusCode::UNAUTHORIZED || (learnt - believed).abs() < WORTH_A_RETRY {
+            return Ok(answer);
         }
         let token = tokens.token(&self.audience, self.offset.relay_now())?;
-        self.send(what, build()?.bearer_auth(token)).await
+        self.send(what, method, path, body, Some(&token)).await
     }
 
     async fn call<T: DeserializeOwned>(
@@ -147,22 +171,14 @@ impl HttpRelayApi {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T> {
-        let response = self.authenticated(what, || self.with_body(method.clone(), path, body)).await?;
-        answer(what, response, &self.offset).await
+        let body = body.map(|body| json(what, body)).transpose()?;
+        parsed(what, self.authenticated(what, method, path, body).await?, &self.offset)
     }
 
     /// A call whose answer has no body.
     async fn tell(&self, what: &str, path: &str, body: &(impl Serialize + Sync)) -> Result<()> {
-        let response = self.authenticated(what, || self.with_body(Method::POST, path, Some(body))).await?;
-        if response.status().is_success() { Ok(()) } else { Err(refusal(what, response, &self.offset).await) }
-    }
-
-    fn with_body(&self, method: Method, path: &str, body: Option<&(impl Serialize + Sync)>) -> Result<RequestBuilder> {
-        let request = self.request(method, path)?;
-        Ok(match body {
-            Some(body) => request.json(body),
-            None => request,
-        })
+        let answer = self.authenticated(what, Method::POST, path, Some(json(what, body)?)).await?;
+        if answer.status.is_success() { Ok(()) } else { Err(refusal(what, answer, &self.offset)) }
     }
 }
 
@@ -172,8 +188,8 @@ const NO_BODY: Option<&()> = None;
 impl RelayApi for HttpRelayApi {
     async fn enrol(&self, request: &EnrolmentRequest) -> Result<EnrolmentAnswer> {
         let what = "enrolling at the relay";
-        let response = self.send(what, self.with_body(Method::POST, "v1/enrolments", Some(request))?).await?;
-        answer(what, response, &self.offset).await
+        let body = json(what, request)?;
+        parsed(what, self.send(what, Method::POST, "v1/enrolments", Some(body), None).await?, &self.offset)
     }
 
     async fn peers(&self) -> Result<Peers> {
@@ -233,48 +249,38 @@ fn parse_base(relay_url: &str) -> Result<Url> {
     Ok(base)
 }
 
-fn unreachable(what: &str, error: reqwest::Error) -> Failure {
-    if tls::is_certificate_error(&error) {
-        let message = format!("{what}: its certificate is not the pinned or a trusted one");
-        return Failure::park(Code::RelayCertificate, message).caused_by(error);
-    }
-    if error.is_builder() {
-        return Failure::park(Code::Internal, what).caused_by(error);
-    }
-    Failure::retry(Code::RelayUnreachable, what).caused_by(error)
+/// The base's host, without the brackets of an address.
+fn host(base: &Url) -> &str {
+    base.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
 }
 
-async fn answer<T: DeserializeOwned>(what: &str, response: Response, offset: &ClockOffset) -> Result<T> {
-    if !response.status().is_success() {
-        return Err(refusal(what, response, offset).await);
+fn port(base: &Url) -> u16 {
+    base.port_or_known_default().unwrap_or(443)
+}
+
+fn json(what: &str, body: &impl Serialize) -> Result<Bytes> {
+    let bytes = serde_json::to_vec(body);
+    Ok(bytes.map_err(|error| Failure::park(Code::Internal, format!("{what}: writing the request")).caused_by(error))?.into())
+}
+
+fn parsed<T: DeserializeOwned>(what: &str, answer: Answer, offset: &ClockOffset) -> Result<T> {
+    if !answer.status.is_success() {
+        return Err(refusal(what, answer, offset));
     }
-    let body = body(what, response).await?;
-    serde_json::from_slice(&body).map_err(|error| {
+    serde_json::from_slice(&answer.body?).map_err(|error| {
         let message = format!("{what}: its answer is not of the protocol");
         Failure::park(Code::RelayProtocol, message).caused_by(error)
     })
 }
 
-async fn body(what: &str, mut response: Response) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(what, error))? {
-        if bytes.len().saturating_add(chunk.len()) > MAX_ANSWER_BYTES {
-            let message = format!("{what}: its answer is larger than {MAX_ANSWER_BYTES} bytes");
-            return Err(Failure::park(Code::LimitExceeded, message));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
 /// The failure that an answer without success means: the relay's own code where it gives one.
-async fn refusal(what: &str, response: Response, offset: &ClockOffset) -> Failure {
-    let status = response.status();
-    let pause = retry_after(response.headers(), offset);
-    let is_problem = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
+fn refusal(what: &str, answer: Answer, offset: &ClockOffset) -> Failure {
+    let status = answer.status;
+    let pause = retry_after(&answer.headers, offset);
+    let is_problem = answer.headers.get(CONTENT_TYPE).is_some_and(|kind| {
         kind.to_str().is_ok_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("application/problem+json"))
     });
-    let problem: Option<Problem> = match body(what, response).await {
+    let problem: Option<Problem> = match answer.body {
         Ok(body) if is_problem => serde_json::from_slice(&body).ok(),
         _ => None,
     };

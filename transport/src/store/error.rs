@@ -34,6 +34,8 @@ pub enum StoreErrorKind {
     AuthenticationRefused,
     /// TLS around SSH: the certificate is neither pinned nor trusted.
     Certificate,
+    /// The proxy on the way does not let the connection through.
+    ProxyRefused,
     /// The server does not follow the protocol.
     Protocol,
     /// A limit of ours was exceeded.
@@ -55,6 +57,7 @@ impl StoreErrorKind {
                 | Self::Unreachable
                 | Self::ConnectionLost
                 | Self::TimedOut
+                | Self::ProxyRefused
                 | Self::Source
                 | Self::Internal
         )
@@ -105,6 +108,21 @@ impl StoreError {
         self.kind
     }
 
+    /// What was tried and why it failed, with every cause below that says something new.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut report = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !report.contains(&text) {
+                report = format!("{report}: {text}");
+            }
+            cause = error.source();
+        }
+        report
+    }
+
     /// The error as a step reports it. A caller that gives [`StoreErrorKind::NotFound`] or [`StoreErrorKind::Denied`] a meaning of
     /// its own looks at the kind first.
     #[must_use]
@@ -124,6 +142,7 @@ impl StoreError {
             Kind::HostKeyUnknown => Code::HostKeyUnknown,
             Kind::AuthenticationRefused => Code::AuthenticationRefused,
             Kind::Certificate => Code::RelayCertificate,
+            Kind::ProxyRefused => Code::ProxyRefused,
             Kind::Limit => Code::LimitExceeded,
             Kind::Source => return self.into_source_failure(),
             Kind::Internal => Code::Internal,
@@ -180,7 +199,16 @@ mod tests {
         assert_eq!(as_failure(Kind::HostKeyUnknown, Far::Relay), (Code::HostKeyUnknown, Park));
         assert_eq!(as_failure(Kind::AuthenticationRefused, Far::Relay), (Code::AuthenticationRefused, Park));
         assert_eq!(as_failure(Kind::Protocol, Far::Relay), (Code::RelayProtocol, Park));
+        assert_eq!(as_failure(Kind::ProxyRefused, Far::Relay), (Code::ProxyRefused, Retry));
         assert_eq!(as_failure(Kind::Source, Far::Relay), (Code::DiskFull, Retry));
         assert_eq!(as_failure(Kind::Limit, Far::Relay), (Code::LimitExceeded, Park));
+    }
+
+    #[test]
+    fn the_report_names_each_cause_once() {
+        let cause = io::Error::other("refused: by hand");
+        let error = StoreError::new(StoreErrorKind::Unreachable, "connecting").caused_by(cause);
+        assert_eq!((error.to_string().as_str(), error.report().as_str()), ("connecting", "connecting: refused: by hand"));
+        assert_eq!(StoreError::new(StoreErrorKind::Unreachable, "x: y").caused_by(io::Error::other("y")).report(), "x: y");
     }
 }

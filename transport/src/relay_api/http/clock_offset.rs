@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::header::{DATE, HeaderMap};
 use jiff::{SignedDuration, Timestamp};
-use reqwest::header::{DATE, HeaderMap};
 use towpath_transfer::{Clock, Code};
 
 use super::MAX_CLOCK_SKEW;
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     fn date(text: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(DATE, reqwest::header::HeaderValue::from_static(text))])
+        HeaderMap::from_iter([(DATE, http::header::HeaderValue::from_static(text))])
     }
 
     #[test]

@@ -21,9 +21,9 @@ use towpath_transfer::{
     receipt::SignedReceipt,
 };
 
-use super::{HttpRelayApi, MAX_ANSWER_BYTES, MAX_RETRY_AFTER};
+use super::{HttpRelayApi, MAX_ANSWER_BYTES, MAX_RETRY_AFTER, REQUEST_TIMEOUT};
 use crate::{
-    dial::{Trust, tls::spki_pin},
+    dial::{Proxies, Proxy, Route, Trust, Way, tls::spki_pin, ways::NoMemory},
     relay_api::{RelayApi, TokenSource},
 };
 
@@ -306,4 +306,62 @@ async fn a_url_is_an_https_origin_and_nothing_more() {
         assert_eq!(made.unwrap_err().code(), Code::ConfigInvalid, "{wrong}");
     }
     HttpRelayApi::new("https://relay.example:8443/", &Trust::Pinned(vec![]), None, Arc::new(clock())).unwrap();
+}
+
+fn ways(ports: &[u16]) -> Vec<Way> {
+    ports.iter().map(|port| Way { route: Route::Ssh, port: *port }).collect()
+}
+
+async fn closed_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn where_the_relays_own_port_is_closed_its_other_one_is_found() {
+    let clock = clock();
+    let relay = Relay::start(&clock).await;
+    let open: u16 = relay.url.rsplit(':').next().unwrap().parse().unwrap();
+    let url = format!("https://127.0.0.1:{}", closed_port().await);
+    let trust = Trust::Pinned(vec![relay.pin]);
+    let api = HttpRelayApi::new(&url, &trust, Some(Arc::new(Tokens)), Arc::new(clock.clone())).unwrap();
+    let api = api.through(Proxies::direct(), &ways(&[closed_port().await, open]), Arc::new(NoMemory));
+    relay.answer(200, "application/json", r#"{"peers":[]}"#);
+    api.peers().await.unwrap();
+    // Tokens are for the relay's own URL, by whatever port it was reached.
+    assert_eq!(relay.asked()[1].1.as_deref(), Some(format!("Bearer {url}|{START}").as_str()));
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_told_apart_from_a_relay_that_is_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.read_exact(&mut [0; 16]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM\r\n\r\n").await.unwrap();
+            // Until the client has read it and leaves.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    let trust = Trust::Pinned(vec![]);
+    let api = HttpRelayApi::new("https://relay.example", &trust, Some(Arc::new(Tokens)), Arc::new(clock())).unwrap();
+    let api = api.through(Proxies::always(Proxy::parse(&proxy).unwrap()), &ways(&[443, 80]), Arc::new(NoMemory));
+    let failure = api.peers().await.unwrap_err();
+    assert_eq!((failure.code(), failure.disposition()), (Code::ProxyRefused, Disposition::Retry));
+    assert!(failure.report().contains("offers NTLM"), "{}", failure.report());
+}
+
+#[tokio::test]
+async fn a_relay_that_never_answers_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let clock = clock();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let api = HttpRelayApi::new(&url, &Trust::Pinned(vec![]), None, Arc::new(clock.clone())).unwrap();
+    let asking = tokio::spawn(async move { api.health().await });
+    let (mut silent, _) = listener.accept().await.unwrap();
+    tokio::io::AsyncReadExt::read_exact(&mut silent, &mut [0; 16]).await.unwrap();
+    clock.advance(REQUEST_TIMEOUT);
+    let failure = asking.await.unwrap().unwrap_err();
+    assert_eq!((failure.code(), failure.disposition()), (Code::RelayUnreachable, Disposition::Retry));
 }

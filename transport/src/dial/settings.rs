@@ -1,0 +1,189 @@
+//! What a configuration file says of the proxy, and how that becomes [`Proxies`].
+
+use std::path::{Path, PathBuf};
+
+use towpath_transfer::{Code, Failure, failure::Result};
+
+use super::proxy::{MAX_CREDENTIAL_BYTES, Proxies, Proxy};
+
+/// What stands for no proxy at all, whatever the environment says.
+pub const NO_PROXY_WORD: &str = "none";
+/// The largest file with a proxy's password, in bytes: the password and the end of its line.
+pub const MAX_SECRET_FILE_BYTES: u64 = MAX_CREDENTIAL_BYTES as u64 + 2;
+
+/// The proxy of a configuration file, its password not read yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// Where to find the proxy.
+    pub proxy: ProxyChoice,
+    /// The user and where the password is, for a proxy that the file names.
+    pub login: Option<(String, Secret)>,
+}
+
+/// Where to find the proxy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ProxyChoice {
+    /// In the environment.
+    #[default]
+    Environment,
+    /// There is none.
+    Direct,
+    /// Here.
+    Named(Proxy),
+}
+
+/// Where a password is, so that it does not stand in a configuration file. Written `file:…` or `env:…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// In a file that only its owner may read.
+    File(PathBuf),
+    /// In a variable of the environment.
+    Variable(String),
+}
+
+/// A mistake in the settings and the key it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsMistake {
+    /// `proxy`, `proxy_user` or `proxy_password`.
+    pub key: &'static str,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl ProxySettings {
+    /// Reads the three settings; a relative path in `file:…` counts from `folder`.
+    ///
+    /// # Errors
+    /// The first [`SettingsMistake`].
+    pub fn parse(
+        proxy: Option<&str>,
+        user: Option<&str>,
+        password: Option<&str>,
+        folder: &Path,
+    ) -> Result<Self, SettingsMistake> {
+        let mistake = |key, problem: &str| SettingsMistake { key, problem: problem.to_owned() };
+        let proxy = match proxy {
+            None => ProxyChoice::Environment,
+            Some(NO_PROXY_WORD) => ProxyChoice::Direct,
+            Some(text) => {
+                let proxy = Proxy::parse(text).map_err(|why| mistake("proxy", &format!("{why}, or \"{NO_PROXY_WORD}\"")))?;
+                ProxyChoice::Named(proxy)
+            }
+        };
+        let login = match (user, password) {
+            (None, None) => None,
+            (Some(_), None) => return Err(mistake("proxy_user", "a user needs `proxy_password`")),
+            (None, Some(_)) => return Err(mistake("proxy_password", "a password needs `proxy_user`")),
+            (Some(user), Some(password)) => {
+                let ProxyChoice::Named(proxy) = &proxy else {
+                    return Err(mistake("proxy_user", "user and password belong to a `proxy` that is named here"));
+                };
+                // The user is checked here, where its place is known; the password when it is read.
+                proxy.clone().with_login(user, "-").map_err(|why| mistake("proxy_user", &why.to_string()))?;
+                let form = || {
+                    mistake("proxy_password", "a password is \"file:PATH\" or \"env:VARIABLE\", so that it does not stand here")
+                };
+                Some((user.to_owned(), Secret::parse(password, folder).ok_or_else(form)?))
+            }
+        };
+        Ok(Self { proxy, login })
+    }
+
+    /// The proxies, with their passwords read: a file by `file`, which gives at most so many bytes and refuses one that others may read.
+    ///
+    /// # Errors
+    /// `config-invalid` where the environment or a password cannot be used; those of `file`.
+    pub fn load(
+        &self,
+        variable: &dyn Fn(&str) -> Option<String>,
+        file: &dyn Fn(&Path, u64) -> Result<Vec<u8>>,
+    ) -> Result<Proxies> {
+        let proxy = match &self.proxy {
+            ProxyChoice::Environment => return Proxies::from_environment(variable),
+            ProxyChoice::Direct => return Ok(Proxies::direct()),
+            ProxyChoice::Named(proxy) => proxy.clone(),
+        };
+        let Some((user, secret)) = &self.login else { return Ok(Proxies::always(proxy)) };
+        let unusable =
+            |why: &str| Failure::park(Code::ConfigInvalid, format!("the password of the proxy {proxy} cannot be used: {why}"));
+        let password = match secret {
+            Secret::Variable(name) => {
+                variable(name).ok_or_else(|| unusable(&format!("the environment has no variable {name}")))?
+            }
+            Secret::File(path) => {
+                let text =
+                    String::from_utf8(file(path, MAX_SECRET_FILE_BYTES)?).map_err(|_| unusable("its file is not UTF-8"))?;
+                text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line)).to_owned()
+            }
+        };
+        let with = proxy.clone().with_login(user, &password).map_err(|why| unusable(&why.to_string()))?;
+        Ok(Proxies::always(with))
+    }
+}
+
+impl Secret {
+    fn parse(text: &str, folder: &Path) -> Option<Self> {
+        match text.split_once(':')? {
+            ("file", path) if !path.is_empty() => Some(Self::File(folder.join(path))),
+            ("env", name) if !name.is_empty() => Some(Self::Variable(name.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(proxy: Option<&str>, user: Option<&str>, password: Option<&str>) -> Result<ProxySettings, SettingsMistake> {
+        ProxySettings::parse(proxy, user, password, Path::new("/etc/towpath"))
+    }
+
+    fn load(settings: &ProxySettings, content: &str) -> Result<Proxies> {
+        let variable = |name: &str| (name == "SECRET" || name == "HTTPS_PROXY").then(|| "http://from.environment".to_owned());
+        let file = |path: &Path, limit: u64| {
+            assert_eq!((path, limit), (Path::new("/etc/towpath/secret"), MAX_SECRET_FILE_BYTES));
+            Ok(content.as_bytes().to_vec())
+        };
+        settings.load(&variable, &file)
+    }
+
+    #[test]
+    fn nothing_said_is_the_environment_and_none_is_none() {
+        let proxies = load(&parse(None, None, None).unwrap(), "").unwrap();
+        assert_eq!(proxies.to("relay", 443).unwrap().to_string(), "http://from.environment:80");
+        assert_eq!(load(&parse(Some("none"), None, None).unwrap(), "").unwrap(), Proxies::direct());
+    }
+
+    #[test]
+    fn a_password_comes_from_a_file_or_the_environment() {
+        let expected = |password: &str| Proxies::always(Proxy::parse("http://p:1").unwrap().with_login("u", password).unwrap());
+        let from_file = parse(Some("http://p:1"), Some("u"), Some("file:secret")).unwrap();
+        for (content, password) in [("pass", "pass"), ("pass\n", "pass"), ("pass\r\n", "pass"), (" p ", " p ")] {
+            assert_eq!(load(&from_file, content).unwrap(), expected(password));
+        }
+        for bad in ["", "\n", "a\nb", "\n\n"] {
+            assert_eq!(load(&from_file, bad).unwrap_err().code(), Code::ConfigInvalid, "{bad:?}");
+        }
+        let from_variable = parse(Some("http://p:1"), Some("u"), Some("env:SECRET")).unwrap();
+        assert_eq!(load(&from_variable, "").unwrap(), expected("http://from.environment"));
+        let missing = parse(Some("http://p:1"), Some("u"), Some("env:OTHER")).unwrap();
+        assert!(load(&missing, "").unwrap_err().message().contains("no variable OTHER"));
+    }
+
+    #[test]
+    fn mistakes_name_their_key() {
+        for (proxy, user, password, key) in [
+            (Some("ftp://p"), None, None, "proxy"),
+            (Some("http://p"), Some("u"), None, "proxy_user"),
+            (Some("http://p"), None, Some("env:X"), "proxy_password"),
+            (None, Some("u"), Some("env:X"), "proxy_user"),
+            (Some("none"), Some("u"), Some("env:X"), "proxy_user"),
+            (Some("http://p"), Some("a:b"), Some("env:X"), "proxy_user"),
+            (Some("http://p"), Some("u"), Some("secret"), "proxy_password"),
+            (Some("http://p"), Some("u"), Some("file:"), "proxy_password"),
+        ] {
+            assert_eq!(parse(proxy, user, password).unwrap_err().key, key, "{proxy:?} {user:?} {password:?}");
+        }
+    }
+}
