@@ -38,7 +38,18 @@ const PROGRAMS: &[Program] = &[
         package: "libfaketime",
         why: "sets an agent's clock a day off",
     },
-    Program { names: &["python3"], package: "python3-venv", why: "runs paramiko" },
+    Program {
+        names: &["/usr/lib/openssh/regress/test-exec.sh"],
+        package: "openssh-tests",
+        why: "OpenSSH's own tests of SFTP, with our server in the place of theirs",
+    },
+    Program { names: &["curl"], package: "curl", why: "an SFTP client over libssh2, and says `complete` to the web service" },
+    Program { names: &["lftp"], package: "lftp", why: "an SFTP client over ssh, which pipelines" },
+    Program { names: &["psftp"], package: "putty-tools", why: "an SFTP client of another make" },
+    Program { names: &["puttygen"], package: "putty-tools", why: "turns an agent's key into PuTTY's form" },
+    Program { names: &["rclone"], package: "rclone", why: "an SFTP client of another make" },
+    Program { names: &["openssl"], package: "openssl", why: "signs a token without our code" },
+    Program { names: &["python3"], package: "python3-venv", why: "runs paramiko, asyncssh and ssh-audit" },
 ];
 
 /// A Python module, installed into the virtual environment only.
@@ -49,11 +60,15 @@ struct Module {
     why: &'static str,
 }
 
-const MODULES: &[Module] = &[Module {
-    name: "paramiko",
-    requirement: "paramiko==4.0.0",
-    why: "an SFTP client of another make; its default get pipelines hard",
-}];
+const MODULES: &[Module] = &[
+    Module {
+        name: "paramiko",
+        requirement: "paramiko==4.0.0",
+        why: "an SFTP client of another make; its default get pipelines hard",
+    },
+    Module { name: "asyncssh", requirement: "asyncssh==2.24.1", why: "an SFTP client of another make" },
+    Module { name: "ssh_audit", requirement: "ssh-audit==3.9.0", why: "judges what our SSH servers offer" },
+];
 
 /// What is there, and what is not.
 #[derive(Debug)]

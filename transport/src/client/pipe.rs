@@ -20,6 +20,8 @@ use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// Frames waiting to be encrypted and sent.
 const OUTGOING_FRAMES: usize = 16;
+/// Why a connection is lost that this side has not given up.
+const ENDED: &str = "the server closed it, or the line broke";
 
 /// One SFTP channel.
 pub(super) struct Pipe {
@@ -154,7 +156,11 @@ impl Pipe {
     /// cancelled has sent all of it or nothing.
     pub(super) async fn send(&self, frame: impl FnOnce(u32) -> Bytes) -> StoreResult<Pending> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| self.shared.lost_error())?;
-        let slot = self.outgoing.reserve().await.map_err(|_| self.shared.lost_error())?;
+        let slot = self.outgoing.reserve().await.map_err(|_| {
+            // The session has ended, and whoever takes its answers may not have seen that yet.
+            self.shared.lose(StoreErrorKind::ConnectionLost, ENDED);
+            self.shared.lost_error()
+        })?;
         let (sender, answer) = oneshot::channel();
         let mut state = self.shared.lock();
         if state.lost.is_some() {
@@ -231,7 +237,8 @@ async fn take_answers(mut reader: ChannelReadHalf, mut frames: Frames, shared: A
     let mut tick = clock.sleep(ANSWER_TIMEOUT / 4);
     loop {
         let message = tokio::select! {
-            message = reader.wait() => message,
+            // Answers that came before the session ended count; a server that never stops sending must not hide what it owes.
+            biased;
             () = &mut tick => {
                 if shared.is_overdue() {
                     let why = format!("no answer within {} seconds", ANSWER_TIMEOUT.as_secs());
@@ -240,12 +247,13 @@ async fn take_answers(mut reader: ChannelReadHalf, mut frames: Frames, shared: A
                 tick = clock.sleep(ANSWER_TIMEOUT / 4);
                 continue;
             }
-            () = shared.kill.cancelled() => return shared.lose(StoreErrorKind::ConnectionLost, "closed by this side"),
+            message = reader.wait() => message,
+            () = shared.kill.cancelled() => None,
         };
         match message {
             Some(ChannelMsg::Data { data }) => frames.push(&data),
             Some(ChannelMsg::Eof | ChannelMsg::Close) | None => {
-                return shared.lose(StoreErrorKind::ConnectionLost, "the server closed it, or the line broke");
+                return shared.lose(StoreErrorKind::ConnectionLost, ENDED);
             }
             Some(_) => continue,
         }

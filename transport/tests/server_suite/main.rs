@@ -7,4 +7,8 @@ mod limits;
 #[cfg(test)]
 mod openssh;
 #[cfg(test)]
+mod program;
+#[cfg(test)]
+mod regress;
+#[cfg(test)]
 mod support;

@@ -25,8 +25,7 @@ use towpath_transport::{
     store::{FileSource, NoProgress, RemoteStore as _},
 };
 
-use super::server::Server;
-use crate::support::RealClock;
+use crate::{program::Server, support::RealClock};
 
 /// Where `cargo xtask test` leaves the Python that has paramiko.
 const PYTHON_VARIABLE: &str = "TOWPATH_INTEROP_PYTHON";

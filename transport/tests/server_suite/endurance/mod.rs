@@ -5,7 +5,6 @@
 
 mod clients;
 mod course;
-mod server;
 
 use std::{path::Path, time::Duration};
 
@@ -14,9 +13,8 @@ use async_trait::async_trait;
 use self::{
     clients::{Client, OpenSsh, Ours, Paramiko, Session},
     course::Ground,
-    server::Server,
 };
-use crate::support::UserKey;
+use crate::{program::Server, support::UserKey};
 
 /// Transfers each way of a long test, and of a short one.
 const LONG_ROUNDS: usize = 100;

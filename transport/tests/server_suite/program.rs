@@ -11,18 +11,18 @@ use towpath_transfer::public_key::PublicKeyLine;
 use crate::support::{UserKey, soon};
 
 /// The example `plain_sftp_server`, which lets `key` in. It ends when this is dropped.
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
-    pub(super) host_key: PublicKeyLine,
-    pub(super) key: UserKey,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) host_key: PublicKeyLine,
+    pub(crate) key: UserKey,
     /// Holds `authorized_keys` and `known_hosts`.
-    pub(super) folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     _child: Child,
 }
 
 impl Server {
     /// Starts the example that was built with the tests, over `root`.
-    pub(super) async fn start(root: &Path) -> Self {
+    pub(crate) async fn start(root: &Path) -> Self {
         let profile = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
         let program = profile.join("examples").join(format!("plain_sftp_server{}", std::env::consts::EXE_SUFFIX));
         assert!(program.exists(), "{} is missing: run cargo build -p towpath-transport --examples", program.display());
