@@ -5,11 +5,13 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail and say why")]
 
 mod compare;
+mod packing;
 mod program;
 pub mod seams;
 mod world;
 
 pub use compare::{assert_same_tables, query_text, query_texts};
+pub use packing::pack;
 pub use program::{Outcome, Program, Server};
 pub use world::{AGENT, End, JOB, RECEIVER, TENANT, World};
 

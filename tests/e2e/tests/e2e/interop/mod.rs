@@ -1,6 +1,12 @@
-//! The ordinary tools agree: ssh-keygen, md5sum and bunzip2 check what Towpath wrote, with no Towpath at hand.
+//! The ordinary tools agree: ssh-keygen, md5sum and bunzip2 check what Towpath wrote, with no Towpath at hand; other people's
+//! SFTP clients and servers stand in the places of ours.
+
+mod audit;
+mod clients;
+mod openssh;
 
 use std::{
+    ffi::OsString,
     fs::File,
     path::Path,
     process::{Command, Stdio},
@@ -15,6 +21,12 @@ fn run(command: &mut Command) -> String {
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?} ended with {}: {said}", output.status);
     said
+}
+
+/// The Python that `cargo xtask test` has given the modules of the tests.
+fn python() -> OsString {
+    std::env::var_os("TOWPATH_INTEROP_PYTHON")
+        .unwrap_or_else(|| panic!("TOWPATH_INTEROP_PYTHON names no Python with the tests' modules: run cargo xtask test"))
 }
 
 fn keygen_verifies(signers: &Path, identity: &str, namespace: &str, document: &Path) {
