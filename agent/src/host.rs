@@ -7,8 +7,8 @@ use towpath_journal::{FailPoints, JournalError, MachineBinding as _, SqliteJourn
 use towpath_keys::{Identity, KeyKind, TokenClaims};
 use towpath_transfer::{Clock, Code, Entropy, Failure, digest::Sha256Digest, failure::Result, state::Place};
 use towpath_transport::{
-    client::{SftpConnect, SftpLogin},
-    dial::{Dialer, Route, Trust as TlsTrust},
+    client::SftpLogin,
+    dial::Trust as TlsTrust,
     files::{Disk, FileStore, file_failure},
     relay_api::{HttpRelayApi, TokenSource},
 };
@@ -18,6 +18,7 @@ use crate::{
     enrolment::Enrolment,
     extract::ExtractParts,
     layout::Layout,
+    network::Network,
     parts::{Parts, SourceExtractor, Watcher},
     routes::Routes,
     small_file,
@@ -83,13 +84,14 @@ impl Host {
         let identity = self.identity()?;
         let journal = Arc::new(self.journal().await?);
         journal.bind_or_check(&machine_id()).await.map_err(moved)?;
-        let relay = self.relay(&enrolment, &identity)?;
+        let network = self.network(&enrolment.relay_url)?;
+        let relay = network.web(self.relay(&enrolment, &identity)?);
         let parts = Parts {
             layout: self.layout.clone(),
             files: Arc::clone(&self.files),
             journal: journal.clone(),
             relay: Arc::new(relay.clone()),
-            stores: Arc::new(self.routes(&enrolment, &identity)?),
+            stores: Arc::new(self.routes(&enrolment, &identity, &network)?),
             extractor: Arc::new(SourceExtractor(self.extract_parts())),
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
             identity,
@@ -181,9 +183,10 @@ impl Host {
     /// The relay that an enrolment code names, before there is an enrolment.
     ///
     /// # Errors
-    /// `config-invalid` for a URL that cannot be used.
+    /// `config-invalid` for a URL or a proxy that cannot be used.
     pub fn relay_before_enrolment(&self, url: &str, pin: Option<Sha256Digest>) -> Result<HttpRelayApi> {
-        HttpRelayApi::new(url, &tls_trust(pin), None, Arc::clone(&self.base.clock))
+        let relay = HttpRelayApi::new(url, &tls_trust(pin), None, Arc::clone(&self.base.clock))?;
+        Ok(self.network(url)?.web(relay))
     }
 
     /// What an extract touches.
@@ -208,13 +211,7 @@ impl Host {
         HttpRelayApi::new(&enrolment.relay_url, &trust, Some(Arc::new(tokens)), Arc::clone(&self.base.clock))
     }
 
-    fn routes(&self, enrolment: &Enrolment, identity: &Identity) -> Result<Routes> {
-        let unusable = || Failure::park(Code::ConfigInvalid, format!("the relay's URL {:?} cannot be used", enrolment.relay_url));
-        let url = url::Url::parse(&enrolment.relay_url).map_err(|error| unusable().caused_by(error))?;
-        let host = url.host_str().ok_or_else(unusable)?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = url.port_or_known_default().ok_or_else(unusable)?;
-        let clock = &self.base.clock;
-        let dialer = Dialer::new(&tls_trust(enrolment.spki_pin), Arc::clone(clock))?;
+    fn routes(&self, enrolment: &Enrolment, identity: &Identity, network: &Network) -> Result<Routes> {
         let signer = identity.ssh_signer()?;
         let login = SftpLogin {
             user: enrolment.sftp_user.clone(),
@@ -222,8 +219,13 @@ impl Host {
             signer,
             host_keys: enrolment.ssh_host_keys.clone(),
         };
-        let way = |route| SftpConnect::new(dialer.clone(), route, host.clone(), port, login.clone(), Arc::clone(clock));
-        Ok(Routes::new(Arc::new(way(Route::Ssh)), Arc::new(way(Route::SshInTls))))
+        network.sftp(&tls_trust(enrolment.spki_pin), &login)
+    }
+
+    /// The network to the relay at `url`.
+    fn network(&self, url: &str) -> Result<Network> {
+        let (files, clock) = (Arc::clone(&self.files), Arc::clone(&self.base.clock));
+        Network::new(&self.config.config.network, url, files, self.layout.ways(), clock)
     }
 }
 

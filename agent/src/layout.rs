@@ -53,6 +53,12 @@ impl Layout {
         self.state.join("journal.sqlite")
     }
 
+    /// What is known of the ways to the relay.
+    #[must_use]
+    pub fn ways(&self) -> PathBuf {
+        self.state.join("ways.json")
+    }
+
     /// Held by the one process that does the work of this state folder.
     #[must_use]
     pub fn lock(&self) -> PathBuf {

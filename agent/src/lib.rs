@@ -11,6 +11,7 @@ pub mod enrolment;
 pub mod extract;
 pub mod host;
 pub mod layout;
+mod network;
 pub mod parts;
 pub mod routes;
 pub mod schedule;

@@ -73,6 +73,16 @@ pub(crate) fn read(path: &Path, access: Access, limit: u64) -> Result<Option<Zer
     Ok(Some(bytes))
 }
 
+/// Reads a file that holds a secret of somebody else's, such as a proxy's password, under the rules of a private key.
+///
+/// # Errors
+/// [`Code::ConfigInvalid`] where there is none; [`Code::KeyPermissions`] where other users may read it; [`Code::KeyInvalid`] where
+/// it has more than `limit` bytes or is no file; [`Code::FileFailed`].
+pub fn read_secret(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let missing = || Failure::park(Code::ConfigInvalid, format!("there is no file {}", path.display()));
+    Ok(read(path, Access::Private, limit)?.ok_or_else(missing)?.to_vec())
+}
+
 #[cfg(unix)]
 fn open_without_waiting(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -259,6 +269,22 @@ mod tests {
         write(&path, b"three", Access::Pinned, Existing::Replace, "t").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"three");
         assert_eq!(names(folder.path()), ["key"]);
+    }
+
+    #[test]
+    fn a_secret_is_read_only_where_nobody_else_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        assert_eq!(read_secret(&path, 10).unwrap_err().code(), Code::ConfigInvalid);
+        fs::write(&path, "hush\n").unwrap();
+        for (mode, refused) in [(0o644, true), (0o640, true), (0o600, false), (0o400, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            match read_secret(&path, 5) {
+                Ok(secret) => assert!(!refused && secret == b"hush\n"),
+                Err(failure) => assert!(refused && failure.code() == Code::KeyPermissions, "{mode:o}"),
+            }
+        }
+        assert_eq!(read_secret(&path, 4).unwrap_err().code(), Code::KeyInvalid);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod wire;
 
 pub use allowed_signers::{AllowedSigners, Pin};
 pub use enrolment::{sign_enrolment, verify_enrolment};
+pub use file::read_secret;
 pub use host_keys::HostKeys;
 pub use identity::Identity;
 pub use kind::KeyKind;

@@ -18,6 +18,7 @@ use crate::{
     config::JobConfig,
     host::{Host, OpenHost},
     parts::Parts,
+    routes::{KnownWay, KnownWays},
     schedule::next_due,
     trust::pinned_receivers,
     uplink::{plan::open_transfer, replan::newest},
@@ -33,8 +34,22 @@ struct StatusView {
     fingerprint: Option<String>,
     running: bool,
     receivers: Vec<ReceiverView>,
+    ways: WaysView,
     jobs: Vec<JobView>,
     parked: Vec<TransferView>,
+}
+
+/// The way in use of each connection to the relay, once there was one.
+#[derive(Default, Serialize)]
+struct WaysView {
+    ssh: Option<KnownWay>,
+    https: Option<KnownWay>,
+}
+
+impl From<KnownWays> for WaysView {
+    fn from(known: KnownWays) -> Self {
+        Self { ssh: known.ssh, https: known.https }
+    }
 }
 
 #[derive(Serialize)]
@@ -58,6 +73,7 @@ pub(super) async fn status(host: &Host, args: &OutputArgs) -> Result<()> {
                 fingerprint: None,
                 running: false,
                 receivers: Vec::new(),
+                ways: WaysView::default(),
                 jobs: Vec::new(),
                 parked: Vec::new(),
             });
@@ -89,6 +105,7 @@ async fn collect(open: &OpenHost) -> Result<StatusView> {
         fingerprint: Some(parts.identity.fingerprint().to_string()),
         running,
         receivers: receivers.iter().map(Into::into).collect(),
+        ways: KnownWays::read(&*parts.files, &parts.layout.ways()).into(),
         jobs,
         parked: parked.iter().map(Into::into).collect(),
     })
@@ -123,6 +140,7 @@ fn tell(view: &StatusView) -> Result<()> {
     output::line(&format!("agent {} of tenant {} with {}", told(&view.name), told(&view.tenant), told(&view.relay_url)))?;
     output::line(&format!("key {}", told(&view.fingerprint)))?;
     output::line(if view.running { "a towpath-agent works on it" } else { "no towpath-agent works on it now" })?;
+    tell_ways(&view.ways)?;
     if view.receivers.is_empty() {
         output::line("no receiver is approved: see towpath-agent receiver list")?;
     }
@@ -144,6 +162,20 @@ fn tell(view: &StatusView) -> Result<()> {
         let why = parked.failure.as_ref().map(|failure| format!(": {} [{}]", failure.report, failure.code)).unwrap_or_default();
         let next = what_next(parked.failure.as_ref().map(|failure| failure.code), &parked.transfer);
         output::line(&format!("transfer {} waits for you{why}; {next}", parked.transfer))?;
+    }
+    Ok(())
+}
+
+/// The way of each connection, and which better ones are blocked.
+fn tell_ways(ways: &WaysView) -> Result<()> {
+    for (what, known) in [("SFTP", &ways.ssh), ("the web service", &ways.https)] {
+        let Some(known) = known else { continue };
+        let proxy = known.proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
+        output::line(&format!("{what} goes by {}{proxy}", known.way))?;
+        for blocked in &known.blocked {
+            let at = known.checked.strftime("%Y-%m-%d %H:%M UTC");
+            output::line(&format!("  {} was blocked at {at}: {}", blocked.way, blocked.why))?;
+        }
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use towpath_transfer::{
 
 use super::{
     Config, DailyTime, ExtractConfig, JobConfig, MAX_JOBS, MAX_TABLES, MAX_WORKERS, PushConfig, ReceiptConfig, SourceConfig,
-    StateConfig, TableConfig, Trust, time,
+    StateConfig, TableConfig, Trust, network::RawNetwork, time,
 };
 
 /// A configuration and where it came from.
@@ -37,6 +37,8 @@ struct RawConfig {
     trust: Trust,
     #[serde(default)]
     state: StateConfig,
+    #[serde(default)]
+    network: RawNetwork,
     #[serde(default)]
     extract: Section<ExtractConfig>,
     #[serde(default)]
@@ -117,8 +119,9 @@ impl Config {
         }
         let folder = file.parent().unwrap_or(Path::new(""));
         let state = StateConfig { folder: raw.state.folder.map(|state| folder.join(state)) };
+        let network = raw.network.check(folder, |span, problem| check.at(span, problem))?;
         let jobs = check.jobs(raw.jobs, folder)?;
-        Ok(Self { trust: raw.trust, state, extract, push: raw.push, receipt, jobs })
+        Ok(Self { trust: raw.trust, state, network, extract, push: raw.push, receipt, jobs })
     }
 }
 

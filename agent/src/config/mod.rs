@@ -3,6 +3,7 @@
 //! `example.toml` is the whole file with comments. Its settings are the defaults; a test holds that.
 
 mod load;
+mod network;
 mod time;
 
 use std::{
@@ -20,6 +21,7 @@ use towpath_transfer::{
 
 pub use self::{
     load::LoadedConfig,
+    network::{MAX_WAYS, NetworkConfig},
     time::{DailyTime, parse_duration},
 };
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub trust: Trust,
     /// Where the agent keeps what it must not lose.
     pub state: StateConfig,
+    /// How the relay is reached.
+    pub network: NetworkConfig,
     /// How much of the host an extract may use.
     pub extract: ExtractConfig,
     /// How the way to the relay is used.
