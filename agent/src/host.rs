@@ -217,7 +217,7 @@ impl Host {
             user: enrolment.sftp_user.clone(),
             public_key: signer.public_key(),
             signer,
-            host_keys: enrolment.ssh_host_keys.clone(),
+            host_keys: enrolment.ssh_host_keys.clone().into(),
         };
         network.sftp(&tls_trust(enrolment.spki_pin), &login)
     }

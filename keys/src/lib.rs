@@ -6,6 +6,7 @@
 //! tokens ([`token`]) and the proof of possession at enrolment ([`enrolment`]) are signed by the same key.
 
 pub mod allowed_signers;
+pub mod announcement;
 pub mod chain;
 pub mod enrolment;
 mod file;
@@ -22,6 +23,7 @@ pub mod token;
 mod wire;
 
 pub use allowed_signers::{AllowedSigners, Pin};
+pub use announcement::{follow_announcement, sign_announcement, verify_announcement};
 pub use enrolment::{sign_enrolment, verify_enrolment};
 pub use file::read_secret;
 pub use host_keys::HostKeys;

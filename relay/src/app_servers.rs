@@ -49,7 +49,7 @@ impl AppServers for SftpAppServers {
             user: landing.user,
             public_key: self.forward_key.public_key().to_ssh()?,
             signer: self.forward_key.ssh_signer()?,
-            host_keys: landing.host_keys,
+            host_keys: landing.host_keys.into(),
         };
         let failed = |e: towpath_transport::store::StoreError| e.into_failure(Far::AppServer);
         let stream = self.dialer.dial(Route::Ssh, &landing.host, landing.port).await.map_err(failed)?;

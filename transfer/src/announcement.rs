@@ -14,6 +14,10 @@ pub const MAX_ANNOUNCEMENT_BYTES: usize = 64 * 1024;
 /// The most keys of one use an announcement may name.
 pub const MAX_ANNOUNCED_KEYS: usize = 8;
 
+/// The header of every answer of a relay that says the serial of its newest announcement, so that an end that is behind asks
+/// for it at once.
+pub const SERIAL_HEADER: &str = "towpath-announcement";
+
 /// The keys of a relay, version 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +36,31 @@ pub struct Announcement {
     pub receipt_keys: Vec<PublicKeyLine>,
     /// SHA-256 of the SubjectPublicKeyInfo of the certificates to pin, where an end pins one at all.
     pub spki_pins: Vec<Sha256Digest>,
+}
+
+/// The keys that an end pins of its relay: what it was told when it enrolled, or what it was announced since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayKeys {
+    /// The announcement that named them; 0 where enrolment did.
+    pub serial: u64,
+    /// The SSH host keys to believe.
+    pub ssh_host_keys: Vec<PublicKeyLine>,
+    /// The keys that sign receipts and announcements from now on.
+    pub receipt_keys: Vec<PublicKeyLine>,
+    /// SHA-256 of the SubjectPublicKeyInfo of the certificates to believe; where an end pins none, empty.
+    pub spki_pins: Vec<Sha256Digest>,
+}
+
+impl From<Announcement> for RelayKeys {
+    fn from(announcement: Announcement) -> Self {
+        Self {
+            serial: announcement.serial,
+            ssh_host_keys: announcement.ssh_host_keys,
+            receipt_keys: announcement.receipt_keys,
+            spki_pins: announcement.spki_pins,
+        }
+    }
 }
 
 /// Why an announcement was refused.

@@ -2,6 +2,7 @@
 //!
 //! [`HttpRelayApi`] speaks HTTPS; [`MemoryRelay`] answers from memory, for the simulation and for tests of a stage.
 
+mod follow;
 mod http;
 mod memory;
 
@@ -20,6 +21,7 @@ use towpath_transfer::{
     failure::Result,
 };
 
+pub use follow::{FOLLOW_INTERVAL, Follower, Keeper, RETRY_PAUSE, RelayPins};
 pub use http::{HttpRelayApi, MAX_ANSWER_BYTES, MAX_CLOCK_SKEW, MAX_RETRY_AFTER, REQUEST_TIMEOUT};
 pub use memory::MemoryRelay;
 
@@ -87,11 +89,12 @@ pub trait RelayApi: Debug + Send + Sync {
     /// As above; `not-found` for a transfer the relay does not know.
     async fn export_status(&self, agent: &AgentName, transfer: TransferId) -> Result<ExportStatus>;
 
-    /// `GET /v1/announcement`: the keys that the relay shows now and will show next.
+    /// `GET /v1/announcement`: the keys that the relay shows now and will show next. `pinned` is the serial of the announcement
+    /// that the caller has pinned, 0 before the first; the relay uses a next key only once every end has said that it pinned it.
     ///
     /// # Errors
-    /// As above.
-    async fn announcement(&self) -> Result<SignedAnnouncement>;
+    /// As above; `not-found` where the relay announces nothing.
+    async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement>;
 }
 
 /// Makes the bearer tokens of requests. The programs implement it over their key.

@@ -86,7 +86,7 @@ impl RelayApi for LocalRelayApi {
     }
 
     /// This relay announces nothing.
-    async fn announcement(&self) -> Result<SignedAnnouncement> {
+    async fn announcement(&self, _: u64) -> Result<SignedAnnouncement> {
         Err(not_found())
     }
 }

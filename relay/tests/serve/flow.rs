@@ -113,7 +113,7 @@ impl Running {
             user: end.answer.sftp_user.clone(),
             public_key: end.identity.public_key().to_ssh().unwrap(),
             signer: end.identity.ssh_signer().unwrap(),
-            host_keys: end.answer.ssh_host_keys.clone(),
+            host_keys: end.answer.ssh_host_keys.clone().into(),
         };
         SftpStore::connect(stream, login, clock()).await
     }

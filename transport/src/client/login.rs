@@ -15,7 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use towpath_transfer::public_key::{Fingerprint, PublicKeyLine};
 
 use super::{KEEPALIVE_INTERVAL, KEEPALIVE_MAX, stream::CHANNEL_WINDOW_BYTES};
-use crate::store::{StoreError, StoreErrorKind, StoreResult};
+use crate::{
+    pins::Pins,
+    store::{StoreError, StoreErrorKind, StoreResult},
+};
 
 /// Who logs in, and whom it trusts.
 #[derive(Clone)]
@@ -26,8 +29,8 @@ pub struct SftpLogin<S> {
     pub public_key: PublicKey,
     /// Signs with that key.
     pub signer: S,
-    /// The server's host key must be one of these.
-    pub host_keys: Vec<PublicKeyLine>,
+    /// The server's host key must be one of these when the connection is made.
+    pub host_keys: Pins<PublicKeyLine>,
 }
 
 impl<S> fmt::Debug for SftpLogin<S> {
@@ -38,7 +41,7 @@ impl<S> fmt::Debug for SftpLogin<S> {
 
 /// Accepts pinned host keys only, and remembers the one it has refused.
 pub(super) struct PinnedHost {
-    pinned: Vec<PublicKeyLine>,
+    pinned: Arc<[PublicKeyLine]>,
     refused: Arc<Mutex<Option<String>>>,
 }
 
@@ -96,12 +99,13 @@ where
     S::Error: std::error::Error + Send + Sync + 'static,
 {
     let refused = Arc::new(Mutex::new(None));
-    let handler = PinnedHost { pinned: login.host_keys.clone(), refused: Arc::clone(&refused) };
-    let connected = client::connect_stream(Arc::new(config(&login.host_keys)), stream, handler).await;
+    let pinned = login.host_keys.get();
+    let handler = PinnedHost { pinned: Arc::clone(&pinned), refused: Arc::clone(&refused) };
+    let connected = client::connect_stream(Arc::new(config(&pinned)), stream, handler).await;
     let mut session = connected.map_err(|error| {
         let shown = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
         match shown {
-            Some(shown) => unknown_host(&shown, &login.host_keys),
+            Some(shown) => unknown_host(&shown, &pinned),
             None => broken("agreeing on keys with the SSH server", error),
         }
     })?;

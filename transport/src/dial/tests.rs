@@ -20,7 +20,10 @@ use towpath_transfer::{clock::ManualClock, digest::Sha256Digest};
 use super::{
     ALPN_SSH, CONNECT_TIMEOUT, Dialer, InvalidWay, PROXY_TIMEOUT, Proxies, Proxy, Route, TLS_TIMEOUT, Trust, Way, tls::spki_pin,
 };
-use crate::store::{StoreErrorKind, StoreResult};
+use crate::{
+    pins::Pins,
+    store::{StoreErrorKind, StoreResult},
+};
 
 struct Made {
     certificate: CertificateDer<'static>,
@@ -81,6 +84,22 @@ async fn a_pinned_server_is_reached_inside_tls() {
     let port = serve(&made.certificate, &made.key, Some(ALPN_SSH)).await;
     let pin = spki_pin(&made.certificate).unwrap();
     assert_eq!(echoed(Trust::Pinned(vec![Sha256Digest::of(b"next"), pin]), port).await.unwrap(), "SSH-");
+}
+
+#[tokio::test]
+async fn pins_that_change_count_from_the_next_connection() {
+    let (old, new) = (make(), make());
+    let ports =
+        (serve(&old.certificate, &old.key, Some(ALPN_SSH)).await, serve(&new.certificate, &new.key, Some(ALPN_SSH)).await);
+    let pins = Pins::new(vec![spki_pin(&old.certificate).unwrap()]);
+    let dialer = Dialer::new(&Trust::Following(pins.clone()), Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).unwrap();
+    let dialled = async |port| dialer.dial(Route::SshInTls, "127.0.0.1", port).await.map(|_| ()).map_err(|error| error.kind());
+    assert_eq!(dialled(ports.0).await, Ok(()));
+    assert_eq!(dialled(ports.1).await, Err(StoreErrorKind::Certificate));
+    pins.set(vec![spki_pin(&new.certificate).unwrap()]);
+    // A session with the old server could have been resumed, without a look at its certificate.
+    assert_eq!(dialled(ports.0).await, Err(StoreErrorKind::Certificate));
+    assert_eq!(dialled(ports.1).await, Ok(()));
 }
 
 #[tokio::test]

@@ -4,7 +4,10 @@ use std::{error::Error, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
@@ -12,12 +15,16 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use towpath_transfer::{Code, Failure, digest::Sha256Digest, failure::Result};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::pins::Pins;
+
 /// Whom to trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
     /// A server whose certificate has one of these keys: SHA-256 over its SubjectPublicKeyInfo. Names and dates in the certificate
     /// do not matter then, because the pin says more than they do; pins are for years.
     Pinned(Vec<Sha256Digest>),
+    /// The same, with keys that may become others while the relay changes its certificate.
+    Following(Pins<Sha256Digest>),
     /// A server whose certificate the system's own trust store accepts for its name.
     Public,
 }
@@ -33,13 +40,15 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().map_err(failed)?;
-    let config = match trust {
-        Trust::Pinned(pins) => {
-            let verifier = PinnedKey { pins: pins.clone(), provider };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
-        }
-        Trust::Public => builder.with_platform_verifier().map_err(failed)?.with_no_client_auth(),
+    let pins = match trust {
+        Trust::Pinned(pins) => Pins::new(pins.clone()),
+        Trust::Following(pins) => pins.clone(),
+        Trust::Public => return Ok(builder.with_platform_verifier().map_err(failed)?.with_no_client_auth()),
     };
+    let verifier = PinnedKey { pins, provider };
+    let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
+    // A resumed session shows no certificate, and so would outlive the pin it was made under.
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 
@@ -67,7 +76,7 @@ pub fn is_certificate_error(error: &(dyn Error + 'static)) -> bool {
 
 #[derive(Debug)]
 struct PinnedKey {
-    pins: Vec<Sha256Digest>,
+    pins: Pins<Sha256Digest>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -81,10 +90,11 @@ impl ServerCertVerifier for PinnedKey {
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let pin = spki_pin(end_entity).ok_or(rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        if self.pins.contains(&pin) {
+        let pins = self.pins.get();
+        if pins.contains(&pin) {
             return Ok(ServerCertVerified::assertion());
         }
-        let pins: Vec<String> = self.pins.iter().map(Sha256Digest::to_string).collect();
+        let pins: Vec<String> = pins.iter().map(Sha256Digest::to_string).collect();
         let mismatch = PinMismatch { shown: pin, pinned: pins.join(" or ") };
         Err(rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(mismatch)))))
     }

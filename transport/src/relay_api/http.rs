@@ -17,9 +17,10 @@ use http::{
 use http_body_util::Full;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::watch;
 use towpath_transfer::{
     AgentName, Clock, Code, Failure, TransferId,
-    announcement::SignedAnnouncement,
+    announcement::{SERIAL_HEADER, SignedAnnouncement},
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus,
         MAX_WAIT_SECONDS, Peers, Problem, UplinkStatus,
@@ -61,6 +62,7 @@ pub struct HttpRelayApi {
     tokens: Option<Arc<dyn TokenSource>>,
     offset: Arc<ClockOffset>,
     clock: Arc<dyn Clock>,
+    announced: watch::Sender<u64>,
 }
 
 impl fmt::Debug for HttpRelayApi {
@@ -81,7 +83,7 @@ impl HttpRelayApi {
         let client = WebClient::new(&dialer, host(&base), &[port(&base)], Arc::new(NoMemory), Arc::clone(&clock));
         let audience = relay_url.trim_end_matches('/').into();
         let offset = Arc::new(ClockOffset::new(Arc::clone(&clock)));
-        Ok(Self { client, dialer, base, audience, tokens, offset, clock })
+        Ok(Self { client, dialer, base, audience, tokens, offset, clock, announced: watch::Sender::new(0) })
     }
 
     /// The same relay through the proxies that lead out of this network, and, where its own port is closed, on the other ports of
@@ -109,6 +111,12 @@ impl HttpRelayApi {
     #[must_use]
     pub fn clock_skew(&self) -> Option<SignedDuration> {
         self.clock_offset().filter(|offset| offset.abs() > MAX_CLOCK_SKEW)
+    }
+
+    /// The serial of the relay's newest announcement of its keys, as every answer says it; 0 where none did.
+    #[must_use]
+    pub fn announced(&self) -> watch::Receiver<u64> {
+        self.announced.subscribe()
     }
 
     /// The relay's time, as far as it is known.
@@ -143,7 +151,15 @@ impl HttpRelayApi {
         let request = request.body(Full::new(body.unwrap_or_default())).map_err(|error| failed().caused_by(error))?;
         let answer = self.client.send(what, request).await?;
         self.offset.learn(&answer.headers);
+        self.learn_announced(&answer.headers);
         Ok(answer)
+    }
+
+    fn learn_announced(&self, headers: &HeaderMap) {
+        let serial = headers.get(SERIAL_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(serial) = serial {
+            self.announced.send_if_modified(|known| std::mem::replace(known, serial) != serial);
+        }
     }
 
     /// Sends with a token whose times follow the relay's clock; where that clock turns out to be another than was known, once more.
@@ -234,8 +250,9 @@ impl RelayApi for HttpRelayApi {
         self.call(&what, Method::GET, &format!("v1/app/exports/{transfer}?agent={agent}"), NO_BODY).await
     }
 
-    async fn announcement(&self) -> Result<SignedAnnouncement> {
-        self.call("asking the relay for its keys", Method::GET, "v1/announcement", NO_BODY).await
+    async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {
+        let path = format!("v1/announcement?pinned={pinned}");
+        self.call("asking the relay for its keys", Method::GET, &path, NO_BODY).await
     }
 }
 

@@ -45,6 +45,7 @@ struct State {
     acknowledged: Vec<(TransferId, Acknowledgement)>,
     exports: BTreeMap<TransferId, (Export, ExportStatus)>,
     announcement: Option<SignedAnnouncement>,
+    pinned: Option<u64>,
     failures: VecDeque<(When, Failure)>,
 }
 
@@ -120,6 +121,12 @@ impl MemoryRelay {
     /// The relay's keys from now on.
     pub fn set_announcement(&self, announcement: SignedAnnouncement) {
         self.lock().announcement = Some(announcement);
+    }
+
+    /// The serial that whoever asked for the announcement last has said to have pinned.
+    #[must_use]
+    pub fn pinned(&self) -> Option<u64> {
+        self.lock().pinned
     }
 
     /// One of the next calls, in the order given here, does nothing and fails.
@@ -239,9 +246,12 @@ impl RelayApi for MemoryRelay {
         })
     }
 
-    async fn announcement(&self) -> Result<SignedAnnouncement> {
+    async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {
         let unknown = || Failure::park(Code::NotFound, "asking for the relay's keys: it announces none");
-        self.call(|state| state.announcement.clone().ok_or_else(unknown))
+        self.call(|state| {
+            state.pinned = Some(pinned);
+            state.announcement.clone().ok_or_else(unknown)
+        })
     }
 }
 
@@ -322,7 +332,7 @@ mod tests {
         assert_eq!(relay.export_status(&"other".parse().unwrap(), transfer).await.unwrap_err().code(), Code::NotFound);
         relay.forget_export(transfer);
         assert_eq!(relay.export_status(&agent, transfer).await.unwrap_err().code(), Code::NotFound);
-        assert_eq!(relay.announcement().await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(relay.announcement(0).await.unwrap_err().code(), Code::NotFound);
     }
 
     #[tokio::test]

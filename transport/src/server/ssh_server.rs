@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     future::Future,
     net::SocketAddr,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -90,7 +90,7 @@ pub struct SshServer {
 }
 
 struct Inner {
-    config: Arc<Config>,
+    config: RwLock<Arc<Config>>,
     limits: Arc<Limits>,
     clock: Arc<dyn Clock>,
     authenticator: Arc<dyn Authenticator>,
@@ -117,7 +117,7 @@ impl SshServer {
         check(&host_keys, &limits)?;
         let keys = host_keys.into_iter().map(HostKey::into_private).collect();
         let inner = Inner {
-            config: Arc::new(ssh_config(keys, &limits)),
+            config: RwLock::new(Arc::new(ssh_config(keys, &limits))),
             lobby: Lobby::new(&limits),
             attempts: Arc::new(Attempts::new(&limits, Arc::clone(&clock))),
             users: Users::new(limits.sessions_per_user),
@@ -128,6 +128,18 @@ impl SshServer {
             connections: TaskTracker::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Shows these host keys to new connections; those that exist go on with theirs.
+    ///
+    /// # Errors
+    /// Parks with [`Code::ConfigInvalid`] when there is none.
+    pub fn set_host_keys(&self, host_keys: Vec<HostKey>) -> Result<(), Failure> {
+        check(&host_keys, &self.inner.limits)?;
+        let keys = host_keys.into_iter().map(HostKey::into_private).collect();
+        let config = Arc::new(ssh_config(keys, &self.inner.limits));
+        *self.inner.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
     }
 
     /// Takes a place among the connections that have not logged in. A caller that first finds out what a stream speaks
@@ -266,7 +278,8 @@ where
     let loops = shared.loops.clone();
     let wire = Wire::new(stream, kill.clone(), gate, Arc::clone(&outflow));
     let handle = Arc::new(std::sync::Mutex::new(None::<Handle>));
-    let session = run(Arc::clone(&inner.config), wire, Connection::new(shared, ticket), Arc::clone(&handle)).fuse();
+    let config = Arc::clone(&inner.config.read().unwrap_or_else(PoisonError::into_inner));
+    let session = run(config, wire, Connection::new(shared, ticket), Arc::clone(&handle)).fuse();
     let mut session = std::pin::pin!(session);
 
     let ended = tokio::select! {

@@ -492,8 +492,8 @@ impl RelayApi for Far {
         Err(Failure::park(Code::RequestInvalid, "agents export nothing"))
     }
 
-    async fn announcement(&self) -> Result<SignedAnnouncement, Failure> {
-        self.downlinks.announcement().await
+    async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement, Failure> {
+        self.downlinks.announcement(pinned).await
     }
 }
 

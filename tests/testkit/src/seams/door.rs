@@ -144,8 +144,8 @@ impl RelayApi for Line {
         self.call(async |api| api.export_status(agent, transfer).await).await
     }
 
-    async fn announcement(&self) -> Result<SignedAnnouncement> {
-        self.call(async |api| api.announcement().await).await
+    async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {
+        self.call(async |api| api.announcement(pinned).await).await
     }
 }
 

@@ -76,5 +76,10 @@ pub(super) fn line(key: &PublicKey) -> PublicKeyLine {
 }
 
 pub(super) fn login(user: &str, key: PrivateKey, host_keys: Vec<PublicKeyLine>) -> SftpLogin<TestSigner> {
-    SftpLogin { user: user.to_owned(), public_key: key.public_key().clone(), signer: TestSigner(key), host_keys }
+    SftpLogin {
+        user: user.to_owned(),
+        public_key: key.public_key().clone(),
+        signer: TestSigner(key),
+        host_keys: host_keys.into(),
+    }
 }

@@ -122,6 +122,29 @@ async fn ssh_inside_tls_carries_files_too() {
     assert!(read_remote(store.as_ref(), &path, 3_000_000).await.unwrap() == bytes);
 }
 
+#[tokio::test]
+async fn new_connections_see_another_host_key_and_believe_other_pins_while_old_ones_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, first) = server(dir.path());
+    let next = HostKey::ed25519_from_seed(&[4; 32]);
+    let second = next.public_key().unwrap();
+    let login = login("erp", ed25519(1), vec![first]);
+    let connect = async || {
+        let ((near, far), server, login) = (tokio::io::duplex(64 * 1024), server.clone(), login.clone());
+        tokio::spawn(async move { server.serve_stream(far, peer()).await });
+        SftpStore::connect(near, login, real_clock()).await
+    };
+    let old = connect().await.unwrap();
+    assert_eq!(server.set_host_keys(vec![]).unwrap_err().code(), towpath_transfer::Code::ConfigInvalid);
+    server.set_host_keys(vec![next]).unwrap();
+    assert_eq!(connect().await.unwrap_err().kind(), crate::store::StoreErrorKind::HostKeyUnknown);
+    login.host_keys.set(vec![second]);
+    let new = connect().await.unwrap();
+    for (store, name) in [(old, "/old"), (new, "/new")] {
+        store.put_new(&name.parse().unwrap(), BytesSource::new(vec![1]), &NoProgress).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
     let dir = tempfile::tempdir().unwrap();

@@ -178,7 +178,7 @@ impl Client for Ours<'_> {
             user: "tester".to_owned(),
             public_key: key.private.public_key().clone(),
             signer: KeySigner(Arc::clone(&key.private)),
-            host_keys: vec![host_key.clone()],
+            host_keys: vec![host_key.clone()].into(),
         };
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
