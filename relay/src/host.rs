@@ -204,7 +204,8 @@ impl Host {
         let ssh = SshServer::new(ssh, Arc::new(logins))?;
         let web = WebService::new(relay.service().clone(), self.config.web_limits(), metrics.clone());
         let limits = DoorLimits { tls_connections: self.config.web.connections, handshake: self.config.web.handshake.0 };
-        let door = Door::new(ssh, web, certificate.config, limits, metrics, Arc::clone(&self.clock));
+        let door =
+            Door::new(ssh, web, certificate.config, &self.config.relay.public_url, limits, metrics, Arc::clone(&self.clock));
 
         let mut listeners = Vec::new();
         for address in &self.config.relay.listen {

@@ -46,7 +46,7 @@ pub struct Config {
 pub struct RelaySection {
     /// How agents and receivers reach the relay: `https://host[:port]`.
     pub public_url: String,
-    /// Addresses that take SSH and TLS.
+    /// Addresses that take SSH and TLS, and send who speaks plain HTTP to the public URL.
     pub listen: Vec<SocketAddr>,
     /// The address of `/readyz` and `/metrics`.
     pub admin: SocketAddr,
@@ -148,7 +148,7 @@ impl Default for RelaySection {
     fn default() -> Self {
         Self {
             public_url: DEFAULT_PUBLIC_URL.to_owned(),
-            listen: vec![SocketAddr::from(([0, 0, 0, 0], 443))],
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 443)), SocketAddr::from(([0, 0, 0, 0], 80))],
             admin: SocketAddr::from(([127, 0, 0, 1], 9443)),
             state: None,
         }

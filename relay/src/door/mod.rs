@@ -1,5 +1,6 @@
-//! The one port: SSH and TLS come in by the same door, and the first bytes say which is which.
+//! The one door: SSH, TLS and a browser's plain HTTP come in by it, on whatever port, and the first bytes say which is which.
 
+mod plain_http;
 pub mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -39,6 +40,7 @@ pub struct Door {
     ssh: SshServer,
     web: WebService,
     tls: TlsAcceptor,
+    public_url: Arc<str>,
     limits: DoorLimits,
     places: Arc<Semaphore>,
     metrics: Metrics,
@@ -53,18 +55,29 @@ impl std::fmt::Debug for Door {
 }
 
 impl Door {
-    /// A door to these servers.
+    /// A door to these servers; who speaks plain HTTP is sent to `public_url`.
     #[must_use]
     pub fn new(
         ssh: SshServer,
         web: WebService,
         tls: Arc<rustls::ServerConfig>,
+        public_url: &str,
         limits: DoorLimits,
         metrics: Metrics,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let places = Arc::new(Semaphore::new(limits.tls_connections.max(1)));
-        Self { ssh, web, tls: TlsAcceptor::from(tls), limits, places, metrics, clock, connections: TaskTracker::new() }
+        Self {
+            ssh,
+            web,
+            tls: TlsAcceptor::from(tls),
+            public_url: public_url.into(),
+            limits,
+            places,
+            metrics,
+            clock,
+            connections: TaskTracker::new(),
+        }
     }
 
     /// Accepts connections until `shutdown` is cancelled.
@@ -107,7 +120,7 @@ impl Door {
         match sniffed {
             Ok((Kind::Ssh, stream)) => self.serve_ssh(stream, peer, ticket).await,
             Ok((Kind::Tls, stream)) => self.serve_tls(stream, peer, ticket, shutdown).await,
-            Ok((Kind::Other, _)) => tracing::debug!(%peer, "a peer speaks neither SSH nor TLS"),
+            Ok((Kind::Other, stream)) => self.serve_plain(stream, ticket, shutdown).await,
             Err(error) => tracing::debug!(%peer, %error, "a peer left before it said anything"),
         }
     }
@@ -119,6 +132,18 @@ impl Door {
         let _counted = self.metrics.connection("ssh");
         let ended = self.ssh.serve_admitted(stream, peer, ticket).await;
         tracing::info!(%peer, ?ended, "an SSH connection ended");
+    }
+
+    /// Keeps its ticket, so that such connections count among those that have not logged in.
+    async fn serve_plain(&self, stream: Rewound<TcpStream>, ticket: Ticket, shutdown: CancellationToken) {
+        let _counted = self.metrics.connection("http");
+        tokio::select! {
+            () = plain_http::redirect(stream, &self.public_url, self.limits.handshake) => {}
+            // A peer that does not take its answer is not waited for.
+            () = self.clock.sleep(self.limits.handshake) => {}
+            () = ticket.displaced() => {}
+            () = shutdown.cancelled() => {}
+        }
     }
 
     async fn serve_tls(&self, stream: Rewound<TcpStream>, peer: SocketAddr, ticket: Ticket, shutdown: CancellationToken) {
