@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use towpath_keys::{AllowedSigners, Namespace, PublicKey, verify_enrolment};
+use towpath_keys::{AllowedSigners, Namespace, PublicKey, chain::RELAY_PRINCIPAL, verify_enrolment};
 use towpath_transfer::{
     AgentName, Code, Failure,
     api::{Peer, Role},
@@ -12,7 +12,10 @@ use towpath_transfer::{
 };
 use towpath_transport::relay_api::RelayApi;
 
-use crate::{parts::Parts, uplink::verify::blocking};
+use crate::{
+    parts::{AGENT_NAMESPACES, Parts},
+    uplink::verify::blocking,
+};
 
 /// How an agent's key comes to be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -122,10 +125,62 @@ pub async fn approve(relay: &dyn RelayApi, path: &Path, fingerprint: &Fingerprin
     let key = proven_key(peer)?;
     let (path, name) = (path.to_owned(), peer.name.clone());
     blocking(move || {
-        AllowedSigners::load(&path)?.add(name.as_str(), &[Namespace::Manifest], &key)?;
+        AllowedSigners::load(&path)?.add(name.as_str(), &AGENT_NAMESPACES, &key)?;
         Ok(name)
     })
     .await
+}
+
+/// Brings the pins up to what this version relies on: the relay's receipt key is pinned, and every key that was approved for
+/// the manifests of an agent is good for its receipts too, as [`approve`] has it. May be repeated.
+///
+/// # Errors
+/// `key-invalid` where the relay's key cannot be used, those of the file.
+pub fn complete_pins(path: &Path, receipt_key: &PublicKeyLine) -> Result<(), Failure> {
+    let mut signers = AllowedSigners::load(path)?;
+    signers.add(RELAY_PRINCIPAL, &[Namespace::Receipt], &PublicKey::try_from(receipt_key)?)?;
+    let approved: Vec<(AgentName, PublicKey)> = approved(&signers)
+        .flat_map(|name| {
+            let keys: Vec<PublicKey> = signers.lookup(name.as_str(), Namespace::Manifest).cloned().collect();
+            keys.into_iter().map(move |key| (name.clone(), key))
+        })
+        .collect();
+    for (name, key) in approved {
+        signers.add(name.as_str(), &AGENT_NAMESPACES, &key)?;
+    }
+    Ok(())
+}
+
+/// The names of the agents of which a key is approved, each once for each of its keys.
+fn approved(signers: &AllowedSigners) -> impl Iterator<Item = AgentName> {
+    let names = signers.pins().flat_map(|pin| pin.principals()).filter_map(|name| name.parse::<AgentName>().ok());
+    names.filter(|name| signers.lookup(name.as_str(), Namespace::Manifest).next().is_some())
+}
+
+/// For whom return files are: the agent that is named, or the only one that is approved.
+///
+/// # Errors
+/// `agent-unapproved` where nobody is approved, or not the agent that is named, for its receipt could not be believed;
+/// `request-invalid` where several are and none is named.
+pub fn addressee(signers: &AllowedSigners, named: Option<&AgentName>) -> Result<AgentName, Failure> {
+    let known: std::collections::BTreeSet<AgentName> = approved(signers).collect();
+    let approve = "compare its fingerprint, then run: towpath-receiver agent approve";
+    if let Some(name) = named {
+        if known.contains(name) {
+            return Ok(name.clone());
+        }
+        return Err(Failure::park(Code::AgentUnapproved, format!("no key of agent {name} is approved here; {approve}")));
+    }
+    let mut names = known.into_iter();
+    match (names.next(), names.next()) {
+        (Some(only), None) => Ok(only),
+        (None, _) => Err(Failure::park(Code::AgentUnapproved, format!("no agent is approved here; {approve}"))),
+        (Some(one), Some(other)) => {
+            let told =
+                format!("both {one} and {other} are approved here: say for which agent the files are (--to, or agent = …)");
+            Err(Failure::park(Code::RequestInvalid, told))
+        }
+    }
 }
 
 /// Believes no key of the agent any more; returns how many there were.
@@ -202,8 +257,10 @@ mod tests {
         }
         assert_eq!(standing(&peers)[0].1, Standing::Approved);
         assert_eq!(AllowedSigners::load(&path).unwrap().pins().count(), 1);
-        // Nothing but manifests.
-        assert!(AllowedSigners::load(&path).unwrap().lookup("erp", Namespace::Receipt).next().is_none());
+        // Manifests and receipts, and nothing else.
+        let pins = AllowedSigners::load(&path).unwrap();
+        assert_eq!(pins.lookup("erp", Namespace::Receipt).count(), 1);
+        assert!(pins.lookup("erp", Namespace::Enrol).next().is_none());
 
         let changed = vec![peer("erp", &identity(3))];
         assert_eq!(standing(&changed).iter().map(|(_, s)| *s).collect::<Vec<_>>(), [Standing::Approved, Standing::Changed]);
@@ -213,6 +270,31 @@ mod tests {
         assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 1);
         assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 0);
         assert_eq!(standing(&peers)[0].1, Standing::Waiting);
+    }
+
+    #[test]
+    fn pins_from_before_there_were_return_files_are_completed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("allowed_signers");
+        let (erp, relay) = (identity(1), identity(8));
+        AllowedSigners::load(&path).unwrap().add("erp", &[Namespace::Manifest], erp.public_key()).unwrap();
+        let mut written = Vec::new();
+        for _ in 0..3 {
+            complete_pins(&path, relay.public_line()).unwrap();
+            written.push(std::fs::read_to_string(&path).unwrap());
+        }
+        assert_eq!(written[0], written[2]);
+        let pins = AllowedSigners::load(&path).unwrap();
+        assert_eq!(pins.lookup("erp", Namespace::Receipt).collect::<Vec<_>>(), [erp.public_key()]);
+        assert_eq!(pins.lookup("erp", Namespace::Manifest).next(), Some(erp.public_key()));
+        assert_eq!(pins.lookup(RELAY_PRINCIPAL, Namespace::Receipt).collect::<Vec<_>>(), [relay.public_key()]);
+        assert!(pins.lookup(RELAY_PRINCIPAL, Namespace::Manifest).next().is_none());
+        // The relay is no agent, and one agent is one, however many lines it has.
+        let known: Vec<String> = list(None, &pins).into_iter().map(|agent| agent.name.to_string()).collect();
+        assert_eq!(known, ["erp"]);
+        assert_eq!(addressee(&pins, None).unwrap().as_str(), "erp");
+        assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 1);
+        assert!(AllowedSigners::load(&path).unwrap().lookup("erp", Namespace::Receipt).next().is_none());
     }
 
     #[tokio::test]

@@ -28,6 +28,7 @@ use towpath_transport::{
 };
 
 use crate::{
+    agents,
     config::Config,
     enrolment::{self, Enrolment, landing_of},
     import::SqliteTarget,
@@ -157,6 +158,7 @@ impl Host {
     /// `not-enrolled`, those of key, journal and failpoints.
     pub async fn parts(&self) -> Result<Parts, Failure> {
         let enrolment = self.enrolment()?;
+        agents::complete_pins(&self.layout.allowed_signers(), &enrolment.receipt_key)?;
         Ok(Parts {
             layout: self.layout.clone(),
             files: Arc::new(Disk),
@@ -166,8 +168,10 @@ impl Host {
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
             policy: self.config.trust,
             identity: self.identity()?,
+            name: enrolment.name,
             tenant: enrolment.tenant,
             tables: self.config.tables.clone(),
+            exports: self.config.exports.clone(),
             limits: self.config.limits,
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),

@@ -107,9 +107,62 @@ impl Layout {
         self.state.join("receipts")
     }
 
-    /// The receipts this receiver has signed for a transfer.
+    /// What was taken to be sent back, until the agent's receipt is here.
+    #[must_use]
+    pub fn exports(&self) -> PathBuf {
+        self.state.join("exports")
+    }
+
+    /// What was taken for one agent.
+    #[must_use]
+    pub fn exports_for(&self, agent: &AgentName) -> PathBuf {
+        self.exports().join(agent.as_str())
+    }
+
+    /// What was taken for one transfer: `request.json`, and the plain files in `files`.
+    #[must_use]
+    pub fn export(&self, key: &TransferKey) -> PathBuf {
+        self.exports_for(&key.agent).join(key.id.to_string())
+    }
+
+    /// The same while it is not whole.
+    #[must_use]
+    pub fn export_begun(&self, key: &TransferKey) -> PathBuf {
+        self.exports_for(&key.agent).join(hidden(key.id))
+    }
+
+    /// The landing's folder of everything the relay may fetch.
+    #[must_use]
+    pub fn landing_downlink(&self) -> PathBuf {
+        self.landing().join("downlink")
+    }
+
+    /// The landing's folder of what the relay may fetch for one agent.
+    #[must_use]
+    pub fn downlink_agent(&self, agent: &AgentName) -> PathBuf {
+        self.landing_downlink().join(agent.as_str())
+    }
+
+    /// What the relay fetches of a transfer.
+    #[must_use]
+    pub fn laid_out(&self, key: &TransferKey) -> PathBuf {
+        self.downlink_agent(&key.agent).join(key.id.to_string())
+    }
+
+    /// The same while it is not whole; the landing does not show it.
+    #[must_use]
+    pub fn laying_out(&self, key: &TransferKey) -> PathBuf {
+        self.downlink_agent(&key.agent).join(hidden(key.id))
+    }
+
+    /// The receipts of a transfer, those of others too, and its manifest once it has ended.
     #[must_use]
     pub fn receipts(&self, key: &TransferKey) -> PathBuf {
         self.all_receipts().join(key.agent.as_str()).join(key.id.to_string())
     }
+}
+
+/// The name of a folder that is not whole yet.
+fn hidden(id: TransferId) -> String {
+    format!(".{id}")
 }

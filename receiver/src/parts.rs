@@ -1,13 +1,16 @@
 //! What the receiver is made of. A test or a simulation puts other parts in; the stages do not notice.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use towpath_journal::{FailPoints, Journal};
 use towpath_keys::{AllowedSigners, Identity, Namespace, PublicKey};
-use towpath_transfer::{AgentName, Clock, Entropy, Failure, TenantName};
+use towpath_transfer::{AgentName, Clock, Entropy, Failure, TenantName, codec::DEFAULT_UNPACK_LIMIT};
 use towpath_transport::{files::FileStore, relay_api::RelayApi};
 
-use crate::{agents::TrustPolicy, import::ImportTarget, layout::Layout};
+use crate::{agents::TrustPolicy, downlink::watch::ExportFolder, import::ImportTarget, layout::Layout};
+
+/// What an agent's key is approved for: its manifests of what comes, and its receipts for what is sent back.
+pub const AGENT_NAMESPACES: [Namespace; 2] = [Namespace::Manifest, Namespace::Receipt];
 
 /// Who may sign what, read anew for each transfer so that an approval counts at once.
 pub trait Trust: std::fmt::Debug + Send + Sync {
@@ -17,7 +20,7 @@ pub trait Trust: std::fmt::Debug + Send + Sync {
     /// Where they cannot be read.
     fn signers(&self) -> Result<AllowedSigners, Failure>;
 
-    /// Approves `key` for the manifests of `agent` where no key of that agent is approved; `false` where one is.
+    /// Approves `key` for `agent` where no key of that agent is approved; `false` where one is.
     ///
     /// # Errors
     /// Where the keys cannot be read or written.
@@ -38,7 +41,7 @@ impl Trust for FileTrust {
         if signers.lookup(agent.as_str(), Namespace::Manifest).next().is_some() {
             return Ok(false);
         }
-        signers.add(agent.as_str(), &[Namespace::Manifest], key)
+        signers.add(agent.as_str(), &AGENT_NAMESPACES, key)
     }
 }
 
@@ -51,14 +54,23 @@ pub struct Limits {
     pub quarantined_transfers: usize,
     /// The most transfers that wait on the landing for one agent; the scan leaves the others for later. Default 1,000.
     pub landed_transfers: usize,
+    /// The most bytes one return file may have. Default 20 GiB, which is what an agent unpacks unless it is told otherwise.
+    pub export_file_bytes: u64,
+    /// The most transfers on their way to one agent; beyond them nothing more is taken for it. Default 1,000.
+    pub open_exports: usize,
+    /// The longest pause between two questions to the relay about a transfer whose receipt is awaited. Default 5 s.
+    pub receipt_poll: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            unpacked_file_bytes: towpath_transfer::codec::DEFAULT_UNPACK_LIMIT,
+            unpacked_file_bytes: DEFAULT_UNPACK_LIMIT,
             quarantined_transfers: 100,
             landed_transfers: 1_000,
+            export_file_bytes: DEFAULT_UNPACK_LIMIT,
+            open_exports: 1_000,
+            receipt_poll: Duration::from_secs(5),
         }
     }
 }
@@ -79,12 +91,16 @@ pub struct Parts {
     pub trust: Arc<dyn Trust>,
     /// How an agent comes to be approved.
     pub policy: TrustPolicy,
-    /// Signs receipts.
+    /// Signs receipts and the manifests of return files.
     pub identity: Identity,
+    /// The name it signs under.
+    pub name: AgentName,
     /// The one tenant this receiver serves.
     pub tenant: TenantName,
     /// Which tables may be imported.
     pub tables: TableFilter,
+    /// The folders that are watched for return files.
+    pub exports: Vec<ExportFolder>,
     /// The limits.
     pub limits: Limits,
     /// The time.

@@ -1,4 +1,4 @@
-//! The receiver at work: one driver for each stage, and the scan that finds what has landed.
+//! The receiver at work: one driver for each stage, the scan that finds what has landed, and the watch over the export folders.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,6 +7,12 @@ use tokio_util::sync::CancellationToken;
 use towpath_journal::{DriverSettings, Observer, StageDriver, Step, WakeUp};
 
 use crate::{
+    downlink::{
+        export::Export,
+        notify::Notify as NotifyStep,
+        take,
+        watch::{WATCH_INTERVAL, Watcher},
+    },
     parts::Parts,
     tidy::tidy,
     uplink::{import::Import, receipt::Receipt, scan::scan, verify::Verify},
@@ -58,9 +64,11 @@ impl Service {
 
     /// Works until `shutdown` is cancelled. Dropping the future instead stops everything where it stands, as a crash would.
     pub async fn run(self, shutdown: CancellationToken) {
-        let steps: [Arc<dyn Step>; 3] = [
+        let steps: [Arc<dyn Step>; 5] = [
             Arc::new(Verify(Arc::clone(&self.parts))),
             Arc::new(Import(Arc::clone(&self.parts))),
+            Arc::new(Export(Arc::clone(&self.parts))),
+            Arc::new(NotifyStep(Arc::clone(&self.parts))),
             Arc::new(Receipt(Arc::clone(&self.parts))),
         ];
         let mut drivers = JoinSet::new();
@@ -77,7 +85,7 @@ impl Service {
             let driver = driver.observed_by(Arc::clone(&self.observer)).with_failpoints(Arc::clone(&parts.fail_points));
             drivers.spawn(driver.run(shutdown.clone()));
         }
-        tokio::join!(self.look(&shutdown), self.clear(&shutdown));
+        tokio::join!(self.look(&shutdown), self.watch(&shutdown), self.clear(&shutdown));
         while drivers.join_next().await.is_some() {}
     }
 
@@ -91,6 +99,33 @@ impl Service {
                 () = shutdown.cancelled() => {}
                 () = self.arrived.notified() => {}
                 () = self.parts.clock.sleep(self.settings.scan) => {}
+            }
+        }
+    }
+
+    /// Takes what is in the export folders. First of all, and then hourly, what was taken is noted that the journal does not know.
+    async fn watch(&self, shutdown: &CancellationToken) {
+        let mut watcher = Watcher::new(Arc::clone(&self.parts));
+        let mut adopt_at = Duration::ZERO;
+        while !shutdown.is_cancelled() {
+            let now = self.parts.clock.monotonic();
+            if now >= adopt_at {
+                adopt_at = now.saturating_add(TIDY_INTERVAL);
+                match take::adopt(&self.parts).await {
+                    Ok(0) => {}
+                    Ok(_) => self.wake.hint(),
+                    Err(failure) => {
+                        tracing::error!(code = %failure.code(), error = %failure.report(), "looking at what was taken failed");
+                    }
+                }
+            }
+            watcher.look(&self.wake).await;
+            // Without folders only what was taken is left to look after.
+            let pause = if self.parts.exports.is_empty() { TIDY_INTERVAL } else { WATCH_INTERVAL };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = self.parts.clock.sleep(pause) => {}
             }
         }
     }

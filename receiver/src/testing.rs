@@ -24,15 +24,18 @@ use towpath_transport::{
 };
 
 use crate::{
-    agents::TrustPolicy,
+    agents::{TrustPolicy, complete_pins},
     import::{ImportScope, SqliteTarget},
     layout::Layout,
-    parts::{FileTrust, Limits, Parts, TableFilter},
+    parts::{AGENT_NAMESPACES, FileTrust, Limits, Parts, TableFilter},
 };
 
 pub(crate) fn identity(seed: u64) -> Identity {
     Identity::generate(KeyKind::Ed25519, &SeededEntropy::new(seed)).unwrap()
 }
+
+/// The relay's receipt key is the identity of this seed.
+pub(crate) const RELAY_SEED: u64 = 8;
 
 pub(crate) fn key_line(seed: u64) -> PublicKeyLine {
     identity(seed).public_line().clone()
@@ -187,7 +190,8 @@ impl Bench {
         let target = SqliteTarget::new(temp.path().join("import"));
         let erp = identity(1);
         let signers = temp.path().join("allowed_signers");
-        AllowedSigners::load(&signers).unwrap().add("erp", &[Namespace::Manifest], erp.public_key()).unwrap();
+        AllowedSigners::load(&signers).unwrap().add("erp", &AGENT_NAMESPACES, erp.public_key()).unwrap();
+        complete_pins(&signers, identity(RELAY_SEED).public_line()).unwrap();
         let entropy = Arc::new(SeededEntropy::new(5));
         let layout = Layout::new("/state");
         files.create_dir_all(&layout.landing().join("uplink")).unwrap();
@@ -200,6 +204,8 @@ impl Bench {
             trust: Arc::new(FileTrust(signers)),
             policy: TrustPolicy::Approve,
             identity: identity(99),
+            name: "app".parse().unwrap(),
+            exports: Vec::new(),
             tenant: "acme".parse().unwrap(),
             tables: TableFilter::All,
             limits: Limits::default(),
@@ -223,6 +229,8 @@ impl Bench {
             trust: of.trust.clone(),
             policy: of.policy,
             identity: of.identity.clone(),
+            name: of.name.clone(),
+            exports: of.exports.clone(),
             tenant: of.tenant.clone(),
             tables: of.tables.clone(),
             limits: of.limits,

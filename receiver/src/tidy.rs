@@ -1,4 +1,4 @@
-//! Keeps what only grows within bounds: the journal, old receipts, and transfers that never became whole.
+//! Keeps what only grows within bounds: the journal, old receipts, and transfers of either direction that never became whole.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -20,6 +20,8 @@ pub const JOURNAL_KEEPS: u64 = 10_000;
 pub const RECEIPTS_KEPT: usize = 10_000;
 /// A folder on the landing that has no manifest and was not touched for this long belongs to a transfer that was given up.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// What was begun to be sent back and was not touched for this long was given up.
+pub const BEGUN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Folders of one agent that one round looks at.
 const PER_ROUND: usize = 1_000;
 /// Agents that one round looks at.
@@ -34,7 +36,7 @@ pub async fn tidy(parts: &Arc<Parts>) -> Result<(), Failure> {
     let older_than = now.saturating_sub(JOURNAL_AGE).unwrap_or(Timestamp::MIN);
     while parts.journal.prune(older_than, JOURNAL_KEEPS, MAX_PRUNE).await? >= MAX_PRUNE as u64 {}
     let sweeper = Arc::clone(parts);
-    blocking(move || sweep_landing(&sweeper, now)).await?;
+    blocking(move || sweep_landing(&sweeper, now).and_then(|()| sweep_begun(&sweeper, now))).await?;
     let finder = Arc::clone(parts);
     for key in blocking(move || old_receipts(&finder)).await? {
         if parts.journal.get(&key).await?.is_some_and(|record| !record.is_over()) {
@@ -62,6 +64,36 @@ fn sweep_landing(parts: &Parts, now: Timestamp) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Removes what was begun to be taken or laid out and never became whole.
+fn sweep_begun(parts: &Parts, now: Timestamp) -> Result<(), Failure> {
+    let before = now.saturating_sub(BEGUN_FOR).unwrap_or(Timestamp::MIN);
+    for root in [parts.layout.exports(), parts.layout.landing_downlink()] {
+        for agent in folders::<AgentName>(parts, &root, MAX_AGENTS)? {
+            let folder = root.join(agent.as_str());
+            for Begun(id) in folders::<Begun>(parts, &folder, PER_ROUND)? {
+                let path = folder.join(format!(".{id}"));
+                if touched_since(parts, &path, before)? || touched_since(parts, &path.join("files"), before).unwrap_or(false) {
+                    continue;
+                }
+                tracing::warn!(%agent, transfer = %id, "removing what was begun to be sent back and given up");
+                ignore_missing(parts.files.remove_dir_all(&path)).map_err(|e| file_failure("removing", &path, e))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The hidden name of a folder that is not whole: `.<transfer>`.
+struct Begun(TransferId);
+
+impl std::str::FromStr for Begun {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        text.strip_prefix('.').and_then(|id| id.parse().ok()).map(Self).ok_or(())
+    }
 }
 
 /// Whether the folder or anything in it was changed since `before`; also where that cannot be told.
@@ -107,6 +139,25 @@ mod tests {
         tidy(&bench.parts).await.unwrap();
         assert!(files.stat(&folder(1)).is_err());
         assert!(files.stat(&folder(2)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_to_be_sent_back_goes_after_a_day() {
+        let bench = Bench::new().await;
+        let (files, layout) = (&bench.files, &bench.parts.layout);
+        let key = |n| Bench::key("erp", crate::testing::id(n));
+        let begun = [layout.export_begun(&key(1)), layout.laying_out(&key(1))];
+        for folder in begun.iter().chain([&layout.laid_out(&key(2))]) {
+            files.create_dir_all(folder).unwrap();
+            write_whole(&**files, &folder.join("orders.csv"), b"x").unwrap();
+        }
+        bench.clock.advance(BEGUN_FOR - Duration::from_secs(60));
+        tidy(&bench.parts).await.unwrap();
+        assert!(begun.iter().all(|folder| files.stat(folder).is_ok()));
+        bench.clock.advance(Duration::from_secs(120));
+        tidy(&bench.parts).await.unwrap();
+        assert!(begun.iter().all(|folder| files.stat(folder).is_err()));
+        assert!(files.stat(&layout.laid_out(&key(2))).is_ok());
     }
 
     #[tokio::test]

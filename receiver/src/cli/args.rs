@@ -3,23 +3,26 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use towpath_host::output::LogFormat;
-use towpath_transfer::{AgentName, TransferId, public_key::Fingerprint};
+use towpath_host::{Pause, output::LogFormat};
+use towpath_transfer::{AgentName, JobName, ReturnKind, TransferId, public_key::Fingerprint};
 
-/// Takes what the relay forwards, checks it, imports it into the app's database, and signs for it.
+use crate::downlink::take::{DEFAULT_JOB, DEFAULT_KIND};
+
+/// Takes what the relay forwards, checks it, imports it into the app's database, and signs for it; sends files back to the ERP.
 ///
 /// First steps:
 ///   1. towpath-receiver enrol CODE --landing HOST:PORT    the code comes from: towpath-relay enrolment create
 ///   2. towpath-receiver serve                             runs until it is stopped
 ///   3. towpath-receiver agent list                        compare the fingerprint with the one on the ERP host
 ///   4. towpath-receiver agent approve FINGERPRINT
+///   5. towpath-receiver send orders.csv                   sends a file to the ERP; `sent` says how far it has come
 #[derive(Debug, Parser)]
 #[command(name = "towpath-receiver", version, verbatim_doc_comment, arg_required_else_help = true)]
 pub(super) struct Args {
     /// The configuration file.
     #[arg(long, global = true, env = "TOWPATH_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// The folder of key, journal, landing and receipts.
+    /// The folder of key, journal, landing, exports and receipts.
     #[arg(long, global = true, env = "TOWPATH_STATE", value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
     /// How log lines look; JSON where they do not go to a terminal. TOWPATH_LOG says which (such as "debug").
@@ -42,6 +45,18 @@ pub(super) enum Command {
     /// Which agents are believed.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// Send files to the ERP.
+    ///
+    /// The files are copied first; after that the originals are not needed. A running `serve` sends them at once, or else the next
+    /// one does. A folder from which every file is sent by itself is configured as [[export]].
+    #[command(after_help = "Examples:\n  towpath-receiver send orders.csv\n  \
+        towpath-receiver send prices.csv notes.pdf --kind price-list --to erp --wait --timeout 10m")]
+    Send(SendArgs),
+    /// What was sent to the ERP: every file, and how far it has come.
+    Sent(StatusArgs),
+    /// The signed receipts of transfers in both directions.
+    #[command(subcommand)]
+    Receipts(ReceiptsCommand),
     /// What stands in the journal: what is under way, what waits for a person, what is done.
     Status(StatusArgs),
     /// Everything that happened to one transfer here.
@@ -83,6 +98,53 @@ pub(super) struct ServeArgs {
     pub(super) listen: Option<std::net::SocketAddr>,
 }
 
+#[derive(Debug, ClapArgs)]
+pub(super) struct SendArgs {
+    /// The files, which travel together as one transfer.
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// What return files these are; the agent's configuration says for each kind where it is delivered.
+    #[arg(long, value_name = "KIND", default_value = DEFAULT_KIND)]
+    pub(super) kind: ReturnKind,
+    /// The agent they are for; not needed where one is approved.
+    #[arg(long, value_name = "AGENT")]
+    pub(super) to: Option<AgentName>,
+    /// The ERP company they are for.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_JOB)]
+    pub(super) job: JobName,
+    /// End when the agent's signed receipt is here: 0 where it says delivered, 1 otherwise. Where no `serve` runs, this command
+    /// serves until then.
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Stop waiting after this time; the transfer goes on with `serve`.
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub(super) timeout: Pause,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `receipts`
+#[derive(Debug, Subcommand)]
+pub(super) enum ReceiptsCommand {
+    /// Check who has signed what about a transfer, and say what that proves. Needs no network.
+    ///
+    /// Exit status 1 where a document is wrong, or missing that should be there.
+    Verify(ReceiptsArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ReceiptsArgs {
+    /// The transfer's id; without it the newest that has ended.
+    pub(super) transfer: Option<TransferId>,
+    /// Its agent, where several have a transfer of this id.
+    #[arg(long, value_name = "NAME")]
+    pub(super) agent: Option<AgentName>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// `agent`
 #[derive(Debug, Subcommand)]
 pub(super) enum AgentCommand {
@@ -92,7 +154,7 @@ pub(super) enum AgentCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Believe the manifests of the agent with this key, after its fingerprint was compared with the ERP host's
+    /// Believe the manifests and receipts of the agent with this key, after its fingerprint was compared with the ERP host's
     /// (there: towpath-agent key show).
     Approve {
         /// Such as SHA256:jn9…

@@ -4,6 +4,9 @@ mod agent;
 mod args;
 mod enrol;
 mod quarantine;
+mod receipts;
+mod send;
+mod sent;
 mod serve;
 mod transfer;
 mod verify;
@@ -20,7 +23,7 @@ use crate::{
     config::{self, Config},
     host::Host,
 };
-use args::{Args, Command, ConfigCommand};
+use args::{Args, Command, ConfigCommand, ReceiptsCommand};
 
 /// The name of this program's configuration file and state folder.
 const NAME: &str = "receiver";
@@ -58,6 +61,9 @@ async fn dispatch(host: &Host, command: Command) -> Result<(), Failure> {
         Command::Enrol(options) => enrol::enrol(host, options).await,
         Command::Serve(options) => serve::serve(host, &options).await,
         Command::Agent(command) => agent::run(host, command).await,
+        Command::Send(options) => send::send(host, &options).await,
+        Command::Sent(options) => sent::sent(host, &options).await,
+        Command::Receipts(ReceiptsCommand::Verify(options)) => receipts::verify(host, &options).await,
         Command::Status(options) => transfer::status(host, &options).await,
         Command::Show(options) => transfer::show(host, &options).await,
         Command::Retry(options) => transfer::retry(host, &options).await,

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use towpath_journal::{Filter, Journal, MAX_LIST, TransferRecord};
 use towpath_transfer::{
-    AgentName, Code, Failure, Stage, TenantName, TransferEvent, TransferId, TransferKey,
+    AgentName, Code, Direction, Failure, JobName, ReturnKind, Sequence, Stage, TenantName, TransferEvent, TransferId,
+    TransferKey,
     failure::FailureRecord,
     public_key::Fingerprint,
     state::{Outcome, Rejection, TransferState},
@@ -16,6 +17,7 @@ use towpath_transport::files::{Disk, FileKind, FileStore as _};
 use super::{
     args::{RetryArgs, StatusArgs, TransferArgs},
     output,
+    sent::{self, SentFile},
 };
 use crate::{
     host::{Host, Listening},
@@ -28,6 +30,9 @@ struct Transfer {
     tenant: TenantName,
     agent: AgentName,
     transfer: TransferId,
+    direction: Direction,
+    job: Option<JobName>,
+    sequence: Option<Sequence>,
     state: &'static str,
     stage: Option<Stage>,
     parked: bool,
@@ -66,6 +71,8 @@ struct Shown {
     events: Vec<Event>,
     receipts: Vec<PathBuf>,
     quarantine: Option<PathBuf>,
+    kind: Option<ReturnKind>,
+    files: Vec<SentFile>,
 }
 
 #[derive(Serialize)]
@@ -87,6 +94,9 @@ impl From<TransferRecord> for Transfer {
             tenant: record.key.tenant,
             agent: record.key.agent,
             transfer: record.key.id,
+            direction: record.direction,
+            job: record.job,
+            sequence: record.sequence,
             state: record.state.word(),
             stage,
             parked: record.parked,
@@ -155,9 +165,11 @@ fn tell_status(status: &Status) -> Result<(), Failure> {
     let rows = status.transfers.iter().map(|transfer| {
         let state = if transfer.parked { format!("{} (parked)", transfer.state) } else { transfer.state.to_owned() };
         let changed = transfer.changed.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
-        vec![transfer.transfer.to_string(), transfer.agent.to_string(), state, changed, transfer.remark()]
+        let (id, direction) = (transfer.transfer.to_string(), transfer.direction.to_string());
+        vec![id, direction, transfer.agent.to_string(), state, changed, transfer.remark()]
     });
-    output::table(&["transfer", "agent", "state", "changed", "remark"], rows.collect(), "nothing has landed yet")?;
+    let head = ["transfer", "direction", "agent", "state", "changed", "remark"];
+    output::table(&head, rows.collect(), "nothing has landed yet, and nothing was sent")?;
     if status.transfers.iter().any(|transfer| transfer.parked) {
         output::say("a parked transfer goes on after: towpath-receiver retry TRANSFER");
     }
@@ -171,7 +183,10 @@ pub(super) async fn show(host: &Host, args: &TransferArgs) -> Result<(), Failure
     journal.close().await;
     let layout = host.layout();
     let quarantine = layout.quarantined(&record.key.agent, record.key.id);
+    let sent = if record.direction == Direction::Downlink { sent::content(layout, &record.key) } else { None };
     let shown = Shown {
+        kind: sent.as_ref().map(|sent| sent.kind.clone()),
+        files: sent.map(|sent| sent.files).unwrap_or_default(),
         receipts: receipts(layout, &record.key),
         quarantine: Disk.stat(&quarantine).is_ok().then_some(quarantine),
         transfer: record.into(),
@@ -181,12 +196,17 @@ pub(super) async fn show(host: &Host, args: &TransferArgs) -> Result<(), Failure
         return output::json(&shown);
     }
     let transfer = &shown.transfer;
-    output::line(&format!("transfer {} of agent {}: {}", transfer.transfer, transfer.agent, transfer.state))?;
+    let whose = if transfer.direction == Direction::Uplink { "of" } else { "to" };
+    output::line(&format!("{} {} {whose} agent {}: {}", transfer.direction, transfer.transfer, transfer.agent, transfer.state))?;
     let remark = transfer.remark();
     if !remark.is_empty() {
         output::line(&remark)?;
     }
-    let first = vec![transfer.created.to_string(), "landed".to_owned()];
+    for file in &shown.files {
+        output::line(&format!("{} ({} bytes)", file.name, file.size))?;
+    }
+    let begun = if transfer.direction == Direction::Uplink { "landed" } else { "taken" };
+    let first = vec![transfer.created.to_string(), begun.to_owned()];
     let events = shown.events.iter().map(|event| vec![event.at.to_string(), word(&event.event).to_owned()]);
     output::table(&["time", "event"], std::iter::once(first).chain(events).collect(), "")?;
     for path in shown.receipts.iter().chain(&shown.quarantine) {
@@ -201,7 +221,11 @@ fn word(event: &TransferEvent) -> &'static str {
         TransferEvent::Verified { .. } => "verified",
         TransferEvent::Decided { outcome: Outcome::Imported } => "decided: imported",
         TransferEvent::Decided { outcome: Outcome::Rejected(_) } => "decided: rejected",
-        TransferEvent::Settled { .. } => "settled: the relay has the receipt",
+        TransferEvent::Settled { outcome: Outcome::Delivered } => "settled: the agent has delivered it",
+        TransferEvent::Settled { .. } => "settled: the receipt is where it belongs",
+        TransferEvent::Exported { .. } => "exported: signed, and laid out for the relay",
+        TransferEvent::Notified => "notified: the relay was told",
+        TransferEvent::NotifyAgain => "the relay did not know it any more",
         _ => "other",
     }
 }
@@ -219,7 +243,12 @@ pub(super) async fn retry(host: &Host, args: &RetryArgs) -> Result<(), Failure> 
 }
 
 /// The transfer of this id, whichever agent's it is.
-async fn find(host: &Host, journal: &dyn Journal, id: TransferId, agent: Option<&AgentName>) -> Result<TransferRecord, Failure> {
+pub(super) async fn find(
+    host: &Host,
+    journal: &dyn Journal,
+    id: TransferId,
+    agent: Option<&AgentName>,
+) -> Result<TransferRecord, Failure> {
     let tenant = host.enrolment()?.tenant;
     let agents = match agent {
         Some(agent) => BTreeSet::from([agent.clone()]),
@@ -238,7 +267,13 @@ async fn find(host: &Host, journal: &dyn Journal, id: TransferId, agent: Option<
 /// Every agent that has left a trace here.
 fn agents(layout: &Layout) -> BTreeSet<AgentName> {
     const MOST: usize = 10_000;
-    let roots = [layout.landing().join("uplink"), layout.all_receipts(), layout.quarantine()];
+    let roots = [
+        layout.landing().join("uplink"),
+        layout.landing_downlink(),
+        layout.exports(),
+        layout.all_receipts(),
+        layout.quarantine(),
+    ];
     let entries = roots.iter().flat_map(|root| Disk.list(root, None, MOST).unwrap_or_default());
     entries.filter(|entry| entry.stat.kind == FileKind::Dir).filter_map(|entry| entry.name.parse().ok()).collect()
 }

@@ -1,6 +1,8 @@
 //! The configuration file: TOML, every key known, every mistake with its place. The example is the defaults, as a test
 //! holds.
 
+mod exports;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -13,6 +15,7 @@ use towpath_transfer::{Failure, manifest::Label};
 
 use crate::{
     agents::TrustPolicy,
+    downlink::{receipt::SHORTEST_POLL, watch::ExportFolder},
     enrolment::parse_landing,
     landing::LandingLimits,
     parts::{Limits, TableFilter},
@@ -46,6 +49,8 @@ pub struct Config {
     pub import: Option<PathBuf>,
     /// Which tables are imported.
     pub tables: TableFilter,
+    /// The folders that are watched for return files.
+    pub exports: Vec<ExportFolder>,
     /// The other limits.
     pub limits: Limits,
 }
@@ -63,6 +68,10 @@ struct RawConfig {
     import: RawImport,
     #[serde(default)]
     quarantine: RawQuarantine,
+    #[serde(default)]
+    send: RawSend,
+    #[serde(default, rename = "export")]
+    exports: Vec<Spanned<exports::RawExport>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -87,6 +96,14 @@ struct RawImport {
     folder: Option<PathBuf>,
     tables: Option<Spanned<Vec<Label>>>,
     unpacked_file: Option<Bytes>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSend {
+    file: Option<Bytes>,
+    open: Option<Spanned<usize>>,
+    poll: Option<Spanned<Pause>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -136,10 +153,14 @@ impl Config {
             },
             import: raw.import.folder.map(|import| folder.join(import)),
             tables: check.tables(raw.import.tables)?,
+            exports: check.exports(raw.exports, folder)?,
             limits: Limits {
                 unpacked_file_bytes: raw.import.unpacked_file.map_or(defaults.unpacked_file_bytes, |amount| amount.0),
                 quarantined_transfers: check.count(raw.quarantine.transfers, defaults.quarantined_transfers)?,
                 landed_transfers: transfers,
+                export_file_bytes: raw.send.file.map_or(defaults.export_file_bytes, |amount| amount.0),
+                open_exports: check.count(raw.send.open, defaults.open_exports)?,
+                receipt_poll: check.poll(raw.send.poll, defaults.receipt_poll)?,
             },
         })
     }
@@ -187,6 +208,14 @@ impl Check<'_> {
         }
     }
 
+    fn poll(&self, raw: Option<Spanned<Pause>>, default: Duration) -> Result<Duration, ConfigMistake> {
+        match raw {
+            None => Ok(default),
+            Some(value) if value.get_ref().0 >= SHORTEST_POLL => Ok(value.into_inner().0),
+            Some(value) => Err(self.at(&value, format!("poll must be at least {}ms", SHORTEST_POLL.as_millis()))),
+        }
+    }
+
     fn tables(&self, raw: Option<Spanned<Vec<Label>>>) -> Result<TableFilter, ConfigMistake> {
         let Some(value) = raw else { return Ok(TableFilter::All) };
         if value.get_ref().len() > MAX_TABLES {
@@ -204,6 +233,7 @@ mod tests {
     use towpath_transfer::Code;
 
     use super::*;
+    use crate::downlink::watch::Complete;
 
     fn parse(text: &str) -> Config {
         Config::parse(text, Path::new("/etc/towpath/receiver.toml")).unwrap()
@@ -216,19 +246,27 @@ mod tests {
     #[test]
     fn the_example_is_the_defaults() {
         assert_eq!(parse(EXAMPLE), parse(""));
-        for key in ["trust", "listen", "scan", "reserve", "transfers", "unpacked_file"] {
+        for key in ["trust", "listen", "scan", "reserve", "transfers", "unpacked_file", "file", "open", "poll"] {
             assert!(EXAMPLE.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
         }
         // What is commented out is understood too.
         let all: String = EXAMPLE
             .lines()
-            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ") || rest.starts_with("[[")).unwrap_or(line))
             .map(|line| format!("{line}\n"))
             .collect();
         let config = parse(&all);
         assert_eq!(config.advertise, Some(("app.example.com".to_owned(), 2222)));
         assert_eq!(config.tables, TableFilter::Named(vec!["items".into(), "sales".into()]));
         assert_eq!(config.import, Some(PathBuf::from("/srv/app/data")));
+        let example = ExportFolder {
+            folder: "/srv/app/export".into(),
+            kind: "recommended-orders".parse().unwrap(),
+            agent: Some("erp".parse().unwrap()),
+            job: "main".parse().unwrap(),
+            complete: Complete::Stable(Duration::from_secs(10)),
+        };
+        assert_eq!(config.exports, [example]);
     }
 
     #[test]
@@ -252,6 +290,8 @@ mod tests {
             ("[landing]\ntransfers = 0\n", "receiver.toml:2:13: "),
             ("[quarantine]\ntransfers = 10001\n", "receiver.toml:2:13: "),
             ("[landing]\nreserve = \"much\"\n", "receiver.toml:2:11: "),
+            ("[send]\nopen = 0\n", "receiver.toml:2:8: "),
+            ("[send]\npoll = \"1ms\"\n", "receiver.toml:2:8: "),
             ("[import]\ntables = []\n", "receiver.toml:2:10: "),
         ] {
             assert!(mistake(text).starts_with(place), "{}", mistake(text));

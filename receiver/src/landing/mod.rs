@@ -1,6 +1,7 @@
 //! The landing: where the relay puts transfers over SFTP, and how much of them there may be.
 //!
-//! On disk and for the relay alike: `uplink/<agent>/<transfer>/<file>` below the landing's root, and nothing else exists.
+//! On disk and for the relay alike: `uplink/<agent>/<transfer>/<file>` below the landing's root, which the relay writes,
+//! `downlink/<agent>/<transfer>/<file>`, which it reads, and nothing else exists.
 //! A plain OpenSSH server in front of the same folder does as well; then this room is not used.
 
 mod listen;
@@ -74,7 +75,8 @@ impl Landing {
     /// # Errors
     /// As the disk reports.
     pub fn prepare(&self) -> io::Result<()> {
-        self.files.create_dir_all(&self.uplink())
+        self.files.create_dir_all(&self.uplink())?;
+        self.files.create_dir_all(&self.layout.landing_downlink())
     }
 
     fn uplink(&self) -> PathBuf {
@@ -83,6 +85,10 @@ impl Landing {
 
     fn folder(&self, spot: &Spot) -> PathBuf {
         self.layout.landing_agent(&spot.agent).join(spot.id.to_string())
+    }
+
+    fn laid_out(&self, spot: &Spot) -> PathBuf {
+        self.layout.downlink_agent(&spot.agent).join(spot.id.to_string())
     }
 
     fn path(&self, spot: &Spot, name: &FileName) -> PathBuf {

@@ -85,7 +85,9 @@ async fn other_paths_do_not_exist() {
         "/key".to_owned(),
         "/etc/passwd".to_owned(),
         "/landing".to_owned(),
-        "/downlink".to_owned(),
+        "/downlink/ERP".to_owned(),
+        "/downlink/erp".to_owned(),
+        format!("/downlink/erp/{}/x", id(1)),
         "/uplink/ERP".to_owned(),
         "/uplink/erp/strange".to_owned(),
         "/uplink/erp/file".to_owned(),
@@ -112,10 +114,15 @@ async fn other_paths_do_not_exist() {
     for path in ["/other", "/uplink/ERP", "/uplink/erp/strange", &format!("{folder}/sub"), &format!("/uplink/new/{}", id(1))] {
         assert_eq!(make(view, path).await.unwrap_err(), FsError::NotFound, "mkdir {path}");
     }
-    assert_eq!(names(view, "/").await, ["uplink"]);
+    assert_eq!(names(view, "/").await, ["downlink", "uplink"]);
     assert_eq!(names(view, "/uplink/erp").await, [id(1).to_string()]);
     assert!(names(view, &folder).await.is_empty());
-    assert_eq!(view.remove_dir(&at("/uplink")).await, Err(FsError::Denied));
+    for fixed in ["/uplink", "/downlink"] {
+        assert_eq!(view.remove_dir(&at(fixed)).await, Err(FsError::Denied));
+    }
+    for folder in ["/downlink", "/downlink/erp", &format!("/downlink/erp/{}", id(1))] {
+        assert!(make(view, folder).await.is_err(), "mkdir {folder}");
+    }
     assert_eq!(make(view, "/uplink").await, Err(FsError::Exists));
 }
 
@@ -231,6 +238,46 @@ async fn agents_transfers_and_files_are_bounded() {
     fixture.files.remove_dir_all(Path::new(&format!("/state/landing{folder}"))).unwrap();
     make(view, &folder).await.unwrap();
     put(view, &format!("{folder}/d"), b"x").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_laid_out_is_read_and_nothing_else() {
+    let fixture = fixture(LandingLimits::default());
+    let Fixture { view, files, .. } = &fixture;
+    let (folder, hidden) = (format!("/downlink/erp/{}", id(1)), format!("/downlink/erp/.{}", id(2)));
+    for of in [&folder, &hidden] {
+        let disk = Path::new("/state/landing").join(of.trim_start_matches('/'));
+        files.create_dir_all(&disk).unwrap();
+        write_whole(&**files, &disk.join("orders.csv"), b"orders").unwrap();
+    }
+    assert_eq!(names(view, "/downlink").await, ["erp"]);
+    assert_eq!(names(view, "/downlink/erp").await, [id(1).to_string()]);
+    assert_eq!(names(view, &folder).await, ["orders.csv"]);
+    let (path, none) = (at(&format!("{folder}/orders.csv")), SetAttributes::default());
+    let read = OpenOptions { read: true, ..OpenOptions::default() };
+    let mut file = view.open(&path, read, &none).await.unwrap();
+    assert_eq!(file.read_at(0, 100).await.unwrap().as_ref(), b"orders");
+    assert_eq!(view.stat(&path).await.unwrap().size, 6);
+    // What is not whole is hidden.
+    assert_eq!(view.stat(&at(&format!("{hidden}/orders.csv"))).await.unwrap_err(), FsError::NotFound);
+    // Nothing of it can be changed.
+    assert_eq!(view.open(&path, WRITE, &none).await.err(), Some(FsError::Denied));
+    let both = OpenOptions { read: true, append: true, ..OpenOptions::default() };
+    assert_eq!(view.open(&path, both, &none).await.err(), Some(FsError::Denied));
+    assert_eq!(view.remove(&path).await, Err(FsError::Denied));
+    assert!(view.remove_dir(&at(&folder)).await.is_err());
+    assert_eq!(view.remove_dir(&at("/downlink/erp")).await, Err(FsError::Denied));
+    assert!(make(view, "/downlink/other").await.is_err());
+    assert!(make(view, &format!("{folder}/x")).await.is_err());
+    let up = opened(&fixture).await;
+    assert_eq!(view.rename(&path, &at(&format!("{up}/orders.csv")), Replace::Allow).await, Err(FsError::Denied));
+    put(view, &format!("{up}/x"), b"x").await.unwrap();
+    assert_eq!(view.rename(&at(&format!("{up}/x")), &path, Replace::Allow).await, Err(FsError::Denied));
+    assert_eq!(view.open(&at(&format!("{folder}/new")), WRITE, &none).await.err(), Some(FsError::NotFound));
+    assert_eq!(
+        read_whole(&**files, &Path::new("/state/landing").join(path.to_string().trim_start_matches('/')), 10).unwrap(),
+        b"orders"
+    );
 }
 
 /// OpenSSH's `sftp` with commands on its standard input; whether it ended well, and what it said.

@@ -18,6 +18,7 @@ use towpath_transport::{
 use super::{Landing, Spot};
 
 const UPLINK: &str = "uplink";
+const DOWNLINK: &str = "downlink";
 
 /// The landing's root, for one session.
 #[derive(Debug)]
@@ -69,6 +70,21 @@ enum Place {
     Agent(AgentName),
     Transfer(Spot),
     File(Spot, FileName),
+    /// Everything below `downlink` is only read.
+    Downlink,
+    Recipient(AgentName),
+    Return(Spot),
+    ReturnFile(Spot, FileName),
+}
+
+impl Place {
+    const fn is_file(&self) -> bool {
+        matches!(self, Self::File(..) | Self::ReturnFile(..))
+    }
+
+    const fn is_read_only(&self) -> bool {
+        matches!(self, Self::Downlink | Self::Recipient(_) | Self::Return(_) | Self::ReturnFile(..))
+    }
 }
 
 fn locate(path: &RemotePath) -> FsResult<Place> {
@@ -84,6 +100,10 @@ fn locate(path: &RemotePath) -> FsResult<Place> {
         [UPLINK, of] => Ok(Place::Agent(agent(of)?)),
         [UPLINK, of, id] => Ok(Place::Transfer(spot(of, id)?)),
         [UPLINK, of, id, name] => Ok(Place::File(spot(of, id)?, visible_name(name).ok_or(FsError::NotFound)?)),
+        [DOWNLINK] => Ok(Place::Downlink),
+        [DOWNLINK, of] => Ok(Place::Recipient(agent(of)?)),
+        [DOWNLINK, of, id] => Ok(Place::Return(spot(of, id)?)),
+        [DOWNLINK, of, id, name] => Ok(Place::ReturnFile(spot(of, id)?, visible_name(name).ok_or(FsError::NotFound)?)),
         _ => Err(FsError::NotFound),
     }
 }
@@ -112,10 +132,13 @@ impl LandingView {
     /// What is on disk at a path; `None` for the folders that always exist.
     fn on_disk_path(&self, place: &Place) -> Option<PathBuf> {
         match place {
-            Place::Root | Place::Uplink => None,
+            Place::Root | Place::Uplink | Place::Downlink => None,
             Place::Agent(agent) => Some(self.landing.layout.landing_agent(agent)),
             Place::Transfer(spot) => Some(self.landing.folder(spot)),
             Place::File(spot, name) => Some(self.landing.path(spot, name)),
+            Place::Recipient(agent) => Some(self.landing.layout.downlink_agent(agent)),
+            Place::Return(spot) => Some(self.landing.laid_out(spot)),
+            Place::ReturnFile(spot, name) => Some(self.landing.laid_out(spot).join(name.as_str())),
         }
     }
 
@@ -130,7 +153,7 @@ impl VirtualFs for LandingView {
     async fn stat(&self, path: &RemotePath) -> FsResult<Attributes> {
         let place = locate(path)?;
         let Some(disk) = self.on_disk_path(&place) else { return Ok(folder_attributes()) };
-        let wanted = if matches!(place, Place::File(..)) { FileKind::File } else { FileKind::Directory };
+        let wanted = if place.is_file() { FileKind::File } else { FileKind::Directory };
         self.on_landing(move |landing| {
             let found = landing.files.stat(&disk).map_err(|e| told(&e)).and_then(|stat| attributes_of(&stat))?;
             if found.kind == wanted { Ok(found) } else { Err(FsError::NotFound) }
@@ -139,11 +162,16 @@ impl VirtualFs for LandingView {
     }
 
     async fn open(&self, path: &RemotePath, options: OpenOptions, _: &SetAttributes) -> FsResult<Box<dyn VirtualFile>> {
-        let Place::File(spot, name) = locate(path)? else { return self.refuse(path).await };
-        if options.write || options.append {
-            return self.uploads(spot).open(name, options).await;
-        }
-        let disk = self.landing.path(&spot, &name);
+        let disk = match locate(path)? {
+            Place::File(spot, name) if options.write || options.append => {
+                return self.uploads(spot).open(name, options).await;
+            }
+            Place::File(spot, name) => self.landing.path(&spot, &name),
+            Place::ReturnFile(spot, name) if !(options.write || options.append) => {
+                self.landing.laid_out(&spot).join(name.as_str())
+            }
+            _ => return self.refuse(path).await,
+        };
         let reader = self.on_landing(move |landing| StoredReader::open(&*landing.files, &disk)).await?;
         Ok(Box::new(reader))
     }
@@ -151,11 +179,14 @@ impl VirtualFs for LandingView {
     async fn list(&self, path: &RemotePath) -> FsResult<Box<dyn VirtualListing>> {
         let place = locate(path)?;
         let (dir, shows): (PathBuf, fn(&str, FileKind) -> bool) = match &place {
-            Place::Root => return Ok(Box::new(FixedListing::new(&[UPLINK]))),
+            Place::Root => return Ok(Box::new(FixedListing::new(&[DOWNLINK, UPLINK]))),
             Place::Uplink => (self.landing.uplink(), is_agent),
             Place::Agent(agent) => (self.landing.layout.landing_agent(agent), is_transfer),
             Place::Transfer(spot) => (self.landing.folder(spot), is_file),
-            Place::File(..) => {
+            Place::Downlink => (self.landing.layout.landing_downlink(), is_agent),
+            Place::Recipient(agent) => (self.landing.layout.downlink_agent(agent), is_transfer),
+            Place::Return(spot) => (self.landing.laid_out(spot), is_file),
+            Place::File(..) | Place::ReturnFile(..) => {
                 self.stat(path).await?;
                 return Err(FsError::Failure("Not a directory".to_owned()));
             }
@@ -173,6 +204,7 @@ impl VirtualFs for LandingView {
                 (self.landing.layout.landing_agent(&spot.agent), self.landing.limits.transfers, "transfers of one agent")
             }
             Place::File(..) => return Err(FsError::NotFound),
+            Place::Downlink | Place::Recipient(_) | Place::Return(_) | Place::ReturnFile(..) => return self.refuse(path).await,
         };
         let Some(disk) = self.on_disk_path(&place) else { return Err(FsError::Exists) };
         let gate = if let Place::Transfer(spot) = &place { Some(self.gate(spot)) } else { None };
@@ -201,8 +233,11 @@ impl VirtualFs for LandingView {
     async fn remove_dir(&self, path: &RemotePath) -> FsResult<()> {
         let place = locate(path)?;
         let Some(disk) = self.on_disk_path(&place) else { return Err(FsError::Denied) };
-        if matches!(place, Place::File(..)) {
+        if place.is_file() {
             return Err(FsError::NotFound);
+        }
+        if place.is_read_only() {
+            return self.refuse(path).await;
         }
         self.stat(path).await?;
         self.on_landing(move |landing| landing.files.remove_dir(&disk).map_err(|e| told(&e))).await

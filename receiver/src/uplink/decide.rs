@@ -11,12 +11,12 @@ use towpath_transfer::{
     Code, Direction, Disposition, Failure, JobName, TransferKey,
     digest::Sha256Digest,
     id::MAX_SLUG_BYTES,
-    receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, Receipt, ReceiptStage, SignedReceipt, TableRows},
+    receipt::{Receipt, ReceiptStage, SignedReceipt, TableRows},
     state::{Outcome, Rejection},
 };
 use towpath_transport::files::{FileStore, file_failure, ignore_missing, read_whole, write_whole};
 
-use crate::parts::Parts;
+use crate::{kept, parts::Parts};
 
 /// The reason beside a transfer in quarantine.
 pub const REASON_NAME: &str = "reason.json";
@@ -65,18 +65,9 @@ pub fn is_rejection(failure: &Failure) -> bool {
 /// Where it cannot be read.
 pub fn decided(parts: &Parts, key: &TransferKey) -> Result<Option<(Receipt, SignedReceipt)>, Failure> {
     for stage in [ReceiptStage::Imported, ReceiptStage::Rejected] {
-        let path = parts.layout.receipts(key).join(format!("{}.json", stage.as_str()));
-        let bytes = match read_whole(&*parts.files, &path, MAX_RECEIPT_BYTES as u64) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(file_failure("reading", &path, e)),
-        };
-        let signature_path = path.with_extension("json.sig");
-        let signature = read_whole(&*parts.files, &signature_path, MAX_SIGNATURE_BYTES as u64)
-            .map_err(|e| file_failure("reading", &signature_path, e))?;
+        let Some(signed) = kept::receipt(&*parts.files, &parts.layout, key, stage)? else { continue };
+        let path = kept::receipt_path(&parts.layout, key, stage);
         let damaged = || Failure::park(Code::ReceiptInvalid, format!("{} was altered on this machine", path.display()));
-        let text = |bytes| String::from_utf8(bytes).map_err(|_| damaged());
-        let signed = SignedReceipt { receipt: text(bytes)?, signature: text(signature)? };
         let receipt = signed.parse().map_err(|e| damaged().caused_by(e))?;
         towpath_keys::verify(
             signed.signature.as_bytes(),
@@ -182,18 +173,31 @@ fn decide(
     };
     let bytes = receipt.to_bytes().map_err(|e| Failure::park(Code::Internal, "writing a receipt failed").caused_by(e))?;
     let signature = parts.identity.sign(Namespace::Receipt, &bytes)?;
-    let folder = parts.layout.receipts(key);
     let files = &*parts.files;
-    files.create_dir_all(&folder).map_err(|e| file_failure("creating", &folder, e))?;
-    // The receipt counts once its own file is there; the signature is there before it.
-    let path = folder.join(format!("{}.json", stage.as_str()));
-    let signature_path = path.with_extension("json.sig");
-    write_whole(files, &signature_path, signature.as_bytes()).map_err(|e| file_failure("writing", &signature_path, e))?;
-    write_whole(files, &path, &bytes).map_err(|e| file_failure("writing", &path, e))?;
+    if let (ReceiptStage::Imported, Some(digest)) = (stage, manifest) {
+        keep_manifest(parts, key, digest)?;
+    }
+    let text = String::from_utf8(bytes).map_err(|e| Failure::park(Code::Internal, "a receipt is not text").caused_by(e))?;
+    kept::keep_receipt(files, &parts.layout, key, stage, &SignedReceipt { receipt: text, signature })?;
     // A note that comes back after a power cut does no harm: the receipt is looked for first.
-    let note = folder.join(NOTE_NAME);
+    let note = parts.layout.receipts(key).join(NOTE_NAME);
     ignore_missing(files.remove(&note)).map_err(|e| file_failure("removing", &note, e))?;
     outcome_of(&receipt)
+}
+
+/// Keeps the manifest that was imported beside the receipt, so that the chain can be checked when nothing else is left of the
+/// transfer. Where what has landed was spoilt meanwhile, the receipt alone must do: it names the manifest by its digest.
+fn keep_manifest(parts: &Parts, key: &TransferKey, digest: Sha256Digest) -> Result<(), Failure> {
+    match kept::manifest(&*parts.files, &parts.layout.landed(key)) {
+        Ok(Some((bytes, signature))) if Sha256Digest::of(&bytes) == digest => {
+            kept::keep_manifest(&*parts.files, &parts.layout, key, &bytes, &signature)
+        }
+        Ok(_) => Ok(()),
+        Err(failure) => {
+            tracing::warn!(transfer = %key, code = %failure.code(), error = %failure.report(), "the manifest is not kept");
+            Ok(())
+        }
+    }
 }
 
 fn quarantine(parts: &Parts, key: &TransferKey, rejection: &Rejection) -> Result<(), Failure> {

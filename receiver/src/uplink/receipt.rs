@@ -1,10 +1,11 @@
-//! `receipt`: hands the signed decision to the relay, from where the agent gets it; then what has landed may go.
+//! `receipt`: hands the signed decision to the relay, from where the agent gets it; then what has landed may go. On the way
+//! back the receipt is the agent's, and it is awaited.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome};
-use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferKey, api::AppReceipt, state::Place};
+use towpath_transfer::{Code, Direction, Failure, Stage, TransferEvent, TransferKey, api::AppReceipt, state::Place};
 
 use super::{decide, verify::blocking};
 use crate::parts::Parts;
@@ -24,7 +25,10 @@ impl Step for Receipt {
     }
 
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
-        hand_over(&self.0, lease.key()).await.map(StepOutcome::Event)
+        match lease.record.direction {
+            Direction::Uplink => hand_over(&self.0, lease.key()).await.map(StepOutcome::Event),
+            Direction::Downlink => crate::downlink::receipt::ask(&self.0, lease).await,
+        }
     }
 }
 

@@ -40,6 +40,10 @@ pub async fn scan(parts: &Arc<Parts>, wake: &WakeUp) -> Result<usize, Failure> {
                 tracing::info!(transfer = %key, "landed");
                 new += 1;
             }
+            // An agent chooses the ids of what it sends; one that it has from a return file is no uplink's.
+            Created::Existing(record) if record.direction != Direction::Uplink => {
+                tracing::warn!(transfer = %key, "landed under the id of a downlink; it is left where it is");
+            }
             // It was settled, and the relay, which does not know that, has sent it again.
             Created::Existing(record) if record.is_over() => {
                 tracing::info!(transfer = %key, state = record.state.word(), "landed again; the receipt is handed over again");

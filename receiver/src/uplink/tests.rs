@@ -533,7 +533,7 @@ async fn what_was_imported_is_never_signed_for_as_rejected() {
 #[tokio::test]
 async fn every_effect_on_the_disk_may_fail_once() {
     // More than an import or a rejection has; the last ones fail nothing.
-    const EFFECTS: usize = 24;
+    const EFFECTS: usize = 36;
     for n in 1..=EFFECTS {
         for fault in [FileFault::Before(std::io::ErrorKind::Other), FileFault::After(std::io::ErrorKind::Other)] {
             let bench = Bench::new().await;

@@ -105,6 +105,7 @@ impl Receiver {
     /// Where it does not start.
     pub async fn start(&mut self, door: &RelayDoor, times: usize, fail_points: Arc<dyn FailPoints>) {
         let start = self.machine.switch_on().await;
+        agents::complete_pins(&self.pins, &self.enrolment.receipt_key).unwrap();
         let parts = Parts {
             layout: self.layout.clone(),
             files: start.files.clone(),
@@ -115,7 +116,9 @@ impl Receiver {
             policy: TrustPolicy::Approve,
             identity: self.identity.clone(),
             tenant: self.enrolment.tenant.clone(),
+            name: self.enrolment.name.clone(),
             tables: TableFilter::All,
+            exports: Vec::new(),
             limits: Limits::default(),
             clock: Arc::clone(&self.nature.clock),
             entropy: Arc::clone(&self.nature.entropy),

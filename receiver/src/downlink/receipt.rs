@@ -1,0 +1,156 @@
+//! `receipt`, on the way back: asks the relay until the agent's signed receipt is here; only then the copies go.
+
+use std::{sync::Arc, time::Duration};
+
+use towpath_journal::{Lease, StepOutcome};
+use towpath_keys::{
+    Namespace,
+    chain::{Believes as _, Party},
+};
+use towpath_transfer::{
+    Code, Direction, Failure, TransferEvent, TransferKey, TransferState,
+    api::ExportStatus,
+    digest::Sha256Digest,
+    receipt::{Receipt, ReceiptStage, SignedReceipt},
+    state::Outcome,
+};
+
+use super::{export, remove_copies};
+use crate::{chain::Believed, kept, parts::Parts, uplink::verify::blocking};
+
+/// The shortest pause between two questions; the longest is [`crate::parts::Limits::receipt_poll`].
+pub const SHORTEST_POLL: Duration = Duration::from_millis(200);
+/// While the relay reports trouble the pause grows with each question up to so many times the longest.
+pub const MAX_TROUBLED_POLLS: u32 = 60;
+
+/// Asks once how a transfer stands that the relay was told of.
+///
+/// # Errors
+/// `receipt-invalid` (park) for a receipt that must not be believed; `agent-unapproved` (park) where the agent is not believed any
+/// more; what holds the transfer up on the relay, so that it is seen here; those of relay and disk.
+pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failure> {
+    let TransferState::Notified { manifest } = lease.record.state else {
+        return Err(Failure::park(Code::Internal, format!("transfer {} waits for no receipt", lease.key())));
+    };
+    let key = lease.key();
+    // Ended before, and stopped before the journal knew; by now the relay may have forgotten it.
+    let (reader, of) = (Arc::clone(parts), key.clone());
+    if let Some(outcome) = blocking(move || ended_before(&reader, &of, manifest)).await? {
+        return settle(parts, key, outcome).await;
+    }
+    let status = match parts.relay.export_status(&key.agent, key.id).await {
+        Err(failure) if failure.code() == Code::NotFound => {
+            tracing::warn!(transfer = %key, "the relay does not know it any more and is told once more");
+            return Ok(StepOutcome::Event(TransferEvent::NotifyAgain));
+        }
+        answered => answered?,
+    };
+    if status.transfer != key.id {
+        let told = format!("asked for transfer {}, the relay answered for {}", key.id, status.transfer);
+        return Err(Failure::retry(Code::RelayProtocol, told));
+    }
+    let (taker, of, receipts) = (Arc::clone(parts), key.clone(), status.receipts.clone());
+    if let Some(outcome) = blocking(move || take_receipts(&taker, &of, &receipts, manifest)).await? {
+        return settle(parts, key, outcome).await;
+    }
+    match trouble(parts, lease, &status) {
+        None => Ok(StepOutcome::Wait(pause(parts, lease))),
+        Some(failure) => {
+            if failure.code() == Code::ExportMissing {
+                let (mender, record) = (Arc::clone(parts), lease.record.clone());
+                blocking(move || export::restore(&mender, &record, manifest)).await?;
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Keeps the manifest beside the receipts and removes the copies: from here on the agent answers for the files.
+async fn settle(parts: &Arc<Parts>, key: &TransferKey, outcome: Outcome) -> Result<StepOutcome, Failure> {
+    let (parts, of) = (Arc::clone(parts), key.clone());
+    blocking(move || {
+        if let Some((bytes, signature)) = kept::manifest(&*parts.files, &parts.layout.laid_out(&of))? {
+            kept::keep_manifest(&*parts.files, &parts.layout, &of, &bytes, &signature)?;
+        }
+        remove_copies(&parts, &of)
+    })
+    .await?;
+    Ok(StepOutcome::Event(TransferEvent::Settled { outcome }))
+}
+
+/// How a transfer ended, by a receipt that is here already.
+fn ended_before(parts: &Parts, key: &TransferKey, manifest: Sha256Digest) -> Result<Option<Outcome>, Failure> {
+    for stage in [ReceiptStage::Delivered, ReceiptStage::Rejected] {
+        if let Some(signed) = kept::receipt(&*parts.files, &parts.layout, key, stage)? {
+            return Ok(believe(&Believed::of(parts, &key.agent)?, key, &signed, manifest)?.outcome());
+        }
+    }
+    Ok(None)
+}
+
+/// Looks at every receipt the relay has; keeps those that are good, and says how the transfer ended where one ends it.
+fn take_receipts(
+    parts: &Parts,
+    key: &TransferKey,
+    receipts: &[SignedReceipt],
+    manifest: Sha256Digest,
+) -> Result<Option<Outcome>, Failure> {
+    let mut ended = None;
+    let mut good = Vec::new();
+    let believed = Believed::of(parts, &key.agent)?;
+    for signed in receipts {
+        let receipt = believe(&believed, key, signed, manifest)?;
+        if let Some(outcome) = receipt.outcome()
+            && ended.replace(outcome.clone()).is_some_and(|before| before != outcome)
+        {
+            let told = format!("the relay has two receipts of transfer {key} that contradict each other");
+            return Err(Failure::park(Code::ReceiptInvalid, told));
+        }
+        good.push((receipt.stage, signed));
+    }
+    for (stage, signed) in good {
+        kept::keep_receipt(&*parts.files, &parts.layout, key, stage, signed)?;
+    }
+    Ok(ended)
+}
+
+/// Checks content, signature and signer of one receipt.
+fn believe(believed: &Believed, key: &TransferKey, signed: &SignedReceipt, manifest: Sha256Digest) -> Result<Receipt, Failure> {
+    let wrong = |why: &str| Failure::park(Code::ReceiptInvalid, format!("a receipt of transfer {key} was not believed: {why}"));
+    let receipt = signed.parse().map_err(|e| wrong("it cannot be read").caused_by(e))?;
+    let direction = Direction::Downlink;
+    if receipt.key() != *key || receipt.direction != direction {
+        return Err(wrong("it is of another transfer"));
+    }
+    let party = Party::of(direction, Some(receipt.stage));
+    let (message, signature) = (signed.receipt.as_bytes(), signed.signature.as_bytes());
+    let signer = believed.signer(party, Namespace::Receipt, message, signature).map_err(|why| match why.code() {
+        Code::AgentUnapproved => why,
+        _ => wrong("its signature is not by the one who should have signed").caused_by(why),
+    })?;
+    if receipt.signer != signer.key.fingerprint() {
+        return Err(wrong(&format!("it names {} as its signer, and {} has signed", receipt.signer, signer.key.fingerprint())));
+    }
+    match receipt.manifest {
+        Some(digest) if digest == manifest => Ok(receipt),
+        // An agent that was given something else says so by rejecting it; that is no lie about our manifest.
+        _ if receipt.stage == ReceiptStage::Rejected => Ok(receipt),
+        _ => Err(wrong("it is for another manifest")),
+    }
+}
+
+/// What holds the transfer up on the relay. It is mended there or by the agent, so it is asked for again, whoever must mend it.
+fn trouble(parts: &Parts, lease: &Lease, status: &ExportStatus) -> Option<Failure> {
+    let trouble = status.trouble.as_ref()?;
+    let waits = if trouble.parked { ", which waits for the relay's operator" } else { "" };
+    let told = format!("the relay reports at {}{waits}: {}", trouble.stage, trouble.detail);
+    let tries = lease.attempts().clamp(1, MAX_TROUBLED_POLLS);
+    Some(Failure::retry(trouble.code, told).after(parts.limits.receipt_poll.saturating_mul(tries)))
+}
+
+/// Asks often while a transfer is young and ever more seldom afterwards.
+fn pause(parts: &Parts, lease: &Lease) -> Duration {
+    let longest = parts.limits.receipt_poll;
+    let age = Duration::try_from(parts.clock.now().duration_since(lease.record.changed)).unwrap_or(Duration::ZERO);
+    (age / 4).clamp(SHORTEST_POLL.min(longest), longest)
+}

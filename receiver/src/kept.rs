@@ -1,0 +1,111 @@
+//! What is kept of a transfer: its receipts, and its manifest as soon as nothing else holds it any more.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use towpath_transfer::{
+    Code, Failure, TransferKey,
+    manifest::{MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME},
+    receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, ReceiptStage, SignedReceipt},
+};
+use towpath_transport::files::{FileStore, file_failure, read_whole, write_whole};
+
+use crate::layout::Layout;
+
+/// A document and the armoured signature over it.
+pub type SignedBytes = (Vec<u8>, Vec<u8>);
+
+/// Where a receipt lies; its signature has `.sig` appended to this name.
+#[must_use]
+pub fn receipt_path(layout: &Layout, key: &TransferKey, stage: ReceiptStage) -> PathBuf {
+    layout.receipts(key).join(format!("{}.json", stage.as_str()))
+}
+
+/// A receipt that is kept; `None` where there is none. The signature is the caller's affair.
+///
+/// # Errors
+/// `receipt-invalid` where it is not text, and as the disk reports.
+pub fn receipt(
+    files: &dyn FileStore,
+    layout: &Layout,
+    key: &TransferKey,
+    stage: ReceiptStage,
+) -> Result<Option<SignedReceipt>, Failure> {
+    let path = receipt_path(layout, key, stage);
+    let Some(bytes) = read(files, &path, MAX_RECEIPT_BYTES)? else { return Ok(None) };
+    let signature_path = path.with_extension("json.sig");
+    let signature = read_whole(files, &signature_path, MAX_SIGNATURE_BYTES as u64)
+        .map_err(|e| file_failure("reading", &signature_path, e))?;
+    let text = |bytes| {
+        let damaged = || Failure::park(Code::ReceiptInvalid, format!("{} was altered on this machine", path.display()));
+        String::from_utf8(bytes).map_err(|_| damaged())
+    };
+    Ok(Some(SignedReceipt { receipt: text(bytes)?, signature: text(signature)? }))
+}
+
+/// Keeps a receipt, durable. It counts once its own file is there; the signature is there before it.
+///
+/// # Errors
+/// As the disk reports.
+pub fn keep_receipt(
+    files: &dyn FileStore,
+    layout: &Layout,
+    key: &TransferKey,
+    stage: ReceiptStage,
+    signed: &SignedReceipt,
+) -> Result<(), Failure> {
+    let path = receipt_path(layout, key, stage);
+    keep(files, &path.with_extension("json.sig"), signed.signature.as_bytes())?;
+    keep(files, &path, signed.receipt.as_bytes())
+}
+
+/// A manifest and its signature as they lie in `folder`; `None` where there is no manifest.
+///
+/// # Errors
+/// As the disk reports.
+pub fn manifest(files: &dyn FileStore, folder: &Path) -> Result<Option<SignedBytes>, Failure> {
+    let Some(bytes) = read(files, &folder.join(MANIFEST_NAME), MAX_MANIFEST_BYTES)? else { return Ok(None) };
+    let path = folder.join(SIGNATURE_NAME);
+    let signature = read_whole(files, &path, MAX_SIGNATURE_BYTES as u64).map_err(|e| file_failure("reading", &path, e))?;
+    Ok(Some((bytes, signature)))
+}
+
+/// Keeps a manifest beside the receipts, durable, the signature first.
+///
+/// # Errors
+/// As the disk reports.
+pub fn keep_manifest(
+    files: &dyn FileStore,
+    layout: &Layout,
+    key: &TransferKey,
+    bytes: &[u8],
+    signature: &[u8],
+) -> Result<(), Failure> {
+    let folder = layout.receipts(key);
+    keep(files, &folder.join(SIGNATURE_NAME), signature)?;
+    keep(files, &folder.join(MANIFEST_NAME), bytes)
+}
+
+fn keep(files: &dyn FileStore, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    if read(files, path, bytes.len()).is_ok_and(|there| there.as_deref() == Some(bytes)) {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent() {
+        files.create_dir_all(folder).map_err(|e| file_failure("creating", folder, e))?;
+    }
+    write_whole(files, path, bytes).map_err(|e| file_failure("writing", path, e))
+}
+
+/// A small file of our own; `None` where there is none.
+///
+/// # Errors
+/// As the disk reports.
+pub(crate) fn read(files: &dyn FileStore, path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
+    match read_whole(files, path, limit as u64) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(file_failure("reading", path, e)),
+    }
+}
