@@ -124,7 +124,7 @@ pub(super) fn view(layout: &Layout, record: TransferRecord, status: Option<Expor
         transfer: record.key.id,
         kind: content.as_ref().map(|content| content.kind.clone()),
         files: content.map(|content| content.files).unwrap_or_default(),
-        stage: status.map_or(record.state.word(), |status| at_relay(status.state)).to_owned(),
+        stage: status.and_then(|status| at_relay(status.state)).unwrap_or(record.state.word()).to_owned(),
         agent: record.key.agent,
         job: record.job,
         sequence: record.sequence,
@@ -149,14 +149,14 @@ fn trouble(record: &TransferRecord, status: Option<&ExportStatus>) -> Option<Sen
     Some(SentTrouble { code: trouble.code, detail: format!("the relay reports at {}: {}", trouble.stage, trouble.detail) })
 }
 
-const fn at_relay(state: DownlinkState) -> &'static str {
+/// How far it is by the relay's word. That it has ended is the agent's to say: only its receipt counts, once it is here.
+const fn at_relay(state: DownlinkState) -> Option<&'static str> {
     match state {
-        DownlinkState::Announced => "announced",
-        DownlinkState::Fetched => "fetched",
-        DownlinkState::Packed => "packed",
-        DownlinkState::Queued => "queued",
-        DownlinkState::Delivered => "delivered",
-        DownlinkState::Rejected => "rejected",
+        DownlinkState::Announced => Some("announced"),
+        DownlinkState::Fetched => Some("fetched"),
+        DownlinkState::Packed => Some("packed"),
+        DownlinkState::Queued => Some("queued"),
+        DownlinkState::Delivered | DownlinkState::Rejected => None,
     }
 }
 

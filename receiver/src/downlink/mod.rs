@@ -1,6 +1,7 @@
 //! The downlink, as the receiver does it: what is sent back is taken, exported, and told to the relay; then the agent's
 //! receipt is awaited.
 
+mod claim;
 pub mod export;
 pub mod notify;
 pub mod receipt;

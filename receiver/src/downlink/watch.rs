@@ -5,35 +5,26 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use towpath_journal::WakeUp;
-use towpath_transfer::{AgentName, Code, Failure, FileName, JobName, ReturnKind, TransferId, TransferKey, packed::PART_SUFFIX};
-use towpath_transport::files::{
-    FileEntry, FileKind, FileStat, FileStore, TEMP_SUFFIX, file_failure, ignore_missing, write_whole,
-};
+use towpath_transfer::{AgentName, Code, Failure, JobName, ReturnKind, TransferId, TransferKey, packed::PART_SUFFIX};
+use towpath_transport::files::{FileEntry, FileKind, FileStat, TEMP_SUFFIX, file_failure};
 
 use super::{
-    remove_tree,
+    claim::{self, Claim, MAX_CLAIMS},
     take::{self, Request, Source, has_room, note, travelling_name},
 };
-use crate::{agents::addressee, kept, parts::Parts, uplink::verify::blocking};
+use crate::{agents::addressee, parts::Parts, uplink::verify::blocking};
 
 /// How often the export folders are looked at.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The most names of one folder that one look considers, in the order of their bytes.
 pub const MAX_WATCHED: usize = 10_000;
-/// The most files of one folder that are claimed and not removed yet.
-pub const MAX_CLAIMS: usize = 1_000;
-/// The folder of what is claimed.
-const TAKEN_NAME: &str = ".taken";
-/// The largest note of a claim, in bytes.
-const MAX_CLAIM_BYTES: usize = 64 * 1024;
 
 /// How it is known that a file is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,16 +48,6 @@ pub struct ExportFolder {
     pub job: JobName,
     /// When a file is taken.
     pub complete: Complete,
-}
-
-/// A file that is taken, or on its way there: `.taken/<transfer>.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Claim {
-    request: Request,
-    name: FileName,
-    /// The marker's name, where one said that the file is whole.
-    marker: Option<String>,
 }
 
 /// A file as it was when it was looked at last, and since when it has been so.
@@ -166,7 +147,7 @@ impl Watched {
 
     async fn claims(&self, parts: &Arc<Parts>) -> Result<Vec<(TransferId, Claim)>, Failure> {
         let (parts, folder) = (Arc::clone(parts), self.folder.folder.clone());
-        blocking(move || claims(&*parts.files, &folder)).await
+        blocking(move || claim::all(&*parts.files, &folder)).await
     }
 
     async fn listed(&self, parts: &Arc<Parts>) -> Result<Vec<FileEntry>, Failure> {
@@ -271,7 +252,7 @@ impl Watched {
             let taken = parts.clock.now();
             let request = Request { version: 1, agent, kind: folder.kind.clone(), job: folder.job.clone(), taken, files };
             let claim = Claim { request, name, marker };
-            begin(&*parts.files, &folder.folder, id, &claim)?;
+            claim::begin(&*parts.files, &folder.folder, id, &claim)?;
             Ok(claim)
         })
         .await
@@ -294,12 +275,12 @@ impl Watched {
         let known = parts.journal.get(&key).await?.is_some();
         if !known {
             let (holder, place, held) = (Arc::clone(parts), folder.clone(), claim.clone());
-            let stat = blocking(move || hold(&*holder.files, &place, id, &held)).await?;
+            let stat = blocking(move || claim::hold(&*holder.files, &place, id, &held)).await?;
             if let Some(stat) = stat {
                 if !self.is_whole(parts, &Slot::Claim(id), stat) {
                     return Ok(false);
                 }
-                let (taker, path, request) = (Arc::clone(parts), claimed_path(&folder, id, claim), claim.request.clone());
+                let (taker, path, request) = (Arc::clone(parts), claim::path(&folder, id, claim), claim.request.clone());
                 let source = Source { name: claim.name.clone(), path };
                 blocking(move || take::take(&taker, id, &request, &[source])).await?;
                 let record = note(parts, id, &claim.request).await?;
@@ -307,116 +288,7 @@ impl Watched {
             }
         }
         let files = Arc::clone(parts);
-        blocking(move || release(&*files.files, &folder, id)).await?;
+        blocking(move || claim::release(&*files.files, &folder, id)).await?;
         Ok(!known)
     }
-}
-
-fn taken_folder(folder: &Path) -> PathBuf {
-    folder.join(TAKEN_NAME)
-}
-
-fn note_path(folder: &Path, id: TransferId) -> PathBuf {
-    taken_folder(folder).join(format!("{id}.json"))
-}
-
-fn marker_path(folder: &Path, id: TransferId) -> PathBuf {
-    taken_folder(folder).join(format!("{id}.marker"))
-}
-
-fn claimed_path(folder: &Path, id: TransferId, claim: &Claim) -> PathBuf {
-    taken_folder(folder).join(id.to_string()).join(claim.name.as_str())
-}
-
-fn claims(files: &dyn FileStore, folder: &Path) -> Result<Vec<(TransferId, Claim)>, Failure> {
-    let taken = taken_folder(folder);
-    let entries = match files.list(&taken, None, MAX_CLAIMS.saturating_mul(4)) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(file_failure("looking at", &taken, e)),
-    };
-    // A note that was being written when the power went is none.
-    for unfinished in entries.iter().filter(|entry| entry.name.ends_with(TEMP_SUFFIX)) {
-        let path = taken.join(&unfinished.name);
-        ignore_missing(files.remove(&path)).map_err(|e| file_failure("removing", &path, e))?;
-    }
-    let ids = entries.iter().filter_map(|entry| entry.name.strip_suffix(".json")?.parse::<TransferId>().ok());
-    let mut found = Vec::new();
-    for id in ids {
-        let path = note_path(folder, id);
-        let Some(bytes) = kept::read(files, &path, MAX_CLAIM_BYTES)? else { continue };
-        let damaged =
-            |e: serde_json::Error| Failure::park(Code::FileFailed, format!("{} is damaged", path.display())).caused_by(e);
-        found.push((id, serde_json::from_slice(&bytes).map_err(damaged)?));
-    }
-    Ok(found)
-}
-
-/// Notes a claim and moves the file there, and its marker before it: a marker that stayed behind would vouch for the next file of
-/// that name.
-fn begin(files: &dyn FileStore, folder: &Path, id: TransferId, claim: &Claim) -> Result<(), Failure> {
-    let taken = taken_folder(folder);
-    let own = taken.join(id.to_string());
-    files.create_dir_all(&taken).map_err(|e| file_failure("creating", &taken, e))?;
-    let text = serde_json::to_vec(claim).map_err(|e| Failure::park(Code::Internal, "writing a claim failed").caused_by(e))?;
-    let path = note_path(folder, id);
-    write_whole(files, &path, &text).map_err(|e| file_failure("writing", &path, e))?;
-    files.create_dir_all(&own).map_err(|e| file_failure("creating", &own, e))?;
-    if let Some(marker) = &claim.marker {
-        let from = folder.join(marker);
-        files.rename(&from, &marker_path(folder, id)).map_err(|e| file_failure("claiming", &from, e))?;
-        sync(files, &[&taken, folder])?;
-    }
-    let from = folder.join(claim.name.as_str());
-    files.rename(&from, &claimed_path(folder, id, claim)).map_err(|e| file_failure("claiming", &from, e))
-}
-
-/// Makes a claim durable and says what is claimed; `None` where nothing is, because it was stopped before.
-fn hold(files: &dyn FileStore, folder: &Path, id: TransferId, claim: &Claim) -> Result<Option<FileStat>, Failure> {
-    let (claimed, source) = (claimed_path(folder, id, claim), folder.join(claim.name.as_str()));
-    let (vouched, marker) = (marker_path(folder, id), claim.marker.as_ref().map(|marker| folder.join(marker)));
-    let vouches = look(files, &vouched)?;
-    if let Some(marker) = &marker
-        && is_same(vouches, look(files, marker)?)
-    {
-        files.rename(marker, &vouched).map_err(|e| file_failure("claiming", marker, e))?;
-    }
-    let (here, there) = (look(files, &claimed)?, look(files, &source)?);
-    // A marker that is claimed vouches for a file that is not claimed yet.
-    let follows = here.is_none() && vouches.is_some() && there.is_some_and(|there| there.kind == FileKind::File);
-    if follows || is_same(here, there) {
-        files.rename(&source, &claimed).map_err(|e| file_failure("claiming", &source, e))?;
-    } else if here.is_none() {
-        return Ok(None);
-    }
-    sync(files, &[claimed.parent().unwrap_or(folder), &taken_folder(folder), folder])?;
-    look(files, &claimed)
-}
-
-fn look(files: &dyn FileStore, path: &Path) -> Result<Option<FileStat>, Failure> {
-    match files.stat(path) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(file_failure("looking for", path, e)),
-    }
-}
-
-/// Whether what is claimed and what lies in the folder is one file: a power cut can show it under both names.
-fn is_same(here: Option<FileStat>, there: Option<FileStat>) -> bool {
-    here.is_some_and(|here| here.modified.is_some()) && here == there
-}
-
-/// Removes a claim; its note last, so that a crash leaves nothing that nobody knows.
-fn release(files: &dyn FileStore, folder: &Path, id: TransferId) -> Result<(), Failure> {
-    let taken = taken_folder(folder);
-    remove_tree(files, &taken.join(id.to_string()))?;
-    for path in [marker_path(folder, id), note_path(folder, id)] {
-        ignore_missing(files.remove(&path)).map_err(|e| file_failure("removing", &path, e))?;
-        sync(files, &[&taken])?;
-    }
-    Ok(())
-}
-
-fn sync(files: &dyn FileStore, folders: &[&Path]) -> Result<(), Failure> {
-    folders.iter().try_for_each(|folder| files.sync_dir(folder).map_err(|e| file_failure("syncing", folder, e)))
 }

@@ -289,8 +289,8 @@ impl RelayApi for Tenfold {
         self.0.export_status(agent, transfer).await
     }
 
-    async fn announcement(&self) -> Result<SignedAnnouncement> {
-        self.0.announcement().await
+    async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {
+        self.0.announcement(pinned).await
     }
 }
 
