@@ -10,7 +10,7 @@ use super::{remove_tree, take::Request};
 use crate::kept;
 
 /// The most files of one folder that are claimed and not removed yet.
-pub const MAX_CLAIMS: usize = 1_000;
+pub(super) const MAX_CLAIMS: usize = 1_000;
 /// The folder of what is claimed.
 const TAKEN_NAME: &str = ".taken";
 /// The largest note of a claim, in bytes.
