@@ -22,7 +22,7 @@ use towpath_transfer::{
     state::Place,
 };
 use towpath_transport::{
-    dial::Trust as TlsTrust,
+    dial::{Trust as TlsTrust, ways::NoMemory},
     files::{Disk, FileStore as _, file_failure, ignore_missing, read_whole, write_whole},
     relay_api::{HttpRelayApi, TokenSource},
 };
@@ -110,6 +110,7 @@ impl Host {
             None => None,
         };
         let relay = HttpRelayApi::new(&code.relay_url, &tls_trust(code.spki_pin), None, Arc::clone(&self.clock))?;
+        let relay = self.through_proxy(relay)?;
         enrolment::enrol(code, &identity, landing, &relay, &Disk, &self.layout.enrolment()).await
     }
 
@@ -140,7 +141,13 @@ impl Host {
         let enrolment = self.enrolment()?;
         let tokens = Tokens { identity: self.identity()?, issuer: enrolment.sftp_user, entropy: Arc::clone(&self.entropy) };
         let trust = tls_trust(enrolment.spki_pin);
-        HttpRelayApi::new(&enrolment.relay_url, &trust, Some(Arc::new(tokens)), Arc::clone(&self.clock))
+        let relay = HttpRelayApi::new(&enrolment.relay_url, &trust, Some(Arc::new(tokens)), Arc::clone(&self.clock))?;
+        self.through_proxy(relay)
+    }
+
+    fn through_proxy(&self, relay: HttpRelayApi) -> Result<HttpRelayApi, Failure> {
+        let proxies = self.config.proxy.load(&|name| std::env::var(name).ok(), &towpath_keys::read_secret)?;
+        Ok(relay.through(proxies, &[], Arc::new(NoMemory)))
     }
 
     /// The journal.

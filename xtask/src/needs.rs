@@ -48,6 +48,10 @@ const PROGRAMS: &[Program] = &[
     Program { names: &["psftp"], package: "putty-tools", why: "an SFTP client of another make" },
     Program { names: &["puttygen"], package: "putty-tools", why: "turns an agent's key into PuTTY's form" },
     Program { names: &["rclone"], package: "rclone", why: "an SFTP client of another make" },
+    Program { names: &["tinyproxy"], package: "tinyproxy-bin", why: "an HTTP proxy with passwords between agent and relay" },
+    Program { names: &["microsocks"], package: "microsocks", why: "a SOCKS5 proxy with passwords between agent and relay" },
+    Program { names: &["ip"], package: "iproute2", why: "makes the namespaces of a customer's network" },
+    Program { names: &["nft"], package: "nftables", why: "closes one way out of that network after the other" },
     Program { names: &["openssl"], package: "openssl", why: "signs a token without our code" },
     Program { names: &["python3"], package: "python3-venv", why: "runs paramiko, asyncssh and ssh-audit" },
 ];

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use towpath_host::{Bytes, ConfigMistake, Pause, config};
 use towpath_transfer::{Failure, manifest::Label};
+use towpath_transport::dial::settings::ProxySettings;
 
 use crate::{
     agents::TrustPolicy,
@@ -37,6 +38,8 @@ pub struct Config {
     pub trust: TrustPolicy,
     /// The state folder, where the file names one.
     pub state: Option<PathBuf>,
+    /// The proxy for the relay's web service.
+    pub proxy: ProxySettings,
     /// Where the landing listens; `None` where another SFTP server writes into its folder.
     pub listen: Option<String>,
     /// How the relay reaches the landing.
@@ -63,6 +66,8 @@ struct RawConfig {
     #[serde(default)]
     state: RawState,
     #[serde(default)]
+    network: RawNetwork,
+    #[serde(default)]
     landing: RawLanding,
     #[serde(default)]
     import: RawImport,
@@ -78,6 +83,14 @@ struct RawConfig {
 #[serde(deny_unknown_fields)]
 struct RawState {
     folder: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNetwork {
+    proxy: Option<Spanned<String>>,
+    proxy_user: Option<Spanned<String>>,
+    proxy_password: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -143,6 +156,7 @@ impl Config {
         Ok(Self {
             trust: raw.trust,
             state: raw.state.folder.map(|state| folder.join(state)),
+            proxy: check.proxy(&raw.network, folder)?,
             listen: check.listen(raw.landing.listen)?,
             advertise,
             scan: check.scan(raw.landing.scan)?,
@@ -183,6 +197,20 @@ impl Check<'_> {
             Some(value) if (1..=MOST).contains(value.get_ref()) => Ok(value.into_inner()),
             Some(value) => Err(self.at(&value, format!("this must be 1 to {MOST}"))),
         }
+    }
+
+    fn proxy(&self, raw: &RawNetwork, folder: &Path) -> Result<ProxySettings, ConfigMistake> {
+        let text = |value: &'_ Option<Spanned<String>>| value.as_ref().map(|value| value.get_ref().clone());
+        let (proxy, user, password) = (text(&raw.proxy), text(&raw.proxy_user), text(&raw.proxy_password));
+        let parsed = ProxySettings::parse(proxy.as_deref(), user.as_deref(), password.as_deref(), folder);
+        parsed.map_err(|mistake| {
+            let place = match mistake.key {
+                "proxy_user" => &raw.proxy_user,
+                "proxy_password" => &raw.proxy_password,
+                _ => &raw.proxy,
+            };
+            ConfigMistake::at(self.file, self.text, place.as_ref().map(Spanned::span), mistake.problem)
+        })
     }
 
     fn listen(&self, raw: Option<Spanned<String>>) -> Result<Option<String>, ConfigMistake> {
@@ -285,6 +313,9 @@ mod tests {
         assert!(mistake("trust = \"aprove\"\n").contains("did you mean `approve`?"));
         for (text, place) in [
             ("[landing]\nlisten = \"2222\"\n", "receiver.toml:2:10: "),
+            ("[network]\nproxy = \"ftp://p\"\n", "receiver.toml:2:9: "),
+            ("[network]\nproxy = \"http://p\"\nproxy_user = \"u\"\n", "receiver.toml:3:14: "),
+            ("[network]\nproxy = \"http://p\"\nproxy_password = \"env:X\"\n", "receiver.toml:3:18: "),
             ("[landing]\nadvertise = \"host\"\n", "receiver.toml:2:13: "),
             ("[landing]\nscan = \"1ms\"\n", "receiver.toml:2:8: "),
             ("[landing]\ntransfers = 0\n", "receiver.toml:2:13: "),

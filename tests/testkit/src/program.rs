@@ -23,6 +23,7 @@ pub struct Program {
     /// What the server said on standard error.
     pub log: PathBuf,
     environment: Vec<(String, OsString)>,
+    launcher: Vec<String>,
 }
 
 /// How a command ended.
@@ -91,6 +92,7 @@ impl Program {
             state: folder.join("state"),
             log: folder.join("log.txt"),
             environment: Vec::new(),
+            launcher: Vec::new(),
         }
     }
 
@@ -110,10 +112,23 @@ impl Program {
         changed
     }
 
+    /// The same program, started by another command, such as `ip netns exec NAME`, which becomes the program.
+    #[must_use]
+    pub fn started_by(&self, launcher: &[&str]) -> Self {
+        Self { launcher: launcher.iter().map(|word| (*word).to_owned()).collect(), ..self.clone() }
+    }
+
     /// The command with its arguments, ready to be started.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.executable);
+        let mut command = match self.launcher.split_first() {
+            Some((launcher, arguments)) => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(&self.executable);
+                command
+            }
+            None => Command::new(&self.executable),
+        };
         command.args([ROLE, self.role, "--config"]).arg(&self.config).arg("--state").arg(&self.state).args(arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         command

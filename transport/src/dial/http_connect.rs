@@ -148,13 +148,13 @@ fn judge(head: &Head, proxy: &Proxy, login: Option<&Login>, target: &str) -> Sto
                  administrator offer Basic, or allow this host to reach {target} without authentication"
             ))
         }
-        407 if login.is_some() => {
-            refused(format!("the proxy {proxy} does not accept this user and password (it offers {})", head.schemes.join(", ")))
+        // Some, such as tinyproxy, answer a wrong password with 401.
+        401 | 407 if login.is_some() => {
+            refused(format!("the proxy {proxy} does not accept this user and password{}", offers(head)))
         }
-        407 => refused(format!(
-            "the proxy {proxy} wants a user and a password (it offers {}): set proxy_user and proxy_password",
-            head.schemes.join(", ")
-        )),
+        401 | 407 => {
+            refused(format!("the proxy {proxy} wants a user and a password{}: set proxy_user and proxy_password", offers(head)))
+        }
         // It is willing, and did not get there.
         500..600 => Err(StoreError::new(
             StoreErrorKind::Unreachable,
@@ -162,6 +162,10 @@ fn judge(head: &Head, proxy: &Proxy, login: Option<&Login>, target: &str) -> Sto
         )),
         _ => refused(format!("the proxy {proxy} does not let a connection to {target} through: it answers {answer}")),
     }
+}
+
+fn offers(head: &Head) -> String {
+    if head.schemes.is_empty() { String::new() } else { format!(" (it offers {})", head.schemes.join(", ")) }
 }
 
 /// A proxy's own words, fit for a message.
@@ -246,6 +250,9 @@ mod tests {
         }
         let (_, said) = refused(WITH_LOGIN, "HTTP/1.1 407 No\r\n\r\n").await;
         assert!(said.contains("offers no scheme at all"), "{said}");
+        let (kind, said) = refused(WITH_LOGIN, "HTTP/1.1 401 Unauthorized\r\n\r\n").await;
+        assert_eq!(kind, StoreErrorKind::ProxyRefused);
+        assert!(said.ends_with("does not accept this user and password"), "{said}");
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ mod refusals;
 mod seams;
 mod tamper;
 mod tenants;
+mod ways;
 
 use std::path::Path;
 
