@@ -32,7 +32,7 @@ pub async fn verify(parts: &Parts, id: TransferId) -> Result<Chain> {
 }
 
 fn kept(parts: &Parts, id: TransferId, direction: Direction, state: &TransferState) -> Kept {
-    let (files, layout) = (&*parts.files, &parts.layout);
+    let (files, layout) = (&*parts.files, &parts.layout.of(direction));
     let signed_manifest = || {
         let Some(bytes) = small_file::read(files, &layout.manifest(id), MAX_MANIFEST_BYTES)? else { return Ok(None) };
         Ok(Some((bytes, small_file::read_existing(files, &layout.signature(id), MAX_SIGNATURE_BYTES)?)))

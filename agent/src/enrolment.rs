@@ -132,7 +132,7 @@ pub async fn enrol(parts: EnrolParts<'_>, code: &EnrolmentCode) -> Result<Enroll
         return Err(other_agent(parts.path, before, &format!("{}/{}", enrolment.tenant, enrolment.name)));
     }
     // The pins come first: an enrolment without them would look finished and believe nobody.
-    parts.trust.pin(enrolment.name.as_str(), Namespace::Manifest, parts.identity.public_key())?;
+    parts.trust.approve(enrolment.name.as_str(), parts.identity.public_key())?;
     parts.trust.pin(RELAY_PRINCIPAL, Namespace::Receipt, &PublicKey::try_from(&answer.receipt_key)?)?;
     pin_first(parts.trust, parts.mode, &enrolment.name, &answer.peers)?;
     enrolment.write(parts.files, parts.path)?;
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(pins.pins().count(), 2);
         assert_eq!(pins.lookup(RELAY_PRINCIPAL, Namespace::Receipt).count(), 1);
         assert_eq!(pins.lookup("erp", Namespace::Manifest).count(), 1);
-        assert_eq!(pins.lookup("erp", Namespace::Receipt).count(), 0);
+        assert_eq!(pins.lookup("erp", Namespace::Receipt).count(), 1);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use towpath_transport::{
 
 use crate::{
     config::{Config, LoadedConfig},
+    downlink::action::SystemActions,
     enrolment::Enrolment,
     extract::ExtractParts,
     layout::Layout,
@@ -93,6 +94,7 @@ impl Host {
             relay: Arc::new(relay.clone()),
             stores: Arc::new(self.routes(&enrolment, &identity, &network)?),
             extractor: Arc::new(SourceExtractor(self.extract_parts())),
+            actions: Arc::new(SystemActions { files: Arc::clone(&self.files), clock: Arc::clone(&self.base.clock) }),
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
             identity,
             tenant: enrolment.tenant.clone(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use towpath_transfer::{
-    TransferId,
+    Direction, TransferId,
     manifest::{MANIFEST_NAME, SIGNATURE_NAME},
     name::FileName,
     packed::{MD5SUMS_NAME, PACKED_NAME},
@@ -14,13 +14,20 @@ use towpath_transfer::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     state: PathBuf,
+    direction: Direction,
 }
 
 impl Layout {
-    /// Everything lies below `state`.
+    /// Everything lies below `state`; a transfer is an uplink.
     #[must_use]
     pub fn new(state: impl Into<PathBuf>) -> Self {
-        Self { state: state.into() }
+        Self { state: state.into(), direction: Direction::Uplink }
+    }
+
+    /// The same folder, where a transfer is one of this direction.
+    #[must_use]
+    pub fn of(&self, direction: Direction) -> Self {
+        Self { state: self.state.clone(), direction }
     }
 
     /// The state folder itself.
@@ -65,10 +72,13 @@ impl Layout {
         self.state.join("lock")
     }
 
-    /// The folder of all transfers.
+    /// The folder of all transfers of the direction.
     #[must_use]
     pub fn transfers(&self) -> PathBuf {
-        self.state.join("transfers")
+        self.state.join(match self.direction {
+            Direction::Uplink => "transfers",
+            Direction::Downlink => "downlink",
+        })
     }
 
     /// What travels in one transfer, under the names it travels by.
@@ -123,6 +133,30 @@ impl Layout {
     #[must_use]
     pub fn receipt_signature(&self, id: TransferId, stage: ReceiptStage) -> PathBuf {
         self.receipts(id).join(format!("{}.json.sig", stage.as_str()))
+    }
+
+    /// The unpacked return files of one transfer.
+    #[must_use]
+    pub fn plain(&self, id: TransferId) -> PathBuf {
+        self.transfer(id).join("plain")
+    }
+
+    /// What the program has printed that followed a delivery.
+    #[must_use]
+    pub fn action_log(&self, id: TransferId) -> PathBuf {
+        self.transfer(id).join("action.log")
+    }
+
+    /// The names of delivered files that got another one than was chosen at first.
+    #[must_use]
+    pub fn placed_names(&self, id: TransferId) -> PathBuf {
+        self.transfer(id).join("names.json")
+    }
+
+    /// The delivered files that a program is done with.
+    #[must_use]
+    pub fn acted(&self, id: TransferId) -> PathBuf {
+        self.work_of(id).join("acted.json")
     }
 
     /// The folder of what the agent notes while it works on transfers, and what never travels.

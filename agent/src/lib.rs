@@ -1,12 +1,16 @@
 //! The program on the ERP host: extracts tables, packs and signs them, pushes them to the relay and keeps them until
-//! the receiver has signed for the import.
+//! the receiver has signed for the import. The other way it fetches return files, verifies them, delivers them to the ERP and
+//! signs for that.
 //!
-//! [`cli::run`] is the whole program. [`uplink`] holds the stages, over the [`parts::Parts`] that they touch;
-//! [`host::Host`] builds the real ones.
+//! [`cli::run`] is the whole program. [`uplink`] and [`downlink`] hold the stages, over the [`parts::Parts`] that they touch;
+//! [`engine`] drives them, and [`host::Host`] builds the real parts.
 
+mod blocking;
 pub mod chain;
 pub mod cli;
 pub mod config;
+pub mod downlink;
+pub mod engine;
 pub mod enrolment;
 pub mod extract;
 pub mod host;

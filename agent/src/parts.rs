@@ -14,6 +14,7 @@ use towpath_transport::{files::FileStore, relay_api::RelayApi, store::Connect};
 
 use crate::{
     config::Config,
+    downlink::action::Actions,
     extract::{ExtractEvent, ExtractParts, ExtractRequest, Extracted},
     layout::Layout,
     trust::TrustStore,
@@ -37,9 +38,11 @@ pub struct Parts {
     pub stores: Arc<dyn Connect>,
     /// Reads the ERP.
     pub extractor: Arc<dyn Extractor>,
+    /// Does what is to follow a delivery.
+    pub actions: Arc<dyn Actions>,
     /// The pinned keys.
     pub trust: Arc<dyn TrustStore>,
-    /// Signs manifests.
+    /// Signs manifests and receipts.
     pub identity: Identity,
     /// The tenant this agent belongs to.
     pub tenant: TenantName,
@@ -132,6 +135,15 @@ pub enum Progress {
         /// The file.
         name: FileName,
         /// Bytes at the relay.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// A file is being fetched.
+    Received {
+        /// The file.
+        name: FileName,
+        /// Bytes here.
         done: u64,
         /// Bytes in all.
         total: u64,

@@ -22,6 +22,14 @@ pub trait TrustStore: Debug + Send + Sync {
     /// Where they cannot be read.
     fn signers(&self) -> Result<AllowedSigners, Failure>;
 
+    /// Pins the key of an end, a receiver's or our own: its manifests and its receipts are believed from now on.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    fn approve(&self, principal: &str, key: &PublicKey) -> Result<bool, Failure> {
+        self.signers()?.add(principal, &[Namespace::Receipt, Namespace::Manifest], key)
+    }
+
     /// Pins a key for one purpose; `false` where it was pinned already.
     ///
     /// # Errors
@@ -55,13 +63,19 @@ pub struct KnownReceiver {
 /// The receivers pinned for this agent.
 #[must_use]
 pub fn pinned_receivers(signers: &AllowedSigners, own: &AgentName) -> Vec<KnownReceiver> {
-    let mut found = Vec::new();
+    let mut found: Vec<KnownReceiver> = Vec::new();
     for pin in signers.pins() {
         if !pin.namespaces().is_empty() && !pin.namespaces().iter().any(|name| name == Namespace::Receipt.as_str()) {
             continue;
         }
         let receivers = pin.principals().iter().filter(|name| *name != RELAY_PRINCIPAL && *name != own.as_str());
-        found.extend(receivers.map(|name| KnownReceiver { name: name.clone(), key: pin.key().clone(), pinned: true }));
+        for name in receivers {
+            let receiver = KnownReceiver { name: name.clone(), key: pin.key().clone(), pinned: true };
+            // One that was approved for receipts first stands in two lines.
+            if !found.contains(&receiver) {
+                found.push(receiver);
+            }
+        }
     }
     found
 }
@@ -90,7 +104,7 @@ pub fn pin_first(store: &dyn TrustStore, mode: Trust, own: &AgentName, peers: &[
     for peer in peers {
         match proven_receiver(peer) {
             Ok(Some(receiver)) => {
-                store.pin(&receiver.name, Namespace::Receipt, &receiver.key)?;
+                store.approve(&receiver.name, &receiver.key)?;
                 tracing::info!(receiver = %receiver.name, fingerprint = %receiver.key.fingerprint(), "pinned the receiver at first use");
                 return Ok(Some(KnownReceiver { pinned: true, ..receiver }));
             }
@@ -132,6 +146,35 @@ pub fn check_receipt(
     let message = signed.receipt.as_bytes();
     signers.verify(&principal, Namespace::Receipt, message, signed.signature.as_bytes()).map_err(invalid)?;
     Ok(principal)
+}
+
+/// Checks that a receiver that is approved here has signed a manifest of return files. Returns the receiver's name.
+///
+/// # Errors
+/// `receiver-unapproved` (retry) where the key is not pinned, `signature-invalid` otherwise.
+pub fn check_return_manifest(
+    store: &dyn TrustStore,
+    own: &AgentName,
+    manifest: &[u8],
+    signature: &[u8],
+) -> Result<String, Failure> {
+    let key = towpath_keys::signer_of(signature)?;
+    towpath_keys::verify(signature, Namespace::Manifest, manifest, &key)?;
+    let signers = store.signers()?;
+    let known = pinned_receivers(&signers, own).into_iter().find(|receiver| receiver.key == key);
+    let known = known.ok_or_else(|| {
+        let found = key.fingerprint();
+        let message = format!(
+            "return files are signed by {found}, and no receiver with this key is approved here; compare the fingerprint with the \
+             one that the receiver's operator sees, then run: towpath-agent receiver approve {found}"
+        );
+        Failure::retry(Code::ReceiverUnapproved, message)
+    })?;
+    // Approval counts for the receiver as such; what was approved before there were return files names receipts only.
+    if !signers.lookup(&known.name, Namespace::Manifest).any(|pinned| *pinned == key) {
+        store.approve(&known.name, &key)?;
+    }
+    Ok(known.name)
 }
 
 fn unapproved(found: Fingerprint) -> Failure {

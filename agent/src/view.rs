@@ -5,22 +5,28 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 use towpath_journal::{History, TransferRecord};
+use towpath_keys::chain::RECEIPTS;
 use towpath_transfer::{
-    Code, Failure, Stage, TransferEvent, TransferState,
+    Code, Direction, Failure, Stage, TransferEvent, TransferState,
     failure::{FailureRecord, Result},
-    packed::packed_name,
-    receipt::ReceiptStage,
+    manifest::{FileEntry, Manifest},
+    packed::{PackedFile, packed_name},
     state::Rejection,
 };
 
-use crate::{parts::Parts, small_file, uplink::folder};
+use crate::{downlink::stage_files, parts::Parts, small_file, uplink::folder};
+
+/// The most of a program's output that is shown, in bytes; more than is kept.
+const MAX_LOG_BYTES: usize = 1024 * 1024;
 
 /// One transfer in a list.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TransferView {
     /// Its id.
     pub transfer: String,
-    /// Its job.
+    /// Which way it travels.
+    pub direction: Direction,
+    /// Its job; of return files it stands in their manifest.
     pub job: Option<String>,
     /// Its position among the agent's transfers.
     pub sequence: Option<u64>,
@@ -30,7 +36,7 @@ pub struct TransferView {
     pub stage: Option<Stage>,
     /// Whether it waits for a person.
     pub parked: bool,
-    /// When it was planned.
+    /// When it was planned, or offered.
     pub created: Timestamp,
     /// When it last got further.
     pub changed: Timestamp,
@@ -40,7 +46,7 @@ pub struct TransferView {
     pub next_try: Option<Timestamp>,
     /// Why the last try failed.
     pub failure: Option<FailureView>,
-    /// Why the receiver rejected it.
+    /// Why it was rejected: by the receiver, or here.
     pub rejection: Option<RejectionView>,
 }
 
@@ -58,7 +64,7 @@ pub struct FailureView {
 pub struct RejectionView {
     /// The operator error code.
     pub code: Code,
-    /// The receiver's sentence.
+    /// One sentence about it.
     pub detail: String,
 }
 
@@ -86,6 +92,7 @@ impl From<&TransferRecord> for TransferView {
         let failure = record.last_failure.as_ref().filter(|_| !ended);
         Self {
             transfer: record.key.id.to_string(),
+            direction: record.direction,
             job: record.job.as_ref().map(ToString::to_string),
             sequence: record.sequence.map(|sequence| sequence.0),
             state: record.state.word(),
@@ -115,9 +122,17 @@ pub struct TransferDetail {
     pub snapshot: Option<SnapshotView>,
     /// Its tables, once they are read.
     pub tables: Vec<TableView>,
+    /// What return files these are.
+    pub kind: Option<String>,
+    /// The folder they were delivered to.
+    pub delivery_folder: Option<String>,
+    /// Its return files, once their manifest is here.
+    pub files: Vec<FileView>,
+    /// The file of what the program has printed that followed the delivery.
+    pub action_log: Option<String>,
     /// The files of its receipts, as far as they are here.
     pub receipts: Vec<String>,
-    /// Seconds from each stage's begin to its end: extract, pack, push, accept, receipt.
+    /// Seconds from each stage's begin to its end: extract, pack, push, accept, receipt; pull, verify, deliver, acknowledge.
     pub seconds: BTreeMap<&'static str, f64>,
     /// What happened to it, oldest first.
     pub events: Vec<EventView>,
@@ -151,6 +166,17 @@ pub struct TableView {
     pub unchanged: bool,
 }
 
+/// One return file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileView {
+    /// Its name in the manifest.
+    pub file: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its name in the delivery folder.
+    pub placed: Option<String>,
+}
+
 /// One event of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EventView {
@@ -168,19 +194,78 @@ pub struct EventView {
 pub async fn detail(parts: &Parts, record: &TransferRecord) -> Result<TransferDetail> {
     let id = record.key.id;
     let history = parts.journal.history(&record.key).await?;
-    let files = &*parts.files;
-    let manifest = if small_file::exists(files, &parts.layout.manifest(id)) {
-        Some(folder::manifest(files, &parts.layout, id)?)
+    let (files, layout) = (&*parts.files, parts.layout.of(record.direction));
+    let is_downlink = record.direction == Direction::Downlink;
+    // What others have sent may be anything; that it is shown as far as it can be read is enough.
+    let manifest = if small_file::exists(files, &layout.manifest(id)) {
+        let read = folder::manifest(files, &layout, id);
+        if is_downlink { read.ok() } else { Some(read?) }
     } else {
         None
     };
-    let packed = if small_file::exists(files, &parts.layout.packed(id)) {
-        folder::packed_list(files, &parts.layout, id)?.files
+    let packed = if !is_downlink && small_file::exists(files, &layout.packed(id)) {
+        folder::packed_list(files, &layout, id)?.files
     } else {
         Vec::new()
     };
+    let entries = manifest.iter().flat_map(|(manifest, _)| &manifest.files);
+    let tables = table_views(entries.clone(), &packed)?;
+    let staged = history.entries.iter().rev().find_map(|entry| match &entry.event {
+        TransferEvent::Staged { folder, files } => Some((folder.clone(), files.clone())),
+        _ => None,
+    });
+    let placed = match &staged {
+        Some((_, chosen)) => stage_files::placed(parts, id, chosen)?,
+        None => Vec::new(),
+    };
+    let return_files = entries.filter(|_| is_downlink).map(|entry| FileView {
+        file: entry.name.to_string(),
+        bytes: entry.size,
+        placed: placed.iter().find(|file| file.name == entry.name).map(|file| file.placed.to_string()),
+    });
+    let return_files: Vec<FileView> = return_files.collect();
+    let kept = RECEIPTS.map(|stage| layout.receipt(id, stage));
+    let kept = kept.into_iter().filter(|path| small_file::exists(files, path));
+    let log = Some(layout.action_log(id)).filter(|path| small_file::exists(files, path));
+    Ok(TransferDetail {
+        view: TransferView { job: job_of(record, manifest.as_ref().map(|(manifest, _)| manifest)), ..TransferView::from(record) },
+        folder: layout.transfer(id).display().to_string(),
+        manifest: manifest.as_ref().map(|(_, digest)| digest.to_string()),
+        kind: manifest.as_ref().and_then(|(manifest, _)| manifest.kind.as_ref()).map(ToString::to_string),
+        snapshot: manifest.and_then(|(manifest, _)| manifest.snapshot).map(|snapshot| SnapshotView {
+            id: snapshot.id,
+            isolation: snapshot.isolation,
+            consistent: snapshot.consistent,
+        }),
+        tables,
+        delivery_folder: staged.map(|(folder, _)| folder),
+        files: return_files,
+        action_log: log.map(|path| path.display().to_string()),
+        receipts: kept.map(|path| path.display().to_string()).collect(),
+        seconds: seconds(record, &history),
+        events: history.entries.into_iter().map(|entry| EventView { at: entry.at, event: entry.event }).collect(),
+    })
+}
+
+/// The job of return files is known when their manifest is here.
+fn job_of(record: &TransferRecord, manifest: Option<&Manifest>) -> Option<String> {
+    let job = record.job.as_ref().or_else(|| manifest.map(|manifest| &manifest.job));
+    job.map(ToString::to_string)
+}
+
+/// What the program has printed that followed a delivery; nothing where there was none.
+///
+/// # Errors
+/// As the disk reports.
+pub fn action_output(parts: &Parts, record: &TransferRecord) -> Result<Option<String>> {
+    let path = parts.layout.of(record.direction).action_log(record.key.id);
+    let bytes = small_file::read(&*parts.files, &path, MAX_LOG_BYTES)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn table_views<'a>(entries: impl Iterator<Item = &'a FileEntry>, packed: &[PackedFile]) -> Result<Vec<TableView>> {
     let mut tables = Vec::new();
-    for entry in manifest.iter().flat_map(|(manifest, _)| &manifest.files) {
+    for entry in entries {
         let Some(table) = entry.table() else { continue };
         let name = packed_name(&entry.name)
             .map_err(|error| Failure::park(Code::Internal, format!("the packed name of {}", entry.name)).caused_by(error))?;
@@ -193,23 +278,7 @@ pub async fn detail(parts: &Parts, record: &TransferRecord) -> Result<TransferDe
             unchanged: entry.unchanged,
         });
     }
-    let kept =
-        [ReceiptStage::Accepted, ReceiptStage::Imported, ReceiptStage::Rejected].map(|stage| parts.layout.receipt(id, stage));
-    let kept = kept.into_iter().filter(|path| small_file::exists(files, path));
-    Ok(TransferDetail {
-        view: record.into(),
-        folder: parts.layout.transfer(id).display().to_string(),
-        manifest: manifest.as_ref().map(|(_, digest)| digest.to_string()),
-        snapshot: manifest.and_then(|(manifest, _)| manifest.snapshot).map(|snapshot| SnapshotView {
-            id: snapshot.id,
-            isolation: snapshot.isolation,
-            consistent: snapshot.consistent,
-        }),
-        tables,
-        receipts: kept.map(|path| path.display().to_string()).collect(),
-        seconds: seconds(record, &history),
-        events: history.entries.into_iter().map(|entry| EventView { at: entry.at, event: entry.event }).collect(),
-    })
+    Ok(tables)
 }
 
 /// From the event before to the event that ends a stage; a stage that ran twice counts its times together.
@@ -222,6 +291,10 @@ fn seconds(record: &TransferRecord, history: &History) -> BTreeMap<&'static str,
             TransferEvent::Packed { .. } => Stage::Pack,
             TransferEvent::Pushed => Stage::Push,
             TransferEvent::Accepted => Stage::Accept,
+            TransferEvent::Pulled => Stage::Pull,
+            TransferEvent::Verified { .. } => Stage::Verify,
+            TransferEvent::Staged { .. } | TransferEvent::Placed | TransferEvent::Decided { .. } => Stage::Deliver,
+            TransferEvent::Settled { .. } if record.direction == Direction::Downlink => Stage::Acknowledge,
             _ => Stage::Receipt,
         };
         let took = entry.at.duration_since(before).as_secs_f64().max(0.0);

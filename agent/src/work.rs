@@ -6,11 +6,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use towpath_host::StateLock;
 use towpath_journal::{Observer, TransferRecord, WakeUp};
-use towpath_transfer::{Code, Failure, Stage, TransferId, TransferState, failure::Result};
+use towpath_transfer::{Code, Direction, Failure, Stage, TransferId, TransferState, failure::Result};
 
 use crate::{
+    engine::Engine,
     parts::Parts,
-    uplink::{Engine, prune::prune_or_warn, replan},
+    uplink::{prune::prune_or_warn, replan},
     view::FailureView,
 };
 
@@ -95,7 +96,7 @@ impl Worker {
     /// because the app lacks its base is followed by one in full, once, and that one is waited for.
     ///
     /// # Errors
-    /// `cancelled` by `shutdown`, `erp-missing` and `erp-locked` at once, the transfer's own trouble when `limit` is over, and as the journal reports.
+    /// `cancelled` by `shutdown`; at once what a person had better mend, as a missing ERP database; the transfer's own trouble when `limit` is over, and as the journal reports.
     pub async fn follow(
         &mut self,
         id: TransferId,
@@ -124,7 +125,7 @@ impl Worker {
             if record.parked {
                 return Ok(record);
             }
-            if let Some(failure) = erp_trouble(&record) {
+            if let Some(failure) = for_a_person(&record) {
                 return Err(failure);
             }
             if clock.monotonic() >= until {
@@ -157,13 +158,23 @@ impl std::fmt::Debug for Worker {
     }
 }
 
-/// Somebody who waits in front of the program can do more about a database that is missing or locked than waiting can.
-fn erp_trouble(record: &TransferRecord) -> Option<Failure> {
+/// Somebody who waits in front of the program can do more than waiting can about a database that is missing or locked, a folder
+/// that nobody has configured, or a program that fails.
+fn for_a_person(record: &TransferRecord) -> Option<Failure> {
     let failure = record.last_failure.as_ref().filter(|_| record.not_before.is_some())?;
-    let hopeless = matches!(failure.code, Code::ErpMissing | Code::ErpLocked) && record.stage() == Some(Stage::Extract);
+    let hopeless = match record.stage()? {
+        Stage::Extract => matches!(failure.code, Code::ErpMissing | Code::ErpLocked),
+        Stage::Pull | Stage::Verify => failure.code == Code::ReceiverUnapproved,
+        Stage::Deliver => matches!(failure.code, Code::DeliveryMissing | Code::DeliveryFailed | Code::ActionFailed),
+        _ => false,
+    };
+    let next = if record.direction == Direction::Uplink { "send" } else { "receive" };
     hopeless.then(|| {
         let (id, why) = (record.key.id, FailureView::from(failure).report);
-        Failure::retry(failure.code, format!("{why}; transfer {id} is tried again by `towpath-agent run`, or by the next `send`"))
+        Failure::retry(
+            failure.code,
+            format!("{why}; transfer {id} is tried again by `towpath-agent run`, or by the next `{next}`"),
+        )
     })
 }
 

@@ -5,14 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use towpath_host::{folders, output::LogFormat};
 use towpath_keys::KeyKind;
-use towpath_transfer::{Code, Failure, JobName, TransferId, failure::Result, public_key::Fingerprint};
+use towpath_transfer::{Code, Direction, Failure, JobName, TransferId, failure::Result, public_key::Fingerprint};
 
 use crate::config::Config;
 
 /// The name of this program's configuration file and state folder.
 const NAME: &str = "agent";
 
-/// Sends tables of an ERP to an app, checked and signed from end to end.
+/// Sends tables of an ERP to an app, and brings its answers back, checked and signed from end to end.
 ///
 /// A first start:
 ///
@@ -20,7 +20,7 @@ const NAME: &str = "agent";
 ///   towpath-agent enrol CODE                                  with the code of the relay's operator
 ///   towpath-agent receiver approve FINGERPRINT                as the receiver's operator reads it out
 ///   towpath-agent send --wait                                 sends once, waits for the receipt
-///   towpath-agent run                                         sends every day, as configured
+///   towpath-agent run                                         sends every day, delivers what comes back
 #[derive(Debug, Parser)]
 #[command(name = "towpath-agent", version, verbatim_doc_comment, max_term_width = 110)]
 pub(super) struct Args {
@@ -61,7 +61,9 @@ pub(super) enum Command {
     Extract(ExtractArgs),
     /// Send now.
     Send(SendArgs),
-    /// Send every job at its time of day, until stopped; finishes what is open.
+    /// Fetch return files now, and deliver them.
+    Receive(ReceiveArgs),
+    /// Send every job at its time of day and deliver return files, until stopped.
     Run,
     /// How this agent and its jobs stand.
     Status(OutputArgs),
@@ -158,9 +160,28 @@ pub(super) struct SendArgs {
     pub(super) output: OutputArgs,
 }
 
+/// Fetch return files now, and deliver them.
+///
+/// Asks the relay once, and works until everything that is open is delivered or needs a person. `run` does the same all the time.
+///
+/// Example: towpath-agent receive
+/// Example: towpath-agent receive --wait --timeout 10m        waits for the next return files, where there are none
+#[derive(Debug, ClapArgs)]
+#[command(verbatim_doc_comment)]
+pub(super) struct ReceiveArgs {
+    /// Where there is nothing, wait until there is.
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Stop after this time; what is open goes on with the next `run` or `receive`.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::config::parse_duration)]
+    pub(super) timeout: Duration,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(super) struct WaitArgs {
-    /// End when the receiver's signed receipt is here: 0 where it says imported, 1 otherwise.
+    /// End when the receiver's signed receipt is here, or return files are delivered: 0 where all went well, 1 otherwise.
     #[arg(long)]
     pub(super) wait: bool,
     /// Stop waiting after this time; the transfer goes on with the next `run` or `send`.
@@ -170,7 +191,10 @@ pub(super) struct WaitArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct HistoryArgs {
-    /// Only this job.
+    /// Only uplinks, or only return files.
+    #[arg(long, value_name = "WAY", value_enum)]
+    pub(super) direction: Option<Way>,
+    /// Only uplinks of this job.
     #[arg(long, value_name = "NAME")]
     pub(super) job: Option<JobName>,
     /// At most so many, up to 1000.
@@ -178,6 +202,24 @@ pub(super) struct HistoryArgs {
     pub(super) limit: usize,
     #[command(flatten)]
     pub(super) output: OutputArgs,
+}
+
+/// A direction, as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Way {
+    /// From the ERP to the app.
+    Uplink,
+    /// Return files.
+    Downlink,
+}
+
+impl From<Way> for Direction {
+    fn from(way: Way) -> Self {
+        match way {
+            Way::Uplink => Self::Uplink,
+            Way::Downlink => Self::Downlink,
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

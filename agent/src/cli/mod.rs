@@ -7,6 +7,7 @@ mod extract;
 mod output;
 mod progress;
 mod receipts;
+mod receive;
 mod receiver;
 mod run;
 mod send;
@@ -62,7 +63,7 @@ fn host(args: &Args) -> Result<Host> {
 }
 
 fn needs_config(command: &Command) -> bool {
-    matches!(command, Command::Extract(_) | Command::Send(_) | Command::Run | Command::Retry(_))
+    matches!(command, Command::Extract(_) | Command::Send(_) | Command::Receive(_) | Command::Run | Command::Retry(_))
 }
 
 #[cfg(feature = "failpoints")]
@@ -82,6 +83,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Receiver(command) => receiver::run(&host, &command).await,
         Command::Extract(args) => extract::run(&host, &args).await,
         Command::Send(args) => send::run(&host, &args).await,
+        Command::Receive(args) => receive::run(&host, &args).await,
         Command::Run => run::run(&host).await,
         Command::Status(args) => status::status(&host, &args).await,
         Command::History(args) => status::history(&host, &args).await,

@@ -47,7 +47,20 @@ impl Console {
         }
     }
 
-    /// Whether a file is whole at the relay for the first time.
+    /// A file is on its way, or there.
+    fn moved(&self, stage: &'static str, transfer: TransferId, name: &FileName, (done, total): (u64, u64)) {
+        if let Some(bars) = &self.bars {
+            bars.push.set_prefix(stage);
+            bars.push.set_length(total);
+            bars.push.set_position(done);
+            bars.push.set_message(name.to_string());
+        }
+        if done == total && self.is_news(transfer, name) {
+            self.tell(&format!("{stage:<8} {name}: {} bytes", grouped(total)));
+        }
+    }
+
+    /// Whether a file is whole at its end for the first time.
     fn is_news(&self, transfer: TransferId, name: &FileName) -> bool {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent.insert((transfer, name.clone()))
@@ -91,16 +104,8 @@ impl Watcher for Console {
                 let told = if *unchanged { ", unchanged: nothing to send" } else { "" };
                 self.tell(&format!("extract  {table}: {} rows{told}", grouped(*rows)));
             }
-            Progress::Sent { name, done, total } => {
-                if let Some(bars) = &self.bars {
-                    bars.push.set_length(*total);
-                    bars.push.set_position(*done);
-                    bars.push.set_message(name.to_string());
-                }
-                if done == total && self.is_news(transfer, name) {
-                    self.tell(&format!("push     {name}: {} bytes", grouped(*total)));
-                }
-            }
+            Progress::Sent { name, done, total } => self.moved("push", transfer, name, (*done, *total)),
+            Progress::Received { name, done, total } => self.moved("pull", transfer, name, (*done, *total)),
         }
     }
 }

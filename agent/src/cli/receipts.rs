@@ -46,12 +46,15 @@ async fn verify(parts: &Parts, named: Option<TransferId>, json: bool) -> Result<
 
 async fn show(parts: &Parts, named: Option<TransferId>, json: bool) -> Result<()> {
     let id = chosen(parts, named).await?;
+    let unknown = || Failure::park(Code::NotFound, format!("there is no transfer {id}"));
+    let record = parts.journal.get(&parts.key(id)).await?.ok_or_else(unknown)?;
+    let layout = parts.layout.of(record.direction);
     let mut found = Vec::new();
     for stage in RECEIPTS {
-        let Some(signed) = folder::kept_receipt(&*parts.files, &parts.layout, id, stage)? else { continue };
+        let Some(signed) = folder::kept_receipt(&*parts.files, &layout, id, stage)? else { continue };
         let receipt = serde_json::from_str(&signed.receipt)
             .map_err(|error| Failure::park(Code::ReceiptInvalid, format!("the {} receipt", stage.as_str())).caused_by(error))?;
-        let path = parts.layout.receipt(id, stage).display().to_string();
+        let path = layout.receipt(id, stage).display().to_string();
         found.push(ReceiptView { stage: stage.as_str(), path, receipt });
     }
     if json {

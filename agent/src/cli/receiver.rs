@@ -1,8 +1,7 @@
 //! `receiver`: whom this agent believes.
 
 use towpath_journal::{Filter, MAX_LIST};
-use towpath_keys::Namespace;
-use towpath_transfer::{Code, Failure, failure::Result, public_key::Fingerprint};
+use towpath_transfer::{Code, Direction, Failure, failure::Result, public_key::Fingerprint};
 use towpath_transport::relay_api::RelayApi as _;
 
 use super::{args::ReceiverCommand, enrol::ReceiverView, output, quietly};
@@ -59,18 +58,19 @@ async fn approve(open: &OpenHost, fingerprint: Fingerprint) -> Result<()> {
         Failure::park(Code::NotFound, message)
     };
     let receiver = named.into_iter().find(|receiver| receiver.key.fingerprint() == fingerprint).ok_or_else(unknown)?;
-    parts.trust.pin(&receiver.name, Namespace::Receipt, &receiver.key)?;
-    output::line(&format!("receiver {} is approved: its receipts are believed from now on", receiver.name))?;
+    parts.trust.approve(&receiver.name, &receiver.key)?;
+    output::line(&format!("receiver {} is approved: its receipts and return files are believed from now on", receiver.name))?;
     release(parts).await
 }
 
 /// What waited for the approval goes on.
 async fn release(parts: &Parts) -> Result<()> {
-    let filter = Filter { parked: Some(true), ended: Some(false), ..Filter::default() };
+    let filter = Filter { ended: Some(false), ..Filter::default() };
     for record in parts.journal.list(&filter, MAX_LIST, None).await? {
         if record.last_failure.as_ref().is_some_and(|failure| failure.code == Code::ReceiverUnapproved) {
             parts.journal.unpark(&record.key).await?;
-            output::line(&format!("transfer {} goes on with the next `towpath-agent run` or `send`", record.key.id))?;
+            let next = if record.direction == Direction::Uplink { "send" } else { "receive" };
+            output::line(&format!("transfer {} goes on with the next `towpath-agent run` or `{next}`", record.key.id))?;
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use towpath_journal::{LogObserver, WakeUp};
 use towpath_transfer::{Code, failure::Result};
 
 use super::quietly;
-use crate::{host::Host, schedule, work::Worker};
+use crate::{downlink::poll, host::Host, schedule, work::Worker};
 
 pub(super) async fn run(host: &Host) -> Result<()> {
     let stop = program::stop_signal()?;
@@ -16,12 +16,15 @@ pub(super) async fn run(host: &Host) -> Result<()> {
         let wake = WakeUp::new();
         let parts = Arc::clone(&open.parts);
         let worker = Worker::start_alone(Arc::clone(&parts), wake.clone(), Arc::new(LogObserver)).await?;
-        let jobs = parts.config.jobs.len();
-        tracing::info!(tenant = %parts.tenant, agent = %parts.agent, jobs, state = %parts.layout.state().display(), "running");
+        let (jobs, deliveries) = (parts.config.jobs.len(), parts.config.deliveries.len());
+        tracing::info!(tenant = %parts.tenant, agent = %parts.agent, jobs, deliveries, state = %parts.layout.state().display(), "running");
         if let Some(skew) = open.relay.clock_skew() {
             tracing::warn!(code = %Code::ClockSkew, "the clock of this machine and the relay's differ by {skew:#}");
         }
-        schedule::run(parts, TimeZone::system(), wake, stop).await;
+        tokio::join!(
+            schedule::run(Arc::clone(&parts), TimeZone::system(), wake.clone(), stop.clone()),
+            poll::run(parts, wake, stop),
+        );
         tracing::info!("stopping; running stages finish first");
         worker.stop().await;
         Ok(())

@@ -6,7 +6,7 @@ use futures::future::try_join_all;
 use serde::Serialize;
 use towpath_host::program;
 use towpath_journal::{TransferRecord, WakeUp};
-use towpath_transfer::{Code, Failure, JobName, TransferId, TransferState, failure::Result};
+use towpath_transfer::{Code, Direction, Failure, JobName, TransferId, TransferState, failure::Result};
 
 use super::{
     args::{OutputArgs, RetryArgs, SendArgs, WaitArgs},
@@ -23,6 +23,7 @@ use crate::{
     work::{Goal, Worker},
 };
 
+/// What was sent, or received.
 #[derive(Serialize)]
 struct SentView {
     ok: bool,
@@ -64,7 +65,8 @@ pub(super) async fn retry(host: &Host, args: &RetryArgs) -> Result<()> {
         let key = open.parts.key(args.transfer);
         let record = open.parts.journal.unpark(&key).await?;
         if record.state.is_final() {
-            let message = format!("transfer {} has ended ({}): send again instead", args.transfer, record.state.word());
+            let instead = if record.direction == Direction::Uplink { ": send again instead" } else { "" };
+            let message = format!("transfer {} has ended ({}){instead}", args.transfer, record.state.word());
             return Err(Failure::park(Code::RequestInvalid, message));
         }
         work(open, &console, &[args.transfer], args.wait, &args.output).await
@@ -96,7 +98,7 @@ async fn work(open: &OpenHost, console: &Arc<Console>, ids: &[TransferId], wait:
     report(&parts, &ended, goal, trouble, format).await
 }
 
-async fn report(
+pub(super) async fn report(
     parts: &Parts,
     ended: &[TransferRecord],
     goal: Goal,
@@ -116,7 +118,8 @@ async fn report(
         for one in &details {
             output::line(&sentence(one))?;
         }
-        if goal == Goal::Pushed && problem.is_none() {
+        let waits = details.iter().any(|one| one.view.direction == Direction::Uplink && one.view.state != "imported");
+        if goal == Goal::Pushed && waits && problem.is_none() {
             output::say("the receipts are fetched by `towpath-agent run`, or by the next `send --wait`");
         }
     }
@@ -128,7 +131,8 @@ fn problem(record: &TransferRecord) -> Option<Failure> {
     let id = record.key.id;
     match &record.state {
         TransferState::Rejected { rejection } => {
-            let message = format!("transfer {id} was rejected by the receiver: {}", rejection.detail);
+            let by = if record.direction == Direction::Uplink { "by the receiver" } else { "here" };
+            let message = format!("transfer {id} was rejected {by}: {}", rejection.detail);
             Some(Failure::park(rejection.code, message))
         }
         TransferState::Abandoned { reason } => {
@@ -159,6 +163,9 @@ pub(super) fn what_next(code: Option<Code>, id: &str) -> String {
 }
 
 fn sentence(one: &TransferDetail) -> String {
+    if one.view.direction == Direction::Downlink {
+        return returned(one);
+    }
     let rows: u64 = one.tables.iter().map(|table| table.rows).sum();
     let packed: u64 = one.tables.iter().map(|table| table.packed_bytes).sum();
     let unchanged = one.tables.iter().filter(|table| table.unchanged).count();
@@ -171,6 +178,15 @@ fn sentence(one: &TransferDetail) -> String {
         one.tables.len(),
         output::grouped(packed)
     )
+}
+
+fn returned(one: &TransferDetail) -> String {
+    let told = if one.view.parked { "parked" } else { one.view.state };
+    let kind = one.kind.as_deref().unwrap_or("return files");
+    let bytes: u64 = one.files.iter().map(|file| file.bytes).sum();
+    let folder = one.delivery_folder.as_ref().map(|folder| format!(", to {folder}")).unwrap_or_default();
+    let (id, files) = (&one.view.transfer, one.files.len());
+    format!("{kind}: transfer {id} {told}: {files} files, {} bytes{folder}", output::grouped(bytes))
 }
 
 #[cfg(test)]

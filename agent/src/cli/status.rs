@@ -6,7 +6,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 use towpath_host::StateLock;
 use towpath_journal::{Filter, MAX_LIST, TransferRecord};
-use towpath_transfer::{Code, Direction, Failure, JobName, failure::Result};
+use towpath_transfer::{Code, Direction, Failure, JobName, failure::Result, state::Outcome};
 
 use super::{
     args::{HistoryArgs, OutputArgs, ShowArgs},
@@ -16,13 +16,14 @@ use super::{
 };
 use crate::{
     config::JobConfig,
+    downlink::poll,
     host::{Host, OpenHost},
     parts::Parts,
     routes::{KnownWay, KnownWays},
     schedule::next_due,
     trust::pinned_receivers,
     uplink::{plan::open_transfer, replan::newest},
-    view::{TransferDetail, TransferView, detail},
+    view::{FileView, TransferDetail, TransferView, action_output, detail},
 };
 
 #[derive(Serialize)]
@@ -36,6 +37,7 @@ struct StatusView {
     receivers: Vec<ReceiverView>,
     ways: WaysView,
     jobs: Vec<JobView>,
+    downlink: DownlinkView,
     parked: Vec<TransferView>,
 }
 
@@ -50,6 +52,13 @@ impl From<KnownWays> for WaysView {
     fn from(known: KnownWays) -> Self {
         Self { ssh: known.ssh, https: known.https }
     }
+}
+
+#[derive(Default, Serialize)]
+struct DownlinkView {
+    deliveries: usize,
+    open: Vec<TransferView>,
+    last_delivered: Option<TransferView>,
 }
 
 #[derive(Serialize)]
@@ -75,6 +84,7 @@ pub(super) async fn status(host: &Host, args: &OutputArgs) -> Result<()> {
                 receivers: Vec::new(),
                 ways: WaysView::default(),
                 jobs: Vec::new(),
+                downlink: DownlinkView::default(),
                 parked: Vec::new(),
             });
         }
@@ -107,6 +117,7 @@ async fn collect(open: &OpenHost) -> Result<StatusView> {
         receivers: receivers.iter().map(Into::into).collect(),
         ways: KnownWays::read(&*parts.files, &parts.layout.ways()).into(),
         jobs,
+        downlink: downlink(parts).await?,
         parked: parked.iter().map(Into::into).collect(),
     })
 }
@@ -125,11 +136,21 @@ async fn of_job(parts: &Parts, job: &JobConfig) -> Result<JobView> {
     })
 }
 
+async fn downlink(parts: &Parts) -> Result<DownlinkView> {
+    let delivered = Filter { state: Some("delivered".into()), direction: Some(Direction::Downlink), ..Filter::default() };
+    let delivered = parts.journal.list(&delivered, 1, None).await?;
+    Ok(DownlinkView {
+        deliveries: parts.config.deliveries.len(),
+        open: poll::open_downlinks(parts).await?.iter().map(Into::into).collect(),
+        last_delivered: delivered.first().map(Into::into),
+    })
+}
+
 fn of(parts: &Parts, job: Option<&JobName>) -> Filter {
     Filter {
         tenant: Some(parts.tenant.clone()),
         agent: Some(parts.agent.clone()),
-        direction: Some(Direction::Uplink),
+        direction: job.map(|_| Direction::Uplink),
         job: job.cloned(),
         ..Filter::default()
     }
@@ -158,6 +179,7 @@ fn tell(view: &StatusView) -> Result<()> {
         ]
     });
     output::table(&["job", "now", "last imported", "next run"], rows.collect(), "no job is configured")?;
+    tell_downlink(&view.downlink)?;
     for parked in &view.parked {
         let why = parked.failure.as_ref().map(|failure| format!(": {} [{}]", failure.report, failure.code)).unwrap_or_default();
         let next = what_next(parked.failure.as_ref().map(|failure| failure.code), &parked.transfer);
@@ -180,10 +202,29 @@ fn tell_ways(ways: &WaysView) -> Result<()> {
     Ok(())
 }
 
+fn tell_downlink(view: &DownlinkView) -> Result<()> {
+    if view.deliveries == 0 && view.open.is_empty() && view.last_delivered.is_none() {
+        return Ok(());
+    }
+    let last = view.last_delivered.as_ref().map(|last| last.changed.strftime("%Y-%m-%d %H:%M UTC").to_string());
+    let last = last.unwrap_or_else(|| "never".to_owned());
+    output::line(&format!("return files: {} on the way, last delivered {last}", view.open.len()))?;
+    for open in view.open.iter().filter(|open| !open.parked) {
+        let Some(failure) = &open.failure else { continue };
+        output::line(&format!(
+            "transfer {} is {} and tried again: {} [{}]",
+            open.transfer, open.state, failure.report, failure.code
+        ))?;
+    }
+    Ok(())
+}
+
 pub(super) async fn history(host: &Host, args: &HistoryArgs) -> Result<()> {
     quietly(host, async |open| {
         let parts = &open.parts;
-        let records = parts.journal.list(&of(parts, args.job.as_ref()), args.limit.min(MAX_LIST), None).await?;
+        let of = of(parts, args.job.as_ref());
+        let filter = Filter { direction: args.direction.map(Into::into).or(of.direction), ..of };
+        let records = parts.journal.list(&filter, args.limit.min(MAX_LIST), None).await?;
         let views: Vec<TransferView> = records.iter().map(Into::into).collect();
         if args.output.json {
             return output::json(&views);
@@ -192,6 +233,7 @@ pub(super) async fn history(host: &Host, args: &HistoryArgs) -> Result<()> {
             let reason = one.rejection.map(|r| r.code).or(one.failure.map(|f| f.code));
             vec![
                 one.transfer,
+                one.direction.to_string(),
                 one.job.unwrap_or_default(),
                 one.sequence.map(|n| n.to_string()).unwrap_or_default(),
                 if one.parked { format!("{} (parked)", one.state) } else { one.state.to_owned() },
@@ -199,7 +241,8 @@ pub(super) async fn history(host: &Host, args: &HistoryArgs) -> Result<()> {
                 reason.map(|code| code.to_string()).unwrap_or_default(),
             ]
         });
-        output::table(&["transfer", "job", "seq", "state", "created (utc)", "reason"], rows.collect(), "nothing was sent yet")
+        let columns = ["transfer", "direction", "job", "seq", "state", "created (utc)", "reason"];
+        output::table(&columns, rows.collect(), "nothing was sent or received yet")
     })
     .await
 }
@@ -208,7 +251,14 @@ pub(super) async fn show(host: &Host, args: &ShowArgs) -> Result<()> {
     quietly(host, async |open| {
         let record = find(&open.parts, args.transfer).await?;
         let view = detail(&open.parts, &record).await?;
-        if args.output.json { output::json(&view) } else { tell_one(&view) }
+        if args.output.json {
+            return output::json(&view);
+        }
+        tell_one(&view)?;
+        match action_output(&open.parts, &record)? {
+            Some(printed) => output::line(&format!("\nwhat followed the delivery has printed:\n{}", printed.trim_end())),
+            None => Ok(()),
+        }
     })
     .await
 }
@@ -220,7 +270,7 @@ async fn find(parts: &Arc<Parts>, id: towpath_transfer::TransferId) -> Result<Tr
 
 fn tell_one(one: &TransferDetail) -> Result<()> {
     let view = &one.view;
-    output::line(&format!("transfer {} ({})", view.transfer, view.job.as_deref().unwrap_or("?")))?;
+    output::line(&format!("transfer {} ({}, {})", view.transfer, view.direction, view.job.as_deref().unwrap_or("?")))?;
     let parked = if view.parked { ", waits for a person" } else { "" };
     output::line(&format!("state    {}{parked}", view.state))?;
     output::line(&format!("folder   {}", one.folder))?;
@@ -237,11 +287,28 @@ fn tell_one(one: &TransferDetail) -> Result<()> {
         let sent = if table.unchanged { "unchanged".to_owned() } else { output::grouped(table.packed_bytes) };
         vec![table.table.clone(), output::grouped(table.rows), output::grouped(table.csv_bytes), sent]
     };
-    output::table(&["table", "rows", "csv bytes", "sent"], one.tables.iter().map(row).collect(), "no table is read yet")?;
+    if view.direction == Direction::Downlink {
+        tell_files(one)?;
+    } else {
+        output::table(&["table", "rows", "csv bytes", "sent"], one.tables.iter().map(row).collect(), "no table is read yet")?;
+    }
     for event in &one.events {
         output::line(&format!("{}  {}", event.at.strftime("%Y-%m-%d %H:%M:%S"), event_word(&event.event)))?;
     }
     Ok(())
+}
+
+fn tell_files(one: &TransferDetail) -> Result<()> {
+    if let Some(kind) = &one.kind {
+        output::line(&format!("kind     {kind}"))?;
+    }
+    if let Some(folder) = &one.delivery_folder {
+        output::line(&format!("to       {folder}"))?;
+    }
+    let row = |file: &FileView| {
+        vec![file.file.clone(), output::grouped(file.bytes), file.placed.clone().unwrap_or_else(|| "-".to_owned())]
+    };
+    output::table(&["file", "bytes", "name there"], one.files.iter().map(row).collect(), "its manifest is not here yet")
 }
 
 fn event_word(event: &towpath_transfer::TransferEvent) -> &'static str {
@@ -252,7 +319,13 @@ fn event_word(event: &towpath_transfer::TransferEvent) -> &'static str {
         E::Pushed => "pushed: the relay was told that it is complete",
         E::PushAgain => "the relay asks for files again",
         E::Accepted => "accepted: the relay has signed for every file",
-        E::Settled { .. } => "settled: the receiver's receipt is here",
+        E::Settled { .. } => "settled: the last receipt has arrived",
+        E::Pulled => "pulled: every packed file is here",
+        E::Verified { .. } => "verified: everything agrees with the receiver's signature",
+        E::Staged { .. } => "staged: every file lies whole beside the delivery folder's own",
+        E::Placed => "placed: every file has its name in the delivery folder",
+        E::Decided { outcome: Outcome::Delivered } => "decided: signed as delivered",
+        E::Decided { .. } => "decided: signed as rejected",
         E::Abandoned { .. } => "abandoned",
         _ => "moved on",
     }

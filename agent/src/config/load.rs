@@ -17,8 +17,8 @@ use towpath_transfer::{
 };
 
 use super::{
-    Config, DailyTime, ExtractConfig, JobConfig, MAX_JOBS, MAX_TABLES, MAX_WORKERS, PushConfig, ReceiptConfig, SourceConfig,
-    StateConfig, TableConfig, Trust, network::RawNetwork, time,
+    Config, DailyTime, DownlinkConfig, ExtractConfig, JobConfig, MAX_JOBS, MAX_TABLES, MAX_WORKERS, PushConfig, ReceiptConfig,
+    SourceConfig, StateConfig, TableConfig, Trust, delivery, network::RawNetwork, time,
 };
 
 /// A configuration and where it came from.
@@ -45,8 +45,12 @@ struct RawConfig {
     push: PushConfig,
     #[serde(default)]
     receipt: Section<ReceiptConfig>,
+    #[serde(default)]
+    downlink: DownlinkConfig,
     #[serde(default, rename = "job")]
     jobs: Vec<Spanned<RawJob>>,
+    #[serde(default, rename = "delivery")]
+    deliveries: Vec<delivery::RawDelivery>,
 }
 
 /// A section that may be absent, and where it stands when it is not.
@@ -121,7 +125,8 @@ impl Config {
         let state = StateConfig { folder: raw.state.folder.map(|state| folder.join(state)) };
         let network = raw.network.check(folder, |span, problem| check.at(span, problem))?;
         let jobs = check.jobs(raw.jobs, folder)?;
-        Ok(Self { trust: raw.trust, state, network, extract, push: raw.push, receipt, jobs })
+        let deliveries = delivery::deliveries(raw.deliveries, folder, &|span, problem| check.at(span, problem))?;
+        Ok(Self { trust: raw.trust, state, network, extract, push: raw.push, receipt, downlink: raw.downlink, jobs, deliveries })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `example.toml` is the whole file with comments. Its settings are the defaults; a test holds that.
 
+mod delivery;
 mod load;
 mod network;
 mod time;
@@ -14,12 +15,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use towpath_transfer::{
-    JobName,
+    JobName, ReturnKind,
     manifest::{Label, SqlType},
     name::{FileName, InvalidName},
 };
 
 pub use self::{
+    delivery::{
+        ActionConfig, DEFAULT_RUN_TIMEOUT, DEFAULT_TRANSFER_COLUMN, DeliveryConfig, DownlinkConfig, LoadConfig, MAX_ARGUMENTS,
+        MAX_DELIVERIES, MAX_RUN_TIMEOUT, Poll, RunConfig, SHORTEST_POLL,
+    },
     load::LoadedConfig,
     network::{MAX_WAYS, NetworkConfig},
     time::{DailyTime, parse_duration},
@@ -51,9 +56,14 @@ pub struct Config {
     pub push: PushConfig,
     /// How receipts are fetched.
     pub receipt: ReceiptConfig,
+    /// How return files are asked for.
+    pub downlink: DownlinkConfig,
     /// The ERP companies on this host.
     #[serde(rename = "job")]
     pub jobs: Vec<JobConfig>,
+    /// Where return files go.
+    #[serde(rename = "delivery", skip_serializing_if = "Vec::is_empty")]
+    pub deliveries: Vec<DeliveryConfig>,
 }
 
 /// Whom the agent believes to be the receiver.
@@ -193,5 +203,14 @@ impl Config {
     #[must_use]
     pub fn job(&self, name: &JobName) -> Option<&JobConfig> {
         self.jobs.iter().find(|job| job.name == *name)
+    }
+
+    /// Where return files of a kind and job go: what is said for the job counts before what is said for all.
+    #[must_use]
+    pub fn delivery(&self, kind: &ReturnKind, job: &JobName) -> Option<&DeliveryConfig> {
+        let of_kind = || self.deliveries.iter().filter(|delivery| delivery.kind == *kind);
+        of_kind()
+            .find(|delivery| delivery.job.as_ref() == Some(job))
+            .or_else(|| of_kind().find(|delivery| delivery.job.is_none()))
     }
 }

@@ -5,7 +5,7 @@ use towpath_transfer::{
     Code, Failure, FileName, TransferId,
     digest::Sha256Digest,
     manifest::{MAX_MANIFEST_BYTES, Manifest},
-    packed::{MAX_PACKED_LIST_BYTES, PACKED_SUFFIX, PackedList},
+    packed::{MAX_PACKED_LIST_BYTES, PACKED_SUFFIX, PART_SUFFIX, PackedList},
     receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, ReceiptStage, SignedReceipt},
 };
 use towpath_transport::files::{FileStore, file_failure, ignore_missing};
@@ -69,7 +69,7 @@ pub fn kept_receipt(
     Ok(Some(SignedReceipt { receipt: text(receipt)?, signature: text(signature)? }))
 }
 
-/// Removes the packed files of a transfer, and what was noted while it was worked on. May be repeated.
+/// Removes the packed and unpacked files of a transfer, and what was noted while it was worked on. May be repeated.
 ///
 /// # Errors
 /// As the disk reports.
@@ -84,7 +84,8 @@ pub fn remove_payload(files: &dyn FileStore, layout: &Layout, id: TransferId) ->
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
             other => other.map_err(|error| file_failure("listing", &folder, error))?,
         };
-        for entry in page.iter().filter(|entry| entry.name.ends_with(PACKED_SUFFIX)) {
+        let payload = |name: &str| name.ends_with(PACKED_SUFFIX) || name.ends_with(PART_SUFFIX);
+        for entry in page.iter().filter(|entry| payload(&entry.name)) {
             let path = folder.join(&entry.name);
             ignore_missing(files.remove(&path)).map_err(|error| file_failure("removing", &path, error))?;
         }
@@ -93,6 +94,8 @@ pub fn remove_payload(files: &dyn FileStore, layout: &Layout, id: TransferId) ->
         }
         after = page.into_iter().next_back().map(|entry| entry.name);
     }
+    let plain = layout.plain(id);
+    ignore_missing(files.remove_dir_all(&plain)).map_err(|error| file_failure("removing", &plain, error))?;
     synced(&folder)?;
     forget_work(files, layout, id)?;
     synced(&layout.work())

@@ -1,7 +1,6 @@
 //! The uplink on the ERP host: plan, then extract → pack → push → receipt. One file for each stage.
 
 mod eager;
-pub mod engine;
 pub mod extract;
 pub mod folder;
 pub mod pack;
@@ -11,7 +10,6 @@ pub mod push;
 pub mod receipt;
 pub mod replan;
 
-pub use engine::{Engine, EngineSettings};
 pub use plan::{Plan, plan};
 
 #[cfg(test)]

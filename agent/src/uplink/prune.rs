@@ -1,7 +1,7 @@
 //! Keeps the agent's disk bounded: the newest ended transfers stay with manifest and receipts, older ones go.
 
 use towpath_journal::MAX_PRUNE;
-use towpath_transfer::{Failure, TransferId};
+use towpath_transfer::{Direction, Failure, TransferId};
 use towpath_transport::files::{file_failure, ignore_missing};
 
 use crate::parts::{KEPT_TRANSFERS, Parts};
@@ -18,7 +18,7 @@ pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
     let now = parts.clock.now();
     while parts.journal.prune(now, keep, MAX_PRUNE).await? == MAX_PRUNE as u64 {}
     let mut removed = 0;
-    for folder in [parts.layout.transfers(), parts.layout.work()] {
+    for folder in [parts.layout.transfers(), parts.layout.of(Direction::Downlink).transfers(), parts.layout.work()] {
         let mut after: Option<String> = None;
         loop {
             let page = match parts.files.list(&folder, after.as_deref(), PAGE) {

@@ -19,6 +19,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "relay/src/registry/",
             "agent/src/extract.rs",
             "agent/src/extract/",
+            "agent/src/downlink/action/load/",
             "receiver/src/import.rs",
             "receiver/src/import/",
             "receiver/src/uplink/import.rs",

@@ -36,9 +36,11 @@ use towpath_transport::{
     store::{Connect, MemoryStore, RemoteStore, StoreError, StoreErrorKind, StoreResult},
 };
 
-use super::super::{Engine, plan};
+use super::super::plan;
 use crate::{
-    config::{Config, Trust},
+    config::{ActionConfig, Config, Trust},
+    downlink::action::{ActionOf, Actions},
+    engine::Engine,
     extract::{ExtractEvent, ExtractRequest, Extracted},
     layout::Layout,
     parts::{Extractor, NoWatcher, Parts},
@@ -87,6 +89,7 @@ impl World {
             relay: far.clone(),
             stores: far.clone(),
             extractor: erp.clone(),
+            actions: Arc::new(NoActions),
             trust: Arc::new(FileTrust(pins.path().join("allowed_signers"))),
             identity: identity(10),
             tenant: "acme".parse().unwrap(),
@@ -247,6 +250,17 @@ impl Extractor for FakeErp {
         }
         let snapshot = Snapshot { id: "1".into(), isolation: "serializable".into(), consistent: true };
         Ok(Extracted { snapshot, files: entries, packed })
+    }
+}
+
+/// Nothing follows an uplink.
+#[derive(Debug)]
+struct NoActions;
+
+#[async_trait]
+impl Actions for NoActions {
+    async fn act(&self, _: &ActionConfig, _: &ActionOf) -> Result<(), Failure> {
+        Err(Failure::park(Code::Internal, "nothing is to follow"))
     }
 }
 

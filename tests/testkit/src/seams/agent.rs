@@ -9,12 +9,14 @@ use tokio_util::sync::CancellationToken;
 use towpath_agent::{
     chain,
     config::Config,
+    downlink::action::SystemActions,
+    engine::Engine,
     enrolment::{EnrolParts, Enrolment, enrol},
     extract::ExtractParts,
     layout::Layout,
     parts::{NoWatcher, Parts, SourceExtractor},
     trust::FileTrust,
-    uplink::{Engine, plan},
+    uplink::plan,
 };
 use towpath_journal::{FailPoints, Journal as _, TransferRecord, WakeUp};
 use towpath_keys::{Identity, KeyKind};
@@ -109,6 +111,7 @@ impl Agent {
             relay: self.line(door, times),
             stores: Arc::new(self.connect(door)),
             extractor: Arc::new(SourceExtractor(extract)),
+            actions: Arc::new(SystemActions { files: Arc::clone(&start.files), clock: Arc::clone(&self.nature.clock) }),
             trust: Arc::new(self.trust.clone()),
             identity: self.identity.clone(),
             tenant: self.enrolment.tenant.clone(),

@@ -5,25 +5,33 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use towpath_journal::{DriverSettings, NoObserver, Observer, StageDriver, Step, WakeUp};
 
-use super::{extract::ExtractStep, pack::PackStep, push::PushStep, receipt::ReceiptStep};
-use crate::parts::Parts;
+use crate::{
+    downlink::{acknowledge::AcknowledgeStep, deliver::DeliverStep, pull::PullStep, verify::VerifyStep},
+    parts::Parts,
+    uplink::{extract::ExtractStep, pack::PackStep, push::PushStep, receipt::ReceiptStep},
+};
 
-/// The figures of the four drivers.
+/// The figures of the drivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineSettings {
     /// Extracts at once. Default 1: the ERP has other work to do.
     pub extracts: usize,
     /// Transfers packed and pushed at once. Default 2.
     pub pushes: usize,
-    /// Transfers whose receipts are asked for at once. Default 8.
+    /// Transfers whose receipts are asked for, or handed over, at once. Default 8.
     pub receipts: usize,
+    /// Return files' transfers that are fetched at once. Default 2.
+    pub pulls: usize,
+    /// Return files' transfers that are unpacked, and that are delivered, at once. Default 1: they reach the ERP in the order in
+    /// which they were sent, as long as nothing goes wrong.
+    pub deliveries: usize,
     /// Everything else.
     pub driver: DriverSettings,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { extracts: 1, pushes: 2, receipts: 8, driver: DriverSettings::default() }
+        Self { extracts: 1, pushes: 2, receipts: 8, pulls: 2, deliveries: 1, driver: DriverSettings::default() }
     }
 }
 
@@ -70,6 +78,10 @@ impl Engine {
             self.driver(Arc::new(PackStep { parts: Arc::clone(parts) }), settings.pushes).run(shutdown.clone()),
             self.driver(Arc::new(PushStep { parts: Arc::clone(parts) }), settings.pushes).run(shutdown.clone()),
             self.driver(Arc::new(ReceiptStep { parts: Arc::clone(parts) }), settings.receipts).run(shutdown.clone()),
+            self.driver(Arc::new(PullStep { parts: Arc::clone(parts) }), settings.pulls).run(shutdown.clone()),
+            self.driver(Arc::new(VerifyStep { parts: Arc::clone(parts) }), settings.deliveries).run(shutdown.clone()),
+            self.driver(Arc::new(DeliverStep { parts: Arc::clone(parts) }), settings.deliveries).run(shutdown.clone()),
+            self.driver(Arc::new(AcknowledgeStep { parts: Arc::clone(parts) }), settings.receipts).run(shutdown.clone()),
         );
     }
 

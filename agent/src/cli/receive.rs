@@ -1,0 +1,87 @@
+//! `receive`: fetches and delivers return files in front of a person.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use towpath_host::program::stop_signal;
+use towpath_journal::{TransferRecord, WakeUp};
+use towpath_transfer::{Code, Failure, TransferId, failure::Result};
+
+use super::{args::ReceiveArgs, output, progress::Console, send::report, with_open};
+use crate::{
+    downlink::poll,
+    host::{Host, OpenHost},
+    parts::Parts,
+    work::{Goal, Worker},
+};
+
+pub(super) async fn run(host: &Host, args: &ReceiveArgs) -> Result<()> {
+    let console = Arc::new(Console::new());
+    with_open(host, console.clone(), async |open| receive(open, &console, args).await).await
+}
+
+async fn receive(open: &OpenHost, console: &Arc<Console>, args: &ReceiveArgs) -> Result<()> {
+    let stop = stop_signal()?;
+    let parts = Arc::clone(&open.parts);
+    let until = parts.clock.monotonic().saturating_add(args.timeout);
+    let left = || until.saturating_sub(parts.clock.monotonic());
+    take(&parts, args.wait, &stop, left).await?;
+    let waiting = begin(&parts).await?;
+    let mut worker = Worker::start(Arc::clone(&parts), WakeUp::new(), console.clone()).await?;
+    if !worker.works() && !waiting.is_empty() {
+        output::say("another towpath-agent works on this state folder; it does the work");
+    }
+    let mut ended: Vec<TransferRecord> = Vec::new();
+    let mut trouble = None;
+    for id in waiting {
+        match worker.follow(id, Goal::Settled, left(), &stop).await {
+            Ok(record) => ended.push(record),
+            // What one transfer waits for keeps no other from being delivered.
+            Err(failure) if failure.code() != Code::Cancelled => {
+                ended.extend(parts.journal.get(&parts.key(id)).await?);
+                trouble.get_or_insert(failure);
+            }
+            Err(failure) => {
+                trouble = Some(failure);
+                break;
+            }
+        }
+    }
+    worker.stop().await;
+    console.finish();
+    if ended.is_empty() && trouble.is_none() && !args.output.json {
+        return output::line("no return files wait for this agent");
+    }
+    report(&parts, &ended, Goal::Settled, trouble, &args.output).await
+}
+
+/// Asks the relay: once, or until something is there that is open here.
+async fn take(parts: &Parts, wait: bool, stop: &CancellationToken, left: impl Fn() -> Duration) -> Result<()> {
+    let mut version = None;
+    loop {
+        let pause =
+            if wait && poll::open_downlinks(parts).await?.is_empty() { poll::LONG_POLL.min(left()) } else { Duration::ZERO };
+        let (list, taken) = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(Failure::park(Code::Cancelled, "told to stop while waiting for return files")),
+            polled = poll::once(parts, pause, version) => polled?,
+        };
+        if !wait || !taken.new.is_empty() || !poll::open_downlinks(parts).await?.is_empty() || left().is_zero() {
+            return Ok(());
+        }
+        version = Some(list.version);
+        parts.clock.sleep(poll::SHORTEST_PAUSE).await;
+    }
+}
+
+/// What is open, oldest first; whoever asks by hand does not wait for the end of a pause.
+async fn begin(parts: &Parts) -> Result<Vec<TransferId>> {
+    let mut ids = Vec::new();
+    for record in poll::open_downlinks(parts).await?.into_iter().rev() {
+        if record.not_before.is_some() && !record.parked {
+            parts.journal.unpark(&record.key).await?;
+        }
+        ids.push(record.key.id);
+    }
+    Ok(ids)
+}

@@ -1,0 +1,113 @@
+//! How a transfer ended here, signed: one receipt, written once.
+
+use towpath_keys::Namespace;
+use towpath_transfer::{
+    Code, Direction, Disposition, Failure, TransferId,
+    digest::Sha256Digest,
+    failure::Result,
+    receipt::{Receipt, ReceiptStage, SignedReceipt},
+    state::{Outcome, Rejection},
+};
+
+use crate::{parts::Parts, uplink::folder};
+
+/// Whether a failure says that what was sent is itself wrong, so that no later try can end differently.
+#[must_use]
+pub fn is_rejection(failure: &Failure) -> bool {
+    let about_the_transfer = matches!(
+        failure.code(),
+        Code::ManifestInvalid
+            | Code::SignatureInvalid
+            | Code::PackedListInvalid
+            | Code::DigestMismatch
+            | Code::ContentInvalid
+            | Code::UnpackFailed
+            | Code::LimitExceeded
+    );
+    about_the_transfer && failure.disposition() == Disposition::Park
+}
+
+/// A receipt of ours that is kept.
+///
+/// # Errors
+/// `receipt-invalid` where it is damaged, and as the disk reports.
+pub fn kept(parts: &Parts, id: TransferId, stage: ReceiptStage) -> Result<Option<SignedReceipt>> {
+    folder::kept_receipt(&*parts.files, &parts.layout.of(Direction::Downlink), id, stage)
+}
+
+/// The receipt that was signed for a transfer before, where one was: it stands.
+///
+/// # Errors
+/// `receipt-invalid` where it was altered, and as the disk reports.
+pub fn decided(parts: &Parts, id: TransferId) -> Result<Option<(Outcome, SignedReceipt)>> {
+    for stage in [ReceiptStage::Delivered, ReceiptStage::Rejected] {
+        let Some(signed) = kept(parts, id, stage)? else { continue };
+        let altered =
+            || Failure::park(Code::ReceiptInvalid, format!("the {} receipt of transfer {id} was altered here", stage.as_str()));
+        let receipt = signed.parse().map_err(|error| altered().caused_by(error))?;
+        towpath_keys::verify(
+            signed.signature.as_bytes(),
+            Namespace::Receipt,
+            signed.receipt.as_bytes(),
+            parts.identity.public_key(),
+        )
+        .map_err(|error| altered().caused_by(error))?;
+        let outcome = receipt.outcome().filter(|_| receipt.key() == parts.key(id) && receipt.stage == stage);
+        return Ok(Some((outcome.ok_or_else(altered)?, signed)));
+    }
+    Ok(None)
+}
+
+/// Signs that every file was delivered and that what was to follow has succeeded.
+///
+/// # Errors
+/// Where it cannot be signed or written.
+pub fn delivered(parts: &Parts, id: TransferId, manifest: Sha256Digest) -> Result<Outcome> {
+    decide(parts, id, ReceiptStage::Delivered, manifest, None)
+}
+
+/// Signs that nothing of the transfer is delivered, and why.
+///
+/// # Errors
+/// Where it cannot be signed or written.
+pub fn rejected(parts: &Parts, id: TransferId, manifest: Sha256Digest, why: &Failure) -> Result<Outcome> {
+    let report = why.report();
+    let detail = report.strip_suffix(&format!(" [{}]", why.code())).unwrap_or(&report).to_owned();
+    tracing::warn!(transfer = %id, code = %why.code(), "rejected: {report}");
+    decide(parts, id, ReceiptStage::Rejected, manifest, Some(Rejection { code: why.code(), detail }))
+}
+
+fn decide(
+    parts: &Parts,
+    id: TransferId,
+    stage: ReceiptStage,
+    manifest: Sha256Digest,
+    reason: Option<Rejection>,
+) -> Result<Outcome> {
+    if let Some((outcome, _)) = decided(parts, id)? {
+        return Ok(outcome);
+    }
+    let receipt = Receipt {
+        version: 1,
+        transfer: id,
+        tenant: parts.tenant.clone(),
+        agent: parts.agent.clone(),
+        direction: Direction::Downlink,
+        stage,
+        manifest: Some(manifest),
+        rows: Vec::new(),
+        reason,
+        time: parts.clock.now(),
+        signer: parts.identity.fingerprint(),
+    };
+    let internal = |what: &str| Failure::park(Code::Internal, format!("the receipt of transfer {id}: {what}"));
+    let bytes = receipt.to_bytes().map_err(|error| internal("it cannot be written").caused_by(error))?;
+    let outcome = receipt.outcome().ok_or_else(|| internal("it ends nothing"))?;
+    let signature = parts.identity.sign(Namespace::Receipt, &bytes)?;
+    // An agent that enrolled before it signed receipts has its key pinned for manifests only.
+    parts.trust.pin(parts.agent.as_str(), Namespace::Receipt, parts.identity.public_key())?;
+    let receipt = String::from_utf8(bytes).map_err(|error| internal("it is not text").caused_by(error))?;
+    let signed = SignedReceipt { receipt, signature };
+    folder::keep_receipt(&*parts.files, &parts.layout.of(Direction::Downlink), id, stage, &signed)?;
+    Ok(outcome)
+}

@@ -1,0 +1,134 @@
+//! Stage `deliver`: staged, placed, acted on, and signed for.
+
+use std::{path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use towpath_journal::{Lease, Step, StepOutcome};
+use towpath_transfer::{
+    Code, Direction, Failure, Stage, TransferEvent, TransferId, TransferState,
+    digest::Sha256Digest,
+    failure::Result,
+    manifest::Manifest,
+    state::{Place, PlacedFile},
+};
+
+use super::{
+    action::{ActionFile, ActionOf},
+    decide, stage_files,
+};
+use crate::{blocking::blocking, config::DeliveryConfig, parts::Parts, uplink::folder};
+
+/// Stage `deliver`.
+#[derive(Debug, Clone)]
+pub struct DeliverStep {
+    /// What it touches.
+    pub parts: Arc<Parts>,
+}
+
+#[async_trait]
+impl Step for DeliverStep {
+    fn place(&self) -> Place {
+        Place::Agent
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Deliver
+    }
+
+    async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
+        let (parts, id) = (Arc::clone(&self.parts), lease.record.key.id);
+        let event = match lease.record.state.clone() {
+            TransferState::Verified { manifest } => blocking(move || stage(&parts, id, manifest)).await?,
+            TransferState::Staged { folder, files, .. } => {
+                let placing = move || stage_files::place(&parts, id, &PathBuf::from(folder), &files);
+                blocking(placing).await?;
+                TransferEvent::Placed
+            }
+            TransferState::Placed { manifest, folder, files } => self.act(id, manifest, folder.into(), files).await?,
+            _ => return Err(Failure::park(Code::Internal, format!("transfer {id} is not to be delivered"))),
+        };
+        Ok(StepOutcome::Event(event))
+    }
+}
+
+fn stage(parts: &Parts, id: TransferId, digest: Sha256Digest) -> Result<TransferEvent> {
+    let manifest = manifest(parts, id, digest)?;
+    let folder = &delivery(parts, &manifest)?.folder;
+    let absolute = std::path::absolute(folder);
+    let absolute = absolute.map_err(|error| no_folder(folder).caused_by(error))?;
+    let files = stage_files::stage(parts, &manifest, &absolute)?;
+    let folder = absolute.into_os_string().into_string().map_err(|_| no_folder(folder))?;
+    Ok(TransferEvent::Staged { folder, files })
+}
+
+fn no_folder(folder: &std::path::Path) -> Failure {
+    Failure::retry(Code::DeliveryFailed, format!("the delivery folder {} cannot be used", folder.display()))
+}
+
+fn manifest(parts: &Parts, id: TransferId, expected: Sha256Digest) -> Result<Manifest> {
+    let (manifest, digest) = folder::manifest(&*parts.files, &parts.layout.of(Direction::Downlink), id)?;
+    if digest == expected {
+        return Ok(manifest);
+    }
+    Err(Failure::park(Code::ManifestInvalid, format!("the manifest of transfer {id} was changed on this machine")))
+}
+
+/// What the configuration says of return files of this kind.
+fn delivery<'a>(parts: &'a Parts, manifest: &Manifest) -> Result<&'a DeliveryConfig> {
+    let kind = manifest.kind.as_ref().ok_or_else(|| Failure::park(Code::ManifestInvalid, "the manifest names no kind"))?;
+    parts.config.delivery(kind, &manifest.job).ok_or_else(|| {
+        let message = format!(
+            "the configuration says nowhere where return files of kind {kind} (job {}) are to go: add a [[delivery]] for them, then \
+             start the agent anew",
+            manifest.job
+        );
+        Failure::retry(Code::DeliveryMissing, message)
+    })
+}
+
+impl DeliverStep {
+    /// What is to follow, then the receipt. An action that has succeeded and was not signed for is done again, and knows it.
+    async fn act(&self, id: TransferId, digest: Sha256Digest, folder: PathBuf, files: Vec<PlacedFile>) -> Result<TransferEvent> {
+        let parts = Arc::clone(&self.parts);
+        let prepared = blocking(move || {
+            if let Some((outcome, _)) = decide::decided(&parts, id)? {
+                return Ok(Err(outcome));
+            }
+            stage_files::forget(&parts, id, &folder)?;
+            let manifest = manifest(&parts, id, digest)?;
+            let action = delivery(&parts, &manifest)?.action();
+            let placed = stage_files::placed(&parts, id, &files)?;
+            Ok(Ok((action, of(&parts, manifest, folder, &placed)?)))
+        });
+        let outcome = match prepared.await? {
+            Err(outcome) => outcome,
+            Ok((action, of)) => {
+                if let Some(action) = &action {
+                    self.parts.actions.act(action, &of).await?;
+                }
+                let parts = Arc::clone(&self.parts);
+                blocking(move || decide::delivered(&parts, id, digest)).await?
+            }
+        };
+        Ok(TransferEvent::Decided { outcome })
+    }
+}
+
+fn of(parts: &Parts, manifest: Manifest, folder: PathBuf, placed: &[PlacedFile]) -> Result<ActionOf> {
+    let layout = parts.layout.of(Direction::Downlink);
+    let plain = layout.plain(manifest.transfer);
+    let kind = manifest.kind.ok_or_else(|| Failure::park(Code::ManifestInvalid, "the manifest names no kind"))?;
+    let files = placed.iter().map(|file| ActionFile {
+        name: file.name.clone(),
+        delivered: folder.join(file.placed.as_str()),
+        plain: plain.join(file.name.as_str()),
+    });
+    Ok(ActionOf {
+        transfer: manifest.transfer,
+        kind,
+        files: files.collect(),
+        folder,
+        log: layout.action_log(manifest.transfer),
+        done: layout.acted(manifest.transfer),
+    })
+}

@@ -1,0 +1,149 @@
+//! What describes a transfer of return files: manifest, signature and lists, checked before any payload is fetched and
+//! again before it is unpacked.
+
+use std::path::Path;
+
+use towpath_journal::TransferRecord;
+use towpath_transfer::{
+    Code, Direction, Failure,
+    codec::DEFAULT_UNPACK_LIMIT,
+    digest::Sha256Digest,
+    failure::Result,
+    manifest::{FileEntry, MAX_MANIFEST_BYTES, Manifest},
+    md5sums,
+    packed::{MAX_PACKED_LIST_BYTES, PackedFile, PackedList},
+    receipt::MAX_SIGNATURE_BYTES,
+    state::Identity,
+};
+use towpath_transport::files::FileStore;
+
+use crate::{
+    parts::Parts,
+    small_file,
+    trust::{check_return_manifest, pin_first},
+};
+
+/// The largest plain return file, in bytes.
+pub const MAX_PLAIN_BYTES: u64 = DEFAULT_UNPACK_LIMIT;
+/// What bzip2 may add to a file at most, beside a 32nd of it: bzip2's manual says 1 % and 600 bytes for each stream.
+pub const PACKING_OVERHEAD: u64 = 64 * 1024;
+
+/// The descriptions of a transfer, checked.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// What the receiver says it sends.
+    pub manifest: Manifest,
+    /// SHA-256 of the manifest's bytes.
+    pub digest: Sha256Digest,
+    /// The packed files, by the relay.
+    pub packed: PackedList,
+}
+
+impl Described {
+    /// Every file with its packed form, in the manifest's order.
+    pub fn files(&self) -> impl Iterator<Item = (&FileEntry, &PackedFile)> {
+        self.manifest.sent_files().zip(&self.packed.files)
+    }
+}
+
+/// Reads and checks what lies in the transfer's folder. A receiver that nobody has approved yet is approved at first use where
+/// the configuration says so.
+///
+/// # Errors
+/// `receiver-unapproved` (retry), a failure of disposition park where what was sent is wrong, of disposition retry where
+/// a file is missing here or is not the one that was offered.
+pub async fn open(parts: &Parts, record: &TransferRecord, identity: Identity) -> Result<Described> {
+    match read(parts, record, identity) {
+        Err(failure) if failure.code() == Code::ReceiverUnapproved => {
+            let peers = parts.relay.peers().await?.peers;
+            if pin_first(&*parts.trust, parts.config.trust, &parts.agent, &peers)?.is_none() {
+                return Err(failure);
+            }
+            read(parts, record, identity)
+        }
+        other => other,
+    }
+}
+
+fn read(parts: &Parts, record: &TransferRecord, identity: Identity) -> Result<Described> {
+    let (id, files, layout) = (record.key.id, &*parts.files, parts.layout.of(Direction::Downlink));
+    let bytes = offered(files, &layout.manifest(id), MAX_MANIFEST_BYTES, identity.manifest)?;
+    let signature = here(files, &layout.signature(id), MAX_SIGNATURE_BYTES)?;
+    let signer = check_return_manifest(&*parts.trust, &parts.agent, &bytes, &signature)?;
+    let invalid = |error| Failure::park(Code::ManifestInvalid, "the manifest cannot be used").caused_by(error);
+    let manifest = Manifest::parse(&bytes).map_err(invalid)?;
+    check_belongs(parts, record, &manifest)?;
+
+    let bytes = offered(files, &layout.packed(id), MAX_PACKED_LIST_BYTES, identity.packed)?;
+    let invalid = |error| Failure::park(Code::PackedListInvalid, "the packed list cannot be used").caused_by(error);
+    let packed = PackedList::parse(&bytes).map_err(invalid)?;
+    packed.check_against(&manifest, identity.manifest).map_err(invalid)?;
+    let described = Described { manifest, digest: identity.manifest, packed };
+    check_sizes(&described)?;
+
+    let listed = md5sums::parse(&here(files, &layout.md5sums(id), md5sums::MAX_BYTES)?)?;
+    let sent = described.manifest.sent_files().map(|file| (&file.md5, &file.name));
+    if !listed.iter().map(|entry| (&entry.md5, &entry.name)).eq(sent) {
+        return Err(Failure::park(Code::ContentInvalid, "MD5SUMS does not agree with the manifest"));
+    }
+    tracing::debug!(transfer = %id, %signer, files = described.packed.files.len(), "what is offered is signed by the receiver");
+    Ok(described)
+}
+
+/// A file of which the offer names the digest.
+fn offered(files: &dyn FileStore, path: &Path, limit: usize, digest: Sha256Digest) -> Result<Vec<u8>> {
+    let bytes = here(files, path, limit)?;
+    if Sha256Digest::of(&bytes) == digest {
+        return Ok(bytes);
+    }
+    Err(Failure::retry(Code::DigestMismatch, format!("{} is not the file that was offered", path.display())))
+}
+
+fn here(files: &dyn FileStore, path: &Path, limit: usize) -> Result<Vec<u8>> {
+    let missing = || Failure::retry(Code::FileFailed, format!("{} is not here", path.display()));
+    small_file::read(files, path, limit)?.ok_or_else(missing)
+}
+
+fn check_belongs(parts: &Parts, record: &TransferRecord, manifest: &Manifest) -> Result<()> {
+    let wrong = |what: &str| Err(Failure::park(Code::ManifestInvalid, format!("the manifest belongs to another {what}")));
+    if manifest.direction != Direction::Downlink {
+        return wrong("direction");
+    }
+    if manifest.tenant != parts.tenant {
+        return wrong("tenant");
+    }
+    if manifest.agent != parts.agent {
+        return wrong("agent");
+    }
+    if manifest.transfer != record.key.id {
+        return wrong("transfer");
+    }
+    if record.sequence != Some(manifest.sequence) {
+        return wrong("sequence number");
+    }
+    Ok(())
+}
+
+/// Neither side of the packing may be larger than the signed manifest lets one expect.
+fn check_sizes(described: &Described) -> Result<()> {
+    for (entry, packed) in described.files() {
+        if entry.size > MAX_PLAIN_BYTES {
+            let message =
+                format!("{} would unpack to {} bytes, and this agent takes at most {MAX_PLAIN_BYTES}", entry.name, entry.size);
+            return Err(Failure::park(Code::LimitExceeded, message));
+        }
+        let most = largest_packed(entry.size);
+        if packed.size > most {
+            let message =
+                format!("{} has {} bytes, and {} bytes can pack to {most} at most", packed.name, packed.size, entry.size);
+            return Err(Failure::park(Code::LimitExceeded, message));
+        }
+    }
+    Ok(())
+}
+
+/// The most bytes that so many plain bytes can pack to.
+#[must_use]
+pub const fn largest_packed(plain: u64) -> u64 {
+    plain.saturating_add(plain / 32).saturating_add(PACKING_OVERHEAD)
+}

@@ -1,0 +1,230 @@
+//! Fetches the files of one transfer from the relay, each whole or to be gone on with.
+
+use std::{io::Read as _, path::PathBuf, sync::Arc};
+
+use towpath_transfer::{
+    Code, Direction, Failure, FileName, RemotePath, TransferId,
+    digest::{Sha256Digest, Sha256Hasher},
+    failure::Result,
+    manifest::{MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME},
+    md5sums,
+    packed::{MAX_PACKED_LIST_BYTES, MD5SUMS_NAME, PACKED_NAME, PART_SUFFIX, PackedFile},
+    receipt::MAX_SIGNATURE_BYTES,
+    state::Identity,
+};
+use towpath_transport::{
+    files::{FileStore, WriteFile, file_failure, ignore_missing, publish},
+    store::{Far, RemoteStore, Retry, RetryPolicy, StoreError, StoreErrorKind, read_remote},
+};
+
+use crate::{
+    blocking::blocking,
+    layout::Layout,
+    parts::{Parts, Progress},
+    small_file,
+    uplink::folder::own_name,
+};
+
+/// Bytes that are gathered before they are written.
+pub const WRITE_BYTES: usize = 1024 * 1024;
+/// Bytes read at a time from a file of our own.
+const CHUNK: usize = 256 * 1024;
+/// How often a file is fetched within one step before the step pauses: once, and once more from its first byte.
+pub const TRIES: u32 = 2;
+
+/// One transfer's files on their way from the relay.
+pub(crate) struct Downloads<'a> {
+    parts: &'a Parts,
+    store: Retry,
+    id: TransferId,
+    layout: Layout,
+    folder: RemotePath,
+}
+
+impl<'a> Downloads<'a> {
+    /// Connects when the first file is asked for.
+    pub(crate) fn of(parts: &'a Parts, id: TransferId) -> Result<Self> {
+        let store =
+            Retry::new(Arc::clone(&parts.stores), RetryPolicy::default(), Arc::clone(&parts.clock), Arc::clone(&parts.entropy));
+        Ok(Self { parts, store, id, layout: parts.layout.of(Direction::Downlink), folder: remote_folder(id)? })
+    }
+
+    /// Fetches the four files that describe the transfer. Those whose digest the offer names are compared with it; the others say
+    /// themselves whether they are right.
+    ///
+    /// # Errors
+    /// `digest-mismatch` (retry) where a file is not the offered one, `limit-exceeded` (retry) for one that is too large; as
+    /// relay and disk report.
+    pub(crate) async fn descriptions(&self, identity: Identity) -> Result<()> {
+        let wanted = [
+            (MANIFEST_NAME, MAX_MANIFEST_BYTES, Some(identity.manifest)),
+            (PACKED_NAME, MAX_PACKED_LIST_BYTES, Some(identity.packed)),
+            (SIGNATURE_NAME, MAX_SIGNATURE_BYTES, None),
+            (MD5SUMS_NAME, md5sums::MAX_BYTES, None),
+        ];
+        for (name, limit, digest) in wanted {
+            let name = own_name(name)?;
+            let path = self.layout.sent(self.id, &name);
+            if digest.is_some_and(|digest| self.is_here(&path, limit, digest)) {
+                continue;
+            }
+            let bytes = read_remote(&self.store, &self.path(&name)?, limit).await.map_err(far)?;
+            if digest.is_some_and(|digest| Sha256Digest::of(&bytes) != digest) {
+                let message = format!("{name} of transfer {} is not the file that the relay has offered", self.id);
+                return Err(Failure::retry(Code::DigestMismatch, message));
+            }
+            small_file::write_if_different(&*self.parts.files, &path, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn is_here(&self, path: &std::path::Path, limit: usize, digest: Sha256Digest) -> bool {
+        small_file::read(&*self.parts.files, path, limit).is_ok_and(|bytes| bytes.is_some_and(|b| Sha256Digest::of(&b) == digest))
+    }
+
+    /// Fetches one packed file unless it is here with its length. What an interrupted try has left is gone on with.
+    ///
+    /// # Errors
+    /// `digest-mismatch` (retry) where the relay gives other bytes than it has listed; as relay and disk report.
+    pub(crate) async fn packed(&self, file: &PackedFile) -> Result<()> {
+        let whole = self.layout.sent(self.id, &file.name);
+        if self.parts.files.stat(&whole).is_ok_and(|stat| stat.len == file.size) {
+            self.tell(&file.name, file.size, file.size);
+            return Ok(());
+        }
+        for _ in 0..TRIES {
+            if self.attempt(file).await? {
+                return Ok(());
+            }
+        }
+        let message = format!("{} of transfer {} came from the relay with other bytes than it has listed", file.name, self.id);
+        Err(Failure::retry(Code::DigestMismatch, message))
+    }
+
+    /// As [`Downloads::packed`], for a file that is here and was damaged here.
+    pub(crate) async fn packed_anew(&self, file: &PackedFile) -> Result<()> {
+        let whole = self.layout.sent(self.id, &file.name);
+        ignore_missing(self.parts.files.remove(&whole)).map_err(|error| file_failure("removing", &whole, error))?;
+        self.packed(file).await
+    }
+
+    /// `false` where the bytes were wrong; nothing of them is kept then.
+    async fn attempt(&self, file: &PackedFile) -> Result<bool> {
+        let part_name = file
+            .name
+            .with_suffix(PART_SUFFIX)
+            .map_err(|error| Failure::park(Code::Internal, format!("the part name of {}", file.name)).caused_by(error))?;
+        let part = self.layout.sent(self.id, &part_name);
+        let (files, path, size) = (Arc::clone(&self.parts.files), part.clone(), file.size);
+        let mut sink = blocking(move || Sink::go_on(files, path, size)).await?;
+        let mut reader = self.store.open(&self.path(&file.name)?, sink.written).await.map_err(far)?;
+        let mut gathered = Vec::with_capacity(CHUNK);
+        let mut too_long = false;
+        while let Some(bytes) = reader.next().await.map_err(far)? {
+            // A relay may send without end; what is more than it has listed is not even written.
+            if sink.written + gathered.len() as u64 + bytes.len() as u64 > size {
+                too_long = true;
+                break;
+            }
+            gathered.extend_from_slice(&bytes);
+            if gathered.len() >= WRITE_BYTES {
+                let full = std::mem::take(&mut gathered);
+                sink = blocking(move || sink.write(&full)).await?;
+                self.tell(&file.name, sink.written, size);
+            }
+        }
+        drop(reader);
+        let (whole, expected) = (self.layout.sent(self.id, &file.name), file.sha256);
+        let done = blocking(move || {
+            let sink = sink.write(&gathered)?;
+            if too_long || sink.written != size { sink.give_up() } else { sink.finish(&whole, expected) }
+        });
+        let done = done.await?;
+        if done {
+            self.tell(&file.name, size, size);
+        }
+        Ok(done)
+    }
+
+    fn tell(&self, name: &FileName, done: u64, total: u64) {
+        self.parts.watcher.progress(self.id, &Progress::Received { name: name.clone(), done, total });
+    }
+
+    fn path(&self, name: &FileName) -> Result<RemotePath> {
+        let joined = self.folder.clone().join(name.clone());
+        joined.map_err(|error| Failure::park(Code::Internal, format!("the far path of {name}")).caused_by(error))
+    }
+}
+
+/// The transfer's folder in the agent's root at the relay.
+fn remote_folder(id: TransferId) -> Result<RemotePath> {
+    let root = RemotePath::root().join(own_name("downlink")?);
+    root.and_then(|downlink| id.to_string().parse().and_then(|name| downlink.join(name)))
+        .map_err(|error| Failure::park(Code::Internal, format!("the far folder of transfer {id}")).caused_by(error))
+}
+
+/// What the relay does not have now, or has too much of, may be right again later: the offer still stands.
+fn far(error: StoreError) -> Failure {
+    let code = match error.kind() {
+        StoreErrorKind::NotFound | StoreErrorKind::Denied => Code::NotFound,
+        StoreErrorKind::Limit => Code::LimitExceeded,
+        _ => return error.into_failure(Far::Relay),
+    };
+    Failure::retry(code, "fetching return files from the relay").caused_by(error)
+}
+
+/// A file that is being written, and what of it is written.
+struct Sink {
+    files: Arc<dyn FileStore>,
+    part: PathBuf,
+    file: Box<dyn WriteFile>,
+    hasher: Sha256Hasher,
+    written: u64,
+}
+
+impl Sink {
+    /// Goes on at the end of what is there, unless that is more than the whole file may be.
+    fn go_on(files: Arc<dyn FileStore>, part: PathBuf, size: u64) -> Result<Self> {
+        let failed = |what: &str, error| file_failure(what, &part, error);
+        if files.stat(&part).is_ok_and(|stat| stat.len > size) {
+            ignore_missing(files.remove(&part)).map_err(|error| failed("removing", error))?;
+        }
+        let mut file = files.open_append(&part).map_err(|error| failed("opening", error))?;
+        let mut hasher = Sha256Hasher::new();
+        let mut written = 0u64;
+        let mut there = files.open(&part).map_err(|error| failed("opening", error))?;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let count = there.read(&mut chunk).map_err(|error| failed("reading", error))?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(chunk.get(..count).unwrap_or_default());
+            written += count as u64;
+        }
+        file.seek(std::io::SeekFrom::Start(written)).map_err(|error| failed("opening", error))?;
+        Ok(Self { files, part, file, hasher, written })
+    }
+
+    fn write(mut self, bytes: &[u8]) -> Result<Self> {
+        self.file.write_all(bytes).map_err(|error| file_failure("writing", &self.part, error))?;
+        self.hasher.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(self)
+    }
+
+    fn finish(mut self, whole: &std::path::Path, expected: Sha256Digest) -> Result<bool> {
+        let hasher = std::mem::replace(&mut self.hasher, Sha256Hasher::new());
+        if hasher.finish() != expected {
+            return self.give_up();
+        }
+        self.file.sync_all().map_err(|error| file_failure("syncing", &self.part, error))?;
+        publish(&*self.files, &self.part, whole).map_err(|error| file_failure("renaming", &self.part, error))?;
+        Ok(true)
+    }
+
+    fn give_up(self) -> Result<bool> {
+        ignore_missing(self.files.remove(&self.part)).map_err(|error| file_failure("removing", &self.part, error))?;
+        Ok(false)
+    }
+}

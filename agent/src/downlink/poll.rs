@@ -1,0 +1,188 @@
+//! Asks the relay what waits for this agent, and takes it into the journal.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use towpath_journal::{Backoff, Filter, JournalError, NewTransfer, SequenceChoice, TransferRecord, WakeUp};
+use towpath_transfer::{
+    Code, Direction, Failure, TransferId, TransferState,
+    api::{Acknowledgement, Downlinks, MAX_OFFERS, MAX_WAIT_SECONDS, Offer},
+    digest::Sha256Digest,
+    failure::Result,
+    receipt::ReceiptStage,
+};
+
+use super::decide;
+use crate::{config::Poll, parts::Parts};
+
+/// How long one long poll waits.
+pub const LONG_POLL: Duration = Duration::from_secs(MAX_WAIT_SECONDS);
+/// The shortest pause between two questions, so that a relay that always answers at once is not asked without end.
+pub const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// The pause before the rest of a list is taken that was too long to be taken at once.
+pub const CROWDED_PAUSE: Duration = Duration::from_secs(5);
+/// The most return files' transfers that are under way here at a time; the others wait at the relay.
+pub const MAX_OPEN_DOWNLINKS: usize = 500;
+
+/// What came of one list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// The transfers that are new here.
+    pub new: Vec<TransferId>,
+    /// The transfers that had ended here and whose receipts were handed over once more.
+    pub acknowledged: Vec<TransferId>,
+    /// How many had to be left at the relay for now.
+    pub left: usize,
+}
+
+/// Polls until `shutdown` is cancelled. An unreachable relay is asked again after growing pauses.
+pub async fn run(parts: Arc<Parts>, wake: WakeUp, shutdown: CancellationToken) {
+    let mut version = None;
+    let mut failures = 0u32;
+    while !shutdown.is_cancelled() {
+        let polled = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            polled = once(&parts, wait(&parts.config.downlink.poll), version) => polled,
+        };
+        let pause = match polled {
+            Ok((list, taken)) => {
+                failures = 0;
+                if !taken.new.is_empty() {
+                    wake.hint();
+                }
+                // Without a version the relay tells of the rest at once.
+                version = (taken.left == 0).then_some(list.version);
+                if taken.left > 0 { CROWDED_PAUSE } else { between(&parts.config.downlink.poll) }
+            }
+            Err(failure) => {
+                failures = failures.saturating_add(1);
+                version = None;
+                tell(&failure, failures);
+                failure.retry_after().unwrap_or_else(|| Backoff::default().pause(failures, &*parts.entropy)).max(SHORTEST_PAUSE)
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = parts.clock.sleep(pause) => {}
+        }
+    }
+}
+
+/// An outage is told once, and then as seldom as the pauses get long.
+fn tell(failure: &Failure, failures: u32) {
+    let (code, report) = (failure.code(), failure.report());
+    if failures.is_power_of_two() {
+        tracing::warn!(%code, failures, "the relay was not asked for return files: {report}");
+    } else {
+        tracing::debug!(%code, failures, "the relay was not asked for return files: {report}");
+    }
+}
+
+fn wait(poll: &Poll) -> Duration {
+    match poll {
+        Poll::Long => LONG_POLL,
+        Poll::Every(_) => Duration::ZERO,
+    }
+}
+
+fn between(poll: &Poll) -> Duration {
+    match poll {
+        Poll::Long => SHORTEST_PAUSE,
+        Poll::Every(pause) => (*pause).max(SHORTEST_PAUSE),
+    }
+}
+
+/// Asks once and takes what is offered. `wait` and `unless` are those of
+/// [`towpath_transport::relay_api::RelayApi::downlinks`].
+///
+/// # Errors
+/// As the relay answers, and as journal and disk report.
+pub async fn once(parts: &Parts, wait: Duration, unless: Option<Sha256Digest>) -> Result<(Downlinks, Taken)> {
+    let list = parts.relay.downlinks(wait, unless).await?;
+    let taken = take(parts, &list.downlinks).await?;
+    Ok((list, taken))
+}
+
+/// Takes offers into the journal, oldest first and each once; a transfer that has ended here is acknowledged again.
+///
+/// # Errors
+/// As journal and disk report; what goes wrong with one offer alone is logged.
+pub async fn take(parts: &Parts, offers: &[Offer]) -> Result<Taken> {
+    let mut taken = Taken::default();
+    let mut room = MAX_OPEN_DOWNLINKS.saturating_sub(open_downlinks(parts).await?.len());
+    for offer in offers.iter().take(MAX_OFFERS) {
+        match parts.journal.get(&parts.key(offer.transfer)).await? {
+            Some(record) if record.state.is_final() => {
+                if acknowledge_again(parts, &record).await {
+                    taken.acknowledged.push(offer.transfer);
+                }
+            }
+            Some(_) => {}
+            None if room == 0 => taken.left += 1,
+            None => {
+                if create(parts, offer).await? {
+                    room -= 1;
+                    taken.new.push(offer.transfer);
+                }
+            }
+        }
+    }
+    taken.left += offers.len().saturating_sub(MAX_OFFERS);
+    Ok(taken)
+}
+
+/// The return files' transfers that have not ended here, newest first.
+///
+/// # Errors
+/// As the journal reports.
+pub async fn open_downlinks(parts: &Parts) -> Result<Vec<TransferRecord>> {
+    let filter = Filter { direction: Some(Direction::Downlink), ended: Some(false), ..Filter::default() };
+    Ok(parts.journal.list(&filter, towpath_journal::MAX_LIST, None).await?)
+}
+
+async fn create(parts: &Parts, offer: &Offer) -> Result<bool> {
+    let new = NewTransfer {
+        key: parts.key(offer.transfer),
+        direction: Direction::Downlink,
+        job: None,
+        state: TransferState::Offered { identity: offer.identity },
+        sequence: SequenceChoice::Given(Some(offer.sequence)),
+    };
+    match parts.journal.create(new).await {
+        Ok(created) => {
+            tracing::info!(transfer = %offer.transfer, sequence = %offer.sequence, "return files are offered");
+            Ok(created.is_new())
+        }
+        // Also a transfer that ended here so long ago that the journal has forgotten all of it but its number.
+        Err(error @ JournalError::SequenceForked { .. }) => {
+            tracing::warn!(code = %Code::SequenceForked, transfer = %offer.transfer, "not taken: {error}");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Hands the kept receipt over once more; `false` where that failed or none is kept.
+async fn acknowledge_again(parts: &Parts, record: &TransferRecord) -> bool {
+    let id = record.key.id;
+    let kept = [ReceiptStage::Delivered, ReceiptStage::Rejected]
+        .into_iter()
+        .find_map(|stage| decide::kept(parts, id, stage).transpose());
+    let handed = match kept {
+        Some(Ok(signed)) => parts.relay.acknowledge(id, &Acknowledgement { signed }).await,
+        Some(Err(failure)) => Err(failure),
+        None => Err(Failure::park(Code::ReceiptInvalid, "its receipt is not kept here any more")),
+    };
+    match handed {
+        Ok(()) => {
+            tracing::info!(transfer = %id, "offered again after its end; acknowledged again");
+            true
+        }
+        Err(failure) => {
+            tracing::warn!(transfer = %id, code = %failure.code(), "offered again after its end: {}", failure.report());
+            false
+        }
+    }
+}
