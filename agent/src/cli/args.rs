@@ -20,7 +20,7 @@ const NAME: &str = "agent";
 ///   towpath-agent enrol CODE                                  with the code of the relay's operator
 ///   towpath-agent receiver approve FINGERPRINT                as the receiver's operator reads it out
 ///   towpath-agent send --wait                                 sends once, waits for the receipt
-///   towpath-agent run                                         sends every day, delivers what comes back
+///   towpath-agent run                                         sends every day, fetches the answers
 #[derive(Debug, Parser)]
 #[command(name = "towpath-agent", version, verbatim_doc_comment, max_term_width = 110)]
 pub(super) struct Args {

@@ -111,7 +111,7 @@ impl Agent {
             relay: self.line(door, times),
             stores: Arc::new(self.connect(door)),
             extractor: Arc::new(SourceExtractor(extract)),
-            actions: Arc::new(SystemActions { files: Arc::clone(&start.files), clock: Arc::clone(&self.nature.clock) }),
+            actions: Arc::new(SystemActions { files: start.files.clone(), clock: Arc::clone(&self.nature.clock) }),
             trust: Arc::new(self.trust.clone()),
             identity: self.identity.clone(),
             tenant: self.enrolment.tenant.clone(),
