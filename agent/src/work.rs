@@ -216,6 +216,10 @@ mod tests {
     use super::*;
     use crate::{layout::Layout, uplink::tests::world::World};
 
+    /// Seconds that pass by the clock of a test no sooner than the work is done, however slow the machine: its clock moves with
+    /// every turn of the loop, and threads that work on files do not.
+    const FOR_EVER: u64 = 1 << 40;
+
     /// A world whose state folder is on the disk, because the lock is.
     fn world() -> (World, tempfile::TempDir) {
         use towpath_transport::files::FileStore as _;
@@ -258,7 +262,7 @@ mod tests {
         assert_eq!(alone.code(), Code::AlreadyRunning);
         assert!(alone.report().contains("stop it first"), "{}", alone.report());
         let id = world.plan(false).await;
-        assert_eq!(follow(&world, &mut second, id, Goal::Settled, 600).await.unwrap().state, TransferState::Imported);
+        assert_eq!(follow(&world, &mut second, id, Goal::Settled, FOR_EVER).await.unwrap().state, TransferState::Imported);
         assert!(!second.works());
         // The first ends as a process does that is killed.
         if let Some((lock, _, task)) = first.running.take() {
@@ -266,7 +270,7 @@ mod tests {
             drop(lock);
         }
         let id = world.plan(true).await;
-        assert_eq!(follow(&world, &mut second, id, Goal::Pushed, 600).await.unwrap().key.id, id);
+        assert_eq!(follow(&world, &mut second, id, Goal::Pushed, FOR_EVER).await.unwrap().key.id, id);
         assert!(second.works());
     }
 
@@ -275,11 +279,11 @@ mod tests {
         let (world, _folder) = world();
         let mut worker = start(&world).await;
         let id = world.plan(false).await;
-        follow(&world, &mut worker, id, Goal::Settled, 600).await.unwrap();
+        follow(&world, &mut worker, id, Goal::Settled, FOR_EVER).await.unwrap();
         let rejection = towpath_transfer::state::Rejection { code: Code::BaseMissing, detail: "lost".into() };
         world.far.reject(Some(rejection));
         let second = world.plan(false).await;
-        let ended = follow(&world, &mut worker, second, Goal::Settled, 600).await.unwrap();
+        let ended = follow(&world, &mut worker, second, Goal::Settled, FOR_EVER).await.unwrap();
         assert_ne!(ended.key.id, second);
         assert_eq!(ended.state.word(), "rejected");
     }
@@ -291,7 +295,7 @@ mod tests {
         let locked = |_| Failure::retry(Code::ErpLocked, "the ERP database is locked");
         world.erp.failures.lock().unwrap().extend((0..50).map(locked));
         let id = world.plan(false).await;
-        let failure = follow(&world, &mut worker, id, Goal::Pushed, 600).await.unwrap_err();
+        let failure = follow(&world, &mut worker, id, Goal::Pushed, FOR_EVER).await.unwrap_err();
         assert_eq!(failure.code(), Code::ErpLocked);
         assert_eq!(failure.report().matches("[erp-locked]").count(), 1, "{}", failure.report());
         world.erp.failures.lock().unwrap().clear();
@@ -306,7 +310,7 @@ mod tests {
             }
         }
         let none = TransferId::new(&world.clock, &SeededEntropy::new(77));
-        assert_eq!(follow(&world, &mut worker, none, Goal::Pushed, 60).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(follow(&world, &mut worker, none, Goal::Pushed, FOR_EVER).await.unwrap_err().code(), Code::NotFound);
     }
 
     #[tokio::test]

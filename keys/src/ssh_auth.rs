@@ -150,7 +150,7 @@ mod tests {
         let mut signer = identity.ssh_signer().unwrap();
         let public = signer.public_key();
         let attempt = session.authenticate_publickey_with("acme.erp1", public, hash, &mut signer);
-        let result = timeout(Duration::from_secs(10), attempt).await.expect("the session answers");
+        let result = timeout(Duration::from_secs(60), attempt).await.expect("the session answers");
         result.map(|result| result.success())
     }
 

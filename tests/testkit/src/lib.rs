@@ -18,7 +18,7 @@ pub use world::{AGENT, End, JOB, RECEIVER, TENANT, World};
 use std::time::{Duration, Instant};
 
 /// How long anything on this machine may take before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Looks until `found` says something, at most [`PATIENCE`].
 ///
