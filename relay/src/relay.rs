@@ -4,26 +4,27 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use towpath_journal::{DriverSettings, FailPoints, Journal, MAX_PRUNE, StageDriver, Step, WakeUp};
+use towpath_journal::{DriverSettings, FailPoints, Journal, MAX_PRUNE, Observer, StageDriver, Step, WakeUp};
 use towpath_keys::Identity;
 use towpath_transfer::{Clock, Entropy, Failure, failure::Result};
 use towpath_transport::files::FileStore;
 
 use crate::{
     admin::Metrics,
-    downlink::DownlinkLimits,
+    downlink::{Announcer, DownlinkSettings, alarm::Alarm, fetch::Fetch, pack::Pack, queue::Queue},
     registry::Registry,
+    remove::Remove,
     service::{RelayIdentity, RelayService},
     sftpd::Sessions,
+    signer::Signer,
     spool::{Spool, SpoolLimits, blocking},
     uplink::{
         accept::Accept,
         forward::{AppServers, Forward, RECEIPT_OVERDUE, forward_overdue},
-        remove::Remove,
     },
 };
 
-/// How often void tokens are forgotten.
+/// How often void tokens are forgotten, and overdue return files looked for.
 const TOKEN_UPKEEP: Duration = Duration::from_secs(60);
 /// After so many rounds of that the journal is shortened and abandoned folders are removed.
 const ROUNDS: u32 = 60;
@@ -41,6 +42,8 @@ pub struct StageSettings {
     pub abandoned: Duration,
     /// Ended transfers that the journal keeps.
     pub journal_keeps: u64,
+    /// The figures of the way back.
+    pub downlink: DownlinkSettings,
     /// The other figures of the drivers; their concurrency is not used.
     pub driver: DriverSettings,
 }
@@ -87,7 +90,7 @@ pub struct Relay {
     entropy: Arc<dyn Entropy>,
     fail_points: Arc<dyn FailPoints>,
     app_servers: Arc<dyn AppServers>,
-    receipt_key: Identity,
+    signer: Signer,
     stages: StageSettings,
     metrics: Metrics,
 }
@@ -113,7 +116,7 @@ impl Relay {
             Arc::clone(&spool),
             Arc::clone(&parts.clock),
             wake.clone(),
-            DownlinkLimits::default(),
+            parts.stages.downlink,
         );
         Ok(Self {
             service,
@@ -122,11 +125,11 @@ impl Relay {
             wake,
             journal: parts.journal,
             registry: parts.registry,
-            clock: parts.clock,
+            clock: Arc::clone(&parts.clock),
             entropy: parts.entropy,
             fail_points: parts.fail_points,
             app_servers: parts.app_servers,
-            receipt_key: parts.receipt_key,
+            signer: Signer::new(parts.receipt_key, parts.clock),
             stages: parts.stages,
             metrics: parts.metrics,
         })
@@ -165,13 +168,19 @@ impl Relay {
     /// The stages, each with how many transfers it works on at once.
     #[must_use]
     pub fn steps(&self) -> Vec<(Arc<dyn Step>, usize)> {
-        let accept =
-            Accept::new(Arc::clone(&self.spool), self.registry.clone(), self.receipt_key.clone(), Arc::clone(&self.clock));
-        let forward = Forward::new(Arc::clone(&self.spool), Arc::clone(&self.app_servers));
-        let remove = Remove::new(Arc::clone(&self.spool), Arc::clone(&self.clock), self.stages.retention);
+        let (spool, signer, downlink) = (&self.spool, &self.signer, &self.stages.downlink);
+        let accept = Accept::new(Arc::clone(spool), self.registry.clone(), signer.clone());
+        let forward = Forward::new(Arc::clone(spool), Arc::clone(&self.app_servers));
+        let fetch = Fetch::new(Arc::clone(spool), self.registry.clone(), Arc::clone(&self.app_servers));
+        let pack = Pack::new(Arc::clone(spool));
+        let queue = Queue::new(Arc::clone(spool), signer.clone());
+        let remove = Remove::new(Arc::clone(spool), Arc::clone(&self.clock), self.stages.retention);
         vec![
             (Arc::new(accept), self.stages.accept_at_once),
             (Arc::new(forward), self.stages.forward_at_once),
+            (Arc::new(fetch), downlink.fetch_at_once),
+            (Arc::new(pack), downlink.pack_at_once),
+            (Arc::new(queue), 1),
             (Arc::new(remove), 1),
         ]
     }
@@ -179,11 +188,13 @@ impl Relay {
     /// One driver per stage.
     #[must_use]
     pub fn drivers(&self) -> Vec<StageDriver> {
+        let arrivals = self.service.arrivals();
+        let observer: Arc<dyn Observer> = Arc::new(Announcer { next: self.metrics.clone(), arrivals: arrivals.clone() });
         let driver = |(step, concurrency): (Arc<dyn Step>, usize)| {
             let settings = DriverSettings { concurrency, ..self.stages.driver };
             let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
             StageDriver::new(Arc::clone(&self.journal), step, clock, entropy, self.wake.clone(), settings)
-                .observed_by(Arc::new(self.metrics.clone()))
+                .observed_by(Arc::clone(&observer))
                 .with_failpoints(Arc::clone(&self.fail_points))
         };
         self.steps().into_iter().map(driver).collect()
@@ -198,15 +209,29 @@ impl Relay {
         tasks.close();
         tokio::select! {
             () = self.upkeep() => {}
-            () = self.sessions.watch(&self.registry, &*self.clock, || self.wake.hint()) => {}
+            () = self.sessions.watch(&self.registry, &*self.clock, || self.registry_changed()) => {}
             () = shutdown.cancelled() => {}
         }
+        // Whoever waits for return files would keep the shutdown waiting as well.
+        self.service.arrivals().close();
         tasks.wait().await;
     }
 
+    /// Transfers may wait for an app server, and whoever waits for return files may have been revoked.
+    fn registry_changed(&self) {
+        self.wake.hint();
+        self.service.arrivals().hint_all();
+    }
+
     async fn upkeep(&self) {
-        let mut round = 0u32;
+        let (mut round, mut alarm) = (0u32, Alarm::new(self.stages.downlink.alarm_after));
         loop {
+            match alarm.ring(&*self.journal, self.clock.now()).await {
+                Ok((overdue, _)) => self.metrics.downlinks_overdue(&overdue),
+                Err(failure) => {
+                    tracing::warn!(code = %failure.code(), error = failure.report(), "what is overdue could not be looked for");
+                }
+            }
             let done = if round == 0 { self.tidy().await } else { self.registry.prune_tokens().await.map(|_| ()) };
             if let Err(failure) = done {
                 tracing::warn!(code = %failure.code(), error = failure.report(), "the upkeep failed and is tried again");

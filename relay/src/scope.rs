@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use towpath_journal::Lease;
+use towpath_journal::{Lease, TransferRecord};
 use towpath_transfer::{
     AgentName, Code, Failure, TenantName, TransferId, TransferKey, api::Role, failure::Result, id::sftp_user,
     public_key::PublicKeyLine,
@@ -50,7 +50,17 @@ impl AgentScope {
     /// The scope of a leased transfer: its row was created under an authenticated scope.
     #[must_use]
     pub fn of_lease(lease: &Lease) -> Self {
-        let key = lease.key();
+        Self::of_key(lease.key())
+    }
+
+    /// The scope of a transfer's row in the journal, for the relay's own upkeep and commands.
+    #[must_use]
+    pub(crate) fn of_record(record: &TransferRecord) -> Self {
+        Self::of_key(&record.key)
+    }
+
+    /// The scope of the name of a row.
+    pub(crate) fn of_key(key: &TransferKey) -> Self {
         Self { tenant: TenantScope::proven(key.tenant.clone()), agent: key.agent.clone() }
     }
 

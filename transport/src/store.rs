@@ -7,6 +7,7 @@
 pub mod conformance;
 mod error;
 mod fault;
+mod fetch;
 mod memory;
 mod rate_limit;
 mod retry;
@@ -21,6 +22,7 @@ use crate::files::{FileKind, FileStore, ReadFile};
 
 pub use error::{Far, StoreError, StoreErrorKind};
 pub use fault::{FaultStore, StoreFault, StoreOp, StorePlan};
+pub use fetch::{Allow, FETCH_BATCH_BYTES, FetchError, fetch};
 pub use memory::{BytesSource, MemoryStore};
 pub use rate_limit::RateLimit;
 pub use retry::{Connect, Retry, RetryPolicy};

@@ -127,6 +127,14 @@ const LIST: &str = "SELECT * FROM transfers
       AND (?8 IS NULL OR parked = ?8) AND (?9 IS NULL OR ended = ?9) AND (?10 IS NULL OR sequence < ?10)
     ORDER BY serial DESC LIMIT ?11";
 
+/// The same of one state, of which there may be few among many: an index leads to these.
+const LIST_OF_STATE: &str = "SELECT * FROM transfers INDEXED BY transfers_alike
+    WHERE word = ?6 AND serial < ?1
+      AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR agent = ?3) AND (?4 IS NULL OR direction = ?4)
+      AND (?5 IS NULL OR job = ?5) AND (?7 IS NULL OR stage = ?7)
+      AND (?8 IS NULL OR parked = ?8) AND (?9 IS NULL OR ended = ?9) AND (?10 IS NULL OR sequence < ?10)
+    ORDER BY serial DESC LIMIT ?11";
+
 const OVER: &str = "SELECT * FROM transfers
     WHERE over = 1 AND changed < ?1
       AND serial <= (SELECT serial FROM transfers WHERE over = 1 ORDER BY serial DESC LIMIT 1 OFFSET ?2)
@@ -221,7 +229,7 @@ impl Journal for SqliteJournal {
     }
 
     async fn list(&self, filter: &Filter, limit: usize, before: Option<u64>) -> Result<Vec<TransferRecord>> {
-        let found = sqlx::query(LIST)
+        let found = sqlx::query(if filter.state.is_some() { LIST_OF_STATE } else { LIST })
             .bind(before.map_or(i64::MAX, int))
             .bind(filter.tenant.as_ref().map(|name| name.as_str()))
             .bind(filter.agent.as_ref().map(|name| name.as_str()))

@@ -156,6 +156,17 @@ async fn acquiring_never_scans_the_table() {
     assert!(!plan.iter().any(|line| line.starts_with("SCAN transfers")), "{plan:#?}");
 }
 
+#[tokio::test]
+async fn the_transfers_of_one_state_are_found_by_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path(), &clock(), Place::Relay).await.unwrap();
+    let explain = format!("EXPLAIN QUERY PLAN {LIST_OF_STATE}");
+    let query = sqlx::query(sqlx::AssertSqlSafe(explain)).bind(i64::MAX);
+    let plan: Vec<String> =
+        query.fetch_all(&journal.readers).await.unwrap().iter().map(|row| row.try_get("detail").unwrap()).collect();
+    assert!(plan.iter().any(|line| line.contains("SEARCH") && line.contains("transfers_alike (word=?")), "{plan:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_workers_share_the_work_without_overlap() {
     let folder = tempfile::tempdir().unwrap();

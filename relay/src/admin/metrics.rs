@@ -1,10 +1,10 @@
 //! The figures of the relay, in Prometheus' text form.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry as Figures, TextEncoder};
 use towpath_journal::{Count, JournalError, Lease, Observer, StageReport, StageResult};
-use towpath_transfer::{Code, Failure, Stage, failure::Result, state::Place};
+use towpath_transfer::{Code, Failure, Stage, TenantName, failure::Result, state::Place};
 
 /// Upper bounds of the histograms, in seconds.
 const SECONDS: &[f64] = &[0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 1800.0];
@@ -26,6 +26,7 @@ struct Inner {
     connections: IntGaugeVec,
     authentication_failures: IntCounterVec,
     spool_bytes: IntGauge,
+    downlinks_overdue: IntGaugeVec,
 }
 
 fn failed(e: prometheus::Error) -> Failure {
@@ -65,6 +66,8 @@ impl Metrics {
             counters("towpath_relay_authentication_failures_total", "Refused logins, tokens and enrolments.", &["kind", "code"])?;
         let spool_bytes = IntGauge::new("towpath_relay_spool_bytes", "Bytes in the spool.").map_err(failed)?;
         figures.register(Box::new(spool_bytes.clone())).map_err(failed)?;
+        let overdue = "Return files that have waited for their agent for longer than the alarm says, by tenant.";
+        let downlinks_overdue = gauges("towpath_downlinks_overdue", overdue, &["tenant"])?;
         let inner = Inner {
             figures,
             transfers,
@@ -75,6 +78,7 @@ impl Metrics {
             connections,
             authentication_failures,
             spool_bytes,
+            downlinks_overdue,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -91,12 +95,21 @@ impl Metrics {
         self.inner.request_seconds.with_label_values(&[path]).observe(took.as_secs_f64());
     }
 
-    /// Counts a connection of a kind (`ssh`, `https`, `tls`) for as long as the answer lives.
+    /// Counts a connection of a kind (`ssh`, `https`, `tls`; `poll` for a long poll) for as long as the answer lives.
     #[must_use]
     pub fn connection(&self, kind: &str) -> Counted {
         let gauge = self.inner.connections.with_label_values(&[kind]);
         gauge.inc();
         Counted(gauge)
+    }
+
+    /// How many transfers of each tenant are overdue; of every other tenant none is.
+    pub fn downlinks_overdue(&self, tenants: &BTreeMap<TenantName, u64>) {
+        self.inner.downlinks_overdue.reset();
+        for (tenant, transfers) in tenants {
+            let gauge = self.inner.downlinks_overdue.with_label_values(&[tenant.as_str()]);
+            gauge.set(i64::try_from(*transfers).unwrap_or(i64::MAX));
+        }
     }
 
     /// Everything, with the present counts of transfers and the spool.

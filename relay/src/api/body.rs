@@ -2,7 +2,7 @@
 
 use axum::{
     body::to_bytes,
-    extract::{FromRequest, FromRequestParts, Path, Request},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header::CONTENT_LENGTH, header::CONTENT_TYPE, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -64,5 +64,20 @@ impl FromRequestParts<App> for TransferPath {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
         let text = Path::<String>::from_request_parts(parts, app).await.map_err(|_| not_found())?;
         Ok(Self(text.0.parse().map_err(|_| not_found())?))
+    }
+}
+
+/// The query of a known form.
+pub(super) struct QueryOf<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for QueryOf<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        let query = Query::<T>::from_request_parts(parts, app).await;
+        let wrong = |e: QueryRejection| {
+            Refusal::request(format!("the query is not of the expected form: {}", e.body_text()), StatusCode::BAD_REQUEST)
+        };
+        Ok(Self(query.map_err(wrong)?.0))
     }
 }

@@ -6,13 +6,13 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::handlers;
+use super::{downlinks, handlers};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Towpath relay",
-        description = "Enrolment, completion of uplinks and their receipts. Errors are RFC 9457 problems with an operator error code.",
+        description = "Enrolment, completion of uplinks, return files, and the receipts of both. Errors are RFC 9457 problems with an operator error code.",
         license(name = "MIT OR Apache-2.0")
     ),
     paths(
@@ -22,7 +22,11 @@ use super::handlers;
         handlers::peers,
         handlers::complete,
         handlers::uplink,
-        handlers::receipt
+        handlers::receipt,
+        downlinks::downlinks,
+        downlinks::acknowledge,
+        downlinks::export,
+        downlinks::export_status
     ),
     modifiers(&Token)
 )]

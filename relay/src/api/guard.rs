@@ -1,4 +1,5 @@
-//! What holds for every request: a bound on how many and how long, the relay's time in the answer, and a count.
+//! What holds for every request: a bound on how many and how long, the relay's time in the answer, and a count. A long poll has
+//! places of its own, because it waits most of its time and must not keep a request waiting that works.
 
 use std::time::Duration;
 
@@ -9,22 +10,31 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use jiff::fmt::rfc2822::DateTimePrinter;
-use towpath_transfer::{Code, Failure};
+use towpath_transfer::{Code, Failure, api::MAX_WAIT_SECONDS};
 
 use super::{App, problem::Refusal};
 
 /// How long a caller is asked to wait where the relay has no place for its request.
 const BUSY_PAUSE: Duration = Duration::from_secs(5);
 
+/// The path of the call that waits.
+pub(super) const LONG_POLL: &str = "/v1/downlinks";
+
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let clock = app.service.clock();
     let started = clock.monotonic();
     let path = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let mut response = match app.permits.try_acquire() {
+    let (places, time) = if path == LONG_POLL {
+        (&app.polls, app.limits.request_time.saturating_add(Duration::from_secs(MAX_WAIT_SECONDS)))
+    } else {
+        (&app.permits, app.limits.request_time)
+    };
+    let mut response = match places.try_acquire() {
         Ok(_permit) => {
+            let _polling = (path == LONG_POLL).then(|| app.metrics.connection("poll"));
             tokio::select! {
                 response = next.run(request) => response,
-                () = clock.sleep(app.limits.request_time) => {
+                () = clock.sleep(time) => {
                     Refusal::from(Failure::retry(Code::Cancelled, "the request took too long").after(BUSY_PAUSE)).into_response()
                 }
             }

@@ -16,7 +16,7 @@ use super::{
     problem::Refusal,
 };
 
-type Answer<T> = Result<T, Refusal>;
+pub(super) type Answer<T> = Result<T, Refusal>;
 
 /// Whether the relay's web service answers.
 #[utoipa::path(get, path = "/healthz", responses((status = 200, description = "It does.", content_type = "text/plain", body = String)))]

@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod connection;
 mod document;
+mod downlinks;
 mod guard;
 mod handlers;
 mod problem;
@@ -35,8 +36,10 @@ pub struct WebLimits {
     pub body_bytes: usize,
     /// From the end of a request's head to its answer.
     pub request_time: Duration,
-    /// Requests worked on at once; one more is told to come back.
+    /// Requests worked on at once; one more is told to come back. Long polls are counted apart.
     pub requests: usize,
+    /// Long polls held at once; one more is told to come back.
+    pub polls: usize,
     /// How long a request's head may take, and how long a connection may be silent between requests.
     pub head_time: Duration,
 }
@@ -47,6 +50,7 @@ impl Default for WebLimits {
             body_bytes: MAX_BODY_BYTES,
             request_time: Duration::from_secs(30),
             requests: 256,
+            polls: 1_500,
             head_time: Duration::from_secs(30),
         }
     }
@@ -57,6 +61,7 @@ struct App {
     service: RelayService,
     limits: WebLimits,
     permits: Arc<Semaphore>,
+    polls: Arc<Semaphore>,
     metrics: Metrics,
 }
 
@@ -77,7 +82,8 @@ impl WebService {
     /// The web service over `service`.
     #[must_use]
     pub fn new(service: RelayService, limits: WebLimits, metrics: Metrics) -> Self {
-        let app = App { service, limits, permits: Arc::new(Semaphore::new(limits.requests.max(1))), metrics };
+        let places = |most: usize| Arc::new(Semaphore::new(most.max(1)));
+        let app = App { service, limits, permits: places(limits.requests), polls: places(limits.polls), metrics };
         let router = Router::new()
             .route("/healthz", get(handlers::healthz))
             .route("/openapi.json", get(handlers::openapi))
@@ -85,7 +91,11 @@ impl WebService {
             .route("/v1/peers", get(handlers::peers))
             .route("/v1/uplinks/{transfer}", get(handlers::uplink))
             .route("/v1/uplinks/{transfer}/complete", post(handlers::complete))
+            .route(guard::LONG_POLL, get(downlinks::downlinks))
+            .route("/v1/downlinks/{transfer}/acknowledge", post(downlinks::acknowledge))
             .route("/v1/app/receipts", post(handlers::receipt))
+            .route("/v1/app/exports", post(downlinks::export))
+            .route("/v1/app/exports/{transfer}", get(downlinks::export_status))
             .fallback(|| async { Refusal::from(crate::scope::not_found()) })
             .method_not_allowed_fallback(|| async {
                 let failure = Failure::park(Code::RequestInvalid, "this method does not exist here");

@@ -6,7 +6,8 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 use towpath_transfer::{
     Code,
-    api::{EnrolmentAnswer, Problem, Role, UplinkState, UplinkStatus},
+    api::{DownlinkState, Downlinks, EnrolmentAnswer, ExportStatus, Problem, Role, UplinkState, UplinkStatus},
+    digest::Sha256Digest,
 };
 
 use super::*;
@@ -178,6 +179,64 @@ async fn a_slow_request_ends_and_a_busy_relay_says_so() {
 }
 
 #[tokio::test]
+async fn a_long_poll_waits_apart_from_the_requests_and_is_bounded() {
+    let web = Web::with(WebLimits { requests: 1, polls: 1, ..WebLimits::default() }).await;
+    let agent = web.world.enrol("acme", Role::Agent).await;
+    let poll = |query: &str| {
+        let request = get(&format!("/v1/downlinks{query}"));
+        let (mut parts, body) = request.into_parts();
+        let token = format!("Bearer {}", agent.token(&web.world));
+        parts.headers.insert(header::AUTHORIZATION, token.parse().unwrap());
+        web.service.router.clone().oneshot(Request::from_parts(parts, body))
+    };
+    for wrong in ["?wait=soon", "?unless=x", "?more=1", "?wait=-1"] {
+        assert_eq!(problem(poll(wrong).await.unwrap()).await, (400, Code::RequestInvalid), "{wrong}");
+    }
+    let empty: Downlinks = json(poll("").await.unwrap()).await;
+    assert_eq!(empty, Downlinks::of(Vec::new()));
+
+    let waiting = tokio::spawn(poll(&format!("?wait=50&unless={}", empty.version)));
+    let scope = agent.caller.as_agent().unwrap();
+    while web.world.service().arrivals().polls(&scope) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(web.send(get("/healthz")).await.status(), StatusCode::OK, "no request waits for a poll");
+    assert_eq!(problem(poll("?wait=1").await.unwrap()).await, (429, Code::RateLimited));
+    let figures = web.world.relay.metrics().text(&[], 0).unwrap();
+    assert!(figures.contains("towpath_relay_connections{kind=\"poll\"} 1"), "{figures}");
+    web.world.clock.advance(Duration::from_secs(50));
+    let list: Downlinks = json(waiting.await.unwrap().unwrap()).await;
+    assert_eq!(list, empty);
+}
+
+#[tokio::test]
+async fn the_calls_of_the_way_back_are_there_for_those_they_are_for() {
+    let web = Web::new().await;
+    let (agent, receiver) = (web.world.enrol("acme", Role::Agent).await, web.world.enrol("acme", Role::Receiver).await);
+    let (id, digest) = (web.world.id(), Sha256Digest::of(b"m"));
+    let path = format!("/downlink/{}/{id}/manifest.json", agent.caller.name());
+    let export = serde_json::json!({
+        "transfer": id, "agent": agent.caller.name(), "sequence": 1,
+        "announced": {"path": path, "size": 1, "manifest": digest},
+    });
+    let status = web.call(&receiver, "POST", "/v1/app/exports", Some(export.clone())).await;
+    assert_eq!(status.status(), StatusCode::ACCEPTED);
+    let of_it = format!("/v1/app/exports/{id}?agent={}", agent.caller.name());
+    let status: ExportStatus = json(web.call(&receiver, "GET", &of_it, None).await).await;
+    assert_eq!((status.transfer, status.state), (id, DownlinkState::Announced));
+    assert_eq!(problem(web.call(&agent, "GET", &of_it, None).await).await, (404, Code::NotFound));
+    assert_eq!(problem(web.call(&agent, "POST", "/v1/app/exports", Some(export)).await).await, (404, Code::NotFound));
+    let no_agent = format!("/v1/app/exports/{id}");
+    assert_eq!(problem(web.call(&receiver, "GET", &no_agent, None).await).await, (400, Code::RequestInvalid));
+    let acknowledgement = serde_json::json!({"signed": {"receipt": "{}", "signature": ""}});
+    let acknowledge = format!("/v1/downlinks/{id}/acknowledge");
+    let refused = web.call(&agent, "POST", &acknowledge, Some(acknowledgement)).await;
+    assert_eq!(problem(refused).await, (422, Code::ReceiptInvalid));
+    assert_eq!(problem(web.call(&receiver, "GET", "/v1/downlinks", None).await).await, (404, Code::NotFound));
+    assert_eq!(problem(web.send(get("/v1/downlinks?wait=50")).await).await, (401, Code::AuthenticationRefused));
+}
+
+#[tokio::test]
 async fn the_committed_document_is_the_one_that_is_served() {
     let committed = include_str!("../../openapi.json");
     assert_eq!(openapi_json().unwrap(), committed, "run: cargo run --bin towpath-relay -- openapi > relay/openapi.json");
@@ -187,7 +246,11 @@ async fn the_committed_document_is_the_one_that_is_served() {
     let expected = [
         "/healthz",
         "/openapi.json",
+        "/v1/app/exports",
+        "/v1/app/exports/{transfer}",
         "/v1/app/receipts",
+        "/v1/downlinks",
+        "/v1/downlinks/{transfer}/acknowledge",
         "/v1/enrolments",
         "/v1/peers",
         "/v1/uplinks/{transfer}",

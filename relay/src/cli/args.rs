@@ -4,10 +4,11 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use towpath_host::{Pause, output::LogFormat};
-use towpath_transfer::{AgentName, TenantName, api::Role, public_key::PublicKeyLine};
+use towpath_transfer::{AgentName, Direction, TenantName, api::Role, public_key::PublicKeyLine};
 use url::Url;
 
-/// The relay between ERP hosts and apps: takes uplinks over SFTP, checks and forwards them, carries receipts back.
+/// The relay between ERP hosts and apps: takes uplinks over SFTP, checks and forwards them, fetches return files, packs and
+/// queues them, and carries the receipts of both.
 ///
 /// A first start:
 ///
@@ -48,7 +49,7 @@ pub(super) enum Command {
     /// The enrolled agents and receivers.
     #[command(subcommand)]
     Agent(AgentCommand),
-    /// The uplinks: where each stands, what holds it up.
+    /// The transfers of both directions: where each stands, what holds it up.
     #[command(subcommand)]
     Transfer(TransferCommand),
     /// Print the relay's public keys: the one that app servers admit, the one that signs receipts, its host keys.
@@ -167,6 +168,9 @@ pub(super) enum TransferCommand {
         /// Of this tenant.
         #[arg(long)]
         tenant: Option<TenantName>,
+        /// Of this direction: uplink (from the ERP) or downlink (return files).
+        #[arg(long, value_parser = parse_direction, value_name = "DIRECTION")]
+        direction: Option<Direction>,
         /// Only those that wait for a person.
         #[arg(long)]
         parked: bool,
@@ -186,10 +190,19 @@ pub(super) enum TransferCommand {
         json: bool,
     },
     /// Try a transfer again that waits for a person, whose next try is far off, or that was forwarded without a receipt.
+    ///
+    /// A downlink that is queued waits for its agent: there is nothing to try again here.
     Retry {
         /// Its id, or tenant/agent/id.
         transfer: String,
     },
+}
+
+fn parse_direction(text: &str) -> Result<Direction, &'static str> {
+    [Direction::Uplink, Direction::Downlink]
+        .into_iter()
+        .find(|direction| direction.to_string() == text)
+        .ok_or("a direction is uplink or downlink")
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,26 +1,30 @@
 //! `transfer`
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use towpath_journal::{Filter, Journal, MAX_LIST, TransferRecord};
 use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferId, TransferKey, TransferState, failure::Result};
 
 use super::{args::TransferCommand, output};
-use crate::host::Host;
+use crate::{downlink::alarm::is_overdue, host::Host};
 
 pub(super) async fn run(host: &Host, command: TransferCommand) -> Result<()> {
     host.prepare()?;
     let journal = host.journal().await?;
+    let alarm = Alarm { now: host.clock.now(), after: host.config.downlink.alarm_after.0 };
     match command {
-        TransferCommand::List { tenant, parked, limit, json } => {
-            let filter = Filter { tenant, parked: parked.then_some(true), ..Filter::default() };
+        TransferCommand::List { tenant, direction, parked, limit, json } => {
+            let filter = Filter { tenant, direction, parked: parked.then_some(true), ..Filter::default() };
             let records = list(&*journal, &filter, limit).await?;
             if json {
-                return output::json(&records.iter().map(as_json).collect::<Vec<_>>());
+                return output::json(&records.iter().map(|record| as_json(record, alarm)).collect::<Vec<_>>());
             }
-            let head = ["transfer", "tenant", "agent", "sequence", "state", "changed", "trouble"];
-            output::table(&head, records.iter().map(cells).collect(), "there are no transfers")
+            let head = ["transfer", "direction", "tenant", "agent", "sequence", "state", "changed", "trouble"];
+            output::table(&head, records.iter().map(|record| cells(record, alarm)).collect(), "there are no transfers")
         }
-        TransferCommand::Show { transfer, json } => show(&*journal, &find(&*journal, &transfer).await?, json).await,
+        TransferCommand::Show { transfer, json } => show(&*journal, &find(&*journal, &transfer).await?, alarm, json).await,
         TransferCommand::Retry { transfer } => {
             let record = find(&*journal, &transfer).await?;
             let said = retry(&*journal, &record).await?;
@@ -30,6 +34,19 @@ pub(super) async fn run(host: &Host, command: TransferCommand) -> Result<()> {
             output::say(said);
             Ok(())
         }
+    }
+}
+
+/// When a queued transfer counts as overdue.
+#[derive(Debug, Clone, Copy)]
+struct Alarm {
+    now: Timestamp,
+    after: Duration,
+}
+
+impl Alarm {
+    fn is_for(self, record: &TransferRecord) -> bool {
+        is_overdue(record, self.now, self.after)
     }
 }
 
@@ -43,6 +60,10 @@ async fn retry(journal: &dyn Journal, record: &TransferRecord) -> Result<&'stati
     }
     if record.stage().is_none() {
         let word = record.state.word();
+        if matches!(record.state, TransferState::Queued { .. }) {
+            let message = format!("transfer {} is queued and waits for its agent: there is nothing to retry here", record.key);
+            return Err(Failure::park(Code::RequestInvalid, message));
+        }
         let message = format!("transfer {} is {word} and waits for no work of this relay: there is nothing to retry", record.key);
         return Err(Failure::park(Code::RequestInvalid, message));
     }
@@ -88,45 +109,51 @@ async fn find(journal: &dyn Journal, text: &str) -> Result<TransferRecord> {
     }
 }
 
-fn trouble(record: &TransferRecord) -> String {
+fn trouble(record: &TransferRecord, alarm: Alarm) -> String {
+    if alarm.is_for(record) {
+        return format!("{}, waits for its agent", Code::AgentSilent);
+    }
     let word = |code: Code| if record.parked { format!("{code}, waits for a person") } else { format!("{code}, is tried again") };
     record.last_failure.as_ref().map_or_else(|| "-".to_owned(), |failure| word(failure.code))
 }
 
-fn cells(record: &TransferRecord) -> Vec<String> {
+fn cells(record: &TransferRecord, alarm: Alarm) -> Vec<String> {
     let key = &record.key;
     vec![
         key.id.to_string(),
+        record.direction.to_string(),
         key.tenant.to_string(),
         key.agent.to_string(),
         record.sequence.map_or_else(|| "-".to_owned(), |sequence| sequence.to_string()),
         record.state.word().to_owned(),
         record.changed.to_string(),
-        trouble(record),
+        trouble(record, alarm),
     ]
 }
 
-fn as_json(record: &TransferRecord) -> Value {
+fn as_json(record: &TransferRecord, alarm: Alarm) -> Value {
     json!({
-        "transfer": record.key.id, "tenant": record.key.tenant, "agent": record.key.agent, "job": record.job,
+        "transfer": record.key.id, "tenant": record.key.tenant, "agent": record.key.agent, "direction": record.direction,
+        "job": record.job,
         "sequence": record.sequence, "state": record.state.word(), "stage": record.stage().map(Stage::as_str),
         "parked": record.parked, "attempts": record.attempts, "created": record.created, "changed": record.changed,
         "not_before": record.not_before, "failure": record.last_failure,
+        "overdue": alarm.is_for(record),
     })
 }
 
-async fn show(journal: &dyn Journal, record: &TransferRecord, json: bool) -> Result<()> {
+async fn show(journal: &dyn Journal, record: &TransferRecord, alarm: Alarm, json: bool) -> Result<()> {
     let history = journal.history(&record.key).await.map_err(Failure::from)?;
     if json {
         let events: Vec<Value> = history.entries.iter().map(|entry| json!({"at": entry.at, "event": entry.event})).collect();
-        let mut value = as_json(record);
+        let mut value = as_json(record, alarm);
         if let Some(object) = value.as_object_mut() {
             object.insert("start".to_owned(), json!(history.start));
             object.insert("events".to_owned(), json!(events));
         }
         return output::json(&value);
     }
-    let mut lines = vec![format!("{}  {}", record.key, record.state.word())];
+    let mut lines = vec![format!("{}  {}  {}", record.key, record.direction, record.state.word())];
     lines.push(format!("  {}  created as {}", record.created, history.start.word()));
     for entry in &history.entries {
         let event = serde_json::to_string(&entry.event).unwrap_or_default();
@@ -135,6 +162,9 @@ async fn show(journal: &dyn Journal, record: &TransferRecord, json: bool) -> Res
     if let Some(failure) = &record.last_failure {
         let waits = if record.parked { "waits for a person: towpath-relay transfer retry" } else { "is tried again" };
         lines.push(format!("  attempt {}  {}  ({waits})", record.attempts, failure.report));
+    }
+    if alarm.is_for(record) {
+        lines.push(format!("  {}  its agent has not taken it since {}", Code::AgentSilent, record.changed));
     }
     output::line(&lines.join("\n"))
 }

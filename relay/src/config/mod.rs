@@ -9,11 +9,11 @@ use std::{
 
 use serde::Deserialize;
 use towpath_host::{Bytes, Pause, config};
-use towpath_transfer::{Code, Failure, failure::Result};
+use towpath_transfer::{Code, Failure, api::MAX_OFFERS, failure::Result};
 use towpath_transport::server::Limits;
 use url::Url;
 
-use crate::{api::WebLimits, spool::SpoolLimits};
+use crate::{api::WebLimits, downlink::DownlinkSettings, spool::SpoolLimits};
 
 /// The public URL of a relay that was not told its own: only programs on the same machine reach it.
 pub const DEFAULT_PUBLIC_URL: &str = "https://localhost";
@@ -32,6 +32,8 @@ pub struct Config {
     pub spool: SpoolSection,
     /// The stages.
     pub uplink: UplinkSection,
+    /// The way back.
+    pub downlink: DownlinkSection,
     /// Enrolment codes.
     pub enrolment: EnrolmentSection,
     /// SSH logins and sessions.
@@ -98,6 +100,20 @@ pub struct UplinkSection {
     pub journal_keeps: u64,
 }
 
+/// `[downlink]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DownlinkSection {
+    /// Transfers fetched at once.
+    pub fetch_at_once: usize,
+    /// Transfers packed at once.
+    pub pack_at_once: usize,
+    /// Transfers on their way to one agent.
+    pub waiting: usize,
+    /// How long a transfer may be queued before that is an alarm.
+    pub alarm_after: Pause,
+}
+
 /// `[enrolment]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -142,6 +158,8 @@ pub struct WebSection {
     pub request: Pause,
     /// Requests at once.
     pub requests: usize,
+    /// Long polls at once.
+    pub polls: usize,
 }
 
 impl Default for RelaySection {
@@ -172,6 +190,18 @@ impl Default for SpoolSection {
 impl Default for UplinkSection {
     fn default() -> Self {
         Self { accept_at_once: 4, forward_at_once: 8, journal_keeps: 100_000 }
+    }
+}
+
+impl Default for DownlinkSection {
+    fn default() -> Self {
+        let settings = DownlinkSettings::default();
+        Self {
+            fetch_at_once: settings.fetch_at_once,
+            pack_at_once: settings.pack_at_once,
+            waiting: settings.waiting,
+            alarm_after: Pause(settings.alarm_after),
+        }
     }
 }
 
@@ -206,6 +236,7 @@ impl Default for WebSection {
             body: Bytes(limits.body_bytes as u64),
             request: Pause(limits.request_time),
             requests: limits.requests,
+            polls: limits.polls,
         }
     }
 }
@@ -241,6 +272,9 @@ impl Config {
         if self.spool.open_transfers == 0 || self.spool.files_per_transfer == 0 {
             return Err("`spool.open_transfers` and `spool.files_per_transfer` are at least 1".to_owned());
         }
+        if self.downlink.waiting == 0 || self.downlink.waiting > MAX_OFFERS {
+            return Err(format!("`downlink.waiting` is 1 to {MAX_OFFERS}"));
+        }
         Ok(())
     }
 
@@ -253,6 +287,17 @@ impl Config {
             reserve_bytes: self.spool.reserve.0,
             open_transfers: self.spool.open_transfers,
             files_per_transfer: self.spool.files_per_transfer,
+        }
+    }
+
+    /// The figures of the way back.
+    #[must_use]
+    pub fn downlink_settings(&self) -> DownlinkSettings {
+        DownlinkSettings {
+            fetch_at_once: self.downlink.fetch_at_once,
+            pack_at_once: self.downlink.pack_at_once,
+            waiting: self.downlink.waiting,
+            alarm_after: self.downlink.alarm_after.0,
         }
     }
 
@@ -279,6 +324,7 @@ impl Config {
             body_bytes: usize::try_from(self.web.body.0).unwrap_or(usize::MAX),
             request_time: self.web.request.0,
             requests: self.web.requests,
+            polls: self.web.polls,
             ..WebLimits::default()
         }
     }
@@ -315,7 +361,7 @@ mod tests {
         // Every key is there, and not only as a comment, so that the file teaches all of them.
         let table: toml::Table = EXAMPLE.parse().unwrap();
         let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
-        assert_eq!(keys, 28);
+        assert_eq!(keys, 33);
     }
 
     #[test]
@@ -337,6 +383,8 @@ mod tests {
             "[relay]\npublic_url = \"https://x/y\"",
             "[relay]\nlisten = []",
             "[spool]\nopen_transfers = 0",
+            "[downlink]\nwaiting = 0",
+            "[downlink]\nwaiting = 1001",
         ] {
             assert_eq!(parse(bad).unwrap_err().code(), Code::ConfigInvalid, "{bad}");
         }

@@ -54,6 +54,12 @@ impl Arrivals {
         Ok(Waiting { arrivals: self.clone(), scope: scope.clone(), hints })
     }
 
+    /// How often this agent waits now.
+    #[must_use]
+    pub fn polls(&self, scope: &AgentScope) -> usize {
+        self.lock().get(scope).map_or(0, watch::Sender::receiver_count)
+    }
+
     /// Something may have changed for this agent.
     pub fn hint(&self, scope: &AgentScope) {
         if let Some(waiting) = self.lock().get(scope) {
@@ -129,6 +135,7 @@ mod tests {
         erp.hinted().await.unwrap();
         again.hinted().await.unwrap();
         assert!(futures::poll!(Box::pin(other.hinted())).is_pending());
+        assert_eq!((arrivals.polls(&scope("erp")), arrivals.polls(&scope("nobody"))), (2, 0));
         assert!(futures::poll!(Box::pin(erp.hinted())).is_pending(), "one hint counts once");
         arrivals.hint_all();
         other.hinted().await.unwrap();

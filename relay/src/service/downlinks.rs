@@ -4,8 +4,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use towpath_journal::{Created, Filter, JournalError, MAX_LIST, NewTransfer, SequenceChoice, TransferRecord};
 use towpath_transfer::{
-    Code, Direction, Failure, TransferId, TransferState,
-    api::{DownlinkState, Downlinks, Export, ExportStatus, MAX_OFFERS, MAX_WAIT_SECONDS, Offer, Role},
+    Code, Direction, Failure, Stage, TransferId, TransferState,
+    api::{DownlinkState, Downlinks, Export, ExportStatus, MAX_OFFERS, MAX_WAIT_SECONDS, Offer, Role, Trouble},
     digest::Sha256Digest,
     failure::Result,
     manifest::{MANIFEST_NAME, MAX_MANIFEST_BYTES},
@@ -17,7 +17,10 @@ use super::{
     RelayService,
     uplinks::{receipts_of, strange, trouble},
 };
-use crate::scope::{AgentScope, Caller, not_found};
+use crate::{
+    downlink::alarm::is_overdue,
+    scope::{AgentScope, Caller, not_found},
+};
 
 impl RelayService {
     /// Takes note of what a receiver has laid out.
@@ -112,13 +115,26 @@ impl RelayService {
             _ => return Err(strange(record)),
         };
         let receipts = receipts_of(&self.spool, scope, record.key.id, wanted).await?;
-        Ok(ExportStatus { transfer: record.key.id, state, trouble: trouble(record), receipts })
+        let trouble = trouble(record).or_else(|| self.silence(record));
+        Ok(ExportStatus { transfer: record.key.id, state, trouble, receipts })
+    }
+
+    /// What holds up a transfer that its agent does not take.
+    fn silence(&self, record: &TransferRecord) -> Option<Trouble> {
+        let (now, after) = (self.clock.now(), self.downlinks.alarm_after);
+        is_overdue(record, now, after).then(|| Trouble {
+            code: Code::AgentSilent,
+            stage: Stage::Pull,
+            parked: false,
+            detail: "the agent has not taken the files for long".to_owned(),
+        })
     }
 
     /// Waits until the agent's list is another than the known one, or `wait` is over.
     pub(super) async fn offers_unless(&self, caller: &Caller, wait: Duration, unless: Option<Sha256Digest>) -> Result<Downlinks> {
         let scope = caller.as_agent()?;
         let known = unless.unwrap_or_else(|| Downlinks::of(Vec::new()).version);
+        // The time runs from the call on, and the hints count from before the first look.
         let mut over = self.clock.sleep(wait.min(Duration::from_secs(MAX_WAIT_SECONDS)));
         let mut waiting = self.arrivals.wait(&scope)?;
         loop {

@@ -26,7 +26,7 @@ use towpath_transfer::{
 pub use local::LocalRelayApi;
 
 use crate::{
-    downlink::{self, Arrivals, DownlinkLimits},
+    downlink::{self, Arrivals, DownlinkSettings},
     registry::{LandingOrigin, Registry},
     scope::Caller,
     spool::Spool,
@@ -59,7 +59,7 @@ pub struct RelayService {
     clock: Arc<dyn Clock>,
     wake: WakeUp,
     arrivals: Arrivals,
-    downlinks: DownlinkLimits,
+    downlinks: DownlinkSettings,
 }
 
 impl fmt::Debug for RelayService {
@@ -78,7 +78,7 @@ impl RelayService {
         spool: Arc<Spool>,
         clock: Arc<dyn Clock>,
         wake: WakeUp,
-        downlinks: DownlinkLimits,
+        downlinks: DownlinkSettings,
     ) -> Self {
         let (identity, arrivals) = (Arc::new(identity), Arrivals::default());
         Self { identity, registry, journal, spool, clock, wake, arrivals, downlinks }

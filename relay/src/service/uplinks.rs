@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 use super::RelayService;
 use crate::{
     scope::{AgentScope, not_found},
-    spool::{Spool, blocking},
+    spool::{Room, Spool, blocking},
 };
 
 /// What the manifest says that the journal needs; nothing where it is not one of this agent.
@@ -59,9 +59,13 @@ impl RelayService {
     async fn look(&self, scope: &AgentScope, id: TransferId, digest: Sha256Digest) -> Result<Result<Named, MissingFile>> {
         let (spool, owner) = (self.spool.clone(), scope.clone());
         let read = blocking(move || {
-            let path = spool.path(&owner, id, MANIFEST_NAME);
+            let path = spool.path(Room::Uplink, &owner, id, MANIFEST_NAME);
             let size = spool.files().stat(&path).map_or(0, |stat| stat.len);
-            if size > MAX_MANIFEST_BYTES as u64 { Ok(None) } else { spool.read(&owner, id, MANIFEST_NAME, MAX_MANIFEST_BYTES) }
+            if size > MAX_MANIFEST_BYTES as u64 {
+                Ok(None)
+            } else {
+                spool.read(Room::Uplink, &owner, id, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+            }
         });
         let missing = |problem: &str| -> Result<Result<Named, MissingFile>> {
             let name = MANIFEST_NAME

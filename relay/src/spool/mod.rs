@@ -1,25 +1,31 @@
-//! Where uplinks lie on the relay, what an agent sees of them, and how much there may be.
+//! Where transfers lie on the relay, what an agent sees of them, and how much there may be.
 //!
-//! On disk: `spool/<tenant>/<agent>/uplink/<transfer>/<file>` and, apart because they are kept longer,
+//! On disk: `spool/<tenant>/<agent>/<room>/<transfer>/<file>`, where a room is `uplink` or, of a downlink, `fetched` and `packed`
+//! (nobody but the relay sees these) and `downlink`; and, apart because they are kept longer,
 //! `receipts/<tenant>/<agent>/<transfer>/<word>.json`. Every path is made from a scope, so that there is no way to name a
 //! folder of somebody else.
 
 mod gate;
 mod quota;
 mod receipts;
+mod reserved;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use towpath_journal::Journal;
-use towpath_transfer::{Code, Failure, FileName, TransferId, TransferKey, TransferState, failure::Result};
+use towpath_transfer::{
+    Code, Failure, FileName, TransferId, TransferKey, TransferState,
+    digest::{Sha256Digest, Sha256Hasher},
+    failure::Result,
+};
 use towpath_transport::{
     files::{FileKind, FileStore, file_failure, ignore_missing, read_whole},
     server::stored::{Gates, visible_name},
@@ -29,12 +35,40 @@ use crate::scope::{AgentScope, TenantScope};
 
 pub use gate::Frozen;
 pub use quota::{Quota, SpoolLimits};
+pub use reserved::Reserved;
 pub use view::AgentView;
 
 use gate::Gate;
 
 /// Entries read at once from a folder.
 const PAGE: usize = 500;
+
+/// How much of a file is read at once, in bytes.
+const CHUNK: usize = 256 * 1024;
+
+/// What a transfer's folder is for; each room has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Room {
+    /// What an agent sends.
+    Uplink,
+    /// The plain files of a downlink, as they come from the app server.
+    Fetched,
+    /// The same, packed, until they are queued.
+    Packed,
+    /// What an agent may take.
+    Downlink,
+}
+
+impl Room {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Uplink => "uplink",
+            Self::Fetched => "fetched",
+            Self::Packed => "packed",
+            Self::Downlink => "downlink",
+        }
+    }
+}
 
 /// The relay's spool.
 #[derive(Debug)]
@@ -88,29 +122,29 @@ impl Spool {
         self.root.join(scope.tenant().as_str())
     }
 
-    /// The folder of an agent's uplinks.
-    fn uplinks(&self, scope: &AgentScope) -> PathBuf {
-        self.tenant_dir(scope.tenant()).join(scope.agent().as_str()).join("uplink")
+    /// The folder of an agent's transfers.
+    fn room(&self, room: Room, scope: &AgentScope) -> PathBuf {
+        self.tenant_dir(scope.tenant()).join(scope.agent().as_str()).join(room.as_str())
     }
 
     /// A transfer's folder.
     #[must_use]
-    pub fn folder(&self, scope: &AgentScope, id: TransferId) -> PathBuf {
-        self.uplinks(scope).join(id.to_string())
+    pub fn folder(&self, room: Room, scope: &AgentScope, id: TransferId) -> PathBuf {
+        self.room(room, scope).join(id.to_string())
     }
 
     /// A file of a transfer.
     #[must_use]
-    pub fn path(&self, scope: &AgentScope, id: TransferId, name: &str) -> PathBuf {
-        self.folder(scope, id).join(name)
+    pub fn path(&self, room: Room, scope: &AgentScope, id: TransferId, name: &str) -> PathBuf {
+        self.folder(room, scope, id).join(name)
     }
 
     /// The files of a transfer, sorted by name, hidden ones left out; at most `limit`. Blocking.
     ///
     /// # Errors
     /// [`Code::LimitExceeded`] beyond `limit`, [`Code::FileFailed`]. A folder that does not exist has no files.
-    pub fn list(&self, scope: &AgentScope, id: TransferId, limit: usize) -> Result<Vec<SpoolFile>> {
-        let folder = self.folder(scope, id);
+    pub fn list(&self, room: Room, scope: &AgentScope, id: TransferId, limit: usize) -> Result<Vec<SpoolFile>> {
+        let folder = self.folder(room, scope, id);
         let mut found = Vec::new();
         let mut after: Option<String> = None;
         loop {
@@ -137,8 +171,8 @@ impl Spool {
     ///
     /// # Errors
     /// [`Code::FileFailed`], also where it is larger than `limit`.
-    pub fn read(&self, scope: &AgentScope, id: TransferId, name: &str, limit: usize) -> Result<Option<Vec<u8>>> {
-        let path = self.path(scope, id, name);
+    pub fn read(&self, room: Room, scope: &AgentScope, id: TransferId, name: &str, limit: usize) -> Result<Option<Vec<u8>>> {
+        let path = self.path(room, scope, id, name);
         match read_whole(&*self.files, &path, limit as u64) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -150,8 +184,8 @@ impl Spool {
     ///
     /// # Errors
     /// [`Code::FileFailed`].
-    pub fn remove_file(&self, scope: &AgentScope, id: TransferId, file: &SpoolFile) -> Result<()> {
-        let path = self.path(scope, id, file.name.as_str());
+    pub fn remove_file(&self, room: Room, scope: &AgentScope, id: TransferId, file: &SpoolFile) -> Result<()> {
+        let path = self.path(room, scope, id, file.name.as_str());
         match self.files.remove(&path) {
             Ok(()) => self.quota.shrink(scope.tenant(), file.size),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -164,8 +198,8 @@ impl Spool {
     ///
     /// # Errors
     /// [`Code::FileFailed`].
-    pub fn remove(&self, scope: &AgentScope, id: TransferId) -> Result<()> {
-        let folder = self.folder(scope, id);
+    pub fn remove(&self, room: Room, scope: &AgentScope, id: TransferId) -> Result<()> {
+        let folder = self.folder(room, scope, id);
         let failed = |e| file_failure("remove the folder", &folder, e);
         let size = self.quota.size_of(&folder).map_err(failed)?;
         ignore_missing(self.files.remove_dir_all(&folder)).map_err(failed)?;
@@ -176,15 +210,36 @@ impl Spool {
         Ok(())
     }
 
-    /// The ids of the folders an agent has, after `after`, at most a page. Blocking.
+    /// The ids of the uplinks that an agent has a folder of, after `after`, at most a page. Blocking.
     fn folders(&self, scope: &AgentScope, after: Option<&str>) -> io::Result<(Vec<TransferId>, Option<String>)> {
-        let page = match self.files.list(&self.uplinks(scope), after, PAGE) {
+        let page = match self.files.list(&self.room(Room::Uplink, scope), after, PAGE) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), None)),
             other => other?,
         };
         let next = (page.len() == PAGE).then(|| page.last().map(|entry| entry.name.clone())).flatten();
         let ids = page.iter().filter(|entry| entry.stat.kind == FileKind::Dir).filter_map(|entry| entry.name.parse().ok());
         Ok((ids.collect(), next))
+    }
+
+    /// The SHA-256 of a file of a transfer, read piece by piece; `None` where it is not there. Blocking.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub fn digest(&self, room: Room, scope: &AgentScope, id: TransferId, name: &str) -> Result<Option<Sha256Digest>> {
+        let path = self.path(room, scope, id, name);
+        let failed = |e| file_failure("read", &path, e);
+        let mut file = match self.files.open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        let (mut hasher, mut chunk) = (Sha256Hasher::new(), vec![0; CHUNK]);
+        loop {
+            let read = file.read(&mut chunk).map_err(failed)?;
+            if read == 0 {
+                return Ok(Some(hasher.finish()));
+            }
+            hasher.update(chunk.get(..read).unwrap_or_default());
+        }
     }
 
     /// Removes the folders of transfers that were never completed and have not been touched since `before`, and returns
@@ -197,7 +252,7 @@ impl Spool {
         loop {
             let (spool, wanted, from) = (Arc::clone(self), scope.clone(), after.clone());
             let listing = blocking(move || spool.folders(&wanted, from.as_deref()));
-            let (ids, next) = listing.await?.map_err(|e| file_failure("list the folder", &self.uplinks(scope), e))?;
+            let (ids, next) = listing.await?.map_err(|e| file_failure("list the folder", &self.room(Room::Uplink, scope), e))?;
             for id in ids {
                 let _frozen = self.freeze(scope, id).await;
                 if !self.is_open(&scope.key(id)).await? {
@@ -215,12 +270,16 @@ impl Spool {
     }
 
     fn remove_where_old(&self, scope: &AgentScope, id: TransferId, before: jiff::Timestamp) -> Result<bool> {
-        let folder = self.folder(scope, id);
+        let folder = self.folder(Room::Uplink, scope, id);
         let touched = |path: &Path| self.files.stat(path).ok().and_then(|stat| stat.modified);
-        let newest = self.list(scope, id, usize::MAX)?.iter().filter_map(|file| touched(&folder.join(file.name.as_str()))).max();
+        let newest = self
+            .list(Room::Uplink, scope, id, usize::MAX)?
+            .iter()
+            .filter_map(|file| touched(&folder.join(file.name.as_str())))
+            .max();
         let old = newest.max(touched(&folder)).is_some_and(|at| at < before);
         if old {
-            self.remove(scope, id)?;
+            self.remove(Room::Uplink, scope, id)?;
         }
         Ok(old)
     }

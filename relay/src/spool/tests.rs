@@ -272,7 +272,7 @@ async fn a_restart_counts_what_is_there_and_drops_what_was_unfinished() {
     assert_eq!(again.quota().used(), 42);
     let scope = fixture.agent.caller.as_agent().unwrap();
     assert_eq!(again.quota().used_by(scope.tenant()), 42);
-    let left = fixture.world.files.list(&again.folder(&scope, fixture.id), None, 10).unwrap();
+    let left = fixture.world.files.list(&again.folder(Room::Uplink, &scope, fixture.id), None, 10).unwrap();
     assert_eq!(left.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["a", "b.part"]);
 }
 

@@ -16,7 +16,7 @@ use towpath_transport::{
     },
 };
 
-use super::{Spool, gate::Gate};
+use super::{Room, Spool, gate::Gate};
 use crate::scope::AgentScope;
 
 const UPLINK: &str = "uplink";
@@ -46,7 +46,7 @@ impl UploadFolder for TransferFolder {
     }
 
     fn path(&self) -> PathBuf {
-        self.spool.folder(&self.scope, self.id)
+        self.spool.folder(Room::Uplink, &self.scope, self.id)
     }
 
     fn gate(&self) -> &FolderGate {
@@ -73,10 +73,9 @@ impl UploadFolder for TransferFolder {
 /// What a path can mean. Every other path does not exist.
 enum Place {
     Root,
-    Uplink,
-    Downlink,
-    Transfer(TransferId),
-    File(TransferId, FileName),
+    Transfers(Room),
+    Transfer(Room, TransferId),
+    File(Room, TransferId, FileName),
 }
 
 fn locate(path: &RemotePath) -> FsResult<Place> {
@@ -84,10 +83,19 @@ fn locate(path: &RemotePath) -> FsResult<Place> {
     let id = |text: &str| text.parse::<TransferId>().map_err(|_| FsError::NotFound);
     match names.as_slice() {
         [] => Ok(Place::Root),
-        [UPLINK] => Ok(Place::Uplink),
-        [DOWNLINK] => Ok(Place::Downlink),
-        [UPLINK, transfer] => Ok(Place::Transfer(id(transfer)?)),
-        [UPLINK, transfer, name] => Ok(Place::File(id(transfer)?, visible_name(name).ok_or(FsError::NotFound)?)),
+        [room] => Ok(Place::Transfers(visible_room(room)?)),
+        [room, transfer] => Ok(Place::Transfer(visible_room(room)?, id(transfer)?)),
+        [room, transfer, name] => {
+            Ok(Place::File(visible_room(room)?, id(transfer)?, visible_name(name).ok_or(FsError::NotFound)?))
+        }
+        _ => Err(FsError::NotFound),
+    }
+}
+
+fn visible_room(name: &str) -> FsResult<Room> {
+    match name {
+        UPLINK => Ok(Room::Uplink),
+        DOWNLINK => Ok(Room::Downlink),
         _ => Err(FsError::NotFound),
     }
 }
@@ -114,6 +122,11 @@ impl AgentView {
     ) -> FsResult<T> {
         let (spool, scope) = (Arc::clone(&self.spool), self.scope.clone());
         on_disk(move || work(&spool, &scope)).await
+    }
+
+    /// Why something that an agent cannot change is not changed: it is not there, or it stays as it is.
+    async fn fixed(&self, path: &RemotePath) -> FsError {
+        if self.stat(path).await.is_ok() { FsError::Denied } else { FsError::NotFound }
     }
 
     /// The gate alone, with the folder open for changes.
@@ -171,21 +184,24 @@ impl Spool {
 impl VirtualFs for AgentView {
     async fn stat(&self, path: &RemotePath) -> FsResult<Attributes> {
         let disk: PathBuf = match locate(path)? {
-            Place::Root | Place::Uplink | Place::Downlink => return Ok(folder_attributes()),
-            Place::Transfer(id) => self.spool.folder(&self.scope, id),
-            Place::File(id, name) => self.spool.path(&self.scope, id, name.as_str()),
+            Place::Root | Place::Transfers(_) => return Ok(folder_attributes()),
+            Place::Transfer(room, id) => self.spool.folder(room, &self.scope, id),
+            Place::File(room, id, name) => self.spool.path(room, &self.scope, id, name.as_str()),
         };
         self.on_spool(move |spool, _| spool.files.stat(&disk).map_err(|e| told(&e)).and_then(|stat| attributes_of(&stat))).await
     }
 
     async fn open(&self, path: &RemotePath, options: OpenOptions, _: &SetAttributes) -> FsResult<Box<dyn VirtualFile>> {
-        let Place::File(id, name) = locate(path)? else {
-            return Err(if self.stat(path).await.is_ok() { FsError::Denied } else { FsError::NotFound });
-        };
-        if options.write || options.append {
-            return self.uploads(id).open(name, options).await;
+        let Place::File(room, id, name) = locate(path)? else { return Err(self.fixed(path).await) };
+        match room {
+            Room::Uplink if options.write || options.append => return self.uploads(id).open(name, options).await,
+            _ if options.write || options.append => {
+                let folder = path.parent().ok_or(FsError::NotFound)?;
+                return Err(self.fixed(&folder).await);
+            }
+            _ => {}
         }
-        let disk = self.spool.path(&self.scope, id, name.as_str());
+        let disk = self.spool.path(room, &self.scope, id, name.as_str());
         let reader = self.on_spool(move |spool, _| StoredReader::open(&*spool.files, &disk)).await?;
         Ok(Box::new(reader))
     }
@@ -193,12 +209,11 @@ impl VirtualFs for AgentView {
     async fn list(&self, path: &RemotePath) -> FsResult<Box<dyn VirtualListing>> {
         let (dir, shows): (PathBuf, fn(&str, FileKind) -> bool) = match locate(path)? {
             Place::Root => return Ok(Box::new(FixedListing::new(&[DOWNLINK, UPLINK]))),
-            Place::Downlink => return Ok(Box::new(FixedListing::new(&[]))),
-            // The folder of an agent that has never sent anything is not on disk yet.
-            Place::Uplink => (self.spool.uplinks(&self.scope), is_transfer),
-            Place::Transfer(id) => {
+            // The folder of an agent that has never sent or got anything is not on disk yet.
+            Place::Transfers(room) => (self.spool.room(room, &self.scope), is_transfer),
+            Place::Transfer(room, id) => {
                 self.stat(path).await?;
-                (self.spool.folder(&self.scope, id), is_file)
+                (self.spool.folder(room, &self.scope, id), is_file)
             }
             Place::File(..) => {
                 self.stat(path).await?;
@@ -210,9 +225,10 @@ impl VirtualFs for AgentView {
 
     async fn make_dir(&self, path: &RemotePath, _: &SetAttributes) -> FsResult<()> {
         let id = match locate(path)? {
-            Place::Root | Place::Uplink | Place::Downlink => return Err(FsError::Exists),
-            Place::Transfer(id) => id,
-            Place::File(..) => return Err(FsError::NotFound),
+            Place::Root | Place::Transfers(_) => return Err(FsError::Exists),
+            Place::Transfer(Room::Uplink, id) => id,
+            Place::Transfer(..) if self.stat(path).await.is_ok() => return Err(FsError::Exists),
+            Place::Transfer(..) | Place::File(..) => return Err(FsError::NotFound),
         };
         if self.stat(path).await.is_ok() {
             return Err(FsError::Exists);
@@ -225,34 +241,33 @@ impl VirtualFs for AgentView {
         let _alone = self.alone(id, &gate).await?;
         self.on_spool(move |spool, scope| {
             spool.quota.grow(scope.tenant(), 0)?;
-            spool.files.create_dir_all(&spool.folder(scope, id)).map_err(|e| told(&e))
+            spool.files.create_dir_all(&spool.folder(Room::Uplink, scope, id)).map_err(|e| told(&e))
         })
         .await
     }
 
     async fn remove_dir(&self, path: &RemotePath) -> FsResult<()> {
         let id = match locate(path)? {
-            Place::Root | Place::Uplink | Place::Downlink => return Err(FsError::Denied),
-            Place::Transfer(id) => id,
+            Place::Transfer(Room::Uplink, id) => id,
             Place::File(..) => return Err(FsError::NotFound),
+            _ => return Err(self.fixed(path).await),
         };
         self.stat(path).await?;
         let gate = self.gate(id);
         let _alone = self.alone(id, &gate).await?;
-        self.on_spool(move |spool, scope| spool.files.remove_dir(&spool.folder(scope, id)).map_err(|e| told(&e))).await
+        self.on_spool(move |spool, scope| spool.files.remove_dir(&spool.folder(Room::Uplink, scope, id)).map_err(|e| told(&e)))
+            .await
     }
 
     async fn remove(&self, path: &RemotePath) -> FsResult<()> {
-        let Place::File(id, name) = locate(path)? else {
-            return Err(if self.stat(path).await.is_ok() { FsError::Denied } else { FsError::NotFound });
-        };
+        let Place::File(Room::Uplink, id, name) = locate(path)? else { return Err(self.fixed(path).await) };
         self.stat(path).await?;
         self.uploads(id).remove(name).await
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace) -> FsResult<()> {
-        let (Place::File(id, old), Place::File(other, new)) = (locate(from)?, locate(to)?) else {
-            return Err(if self.stat(from).await.is_ok() { FsError::Denied } else { FsError::NotFound });
+        let (Place::File(Room::Uplink, id, old), Place::File(Room::Uplink, other, new)) = (locate(from)?, locate(to)?) else {
+            return Err(self.fixed(from).await);
         };
         self.stat(from).await?;
         if id != other {

@@ -1,36 +1,30 @@
 //! Accept: every file is compared with what `complete` named, and the relay signs that it holds them.
 
-use std::{
-    io::Read as _,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome};
-use towpath_keys::{Identity, Namespace, PublicKey};
+use towpath_keys::{Namespace, PublicKey};
 use towpath_transfer::{
-    Clock, Code, Direction, Failure, FileName, Stage, TransferEvent, TransferId,
-    digest::{Sha256Digest, Sha256Hasher},
+    Code, Direction, Failure, FileName, Stage, TransferEvent, TransferId,
+    digest::Sha256Digest,
     failure::Result,
     manifest::{MANIFEST_NAME, MAX_FILES, MAX_MANIFEST_BYTES, Manifest, SIGNATURE_NAME},
     packed::{MAX_PACKED_LIST_BYTES, MD5SUMS_NAME, PACKED_NAME, PackedFile, PackedList},
-    receipt::{MAX_SIGNATURE_BYTES, Receipt, ReceiptStage, SignedReceipt},
+    receipt::MAX_SIGNATURE_BYTES,
     state::{Identity as Travels, MissingFile, Place},
 };
-use towpath_transport::files::{FileStore, file_failure};
 
 use super::identity_of;
 use crate::{
     registry::Registry,
     scope::AgentScope,
-    spool::{Spool, SpoolFile, blocking},
+    signer::Signer,
+    spool::{Room, Spool, SpoolFile, blocking},
 };
 
 /// The most missing files that one answer names; the rest shows when these are mended.
 pub const MAX_MISSING: usize = 1_000;
-/// How much of a file is read at once, in bytes.
-const CHUNK: usize = 256 * 1024;
 /// The files of a transfer that are not packed content.
 const OWN_FILES: usize = 4;
 
@@ -39,10 +33,7 @@ const OWN_FILES: usize = 4;
 pub struct Accept {
     spool: Arc<Spool>,
     registry: Registry,
-    receipt_key: Identity,
-    clock: Arc<dyn Clock>,
-    /// Held from looking for a receipt to having written one, so that a transfer has one receipt.
-    signing: Arc<Mutex<()>>,
+    signer: Signer,
 }
 
 /// What is known of a transfer before its files are looked at.
@@ -63,10 +54,10 @@ enum Found {
 }
 
 impl Accept {
-    /// The stage over these parts; `receipt_key` signs.
+    /// The stage over these parts.
     #[must_use]
-    pub fn new(spool: Arc<Spool>, registry: Registry, receipt_key: Identity, clock: Arc<dyn Clock>) -> Self {
-        Self { spool, registry, receipt_key, clock, signing: Arc::default() }
+    pub fn new(spool: Arc<Spool>, registry: Registry, signer: Signer) -> Self {
+        Self { spool, registry, signer }
     }
 
     /// The key with which the agent signs; one that was revoked meanwhile counts no more.
@@ -77,42 +68,6 @@ impl Accept {
             return Err(Failure::park(Code::AgentRevoked, format!("{scope} was revoked after it completed the transfer")));
         }
         PublicKey::try_from(&end.key)
-    }
-
-    /// The receipt that was signed for this manifest, or a new one. Written once: a repeated step finds the first. What
-    /// lies there and is not signed with the relay's key (half of it was written, or somebody changed it) is written anew.
-    /// To be called with `signing` held.
-    fn sign(spool: &Spool, key: &Identity, clock: &dyn Clock, claim: &Claim) -> Result<()> {
-        let known = spool.receipt(&claim.scope, claim.id, ReceiptStage::Accepted)?;
-        let ours = PublicKey::try_from(key.public_line())?;
-        let same = |signed: &SignedReceipt| {
-            let (text, signature) = (signed.receipt.as_bytes(), signed.signature.as_bytes());
-            let receipt = signed.parse().ok().filter(|receipt| receipt.key() == claim.scope.key(claim.id));
-            receipt.is_some_and(|receipt| receipt.manifest == Some(claim.travels.manifest))
-                && towpath_keys::verify(signature, Namespace::Receipt, text, &ours).is_ok()
-        };
-        if known.as_ref().is_some_and(same) {
-            return Ok(());
-        }
-        let receipt = Receipt {
-            version: 1,
-            transfer: claim.id,
-            tenant: claim.scope.tenant().tenant().clone(),
-            agent: claim.scope.agent().clone(),
-            direction: Direction::Uplink,
-            stage: ReceiptStage::Accepted,
-            manifest: Some(claim.travels.manifest),
-            rows: Vec::new(),
-            reason: None,
-            time: clock.now(),
-            signer: key.fingerprint(),
-        };
-        let internal = |e| Failure::park(Code::Internal, "write a receipt as JSON").caused_by(e);
-        let bytes = receipt.to_bytes().map_err(internal)?;
-        let signature = key.sign(Namespace::Receipt, &bytes)?;
-        let receipt =
-            String::from_utf8(bytes).map_err(|e| Failure::park(Code::Internal, "write a receipt as text").caused_by(e))?;
-        spool.keep_receipt(&claim.scope, claim.id, ReceiptStage::Accepted, &SignedReceipt { receipt, signature })
     }
 }
 
@@ -131,13 +86,11 @@ impl Step for Accept {
         let key = self.enrolled_key(&scope).await?;
         let (id, sequence) = (lease.key().id, lease.record.sequence);
         let claim = Claim { scope, id, travels: identity_of(lease)?, sequence, key };
-        let (spool, signer, clock) = (Arc::clone(&self.spool), self.receipt_key.clone(), Arc::clone(&self.clock));
-        let signing = Arc::clone(&self.signing);
+        let (spool, signer) = (Arc::clone(&self.spool), self.signer.clone());
         let event = blocking(move || match compare(&spool, &claim)? {
             Found::Missing(missing) => Ok(TransferEvent::FoundIncomplete { missing }),
             Found::Whole => {
-                let _alone = signing.lock().unwrap_or_else(PoisonError::into_inner);
-                Self::sign(&spool, &signer, &*clock, &claim)?;
+                signer.accepted(&spool, &claim.scope, claim.id, Direction::Uplink, claim.travels.manifest)?;
                 Ok(TransferEvent::Accepted)
             }
         });
@@ -163,7 +116,7 @@ fn own_name(name: &str) -> Result<FileName> {
 
 /// Compares every file of the transfer with what was named. Blocking.
 fn compare(spool: &Spool, claim: &Claim) -> Result<Found> {
-    let present = spool.list(&claim.scope, claim.id, spool.quota().limits().files_per_transfer)?;
+    let present = spool.list(Room::Uplink, &claim.scope, claim.id, spool.quota().limits().files_per_transfer)?;
     let mut missing = Missing::default();
     let manifest = named(spool, claim, &present, MANIFEST_NAME, claim.travels.manifest, MAX_MANIFEST_BYTES, &mut missing)?;
     let packed = named(spool, claim, &present, PACKED_NAME, claim.travels.packed, MAX_PACKED_LIST_BYTES, &mut missing)?;
@@ -174,7 +127,7 @@ fn compare(spool: &Spool, claim: &Claim) -> Result<Found> {
     }
     let (Some(manifest), Some(packed)) = (manifest, packed) else { return Ok(Found::Missing(missing.0)) };
     let list = structure(claim, &manifest, &packed)?;
-    if let Some(signature) = spool.read(&claim.scope, claim.id, SIGNATURE_NAME, MAX_SIGNATURE_BYTES)? {
+    if let Some(signature) = spool.read(Room::Uplink, &claim.scope, claim.id, SIGNATURE_NAME, MAX_SIGNATURE_BYTES)? {
         towpath_keys::verify(&signature, Namespace::Manifest, &manifest, &claim.key)?;
     }
     for file in &list.files {
@@ -205,7 +158,7 @@ fn named(
         missing.note(&file, format!("is larger than {limit} bytes"));
         return Ok(None);
     }
-    match spool.read(&claim.scope, claim.id, name, limit)? {
+    match spool.read(Room::Uplink, &claim.scope, claim.id, name, limit)? {
         None => missing.note(&file, "is not there"),
         Some(bytes) if Sha256Digest::of(&bytes) != digest => missing.note(&file, "is not the one that `complete` named"),
         Some(bytes) => return Ok(Some(bytes)),
@@ -242,22 +195,8 @@ fn packed_problem(spool: &Spool, claim: &Claim, present: &[SpoolFile], file: &Pa
     if found.size != file.size {
         return Ok(Some(format!("has {} bytes instead of {}", found.size, file.size)));
     }
-    let path = spool.path(&claim.scope, claim.id, file.name.as_str());
-    let digest = digest_of(&**spool.files(), &path).map_err(|e| file_failure("read", &path, e))?;
-    Ok((digest != file.sha256).then(|| "differs from its digest".to_owned()))
-}
-
-/// The SHA-256 of a file, read piece by piece. Blocking.
-fn digest_of(files: &dyn FileStore, path: &Path) -> std::io::Result<Sha256Digest> {
-    let mut file = files.open(path)?;
-    let (mut hasher, mut chunk) = (Sha256Hasher::new(), vec![0; CHUNK]);
-    loop {
-        let read = file.read(&mut chunk)?;
-        if read == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(chunk.get(..read).unwrap_or_default());
-    }
+    let digest = spool.digest(Room::Uplink, &claim.scope, claim.id, file.name.as_str())?;
+    Ok((digest != Some(file.sha256)).then(|| "differs from its digest".to_owned()))
 }
 
 /// What a repeated extract has left behind is not part of the transfer; nobody can write here now.
@@ -269,7 +208,7 @@ fn remove_strangers(spool: &Spool, claim: &Claim, present: &[SpoolFile], list: &
     names.sort_unstable();
     for stranger in present.iter().filter(|file| names.binary_search(&file.name.as_str()).is_err()) {
         tracing::info!(transfer = %claim.id, file = %stranger.name, "removing a file that is not part of its transfer");
-        spool.remove_file(&claim.scope, claim.id, stranger)?;
+        spool.remove_file(Room::Uplink, &claim.scope, claim.id, stranger)?;
     }
     Ok(())
 }

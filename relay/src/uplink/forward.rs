@@ -18,7 +18,7 @@ use towpath_transport::store::{Far, FileSource, NoProgress, RemoteStore, StoreEr
 use super::identity_of;
 use crate::{
     scope::{AgentScope, TenantScope},
-    spool::{Spool, SpoolFile, blocking},
+    spool::{Room, Spool, SpoolFile, blocking},
 };
 
 /// How long a refusal of the app server is left alone before the next try: its operator mends it, and nobody here need
@@ -35,7 +35,7 @@ const UPLINK: &str = "uplink";
 pub struct AppServer {
     /// Its files.
     pub store: Arc<dyn RemoteStore>,
-    /// The folder below which uplinks land.
+    /// The folder below which uplinks land, and downlinks are laid out.
     pub folder: RemotePath,
 }
 
@@ -67,7 +67,7 @@ impl Forward {
     async fn send(&self, scope: &AgentScope, lease: &Lease) -> Result<()> {
         let id = lease.key().id;
         let (spool, owner) = (Arc::clone(&self.spool), scope.clone());
-        let files = blocking(move || spool.list(&owner, id, spool.quota().limits().files_per_transfer)).await??;
+        let files = blocking(move || spool.list(Room::Uplink, &owner, id, spool.quota().limits().files_per_transfer)).await??;
         let AppServer { store, folder } = self.app_servers.connect(scope.tenant()).await?;
         let target = target_folder(folder, scope, &id.to_string())
             .map_err(|e| Failure::park(Code::AppServerRefused, "the app server's folder is too deep").caused_by(e))?;
@@ -97,7 +97,10 @@ impl Forward {
             Err(e) if e.kind() == StoreErrorKind::NotFound => {}
             Err(e) => return Err(e.into_failure(Far::AppServer)),
         }
-        let source = FileSource::new(Arc::clone(self.spool.files()), self.spool.path(scope, lease.key().id, file.name.as_str()));
+        let source = FileSource::new(
+            Arc::clone(self.spool.files()),
+            self.spool.path(Room::Uplink, scope, lease.key().id, file.name.as_str()),
+        );
         store.put_new(&part, source, &NoProgress).await.map_err(|e| e.into_failure(Far::AppServer))?;
         store.publish(&part, &name).await.map_err(|e| e.into_failure(Far::AppServer))
     }
@@ -122,7 +125,7 @@ impl Step for Forward {
 }
 
 /// What an app server refuses, its own operator mends: the relay goes on asking, and shows the trouble meanwhile.
-fn patient(failure: Failure) -> Failure {
+pub(crate) fn patient(failure: Failure) -> Failure {
     let theirs = matches!(
         failure.code(),
         Code::AppServerMissing

@@ -1,9 +1,8 @@
-//! The relay's part of the way from the ERP to the app: accept, forward, take the receipt back, and remove.
+//! The relay's part of the way from the ERP to the app: accept, forward, and take the receipt back.
 
 pub mod accept;
 pub mod forward;
 pub mod receipt;
-pub mod remove;
 
 #[cfg(test)]
 mod tests;

@@ -2,49 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use tokio::{sync::Notify, task::JoinSet};
-use tokio_util::sync::CancellationToken;
-use towpath_journal::{FailPoints, Journal as _, NoFailPoints, Point};
+use towpath_journal::{Journal as _, NoFailPoints, Point};
 use towpath_transfer::{
     Stage, TransferEvent, TransferKey, TransferState,
     api::{Role, UplinkState},
     receipt::{ReceiptStage, SignedReceipt},
-    state::{Outcome, Place},
+    state::Outcome,
 };
 
 use super::forward::RECEIPT_OVERDUE;
 use crate::service::tests::{DAY, Enrolled, Sent, World, receipt_of};
-
-/// Stops a stage for good at one point, and says so.
-struct StopAt {
-    stage: Stage,
-    point: Point,
-    reached: Notify,
-}
-
-#[async_trait]
-impl FailPoints for StopAt {
-    async fn hit(&self, _: Place, stage: Stage, point: Point, _: &TransferKey) {
-        if (stage, point) == (self.stage, self.point) {
-            self.reached.notify_one();
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Says whenever a stage is in the journal.
-#[derive(Default)]
-struct Journalled(Notify);
-
-#[async_trait]
-impl FailPoints for Journalled {
-    async fn hit(&self, _: Place, _: Stage, point: Point, _: &TransferKey) {
-        if point == Point::AfterJournal {
-            self.0.notify_one();
-        }
-    }
-}
 
 struct Story {
     world: World,
@@ -66,33 +33,12 @@ impl Story {
         Self { world, agent, receiver, sent, key }
     }
 
-    fn start(&self) -> JoinSet<()> {
-        self.world.relay.drivers().into_iter().map(|driver| driver.run(CancellationToken::new())).collect()
-    }
-
-    /// Runs until the point is reached, and then loses the process and everything that was not synced.
     async fn stop_at(&mut self, stage: Stage, point: Point) {
-        let stop = Arc::new(StopAt { stage, point, reached: Notify::new() });
-        self.world.restart(stop.clone());
-        let mut drivers = self.start();
-        stop.reached.notified().await;
-        drivers.shutdown().await;
-        self.world.files.power_loss();
-        self.world.clock.advance(Duration::from_secs(5));
-        self.world.journal.break_leases().await.unwrap();
+        self.world.stop_at(stage, point).await;
     }
 
-    /// Another process goes on until the transfer is in the state.
     async fn go_on(&mut self, until: impl Fn(&TransferState) -> bool) {
-        let journalled = Arc::new(Journalled::default());
-        self.world.restart(journalled.clone());
-        let mut drivers = self.start();
-        while !until(&self.world.journal.get(&self.key).await.unwrap().unwrap().state) {
-            journalled.0.notified().await;
-        }
-        drivers.shutdown().await;
-        self.world.journal.break_leases().await.unwrap();
-        towpath_journal::verify(&*self.world.journal, &self.key).await.unwrap();
+        self.world.go_on(&self.key, until).await;
     }
 
     fn receipt(&self, stage: ReceiptStage) -> Option<SignedReceipt> {
@@ -140,7 +86,8 @@ async fn stopped_anywhere_it_removes_the_files_and_keeps_the_receipts() {
         story.world.clock.advance(DAY * 7);
         story.stop_at(Stage::Remove, *point).await;
         story.go_on(|state| matches!(state, TransferState::Removed { .. })).await;
-        let folder = story.world.relay.spool().folder(&story.agent.caller.as_agent().unwrap(), story.sent.id);
+        let folder =
+            story.world.relay.spool().folder(crate::spool::Room::Uplink, &story.agent.caller.as_agent().unwrap(), story.sent.id);
         let gone = towpath_transport::files::FileStore::stat(&story.world.files, &folder).unwrap_err();
         assert_eq!(gone.kind(), std::io::ErrorKind::NotFound, "{point}");
         assert_eq!(story.world.relay.spool().quota().used(), 0, "{point}");

@@ -16,6 +16,7 @@ use towpath_receiver::landing::{Landing, LandingView};
 use towpath_relay::{
     admin::Metrics,
     registry::{NewEnrolment, Registry},
+    downlink::DownlinkSettings,
     relay::{Parts, Relay as Program, StageSettings},
     scope::TenantScope,
     service::{LocalRelayApi, RelayIdentity},
@@ -121,6 +122,7 @@ impl Relay {
                 retention: self.retention,
                 abandoned: HOUR * 24,
                 journal_keeps: 100,
+                downlink: DownlinkSettings::default(),
                 driver: DriverSettings::default(),
             },
             metrics: Metrics::new().unwrap(),

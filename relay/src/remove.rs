@@ -1,14 +1,14 @@
-//! Remove: some time after a transfer has ended its files go; the receipts stay.
+//! Remove: some time after a transfer has ended, either way, its files go; the receipts stay.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use towpath_journal::{Lease, MAX_PAUSE, Step, StepOutcome};
-use towpath_transfer::{Clock, Failure, Stage, TransferEvent, failure::Result, state::Place};
+use towpath_transfer::{Clock, Direction, Failure, Stage, TransferEvent, failure::Result, state::Place};
 
 use crate::{
     scope::AgentScope,
-    spool::{Spool, blocking},
+    spool::{Room, Spool, blocking},
 };
 
 /// The stage.
@@ -44,7 +44,12 @@ impl Step for Remove {
             return Ok(StepOutcome::Wait(left.min(MAX_PAUSE)));
         }
         let (spool, scope, id) = (Arc::clone(&self.spool), AgentScope::of_lease(lease), lease.key().id);
-        blocking(move || spool.remove(&scope, id)).await??;
+        let rooms: &[Room] = match lease.record.direction {
+            Direction::Uplink => &[Room::Uplink],
+            Direction::Downlink => &[Room::Downlink, Room::Packed, Room::Fetched],
+        };
+        let _alone = self.spool.freeze(&scope, id).await;
+        blocking(move || rooms.iter().try_for_each(|room| spool.remove(*room, &scope, id))).await??;
         Ok(StepOutcome::Event(TransferEvent::Removed))
     }
 }

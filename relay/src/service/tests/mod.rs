@@ -1,5 +1,7 @@
 //! The relay in memory: enrolment, the way of an uplink, and everything that can go wrong with it.
 
+mod stopping;
+
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -27,6 +29,7 @@ use towpath_transport::{
 use super::*;
 use crate::{
     admin::Metrics,
+    downlink::DownlinkSettings,
     registry::NewEnrolment,
     relay::{Parts, Relay, StageSettings},
     scope::TenantScope,
@@ -69,6 +72,7 @@ pub(crate) struct World {
     pub(crate) relay: Relay,
     receipt_key: Identity,
     apps: Arc<Apps>,
+    downlink: Arc<Mutex<DownlinkSettings>>,
     parts: Box<dyn Fn(Arc<dyn FailPoints>) -> Parts>,
 }
 
@@ -103,6 +107,8 @@ impl World {
         let registry = Registry::in_memory(shared.clone(), random.clone()).await.unwrap();
         let receipt_key = Identity::generate(KeyKind::Ed25519, &*entropy).unwrap();
         let apps = Arc::new(Apps { files: MemoryFiles::new(), fails: Mutex::default() });
+        let downlink = Arc::new(Mutex::new(DownlinkSettings::default()));
+        let configured = Arc::clone(&downlink);
         let shown = (files.clone(), journal.clone(), registry.clone(), receipt_key.clone(), apps.clone());
         let parts = move |fail_points| Parts {
             files: Arc::new(files.clone()),
@@ -127,13 +133,14 @@ impl World {
                 retention: DAY * 7,
                 abandoned: DAY * 14,
                 journal_keeps: 100,
+                downlink: *configured.lock().unwrap(),
                 driver: DriverSettings::default(),
             },
             metrics: Metrics::new().unwrap(),
         };
         let relay = Relay::new(parts(Arc::new(NoFailPoints))).unwrap();
         let (files, journal, registry, receipt_key, apps) = shown;
-        Self { clock, entropy, files, journal, registry, relay, receipt_key, apps, parts: Box::new(parts) }
+        Self { clock, entropy, files, journal, registry, relay, receipt_key, apps, downlink, parts: Box::new(parts) }
     }
 
     /// What another process finds that starts over the same state.
@@ -147,6 +154,26 @@ impl World {
         let entries = self.apps.files.list(folder.as_ref(), None, 100).unwrap();
         let read = |name: &str| read_whole(&self.apps.files, format!("{folder}/{name}").as_ref(), 1 << 20).unwrap();
         entries.into_iter().map(|entry| (entry.name.clone(), read(&entry.name))).collect()
+    }
+
+    /// The files of the app servers: of a tenant, below `/app/<tenant>/landing`.
+    pub(crate) fn app_files(&self) -> &MemoryFiles {
+        &self.apps.files
+    }
+
+    /// What connecting to an app server fails with from now on.
+    pub(crate) fn app_server_fails(&self, how: Option<(Code, Disposition)>) {
+        *self.apps.fails.lock().unwrap() = how;
+    }
+
+    /// The figures of the way back from the next start on.
+    pub(crate) fn set_downlink(&self, settings: DownlinkSettings) {
+        *self.downlink.lock().unwrap() = settings;
+    }
+
+    /// The key that signs the relay's receipts.
+    pub(crate) fn receipt_key(&self) -> &Identity {
+        &self.receipt_key
     }
 
     /// The app server loses everything that has landed.
@@ -206,7 +233,7 @@ impl World {
         outcomes
     }
 
-    async fn record(&self, lease: &Lease, outcome: &Result<StepOutcome>) {
+    pub(crate) async fn record(&self, lease: &Lease, outcome: &Result<StepOutcome>) {
         let how = match outcome {
             Ok(StepOutcome::Event(event)) => {
                 self.journal.append(lease, lease.record.events, event).await.unwrap();
@@ -338,7 +365,7 @@ fn sign(receiver: &Enrolled, agent: &Enrolled, receipt: &Receipt) -> AppReceipt 
     AppReceipt { agent: agent.caller.name().clone(), transfer: receipt.transfer, signed }
 }
 
-async fn code_of<T: std::fmt::Debug>(call: impl Future<Output = Result<T>>) -> Code {
+pub(crate) async fn code_of<T: std::fmt::Debug>(call: impl Future<Output = Result<T>>) -> Code {
     call.await.unwrap_err().code()
 }
 

@@ -1,0 +1,99 @@
+//! Room that is taken before the bytes are there, and what the relay writes into it itself.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use towpath_transfer::{Code, Failure, TransferId, failure::Result};
+use towpath_transport::{
+    files::{file_failure, write_whole},
+    server::FsError,
+};
+
+use super::{Room, Spool};
+use crate::scope::{AgentScope, TenantScope};
+
+/// Room in the spool for a tenant's bytes that are still to come. What was not used is given back in the end.
+#[derive(Debug)]
+pub struct Reserved {
+    spool: Arc<Spool>,
+    scope: TenantScope,
+    left: Mutex<u64>,
+}
+
+impl Spool {
+    /// Takes room for `bytes` more. Blocking, now and then.
+    ///
+    /// # Errors
+    /// [`Code::SpoolFull`]; nothing is taken then.
+    pub fn reserve(self: &Arc<Self>, scope: &TenantScope, bytes: u64) -> Result<Reserved> {
+        self.grow(scope, bytes)?;
+        Ok(Reserved { spool: Arc::clone(self), scope: scope.clone(), left: Mutex::new(bytes) })
+    }
+
+    fn grow(&self, scope: &TenantScope, bytes: u64) -> Result<()> {
+        self.quota.grow(scope, bytes).map_err(|e| {
+            let message = format!("the relay's spool, or the share of tenant {scope}, has no room for {bytes} bytes more");
+            let failure = Failure::retry(Code::SpoolFull, message);
+            if e == FsError::Full { failure } else { failure.caused_by(e) }
+        })
+    }
+
+    /// Writes a small file of a transfer, whole and durable, into a folder that is there; it counts like every other. Blocking;
+    /// repeating is safe.
+    ///
+    /// # Errors
+    /// [`Code::SpoolFull`], [`Code::FileFailed`].
+    pub fn write(&self, room: Room, scope: &AgentScope, id: TransferId, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path(room, scope, id, name);
+        let (old, new) = (self.length(&path)?, bytes.len() as u64);
+        self.grow(scope.tenant(), new.saturating_sub(old))?;
+        let written = write_whole(&*self.files, &path, bytes).map_err(|e| file_failure("write", &path, e));
+        let surplus = if written.is_ok() { old.saturating_sub(new) } else { new.saturating_sub(old) };
+        self.quota.shrink(scope.tenant(), surplus);
+        written
+    }
+
+    /// The length of a file in bytes; 0 where there is none. Blocking.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub(crate) fn length(&self, path: &Path) -> Result<u64> {
+        match self.files.stat(path) {
+            Ok(stat) => Ok(stat.len),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(file_failure("look at", path, e)),
+        }
+    }
+}
+
+impl Reserved {
+    /// Uses some of it for bytes that are written now. Where nothing is left, more is taken.
+    ///
+    /// # Errors
+    /// [`Code::SpoolFull`].
+    pub fn take(&self, bytes: u64) -> Result<()> {
+        let mut left = self.lock();
+        self.spool.grow(&self.scope, bytes.saturating_sub(*left))?;
+        *left = left.saturating_sub(bytes);
+        Ok(())
+    }
+
+    /// Some of what was used is free again.
+    pub fn put_back(&self, bytes: u64) {
+        let mut left = self.lock();
+        *left = left.saturating_add(bytes);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.spool.quota.shrink(&self.scope, *self.lock());
+    }
+}
