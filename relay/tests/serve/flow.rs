@@ -36,26 +36,26 @@ use towpath_transport::{
 /// Longer than anything here takes; what waits for it is told by a message, not by time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn clock() -> Arc<dyn Clock> {
+pub(super) fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new())
 }
 
-fn entropy() -> Arc<dyn Entropy> {
+pub(super) fn entropy() -> Arc<dyn Entropy> {
     Arc::new(SystemEntropy::new())
 }
 
 /// A running relay.
-struct Running {
+pub(super) struct Running {
     url: String,
     address: SocketAddr,
-    admin: SocketAddr,
+    pub(super) admin: SocketAddr,
     host: Host,
     shutdown: CancellationToken,
     serving: JoinHandle<Result<()>>,
 }
 
 impl Running {
-    async fn start(state: &Path) -> Self {
+    pub(super) async fn start(state: &Path) -> Self {
         // The public URL names the port, so the port must be known before; nobody else takes it in between, most likely.
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let mut config = Config::default();
@@ -74,7 +74,7 @@ impl Running {
         Self { url, address: listening.listen[0], admin: listening.admin, host, shutdown, serving }
     }
 
-    async fn registry(&self) -> Registry {
+    pub(super) async fn registry(&self) -> Registry {
         self.host.registry().await.unwrap()
     }
 
@@ -89,7 +89,7 @@ impl Running {
         registry.create_enrolment(&scope, new).await.unwrap().0
     }
 
-    async fn enrol(&self, role: Role, kind: KeyKind) -> End {
+    pub(super) async fn enrol(&self, role: Role, kind: KeyKind) -> End {
         let (code, identity) = (self.code(role).await, Identity::generate(kind, &*entropy()).unwrap());
         let request = EnrolmentRequest {
             tenant: code.tenant.clone(),
@@ -106,7 +106,7 @@ impl Running {
         End { identity, answer, api }
     }
 
-    async fn sftp(&self, end: &End, route: Route) -> towpath_transport::store::StoreResult<SftpStore> {
+    pub(super) async fn sftp(&self, end: &End, route: Route) -> towpath_transport::store::StoreResult<SftpStore> {
         let dialer = Dialer::new(&self.trust(), clock()).unwrap();
         let stream = dialer.dial(route, "127.0.0.1", self.address.port()).await.unwrap();
         let login = SftpLogin {
@@ -118,7 +118,7 @@ impl Running {
         SftpStore::connect(stream, login, clock()).await
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.shutdown.cancel();
         within(self.serving).await.unwrap().unwrap();
     }
@@ -136,13 +136,13 @@ impl TokenSource for Tokens {
     }
 }
 
-struct End {
-    identity: Identity,
-    answer: EnrolmentAnswer,
-    api: HttpRelayApi,
+pub(super) struct End {
+    pub(super) identity: Identity,
+    pub(super) answer: EnrolmentAnswer,
+    pub(super) api: HttpRelayApi,
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("it takes longer than anything here may")
 }
 
@@ -175,7 +175,7 @@ impl Authenticator for OnlyRelay {
 }
 
 /// An app server that is plain SFTP over a folder.
-async fn app_server(root: &Path, key: PublicKeyLine) -> Landing {
+pub(super) async fn app_server(root: &Path, key: PublicKeyLine) -> Landing {
     let host_key = HostKey::ed25519_from_seed(&[9; 32]);
     let pinned = host_key.public_key().unwrap();
     let config = SshServerConfig { host_keys: vec![host_key], limits: Limits::default(), clock: clock() };
@@ -241,7 +241,7 @@ fn uplink(end: &End) -> (TransferId, Vec<(String, Vec<u8>)>, Complete) {
     (id, files, complete)
 }
 
-fn at(text: &str) -> RemotePath {
+pub(super) fn at(text: &str) -> RemotePath {
     RemotePath::parse(text.as_bytes()).unwrap()
 }
 
@@ -265,7 +265,7 @@ fn imported(receiver: &End, agent: &End, id: TransferId, manifest: Sha256Digest)
     AppReceipt { agent: agent.answer.name.clone(), transfer: id, signed }
 }
 
-async fn asked(admin: SocketAddr, path: &str) -> String {
+pub(super) async fn asked(admin: SocketAddr, path: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(admin).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

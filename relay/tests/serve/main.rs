@@ -1,4 +1,6 @@
 //! The whole relay, driven from outside.
 
 #[cfg(test)]
+mod downlink;
+#[cfg(test)]
 mod flow;
