@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use towpath_keys::{KeyKind, Namespace};
 use towpath_relay::registry::LandingOrigin;
 use towpath_transfer::{
-    Clock as _, Code, Direction, Sequence, TransferId,
+    Code, Direction, Sequence, TransferId,
     api::{Acknowledgement, DownlinkState, Downlinks, Export, ExportStatus, Role},
     codec::Unpacker,
     digest::{FileHasher, Sha256Digest},
