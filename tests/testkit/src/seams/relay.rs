@@ -15,8 +15,8 @@ use towpath_keys::{Identity, KeyKind};
 use towpath_receiver::landing::{Landing, LandingView};
 use towpath_relay::{
     admin::Metrics,
-    registry::{NewEnrolment, Registry},
     downlink::DownlinkSettings,
+    registry::{NewEnrolment, Registry},
     relay::{Parts, Relay as Program, StageSettings},
     scope::TenantScope,
     service::{LocalRelayApi, RelayIdentity},
