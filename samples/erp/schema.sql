@@ -176,3 +176,17 @@ CREATE TABLE erp_notes (
     "geändert am"     DATETIME,
     "Anlage"          BLOB
 );
+
+-- Where the vendor's purchasing module takes proposals from. Nothing of it is extracted.
+CREATE TABLE recommended_orders (
+    towpath_transfer VARCHAR(36)   NOT NULL,
+    supplier_id      INTEGER       NOT NULL REFERENCES suppliers (supplier_id),
+    item_id          INTEGER       NOT NULL REFERENCES items (item_id),
+    item_no          VARCHAR(20)   NOT NULL,
+    quantity         DECIMAL(12,3) NOT NULL,
+    purchase_price   DECIMAL(12,4) NOT NULL,
+    available        DECIMAL(12,3) NOT NULL,
+    reorder_point    DECIMAL(12,3) NOT NULL,
+    computed_for     DATE          NOT NULL,
+    PRIMARY KEY (towpath_transfer, supplier_id, item_id)
+);

@@ -15,6 +15,7 @@ use towpath_transfer::{
 use super::{
     DemoError, Options, compare, io,
     program::{Program, Server},
+    recommend,
     report::{Report, TableLine},
     story, timing,
 };
@@ -28,11 +29,32 @@ const AGENT: &str = "erp";
 const RECEIVER: &str = "app";
 const JOB: &str = "main";
 
-struct Stage {
-    dir: PathBuf,
+/// The folder of the demo and the three programs in it.
+pub(super) struct Stage {
+    /// Everything lies below it.
+    pub(super) dir: PathBuf,
     relay: Program,
-    receiver: Program,
-    agent: Program,
+    /// Beside the app.
+    pub(super) receiver: Program,
+    /// On the ERP host.
+    pub(super) agent: Program,
+}
+
+impl Stage {
+    /// The ERP's database.
+    pub(super) fn erp(&self) -> PathBuf {
+        self.dir.join("erp.sqlite")
+    }
+
+    /// Where return files are delivered.
+    pub(super) fn delivery(&self) -> PathBuf {
+        self.dir.join("erp-import")
+    }
+
+    /// The app's database.
+    fn app(&self) -> PathBuf {
+        self.receiver.state.join("import").join(AGENT).join(format!("{JOB}.sqlite"))
+    }
 }
 
 /// Runs the whole demo.
@@ -60,10 +82,14 @@ pub(super) async fn run(options: &Options) -> Result<(), DemoError> {
     let relay = start_relay(&stage).await?;
     let receiver = start_receiver(&stage).await?;
     enrol_agent(&stage).await?;
-    let report = send(&stage, &expected).await?;
+    let (report, key, took) = send(&stage, &expected).await?;
     if let Some(path) = &options.report {
         let text = serde_json::to_vec_pretty(&report).map_err(|e| io("writing the report failed")(e.into()))?;
         std::fs::write(path, text).map_err(io(format!("writing {} failed", path.display())))?;
+    }
+    story::chapter(&format!("Done in {:.1} s.", took.as_secs_f64()));
+    if !options.exit || options.dir.is_some() {
+        the_files(&stage, &key);
     }
     if !options.exit {
         let (_, folder) = the_transfer(&stage.agent.state.join("transfers"))?;
@@ -90,7 +116,7 @@ async fn make_erp(stage: &Stage, rows: u64) -> Result<Vec<Expected>, DemoError> 
     let start = clock.monotonic();
     let bar = indicatif::ProgressBar::new(rows);
     let options = ErpOptions { rows, ..ErpOptions::default() };
-    let expected = erp::generate(&erp_path(stage), &options, |done| bar.set_position(done)).await?;
+    let expected = erp::generate(&stage.erp(), &options, |done| bar.set_position(done)).await?;
     bar.finish_and_clear();
     let total: u64 = expected.iter().map(|table| table.rows).sum();
     let told = format!(
@@ -101,10 +127,6 @@ async fn make_erp(stage: &Stage, rows: u64) -> Result<Vec<Expected>, DemoError> 
     );
     story::told_in(&told, clock.monotonic().saturating_sub(start));
     Ok(expected)
-}
-
-fn erp_path(stage: &Stage) -> PathBuf {
-    stage.dir.join("erp.sqlite")
 }
 
 async fn start_relay(stage: &Stage) -> Result<Server, DemoError> {
@@ -139,7 +161,10 @@ async fn enrolment_code(stage: &Stage, role: &str, name: &str) -> Result<String,
 
 async fn enrol_agent(stage: &Stage) -> Result<(), DemoError> {
     story::chapter("The agent");
-    stage.agent.configure(&erp::job_toml(JOB, &erp_path(stage)))?;
+    let delivery = stage.delivery();
+    std::fs::create_dir_all(&delivery).map_err(io(format!("creating {} failed", delivery.display())))?;
+    let config = erp::job_toml(JOB, &stage.erp()) + &recommend::delivery_toml(&delivery, &stage.erp());
+    stage.agent.configure(&config)?;
     let code = enrolment_code(stage, "agent", AGENT).await?;
     stage.agent.run(&["enrol", &code]).await?;
     story::tell("has made its 2048-bit key pair and enrolled with a one-time code");
@@ -161,7 +186,7 @@ fn fingerprint(program: &Program) -> Result<String, DemoError> {
     Ok(key.fingerprint().to_string())
 }
 
-async fn send(stage: &Stage, expected: &[Expected]) -> Result<Report, DemoError> {
+async fn send(stage: &Stage, expected: &[Expected]) -> Result<(Report, TransferKey, Duration), DemoError> {
     story::chapter("One night's transfer");
     let clock = towpath_journal::system::SystemClock::new();
     let start = clock.monotonic();
@@ -183,23 +208,25 @@ async fn send(stage: &Stage, expected: &[Expected]) -> Result<Report, DemoError>
     };
     let tables = compare_tables(stage, &folder, expected).await?;
     let key = TransferKey { tenant: parsed(TENANT)?, agent: parsed(AGENT)?, id };
-    let seconds = timing::stages(
-        &key,
-        &[(Place::Agent, &stage.agent.state), (Place::Relay, &stage.relay.state), (Place::Receiver, &stage.receiver.state)],
-    )
-    .await?;
+    let back = recommend::run(stage, &stage.app()).await?;
+    let places = [
+        (Place::Agent, stage.agent.state.as_path()),
+        (Place::Relay, &stage.relay.state),
+        (Place::Receiver, &stage.receiver.state),
+    ];
+    let mut seconds = timing::stages(&key, &places).await?;
+    seconds.extend(timing::stages(&back.key, &places).await?);
     let receipts = ["accepted.json", "imported.json"].map(|name| folder.join("receipts").join(name));
     let all_there = receipts.iter().all(|path| path.is_file());
     let report = Report {
-        ok: chain_holds && all_there && tables.iter().all(TableLine::agrees),
+        ok: chain_holds && all_there && back.agrees && tables.iter().all(TableLine::agrees),
         tables,
-        downlink: Vec::new(),
+        downlink: vec![back.line],
         receipts: receipts.into(),
         seconds,
     };
     story::table(&report);
-    the_files(stage, &key, took);
-    Ok(report)
+    Ok((report, key, clock.monotonic().saturating_sub(start)))
 }
 
 fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, DemoError> {
@@ -218,7 +245,7 @@ async fn compare_tables(stage: &Stage, folder: &Path, expected: &[Expected]) -> 
     let read = |name: &str| std::fs::read(folder.join(name)).map_err(io(format!("reading {name} failed")));
     let manifest = Manifest::parse(&read("manifest.json")?).map_err(|e| DemoError::Program(e.to_string()))?;
     let packed = PackedList::parse(&read(PACKED_NAME)?).map_err(|e| DemoError::Program(e.to_string()))?;
-    let app = stage.receiver.state.join("import").join(AGENT).join(format!("{JOB}.sqlite"));
+    let app = stage.app();
     let mut lines = Vec::new();
     for table in expected {
         let found = compare::table(&app, table).await?;
@@ -237,16 +264,14 @@ async fn compare_tables(stage: &Stage, folder: &Path, expected: &[Expected]) -> 
     Ok(lines)
 }
 
-fn the_files(stage: &Stage, key: &TransferKey, took: Duration) {
+fn the_files(stage: &Stage, key: &TransferKey) {
     let spool = stage.relay.state.join("spool").join(TENANT).join(AGENT).join("uplink").join(key.id.to_string());
-    story::chapter(&format!("Done in {:.1} s. Where the files lie:", took.as_secs_f64()));
-    story::tell(&format!("the ERP            {}", erp_path(stage).display()));
+    story::chapter("Where the files lie:");
+    story::tell(&format!("the ERP            {}", stage.erp().display()));
     story::tell(&format!("manifest, receipts {}", stage.agent.state.join("transfers").join(key.id.to_string()).display()));
     story::tell(&format!("packed files       {}", spool.display()));
-    story::tell(&format!(
-        "the app database   {}",
-        stage.receiver.state.join("import").join(AGENT).join(format!("{JOB}.sqlite")).display()
-    ));
+    story::tell(&format!("the app database   {}", stage.app().display()));
+    story::tell(&format!("return files       {}", stage.delivery().display()));
 }
 
 fn what_next(stage: &Stage, folder: &Path, temporary: bool) {

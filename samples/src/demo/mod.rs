@@ -3,6 +3,7 @@
 mod compare;
 mod cycle;
 mod program;
+mod recommend;
 mod report;
 mod story;
 mod timing;
@@ -16,7 +17,7 @@ use towpath_transfer::Failure;
 use crate::erp;
 
 /// Starts receiver, relay and agent as separate processes, enrols both ends, sends a sample ERP's tables and compares
-/// what arrived, value total by value total.
+/// what arrived, value total by value total; then recommends orders from them and sends those back to the ERP.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "towpath-demo", version, after_help = "Example:\n  towpath-demo --rows 20000 --exit --report report.json")]
 pub struct Options {

@@ -112,16 +112,26 @@ impl Program {
         Err(DemoError::Program(format!("`towpath-{} {command}` ended with {}: {said} {why}", self.role, output.status)))
     }
 
+    /// Starts a program that listens nowhere.
+    pub(super) fn start(&self, arguments: &[&str]) -> Result<Server, DemoError> {
+        let child = self.spawn(arguments)?;
+        Ok(Server { name: self.role, child, listening: Listening { listen: Vec::new() } })
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Result<Child, DemoError> {
+        let log = File::create(&self.log).map_err(io(format!("creating {} failed", self.log.display())))?;
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::null()).stderr(log);
+        command.spawn().map_err(io(format!("starting towpath-{} failed", self.role)))
+    }
+
     /// Starts a server and waits until it listens.
     pub(super) async fn serve(&self, arguments: &[&str]) -> Result<Server, DemoError> {
         let announced = self.state.join("listening.json");
         if announced.exists() {
             std::fs::remove_file(&announced).map_err(io(format!("removing {} failed", announced.display())))?;
         }
-        let log = File::create(&self.log).map_err(io(format!("creating {} failed", self.log.display())))?;
-        let mut command = self.command(arguments);
-        command.stdout(Stdio::null()).stderr(log);
-        let mut child = command.spawn().map_err(io(format!("starting towpath-{} failed", self.role)))?;
+        let mut child = self.spawn(arguments)?;
         let waiting = async {
             let mut look = tokio::time::interval(LOOK);
             loop {

@@ -7,15 +7,15 @@ use serde::Serialize;
 /// What `--report` writes.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Report {
-    /// Whether every row and total agrees and the receipt chain holds.
+    /// Whether every row and total agrees, the return file is the one that was sent, and the receipt chains hold.
     pub(super) ok: bool,
     /// One line per ERP table.
     pub(super) tables: Vec<TableLine>,
-    /// Return files; none in this version.
+    /// The return files.
     pub(super) downlink: Vec<DownlinkLine>,
     /// The signed receipts at the agent.
     pub(super) receipts: Vec<PathBuf>,
-    /// Seconds per stage.
+    /// Seconds per stage; those of the way back as `downlink/<stage>`.
     pub(super) seconds: BTreeMap<String, f64>,
 }
 

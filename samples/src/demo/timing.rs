@@ -6,7 +6,7 @@ use towpath_journal::{
     Journal as _, SqliteJournal,
     system::{SystemClock, SystemEntropy},
 };
-use towpath_transfer::{TransferEvent, TransferKey, state::Place};
+use towpath_transfer::{Direction, TransferEvent, TransferKey, state::Place};
 
 use super::DemoError;
 
@@ -19,9 +19,13 @@ pub(super) async fn stages(key: &TransferKey, journals: &[(Place, &Path)]) -> Re
         let Some(record) = journal.get(key).await? else { continue };
         let mut before = record.created;
         for entry in journal.history(key).await?.entries {
-            if let Some(stage) = stage(*place, &entry.event) {
+            let stage = match record.direction {
+                Direction::Uplink => uplink(*place, &entry.event).map(str::to_owned),
+                Direction::Downlink => downlink(*place, &entry.event).map(|stage| format!("downlink/{stage}")),
+            };
+            if let Some(stage) = stage {
                 let took = entry.at.duration_since(before).as_secs_f64();
-                *seconds.entry(stage.to_owned()).or_default() += took.max(0.0);
+                *seconds.entry(stage).or_default() += took.max(0.0);
             }
             before = entry.at;
         }
@@ -29,7 +33,7 @@ pub(super) async fn stages(key: &TransferKey, journals: &[(Place, &Path)]) -> Re
     Ok(seconds)
 }
 
-fn stage(place: Place, event: &TransferEvent) -> Option<&'static str> {
+fn uplink(place: Place, event: &TransferEvent) -> Option<&'static str> {
     match (place, event) {
         (Place::Agent, TransferEvent::Extracted { .. }) => Some("extract"),
         (Place::Agent, TransferEvent::Packed { .. }) => Some("pack"),
@@ -39,6 +43,21 @@ fn stage(place: Place, event: &TransferEvent) -> Option<&'static str> {
         (Place::Receiver, TransferEvent::Verified { .. }) => Some("verify"),
         (Place::Receiver, TransferEvent::Decided { .. }) => Some("import"),
         (Place::Receiver, TransferEvent::Settled { .. }) => Some("receipt"),
+        _ => None,
+    }
+}
+
+fn downlink(place: Place, event: &TransferEvent) -> Option<&'static str> {
+    match (place, event) {
+        (Place::Receiver, TransferEvent::Exported { .. }) => Some("export"),
+        (Place::Receiver, TransferEvent::Notified) => Some("notify"),
+        (Place::Relay, TransferEvent::Fetched) => Some("fetch"),
+        (Place::Relay, TransferEvent::Packed { .. }) => Some("pack"),
+        (Place::Relay, TransferEvent::Queued) => Some("queue"),
+        (Place::Agent, TransferEvent::Pulled) => Some("pull"),
+        (Place::Agent, TransferEvent::Verified { .. }) => Some("verify"),
+        (Place::Agent, TransferEvent::Staged { .. } | TransferEvent::Placed | TransferEvent::Decided { .. }) => Some("deliver"),
+        (Place::Agent, TransferEvent::Settled { .. }) => Some("acknowledge"),
         _ => None,
     }
 }

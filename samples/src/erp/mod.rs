@@ -30,7 +30,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use self::sizes::Sizes;
 pub use self::{
     expected::{Expected, Total},
-    schema::{DECLARED_TYPES, TABLES, job_toml},
+    schema::{DECLARED_TYPES, IMPORT_TABLE, IMPORT_TRANSFER_COLUMN, TABLES, job_toml},
     touch::{LOCK_WAIT, TOUCHED, TouchOptions, Touched, touch},
 };
 

@@ -23,6 +23,11 @@ pub const TABLES: &[&str] = &[
     "erp_notes",
 ];
 
+/// The table that the sample ERP takes proposals from; nothing of it is extracted.
+pub const IMPORT_TABLE: &str = "recommended_orders";
+/// The column of [`IMPORT_TABLE`] that tells which transfer a row came with.
+pub const IMPORT_TRANSFER_COLUMN: &str = "towpath_transfer";
+
 /// Table, column and type of every column whose type the database does not tell.
 pub const DECLARED_TYPES: &[(&str, &str, &str)] =
     &[("bill_of_material", "exact_factor", "DECIMAL(30,10)"), ("erp_notes", "order", "TEXT")];
