@@ -7,10 +7,12 @@
 )]
 
 mod crash;
+mod downlink;
 mod flow;
 mod interop;
 mod refusals;
 mod seams;
+mod seams_downlink;
 mod tamper;
 mod tenants;
 mod ways;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use towpath_agent::{
     chain,
     config::Config,
-    downlink::action::SystemActions,
+    downlink::{action::SystemActions, poll},
     engine::Engine,
     enrolment::{EnrolParts, Enrolment, enrol},
     extract::ExtractParts,
@@ -21,7 +21,13 @@ use towpath_agent::{
 use towpath_journal::{FailPoints, Journal as _, TransferRecord, WakeUp};
 use towpath_keys::{Identity, KeyKind};
 use towpath_relay::service::LocalRelayApi;
-use towpath_transfer::{TransferId, TransferKey, api::EnrolmentCode, packed::PACKED_SUFFIX, receipt::ReceiptStage, state::Place};
+use towpath_transfer::{
+    Direction, TransferId, TransferKey,
+    api::EnrolmentCode,
+    packed::PACKED_SUFFIX,
+    receipt::{ReceiptStage, SignedReceipt},
+    state::Place,
+};
 use towpath_transport::{files::FileStore as _, relay_api::RelayApi};
 
 use super::{
@@ -29,6 +35,11 @@ use super::{
     machine::{Machine, Nature},
 };
 use crate::JOB;
+
+/// What the return files are that this agent delivers.
+pub const KIND: &str = "orders";
+/// Where it delivers them.
+const DELIVERY: &str = "/erp-in";
 
 /// An ERP host with its agent.
 #[derive(Debug)]
@@ -67,7 +78,9 @@ impl Agent {
         let trust = FileTrust(folder.join("agent_signers"));
         let config = Config::parse(&configuration(&erp, tables), &folder.join("agent.toml")).unwrap();
         let layout = Layout::new("/agent");
-        machine.disk.create_dir_all(layout.state()).unwrap();
+        for folder in [layout.state(), Path::new(DELIVERY)] {
+            machine.disk.create_dir_all(folder).unwrap();
+        }
         let parts = EnrolParts {
             files: &machine.disk,
             path: &layout.enrolment(),
@@ -124,8 +137,11 @@ impl Agent {
         });
         self.parts = Some(Arc::clone(&parts));
         self.wake = WakeUp::new();
-        let engine = Engine::new(parts, self.wake.clone()).observed_by(start.busy.clone());
-        self.machine.run(&start, engine.run(CancellationToken::new()));
+        let engine = Engine::new(Arc::clone(&parts), self.wake.clone()).observed_by(start.busy.clone());
+        let poll = poll::run(parts, self.wake.clone(), CancellationToken::new());
+        self.machine.run(&start, async move {
+            tokio::join!(engine.run(CancellationToken::new()), poll);
+        });
     }
 
     fn parts(&self) -> &Arc<Parts> {
@@ -162,6 +178,23 @@ impl Agent {
         super::read(&self.machine.disk, &self.layout.receipt(id, stage))
     }
 
+    /// A receipt of a return file that the agent keeps.
+    #[must_use]
+    pub fn returned_receipt(&self, id: TransferId, stage: ReceiptStage) -> Option<Vec<u8>> {
+        super::read(&self.machine.disk, &self.layout.of(Direction::Downlink).receipt(id, stage))
+    }
+
+    /// A receipt of a return file that the agent has signed, with its signature.
+    ///
+    /// # Panics
+    /// Where one of them is missing.
+    #[must_use]
+    pub fn signed_return(&self, id: TransferId, stage: ReceiptStage) -> SignedReceipt {
+        let layout = self.layout.of(Direction::Downlink);
+        let text = |path: PathBuf| String::from_utf8(super::read(&self.machine.disk, &path).unwrap()).unwrap();
+        SignedReceipt { receipt: text(layout.receipt(id, stage)), signature: text(layout.receipt_signature(id, stage)) }
+    }
+
     /// The packed files that the agent still keeps of a transfer.
     ///
     /// # Panics
@@ -170,6 +203,32 @@ impl Agent {
     pub fn payload(&self, id: TransferId) -> Vec<String> {
         let entries = self.machine.disk.list(&self.layout.transfer(id), None, 1_000).unwrap();
         entries.into_iter().map(|entry| entry.name).filter(|name| name.ends_with(PACKED_SUFFIX)).collect()
+    }
+
+    /// The files that the ERP can see in its folder, by name.
+    ///
+    /// # Panics
+    /// Where the folder is gone.
+    #[must_use]
+    pub fn delivered(&self) -> Vec<(String, Vec<u8>)> {
+        let entries = self.machine.disk.list(DELIVERY.as_ref(), None, 1_000).unwrap();
+        let visible = entries.into_iter().map(|entry| entry.name).filter(|name| !name.starts_with('.'));
+        visible
+            .filter_map(|name| Some((name.clone(), super::read(&self.machine.disk, &Path::new(DELIVERY).join(name))?)))
+            .collect()
+    }
+
+    /// The ERP takes away whatever it can see, and tells the contents.
+    ///
+    /// # Panics
+    /// Where it cannot.
+    #[must_use]
+    pub fn take_delivered(&self) -> Vec<Vec<u8>> {
+        let seen = self.delivered();
+        for (name, _) in &seen {
+            self.machine.disk.remove(&Path::new(DELIVERY).join(name)).unwrap();
+        }
+        seen.into_iter().map(|(_, bytes)| bytes).collect()
     }
 
     /// Whether notes of the work on a transfer are still there.
@@ -190,7 +249,7 @@ impl Agent {
 
 fn configuration(erp: &Path, tables: &[&str]) -> String {
     let mut text = format!(
-        "trust = \"first-use\"\n[receipt]\npoll = \"1s\"\n[[job]]\nname = \"{JOB}\"\n[job.source]\nkind = \"sqlite\"\npath = '{}'\n",
+        "trust = \"first-use\"\n[receipt]\npoll = \"1s\"\n[[delivery]]\nkind = \"{KIND}\"\nfolder = \"{DELIVERY}\"\n[[job]]\nname = \"{JOB}\"\n[job.source]\nkind = \"sqlite\"\npath = '{}'\n",
         erp.display()
     );
     for table in tables {

@@ -109,11 +109,21 @@ impl Machine {
     /// # Panics
     /// Where the program had ended by itself before.
     pub async fn crash(&mut self) {
-        let Some(running) = self.running.take() else { return };
+        if self.kill().await {
+            self.disk.power_loss();
+        }
+    }
+
+    /// The program alone is killed: the disk keeps everything. Whether there was one.
+    ///
+    /// # Panics
+    /// Where the program had ended by itself before.
+    pub async fn kill(&mut self) -> bool {
+        let Some(running) = self.running.take() else { return false };
         running.life.end();
         running.program.abort();
         let ended = running.program.await;
         assert!(ended.is_err_and(|error| error.is_cancelled()), "the program ended by itself");
-        self.disk.power_loss();
+        true
     }
 }

@@ -17,7 +17,7 @@ use futures::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use towpath_transport::files::{MemoryFiles, read_whole};
 
-pub use agent::Agent;
+pub use agent::{Agent, KIND};
 pub use door::{Caller, Door, Line, RelayDoor, SpoolConnect};
 pub use far::ViewStore;
 pub use machine::{Busy, Machine, Nature, Start};

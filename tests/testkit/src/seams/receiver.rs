@@ -11,6 +11,7 @@ use towpath_journal::{FailPoints, Journal as _, TransferRecord};
 use towpath_keys::{Identity, KeyKind};
 use towpath_receiver::{
     agents::{self, TrustPolicy},
+    downlink::take::{self, Request, Source},
     enrolment::{Enrolment, enrol},
     import::{ImportScope, SqliteTarget},
     landing::{Landing, LandingLimits, LandingView},
@@ -20,7 +21,7 @@ use towpath_receiver::{
 };
 use towpath_relay::service::LocalRelayApi;
 use towpath_transfer::{
-    AgentName, RemotePath, TransferKey,
+    AgentName, FileName, RemotePath, TransferId, TransferKey,
     api::EnrolmentCode,
     manifest::MANIFEST_NAME,
     public_key::Fingerprint,
@@ -28,12 +29,13 @@ use towpath_transfer::{
     state::Place,
 };
 use towpath_transport::{
-    files::FileStore as _,
+    files::{FileStore as _, write_whole},
     relay_api::RelayApi,
     store::{BytesSource, NoProgress, RemoteStore as _},
 };
 
 use super::{
+    agent::KIND,
     door::{Caller, Door, Line, RelayDoor},
     far::ViewStore,
     machine::{Machine, Nature},
@@ -55,6 +57,7 @@ pub struct Receiver {
     target: SqliteTarget,
     pins: PathBuf,
     nature: Nature,
+    parts: Option<Arc<Parts>>,
 }
 
 impl Receiver {
@@ -76,7 +79,7 @@ impl Receiver {
         let enrolled = enrol(code, &identity, None, relay, &machine.disk, &layout.enrolment()).await;
         let (target, pins) = (SqliteTarget::new(folder.join("import")), folder.join("receiver_signers"));
         let (enrolment, nature) = (enrolled.unwrap().0, nature.clone());
-        Self { machine, landing, identity, enrolment, layout, target, pins, nature }
+        Self { machine, landing, identity, enrolment, layout, target, pins, nature, parts: None }
     }
 
     /// Who the receiver is to the relay.
@@ -106,7 +109,7 @@ impl Receiver {
     pub async fn start(&mut self, door: &RelayDoor, times: usize, fail_points: Arc<dyn FailPoints>) {
         let start = self.machine.switch_on().await;
         agents::complete_pins(&self.pins, &self.enrolment.receipt_key).unwrap();
-        let parts = Parts {
+        let parts = Arc::new(Parts {
             layout: self.layout.clone(),
             files: start.files.clone(),
             journal: self.machine.journal.clone(),
@@ -123,13 +126,43 @@ impl Receiver {
             clock: Arc::clone(&self.nature.clock),
             entropy: Arc::clone(&self.nature.entropy),
             fail_points,
-        };
+        });
+        self.parts = Some(Arc::clone(&parts));
         let arrived = Arc::new(Notify::new());
         let landing = Landing::new(start.files.clone(), self.layout.clone(), LandingLimits::default(), Arc::clone(&arrived));
         landing.prepare().unwrap();
         self.landing.offer(Arc::new(landing), start.life.clone());
-        let service = Service::new(Arc::new(parts), ServiceSettings::default(), start.busy.clone(), arrived);
+        let service = Service::new(parts, ServiceSettings::default(), start.busy.clone(), arrived);
         self.machine.run(&start, service.run(CancellationToken::new()));
+    }
+
+    /// Sends a return file to an agent, as `send` does.
+    ///
+    /// # Panics
+    /// Where it is not taken.
+    pub async fn send(&self, agent: &AgentName, name: &str, content: &[u8]) -> TransferId {
+        let parts = self.parts.as_ref().expect("the receiver was started");
+        let (path, name) = (Path::new("/outbox").join(name), name.parse::<FileName>().unwrap());
+        self.machine.disk.create_dir_all("/outbox".as_ref()).unwrap();
+        write_whole(&self.machine.disk, &path, content).unwrap();
+        let id = TransferId::new(&*self.nature.clock, &*self.nature.entropy);
+        let request = Request {
+            version: 1,
+            agent: agent.clone(),
+            kind: KIND.parse().unwrap(),
+            job: JOB.parse().unwrap(),
+            taken: self.nature.clock.now(),
+            files: vec![name.clone()],
+        };
+        take::take(parts, id, &request, &[Source { name, path }]).unwrap();
+        take::note(parts, id, &request).await.unwrap();
+        id
+    }
+
+    /// Whether any copy of a return file is left here.
+    #[must_use]
+    pub fn has_export(&self, key: &TransferKey) -> bool {
+        [self.layout.export(key), self.layout.laid_out(key)].iter().any(|path| self.machine.disk.stat(path).is_ok())
     }
 
     /// Puts files onto the landing as the relay does, the manifest last.

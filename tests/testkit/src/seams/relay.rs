@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -184,8 +184,17 @@ impl Relay {
     /// The files of a transfer, as they lie in the spool.
     #[must_use]
     pub fn spooled(&self, key: &TransferKey) -> Vec<(String, Vec<u8>)> {
-        let folder = folder("spool", key, Some("uplink"));
-        let entries = self.machine.disk.list(&folder, None, 100).unwrap_or_default();
+        self.files_in(&folder("spool", key, Some("uplink")))
+    }
+
+    /// The files of a return transfer, as its agent sees them.
+    #[must_use]
+    pub fn queued(&self, key: &TransferKey) -> Vec<(String, Vec<u8>)> {
+        self.files_in(&folder("spool", key, Some("downlink")))
+    }
+
+    fn files_in(&self, folder: &Path) -> Vec<(String, Vec<u8>)> {
+        let entries = self.machine.disk.list(folder, None, 100).unwrap_or_default();
         let read = |name: String| super::read(&self.machine.disk, &folder.join(&name)).map(|bytes| (name, bytes));
         entries.into_iter().filter_map(|entry| read(entry.name)).collect()
     }

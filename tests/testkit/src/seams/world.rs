@@ -112,6 +112,18 @@ impl Seams {
         }
     }
 
+    /// The program on that machine is killed, and the machine stays on.
+    ///
+    /// # Panics
+    /// Where the program had ended by itself before.
+    pub async fn kill(&mut self, place: Place) {
+        match (place, self.ends.first_mut()) {
+            (Place::Agent, Some(ends)) => ends.agent.machine.kill().await,
+            (Place::Receiver, Some(ends)) => ends.receiver.machine.kill().await,
+            _ => self.relay.machine.kill().await,
+        };
+    }
+
     /// Switches that machine on again.
     ///
     /// # Panics

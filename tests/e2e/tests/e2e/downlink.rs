@@ -1,0 +1,209 @@
+//! The way back with real processes: return files reach an ERP that takes them away at once, and `kill -9` of each program
+//! before the effect of every stage, between effect and journal, and after the journal delivers each of them exactly once.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use towpath_samples::erp;
+use towpath_testkit::{AGENT, End, JOB, Program, Server, World, eventually};
+
+use crate::executable;
+
+const POINTS: [&str; 3] = ["before-effect", "after-effect", "after-journal"];
+const KILLED: Option<i32> = Some(9);
+const KIND: &str = "recommended-orders";
+
+/// An installation with a delivery folder, and an ERP that takes everything out of it the moment it is there.
+struct Scene {
+    /// It stops to look before its folder goes.
+    erp: Erp,
+    world: World,
+    end: End,
+    sent: u64,
+}
+
+/// What the ERP has taken: contents, and how often.
+type Taken = BTreeMap<String, u32>;
+
+/// The ERP's import, which looks into its folder all the time.
+struct Erp {
+    folder: PathBuf,
+    taken: PathBuf,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Erp {
+    fn new(dir: &Path) -> Self {
+        let (folder, taken) = (dir.join("erp-in"), dir.join("erp-taken"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&taken).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let (folder, taken, stop) = (folder.clone(), taken.clone(), Arc::clone(&stop));
+            move || take(&folder, &taken, &stop)
+        });
+        Self { folder, taken, stop, thread: Some(thread) }
+    }
+
+    fn taken(&self) -> Taken {
+        let mut taken = Taken::new();
+        for entry in fs::read_dir(&self.taken).unwrap() {
+            *taken.entry(fs::read_to_string(entry.unwrap().path()).unwrap()).or_default() += 1;
+        }
+        taken
+    }
+}
+
+impl Drop for Erp {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(thread::panicking() || ended.is_none_or(|ended| ended.is_ok()), "the ERP's import failed");
+    }
+}
+
+/// Moves every file with a visible name away, until it is told to stop.
+fn take(folder: &Path, taken: &Path, stop: &AtomicBool) {
+    let mut count = 0u32;
+    while !stop.load(Ordering::SeqCst) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if name.starts_with('.') {
+                continue;
+            }
+            count += 1;
+            fs::rename(entry.path(), taken.join(format!("{count}-{name}"))).unwrap();
+        }
+        #[expect(clippy::disallowed_methods, reason = "another program's import polls its folder")]
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn scene() -> (Scene, Server, Server) {
+    let (world, end, _, relay, receiver) = World::running(executable(), 50);
+    let erp = Erp::new(world.dir.path());
+    let folder = toml_string(&erp.folder);
+    let delivery = format!("[[delivery]]\nkind = \"{KIND}\"\nfolder = {folder}\n");
+    end.agent.configure(&format!("[receipt]\npoll = \"100ms\"\n{}\n{delivery}", erp::job_toml(JOB, &end.erp)));
+    (Scene { erp, world, end, sent: 0 }, relay, receiver)
+}
+
+fn toml_string(path: &Path) -> String {
+    format!("'{}'", path.display())
+}
+
+impl Scene {
+    /// Hands the receiver one more return file, with content of its own under the same name, and tells its transfer.
+    fn send(&mut self) -> String {
+        self.sent += 1;
+        let file = self.world.dir.path().join("orders.csv");
+        fs::write(&file, content(self.sent)).unwrap();
+        let path = file.to_str().unwrap();
+        let sent = self.end.receiver.run(&["send", path, "--kind", KIND, "--to", AGENT, "--json"]).succeeded().json();
+        sent["transfer"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until the receiver holds the agent's receipt; then every file so far was delivered, exactly once.
+    fn delivered(&self, transfer: &str, what: &str) {
+        let state = |program: &Program| {
+            let shown = program.run(&["show", transfer, "--json"]).succeeded().json();
+            shown["state"].as_str().unwrap_or_default().to_owned()
+        };
+        eventually(&format!("transfer {transfer} is delivered after {what}"), || {
+            (state(&self.end.receiver) == "delivered").then_some(())
+        });
+        // The agent learns of the acknowledged receipt by the answer, which a crash may have kept from it.
+        eventually(&format!("the agent has ended transfer {transfer} after {what}"), || {
+            (state(&self.end.agent) == "delivered").then_some(())
+        });
+        let once: Taken = (1..=self.sent).map(|nth| (content(nth), 1)).collect();
+        assert_eq!(self.erp.taken(), once, "after {what}");
+        let _ = self.end.receiver.run(&["receipts", "verify", transfer]).succeeded();
+    }
+}
+
+fn content(nth: u64) -> String {
+    format!("item_no,quantity\r\nA-{nth},{nth}\r\n")
+}
+
+#[test]
+fn a_return_file_reaches_a_waiting_agent_and_is_acknowledged() {
+    let (mut scene, _relay, _receiver) = scene();
+    let _agent = scene.end.agent.start(&["run"]);
+    for _ in 0..3 {
+        let transfer = scene.send();
+        scene.delivered(&transfer, "no trouble");
+    }
+    let sent = scene.end.receiver.run(&["sent", "--json"]).succeeded().json();
+    let stages: Vec<_> =
+        sent["transfers"].as_array().unwrap().iter().map(|transfer| transfer["stage"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["delivered"; 3]);
+}
+
+#[test]
+fn the_agent_is_killed_at_every_stage_of_the_way_back() {
+    let (mut scene, _relay, _receiver) = scene();
+    // Three events make up the delivery: staged, placed, and the signed receipt.
+    let stages = [("pull", 1), ("verify", 1), ("deliver", 3), ("acknowledge", 1)];
+    for (stage, events) in stages {
+        for point in POINTS {
+            for nth in 1..=events {
+                let failpoint = format!("agent:{stage}:{point}:{nth}");
+                let transfer = scene.send();
+                let mut dying = scene.end.agent.with("TOWPATH_FAILPOINT", &failpoint).start(&["run"]);
+                assert_eq!(dying.wait().signal(), KILLED, "{failpoint}");
+                let agent = scene.end.agent.start(&["run"]);
+                scene.delivered(&transfer, &failpoint);
+                agent.kill();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_relay_is_killed_at_every_stage_of_the_way_back() {
+    let (mut scene, relay, _receiver) = scene();
+    relay.kill();
+    let _agent = scene.end.agent.start(&["run"]);
+    for stage in ["fetch", "pack", "queue"] {
+        for point in POINTS {
+            let failpoint = format!("relay:{stage}:{point}");
+            let mut dying = scene.world.relay.with("TOWPATH_FAILPOINT", &failpoint).serve(&["serve"]);
+            let transfer = scene.send();
+            assert_eq!(dying.wait().signal(), KILLED, "{failpoint}");
+            let relay = scene.world.serve_relay();
+            scene.delivered(&transfer, &failpoint);
+            relay.kill();
+        }
+    }
+}
+
+#[test]
+fn the_receiver_is_killed_at_every_stage_of_the_way_back() {
+    let (mut scene, _relay, receiver) = scene();
+    receiver.kill();
+    let _agent = scene.end.agent.start(&["run"]);
+    for stage in ["export", "notify", "receipt"] {
+        for point in POINTS {
+            let failpoint = format!("receiver:{stage}:{point}");
+            let transfer = scene.send();
+            let mut dying = scene.end.receiver.with("TOWPATH_FAILPOINT", &failpoint).serve(&["serve"]);
+            assert_eq!(dying.wait().signal(), KILLED, "{failpoint}");
+            let receiver = scene.end.receiver.serve(&["serve"]);
+            scene.delivered(&transfer, &failpoint);
+            receiver.kill();
+        }
+    }
+}
