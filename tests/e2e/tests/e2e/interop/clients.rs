@@ -1,13 +1,19 @@
 //! Any SFTP client in the agent's place: the commands of `docs/operations.md`, run as they stand there.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use towpath_keys::{Identity, TokenClaims};
 use towpath_samples::erp;
 use towpath_testkit::{AGENT, End, JOB, Program, TENANT, World, assert_same_tables, eventually, pack, query_text};
 use towpath_transfer::{Clock as _, TransferId, digest::Sha256Digest};
 
-use super::{python, run};
+use super::{orders, python, returned, run};
 use crate::{executable, tables};
 
 const PAGE: &str = include_str!("../../../../../docs/operations.md");
@@ -75,8 +81,8 @@ impl<'w> Visit<'w> {
         format!("https://127.0.0.1:{}", self.world.port)
     }
 
-    /// Runs commands as a person would, in a home of their own.
-    fn run(&self, language: &str, commands: &str) {
+    /// Runs commands about a transfer as a person would, in a home of their own.
+    fn run(&self, language: &str, commands: &str, id: TransferId) {
         let mut command = Command::new("timeout");
         command.arg(SECONDS);
         match language {
@@ -95,7 +101,7 @@ impl<'w> Visit<'w> {
             .env("url", self.url())
             .env("user", format!("{TENANT}.{}", self.agent))
             .env("state", &self.end.agent.state)
-            .env("id", self.id.to_string())
+            .env("id", id.to_string())
             .env("from", self.from())
             .env("to", self.folder.join("returned"));
         run(&mut command);
@@ -106,20 +112,33 @@ impl<'w> Visit<'w> {
         commands(KEYS).into_iter().map(|(_, text)| text).collect()
     }
 
-    fn put(&self) {
-        let (language, commands) = commands(self.client).swap_remove(0);
+    /// Runs the page's commands of this client: the first put, the second get.
+    fn follow_the_page(&self, which: usize, id: TransferId) {
+        let (language, commands) = commands(self.client).swap_remove(which);
         if language == "sh" {
-            self.run("sh", &(Self::keys() + &commands));
+            self.run("sh", &(Self::keys() + &commands), id);
         } else {
-            self.run("sh", &Self::keys());
-            self.run(language, &commands);
+            self.run("sh", &Self::keys(), id);
+            self.run(language, &commands, id);
         }
+    }
+
+    fn put(&self) {
+        self.follow_the_page(0, self.id);
+    }
+
+    /// Gets a return file and compares it with what the relay has queued in `queued`.
+    fn get(&self, returned: TransferId, queued: &Path) {
+        self.follow_the_page(1, returned);
+        let (got, expected) = (contents(&self.folder.join("returned")), contents(queued));
+        assert_eq!(got.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{}", self.client);
+        assert!(got == expected, "{}: what was got differs from what lies at the relay", self.client);
     }
 
     /// Says `complete` with the page's own commands, whose token is signed by openssl.
     fn complete(&self) {
         let (language, commands) = commands(COMPLETE).swap_remove(0);
-        self.run(language, &commands);
+        self.run(language, &commands, self.id);
     }
 
     /// A call of the web service by curl, with a token that our own code has signed.
@@ -149,6 +168,12 @@ impl<'w> Visit<'w> {
     }
 }
 
+/// The files of a folder by name.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
 /// A second agent of the tenant, with a key of the other kind.
 fn second_agent(world: &World, end: &End) -> End {
     let agent = Program::new(executable(), &world.dir.path().join(TENANT), "agent", SECOND);
@@ -168,6 +193,10 @@ fn interop_any_client_can_stand_in_for_the_agent() {
     end.agent.configure(&jobs.iter().map(|job| erp::job_toml(job, &end.erp)).collect::<String>());
     let second = second_agent(&world, &end);
 
+    let orders = orders(&world);
+    let back = &returned(&world, &end, AGENT, &orders);
+    let back_to_curl = &returned(&world, &end, SECOND, &orders);
+
     let ids = pack(&end.agent, &jobs);
     let of_curl = pack(&second.agent, &[job(CURL)])[0];
     let mut visits: Vec<Visit<'_>> =
@@ -185,6 +214,8 @@ fn interop_any_client_can_stand_in_for_the_agent() {
                     visit.complete();
                 }
                 visit.is_imported();
+                let (id, queued) = if visit.client == CURL { back_to_curl } else { back };
+                visit.get(*id, queued);
             });
         }
     });

@@ -8,11 +8,12 @@ mod openssh;
 use std::{
     ffi::OsString,
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use towpath_testkit::{AGENT, TENANT, World};
+use towpath_testkit::{AGENT, End, TENANT, World, eventually};
+use towpath_transfer::TransferId;
 
 use crate::executable;
 
@@ -27,6 +28,24 @@ fn run(command: &mut Command) -> String {
 fn python() -> OsString {
     std::env::var_os("TOWPATH_INTEROP_PYTHON")
         .unwrap_or_else(|| panic!("TOWPATH_INTEROP_PYTHON names no Python with the tests' modules: run cargo xtask test"))
+}
+
+/// A return file of a few megabytes.
+fn orders(world: &World) -> PathBuf {
+    let path = world.dir.path().join("orders.csv");
+    let lines = (0..200_000_u32).map(|number| format!("{number},{}\r\n", number.wrapping_mul(2_654_435_761)));
+    std::fs::write(&path, lines.collect::<String>()).unwrap();
+    path
+}
+
+/// Lets the receiver send a file back, and waits until the relay has queued it: the transfer, and its folder at the relay.
+fn returned(world: &World, end: &End, agent: &str, file: &Path) -> (TransferId, PathBuf) {
+    let sent = end.receiver.run(&["send", file.to_str().unwrap(), "--to", agent, "--json"]).succeeded().json();
+    let id: TransferId = sent["transfer"].as_str().unwrap_or_else(|| panic!("{sent}")).parse().unwrap();
+    let agents = world.relay.state.join("spool").join(&end.tenant);
+    let folder = agents.join(agent).join("downlink").join(id.to_string());
+    eventually("the relay has queued the return file", || folder.join("manifest.json").is_file().then_some(()));
+    (id, folder)
 }
 
 fn keygen_verifies(signers: &Path, identity: &str, namespace: &str, document: &Path) {

@@ -7,9 +7,9 @@ use std::{
 };
 
 use towpath_samples::ports::free_port;
-use towpath_testkit::{RECEIVER, TENANT, World, assert_same_tables, eventually};
+use towpath_testkit::{AGENT, RECEIVER, TENANT, World, assert_same_tables, eventually};
 
-use super::run;
+use super::{orders, returned, run};
 use crate::{executable, tables};
 
 const SSHD: &str = "/usr/sbin/sshd";
@@ -75,7 +75,7 @@ fn interop_openssh_is_a_landing_place() {
     world.create_tenant(TENANT);
     let code = world.enrolment_code(TENANT, "receiver", RECEIVER);
     let _ = end.receiver.run(&["enrol", &code]).succeeded();
-    let code = world.enrolment_code(TENANT, "agent", towpath_testkit::AGENT);
+    let code = world.enrolment_code(TENANT, "agent", AGENT);
     let _ = end.agent.run(&["enrol", &code]).succeeded();
     end.approve_agent();
     end.approve_receiver();
@@ -94,6 +94,12 @@ fn interop_openssh_is_a_landing_place() {
     let listening: serde_json::Value =
         serde_json::from_slice(&fs::read(end.receiver.state.join("listening.json")).unwrap()).unwrap();
     assert_eq!(listening["listen"], serde_json::json!([]), "the receiver must not listen itself");
-    let left = landing.join("uplink").join(towpath_testkit::AGENT);
+    let left = landing.join("uplink").join(AGENT);
     eventually("the landing is cleared", || files_in(&left).is_empty().then_some(()));
+
+    // The way back: the relay fetches what the receiver lays into the folder.
+    let orders = orders(&world);
+    let (_, queued) = returned(&world, &end, AGENT, &orders);
+    let unpacked = Command::new("bunzip2").arg("-c").arg(queued.join("orders.csv.bz2")).output().unwrap();
+    assert!(unpacked.stdout == fs::read(&orders).unwrap(), "what the relay has fetched and packed differs");
 }
