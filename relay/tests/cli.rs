@@ -2,5 +2,8 @@
 
 #[test]
 fn commands_say_what_their_files_say() {
-    trycmd::TestCases::new().case("tests/cmd/*.trycmd");
+    // A state folder of the test's own, so that nothing is left behind.
+    let state = tempfile::tempdir().unwrap();
+    let cases = trycmd::TestCases::new();
+    cases.env("TOWPATH_STATE", state.path().to_str().unwrap()).case("tests/cmd/*.trycmd");
 }
