@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use towpath_keys::{Identity, Namespace, PublicKey, sign_enrolment};
 use towpath_transfer::{
     AgentName, Code, Failure, TenantName,
+    announcement::RelayKeys,
     api::{EnrolmentAnswer, EnrolmentCode, EnrolmentRequest, Role},
     digest::Sha256Digest,
     public_key::PublicKeyLine,
@@ -42,6 +43,9 @@ pub struct Enrolment {
     pub ssh_host_keys: Vec<PublicKeyLine>,
     /// The key that signs the relay's receipts.
     pub receipt_key: PublicKeyLine,
+    /// What the relay has announced since, in place of the three above.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub announced: Option<RelayKeys>,
 }
 
 impl Enrolment {
@@ -57,7 +61,13 @@ impl Enrolment {
         if enrolment.version == 1 { Ok(Some(enrolment)) } else { Err(damaged()) }
     }
 
-    fn write(&self, files: &dyn FileStore, path: &Path) -> Result<(), Failure> {
+    /// The keys of the relay that are pinned now.
+    #[must_use]
+    pub fn relay_keys(&self) -> RelayKeys {
+        RelayKeys::believed(self.spki_pin, &self.ssh_host_keys, &self.receipt_key, self.announced.as_ref())
+    }
+
+    pub(crate) fn write(&self, files: &dyn FileStore, path: &Path) -> Result<(), Failure> {
         let mut bytes = serde_json::to_vec_pretty(self)
             .map_err(|error| Failure::park(Code::Internal, "writing the enrolment as JSON").caused_by(error))?;
         bytes.push(b'\n');
@@ -161,6 +171,7 @@ fn accept(code: &EnrolmentCode, answer: &EnrolmentAnswer) -> Result<Enrolment, F
         spki_pin: code.spki_pin,
         ssh_host_keys: answer.ssh_host_keys.clone(),
         receipt_key: answer.receipt_key.clone(),
+        announced: None,
     })
 }
 

@@ -10,10 +10,11 @@ use towpath_transport::{
     client::SftpLogin,
     dial::Trust as TlsTrust,
     files::{Disk, FileStore, file_failure},
-    relay_api::{HttpRelayApi, TokenSource},
+    relay_api::{Follower, HttpRelayApi, RelayPins, TokenSource},
 };
 
 use crate::{
+    announcement::EnrolmentKeeper,
     config::{Config, LoadedConfig},
     downlink::action::SystemActions,
     enrolment::Enrolment,
@@ -63,6 +64,8 @@ pub struct OpenHost {
     pub journal: Arc<SqliteJournal>,
     /// The relay's web service, which knows how far the clocks differ.
     pub relay: HttpRelayApi,
+    /// Pins what the relay announces; for the one process that works on this state folder.
+    pub follower: Follower,
 }
 
 impl Host {
@@ -86,13 +89,14 @@ impl Host {
         let journal = Arc::new(self.journal().await?);
         journal.bind_or_check(&machine_id()).await.map_err(moved)?;
         let network = self.network(&enrolment.relay_url)?;
-        let relay = network.web(self.relay(&enrolment, &identity)?);
+        let pins = RelayPins::new(&enrolment.relay_keys());
+        let relay = network.web(self.relay(&enrolment, &identity, &pins)?);
         let parts = Parts {
             layout: self.layout.clone(),
             files: Arc::clone(&self.files),
             journal: journal.clone(),
             relay: Arc::new(relay.clone()),
-            stores: Arc::new(self.routes(&enrolment, &identity, &network)?),
+            stores: Arc::new(self.routes(&enrolment, &identity, &network, &pins)?),
             extractor: Arc::new(SourceExtractor(self.extract_parts())),
             actions: Arc::new(SystemActions { files: Arc::clone(&self.files), clock: Arc::clone(&self.base.clock) }),
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
@@ -105,7 +109,15 @@ impl Host {
             fail_points: Arc::clone(&self.base.fail_points),
             watcher,
         };
-        Ok(OpenHost { parts: Arc::new(parts), enrolment, journal, relay })
+        let keeper = EnrolmentKeeper {
+            files: Arc::clone(&self.files),
+            enrolment: self.layout.enrolment(),
+            signers: self.layout.allowed_signers(),
+            pins,
+        };
+        let clock = Arc::clone(&self.base.clock);
+        let follower = Follower::new(Arc::clone(&parts.relay), Arc::new(keeper), relay.announced(), clock);
+        Ok(OpenHost { parts: Arc::new(parts), enrolment, journal, relay, follower })
     }
 
     /// What enrolment has told; `None` before it.
@@ -203,25 +215,24 @@ impl Host {
         Ok(SqliteJournal::open(&self.layout.journal(), Place::Agent, clock, entropy).await?)
     }
 
-    fn relay(&self, enrolment: &Enrolment, identity: &Identity) -> Result<HttpRelayApi> {
+    fn relay(&self, enrolment: &Enrolment, identity: &Identity, pins: &RelayPins) -> Result<HttpRelayApi> {
         let tokens = KeyTokens {
             identity: identity.clone(),
             issuer: enrolment.sftp_user.clone(),
             entropy: Arc::clone(&self.base.entropy),
         };
-        let trust = tls_trust(enrolment.spki_pin);
-        HttpRelayApi::new(&enrolment.relay_url, &trust, Some(Arc::new(tokens)), Arc::clone(&self.base.clock))
+        HttpRelayApi::new(&enrolment.relay_url, &pins.trust(), Some(Arc::new(tokens)), Arc::clone(&self.base.clock))
     }
 
-    fn routes(&self, enrolment: &Enrolment, identity: &Identity, network: &Network) -> Result<Routes> {
+    fn routes(&self, enrolment: &Enrolment, identity: &Identity, network: &Network, pins: &RelayPins) -> Result<Routes> {
         let signer = identity.ssh_signer()?;
         let login = SftpLogin {
             user: enrolment.sftp_user.clone(),
             public_key: signer.public_key(),
             signer,
-            host_keys: enrolment.ssh_host_keys.clone().into(),
+            host_keys: pins.host_keys().clone(),
         };
-        network.sftp(&tls_trust(enrolment.spki_pin), &login)
+        network.sftp(&pins.trust(), &login)
     }
 
     /// The network to the relay at `url`.
@@ -341,6 +352,7 @@ mod tests {
             spki_pin: Some(Sha256Digest::of(b"a certificate's key")),
             ssh_host_keys: vec![identity.public_line().clone()],
             receipt_key: identity.public_line().clone(),
+            announced: None,
         };
         let bytes = serde_json::to_vec(&enrolment).unwrap();
         write_whole(&*host.files, &host.layout.enrolment(), &bytes).unwrap();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use towpath_keys::{Identity, sign_enrolment};
 use towpath_transfer::{
     AgentName, Code, Failure, TenantName,
+    announcement::RelayKeys,
     api::{EnrolmentCode, EnrolmentRequest, Landing, Peer, Role},
     digest::Sha256Digest,
     public_key::PublicKeyLine,
@@ -43,6 +44,9 @@ pub struct Enrolment {
     pub ssh_host_keys: Vec<PublicKeyLine>,
     /// The key that signs the relay's receipts.
     pub receipt_key: PublicKeyLine,
+    /// What the relay has announced since, in place of its host keys, receipt key and pin here.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub announced: Option<RelayKeys>,
     /// The key with which the relay logs in on the landing.
     pub forward_key: PublicKeyLine,
     /// Where the relay was told to reach the landing; absent where a person tells it (`towpath-relay tenant app-server`).
@@ -73,6 +77,18 @@ impl Enrolment {
         let damaged = || Failure::park(Code::ConfigInvalid, format!("{} is damaged; enrol again", path.display()));
         let enrolment: Self = serde_json::from_slice(&bytes).map_err(|e| damaged().caused_by(e))?;
         if enrolment.version == 1 { Ok(Some(enrolment)) } else { Err(damaged()) }
+    }
+
+    /// The keys of the relay that are pinned now.
+    #[must_use]
+    pub fn relay_keys(&self) -> RelayKeys {
+        RelayKeys::believed(self.spki_pin, &self.ssh_host_keys, &self.receipt_key, self.announced.as_ref())
+    }
+
+    pub(crate) fn write(&self, files: &dyn FileStore, path: &Path) -> Result<(), Failure> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|e| Failure::park(Code::Internal, "writing the enrolment failed").caused_by(e))?;
+        write_whole(files, path, &text).map_err(|e| file_failure("writing", path, e))
     }
 }
 
@@ -151,12 +167,11 @@ pub async fn enrol(
         sftp_user: answer.sftp_user,
         ssh_host_keys: answer.ssh_host_keys,
         receipt_key: answer.receipt_key,
+        announced: None,
         forward_key: answer.forward_key,
         landing,
     };
-    let text = serde_json::to_vec_pretty(&enrolment)
-        .map_err(|e| Failure::park(Code::Internal, "writing the enrolment failed").caused_by(e))?;
-    write_whole(files, path, &text).map_err(|e| file_failure("writing", path, e))?;
+    enrolment.write(files, path)?;
     Ok((enrolment, answer.peers))
 }
 

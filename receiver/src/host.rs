@@ -24,11 +24,12 @@ use towpath_transfer::{
 use towpath_transport::{
     dial::{Trust as TlsTrust, ways::NoMemory},
     files::{Disk, FileStore as _, file_failure, ignore_missing, read_whole, write_whole},
-    relay_api::{HttpRelayApi, TokenSource},
+    relay_api::{Follower, HttpRelayApi, RelayApi, RelayPins, TokenSource},
 };
 
 use crate::{
     agents,
+    announcement::EnrolmentKeeper,
     config::Config,
     enrolment::{self, Enrolment, landing_of},
     import::SqliteTarget,
@@ -139,9 +140,13 @@ impl Host {
     /// `not-enrolled`, those of the key file.
     pub fn relay(&self) -> Result<HttpRelayApi, Failure> {
         let enrolment = self.enrolment()?;
+        let pins = RelayPins::new(&enrolment.relay_keys());
+        self.relay_of(enrolment, &pins)
+    }
+
+    fn relay_of(&self, enrolment: Enrolment, pins: &RelayPins) -> Result<HttpRelayApi, Failure> {
         let tokens = Tokens { identity: self.identity()?, issuer: enrolment.sftp_user, entropy: Arc::clone(&self.entropy) };
-        let trust = tls_trust(enrolment.spki_pin);
-        let relay = HttpRelayApi::new(&enrolment.relay_url, &trust, Some(Arc::new(tokens)), Arc::clone(&self.clock))?;
+        let relay = HttpRelayApi::new(&enrolment.relay_url, &pins.trust(), Some(Arc::new(tokens)), Arc::clone(&self.clock))?;
         self.through_proxy(relay)
     }
 
@@ -164,13 +169,29 @@ impl Host {
     /// # Errors
     /// `not-enrolled`, those of key, journal and failpoints.
     pub async fn parts(&self) -> Result<Parts, Failure> {
+        Ok(self.following_parts().await?.0)
+    }
+
+    /// The same, and what follows the relay's announcements for it.
+    async fn following_parts(&self) -> Result<(Parts, Follower), Failure> {
         let enrolment = self.enrolment()?;
         agents::complete_pins(&self.layout.allowed_signers(), &enrolment.receipt_key)?;
-        Ok(Parts {
+        let pins = RelayPins::new(&enrolment.relay_keys());
+        let relay = self.relay_of(enrolment.clone(), &pins)?;
+        let hints = relay.announced();
+        let relay: Arc<dyn RelayApi> = Arc::new(relay);
+        let keeper = EnrolmentKeeper {
+            files: Arc::new(Disk),
+            enrolment: self.layout.enrolment(),
+            signers: self.layout.allowed_signers(),
+            pins,
+        };
+        let follower = Follower::new(Arc::clone(&relay), Arc::new(keeper), hints, Arc::clone(&self.clock));
+        let parts = Parts {
             layout: self.layout.clone(),
             files: Arc::new(Disk),
             journal: Arc::new(self.journal().await?),
-            relay: Arc::new(self.relay()?),
+            relay,
             target: Arc::new(SqliteTarget::new(self.import_folder())),
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
             policy: self.config.trust,
@@ -183,7 +204,8 @@ impl Host {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             fail_points: fail_points()?,
-        })
+        };
+        Ok((parts, follower))
     }
 
     /// Serves until `shutdown` is cancelled. `listen` replaces the configured address.
@@ -193,7 +215,8 @@ impl Host {
     /// nothing ends it but `shutdown`.
     pub async fn serve(&self, listen: Option<String>, shutdown: CancellationToken) -> Result<(), Failure> {
         let _lock = StateLock::take(&self.layout.lock(), PROGRAM)?;
-        let parts = Arc::new(self.parts().await?);
+        let (parts, follower) = self.following_parts().await?;
+        let parts = Arc::new(parts);
         let broken = parts.journal.break_leases().await?;
         let arrived = Arc::new(Notify::new());
         let files = Arc::clone(&parts.files);
@@ -218,7 +241,7 @@ impl Host {
                 server.run(shutdown.clone()).await;
             }
         };
-        tokio::join!(service.run(shutdown.clone()), ssh);
+        tokio::join!(service.run(shutdown.clone()), ssh, follower.run(shutdown.clone()));
         // Stale at worst; the next start writes it anew.
         let _ = ignore_missing(Disk.remove(&self.layout.listening()));
         tracing::info!("stopped");

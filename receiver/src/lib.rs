@@ -3,6 +3,7 @@
 //! One receiver serves one tenant. [`host`] builds it on a real machine; [`service`] runs it over any [`parts::Parts`].
 
 pub mod agents;
+pub mod announcement;
 pub mod chain;
 pub mod cli;
 pub mod config;

@@ -17,7 +17,7 @@ use towpath_keys::{HostKeys, Identity, KeyKind};
 use towpath_transfer::{Clock, Code, Entropy, Failure, failure::Result, state::Place};
 use towpath_transport::{
     files::{Disk, FileStore, write_whole},
-    server::{HostKey, SshServer, SshServerConfig},
+    server::{SshServer, SshServerConfig},
 };
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     app_servers::SftpAppServers,
     config::{Config, DEFAULT_PUBLIC_URL},
     door::{Door, DoorLimits, tls::Certificate},
+    keyring::{KeyFolder, KeyWatch, Keyring, ssh_keys, warn_strangers},
     registry::Registry,
     relay::{Parts, Relay, StageSettings},
     service::RelayIdentity,
@@ -124,6 +125,19 @@ impl Host {
         Identity::load_or_create(&self.state.join("receipt_key"), KeyKind::Ed25519, &*self.entropy)
     }
 
+    /// The keys that ends pin, and their successors.
+    #[must_use]
+    pub fn key_folder(&self) -> KeyFolder {
+        KeyFolder {
+            files: Arc::new(Disk),
+            state: self.state.clone(),
+            tls: self.config.tls.clone(),
+            public_url: self.config.relay.public_url.clone(),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+        }
+    }
+
     /// The SSH host keys, made where they are missing. Blocking.
     ///
     /// # Errors
@@ -145,18 +159,17 @@ impl Host {
     }
 
     /// The relay with its real parts.
-    async fn relay(&self, keys: &HostKeys, fail_points: Arc<dyn FailPoints>) -> Result<(Relay, Admin)> {
+    async fn relay(&self, keys: Keyring, fail_points: Arc<dyn FailPoints>) -> Result<(Relay, Admin)> {
         let registry = self.registry().await?;
         let journal = self.journal().await?;
         let broken = journal.break_leases().await.map_err(Failure::from)?;
         if broken > 0 {
             tracing::info!(broken, "transfers that an earlier process had leased go on now");
         }
-        let (forward_key, receipt_key) = (self.forward_key()?, self.receipt_key()?);
+        let forward_key = self.forward_key()?;
         let identity = RelayIdentity {
             public_url: self.config.relay.public_url.clone(),
-            ssh_host_keys: keys.public_lines().to_vec(),
-            receipt_key: receipt_key.public_line().clone(),
+            keys,
             forward_key: forward_key.public_line().clone(),
         };
         let files: Arc<dyn FileStore> = Arc::new(Disk);
@@ -171,7 +184,6 @@ impl Host {
             entropy: Arc::clone(&self.entropy),
             fail_points,
             app_servers: Arc::new(app_servers),
-            receipt_key,
             identity,
             spool_limits: self.config.spool_limits(),
             stages: self.stages(),
@@ -194,19 +206,29 @@ impl Host {
     ) -> Result<()> {
         self.prepare()?;
         let _lock = StateLock::take(&self.state.join("lock"), PROGRAM)?;
-        let keys = self.host_keys()?;
-        let certificate = self.certificate()?;
-        let (relay, admin) = self.relay(&keys, fail_points).await?;
+        let folder = self.key_folder();
+        let look = folder.clone();
+        let present = blocking(move || look.look(None)).await??;
+        let keyring = Keyring::new(present.shown());
+        let (relay, admin) = self.relay(keyring.clone(), fail_points).await?;
+        warn_strangers(&admin.registry, &present.strangers).await?;
         let registry = admin.registry.clone();
         let ssh =
-            SshServerConfig { host_keys: ssh_keys(&keys)?, limits: self.config.ssh_limits(), clock: Arc::clone(&self.clock) };
+            SshServerConfig { host_keys: ssh_keys(&present)?, limits: self.config.ssh_limits(), clock: Arc::clone(&self.clock) };
         let metrics = relay.metrics().clone();
         let logins = Logins::new(admin.registry.clone(), Arc::clone(relay.spool()), relay.sessions().clone(), metrics.clone());
         let ssh = SshServer::new(ssh, Arc::new(logins))?;
         let web = WebService::new(relay.service().clone(), self.config.web_limits(), metrics.clone());
         let limits = DoorLimits { tls_connections: self.config.web.connections, handshake: self.config.web.handshake.0 };
-        let door =
-            Door::new(ssh, web, certificate.config, &self.config.relay.public_url, limits, metrics, Arc::clone(&self.clock));
+        let door = Door::new(
+            ssh.clone(),
+            web,
+            Arc::clone(&present.certificate.config),
+            &self.config.relay.public_url,
+            limits,
+            metrics,
+            Arc::clone(&self.clock),
+        );
 
         let mut listeners = Vec::new();
         for address in &self.config.relay.listen {
@@ -220,6 +242,8 @@ impl Host {
             tasks.spawn(async move { door.accept(listener, shutdown).await });
         }
         tasks.spawn(admin.serve(admin_listener, shutdown.clone()));
+        let watch = KeyWatch::new(folder, keyring, ssh, door.clone(), registry.clone(), present.certificate);
+        tasks.spawn(shutdown.clone().run_until_cancelled_owned(watch.run()));
         tasks.close();
         tracing::info!(listen = ?listening.listen, admin = %listening.admin, url = self.config.relay.public_url, "serving");
         if self.config.relay.public_url == DEFAULT_PUBLIC_URL {
@@ -268,12 +292,4 @@ async fn relay_until(relay: &Relay, door: &Door, tasks: &TaskTracker, shutdown: 
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|e| Failure::park(Code::ConfigInvalid, format!("listen on {address}")).caused_by(e))
-}
-
-/// The host keys as the SSH server takes them.
-fn ssh_keys(keys: &HostKeys) -> Result<Vec<HostKey>> {
-    let failed = || Failure::park(Code::KeyInvalid, "hand a host key to the SSH server");
-    let keys = keys.private_keys();
-    let texts = keys.iter().map(|key| key.to_openssh(Default::default()).map_err(|e| failed().caused_by(e)));
-    texts.map(|text| HostKey::from_openssh(&text?)).collect()
 }

@@ -11,6 +11,7 @@ pub mod config;
 pub mod door;
 pub mod downlink;
 pub mod host;
+pub mod keyring;
 pub mod registry;
 pub mod relay;
 pub mod remove;

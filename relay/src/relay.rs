@@ -5,7 +5,6 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use towpath_journal::{DriverSettings, FailPoints, Journal, MAX_PRUNE, Observer, StageDriver, Step, WakeUp};
-use towpath_keys::Identity;
 use towpath_transfer::{Clock, Entropy, Failure, failure::Result};
 use towpath_transport::files::FileStore;
 
@@ -66,9 +65,7 @@ pub struct Parts {
     pub fail_points: Arc<dyn FailPoints>,
     /// The way to the app servers.
     pub app_servers: Arc<dyn AppServers>,
-    /// Signs the receipts.
-    pub receipt_key: Identity,
-    /// What ends are told.
+    /// What ends are told, and the key that signs the receipts.
     pub identity: RelayIdentity,
     /// How much the spool may hold.
     pub spool_limits: SpoolLimits,
@@ -109,6 +106,7 @@ impl Relay {
     pub fn new(parts: Parts) -> Result<Self> {
         let spool = Spool::open(parts.files, &parts.state, Arc::clone(&parts.journal), parts.spool_limits)?;
         let (spool, wake) = (Arc::new(spool), WakeUp::new());
+        let signer = Signer::new(parts.identity.keys.clone(), Arc::clone(&parts.clock));
         let service = RelayService::new(
             parts.identity,
             parts.registry.clone(),
@@ -125,11 +123,11 @@ impl Relay {
             wake,
             journal: parts.journal,
             registry: parts.registry,
-            clock: Arc::clone(&parts.clock),
+            clock: parts.clock,
             entropy: parts.entropy,
             fail_points: parts.fail_points,
             app_servers: parts.app_servers,
-            signer: Signer::new(parts.receipt_key, parts.clock),
+            signer,
             stages: parts.stages,
             metrics: parts.metrics,
         })

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use towpath_keys::{Identity, Namespace, PublicKey};
+use towpath_keys::{Namespace, PublicKey};
 use towpath_transfer::{
     Clock, Code, Direction, Failure, TransferId,
     digest::Sha256Digest,
@@ -10,22 +10,22 @@ use towpath_transfer::{
     receipt::{Receipt, ReceiptStage, SignedReceipt},
 };
 
-use crate::{scope::AgentScope, spool::Spool};
+use crate::{keyring::Keyring, scope::AgentScope, spool::Spool};
 
 /// Signs for the relay. Clones sign one after the other.
 #[derive(Debug, Clone)]
 pub struct Signer {
-    key: Identity,
+    keys: Keyring,
     clock: Arc<dyn Clock>,
     /// Held from looking for a receipt to having written one, so that a transfer has one receipt.
     signing: Arc<Mutex<()>>,
 }
 
 impl Signer {
-    /// Signs with this key, at the time of this clock.
+    /// Signs with the present receipt key, at the time of this clock.
     #[must_use]
-    pub fn new(key: Identity, clock: Arc<dyn Clock>) -> Self {
-        Self { key, clock, signing: Arc::default() }
+    pub fn new(keys: Keyring, clock: Arc<dyn Clock>) -> Self {
+        Self { keys, clock, signing: Arc::default() }
     }
 
     /// Keeps the `accepted` receipt for this manifest, or leaves the one that was signed already. Written once: a repeated step
@@ -43,8 +43,10 @@ impl Signer {
         manifest: Sha256Digest,
     ) -> Result<()> {
         let _alone = self.signing.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = self.keys.shown();
+        let key = &shown.receipt_key;
         let known = spool.receipt(scope, id, ReceiptStage::Accepted)?;
-        let ours = PublicKey::try_from(self.key.public_line())?;
+        let ours = PublicKey::try_from(key.public_line())?;
         let same = |signed: &SignedReceipt| {
             let (text, signature) = (signed.receipt.as_bytes(), signed.signature.as_bytes());
             let receipt = signed.parse().ok().filter(|receipt| receipt.key() == scope.key(id) && receipt.direction == direction);
@@ -65,11 +67,11 @@ impl Signer {
             rows: Vec::new(),
             reason: None,
             time: self.clock.now(),
-            signer: self.key.fingerprint(),
+            signer: key.fingerprint(),
         };
         let internal = |e| Failure::park(Code::Internal, "write a receipt as JSON").caused_by(e);
         let bytes = receipt.to_bytes().map_err(internal)?;
-        let signature = self.key.sign(Namespace::Receipt, &bytes)?;
+        let signature = key.sign(Namespace::Receipt, &bytes)?;
         let receipt =
             String::from_utf8(bytes).map_err(|e| Failure::park(Code::Internal, "write a receipt as text").caused_by(e))?;
         spool.keep_receipt(scope, id, ReceiptStage::Accepted, &SignedReceipt { receipt, signature })

@@ -52,6 +52,27 @@ pub struct RelayKeys {
     pub spki_pins: Vec<Sha256Digest>,
 }
 
+impl RelayKeys {
+    /// What an end believes that has enrolled with these keys and was announced others since. Whoever pins no certificate, because
+    /// the relay's is publicly trusted, goes on to pin none.
+    #[must_use]
+    pub fn believed(
+        spki_pin: Option<Sha256Digest>,
+        ssh_host_keys: &[PublicKeyLine],
+        receipt_key: &PublicKeyLine,
+        announced: Option<&Self>,
+    ) -> Self {
+        let enrolled = || Self {
+            serial: 0,
+            ssh_host_keys: ssh_host_keys.to_vec(),
+            receipt_keys: vec![receipt_key.clone()],
+            spki_pins: spki_pin.into_iter().collect(),
+        };
+        let keys = announced.cloned().unwrap_or_else(enrolled);
+        if spki_pin.is_some() { keys } else { Self { spki_pins: Vec::new(), ..keys } }
+    }
+}
+
 impl From<Announcement> for RelayKeys {
     fn from(announcement: Announcement) -> Self {
         Self {
@@ -151,6 +172,18 @@ mod tests {
             receipt_keys: vec![key],
             spki_pins: vec![Sha256Digest::of(b"spki")],
         }
+    }
+
+    #[test]
+    fn what_was_announced_last_is_believed_and_nobody_begins_to_pin_certificates() {
+        let key = &sample().receipt_keys[0];
+        let announced = RelayKeys { serial: 4, ..sample().into() };
+        let believed = |pin, announced| RelayKeys::believed(pin, std::slice::from_ref(key), key, announced);
+        let pin = Sha256Digest::of(b"old");
+        assert_eq!(believed(Some(pin), None), RelayKeys { serial: 0, spki_pins: vec![pin], ..announced.clone() });
+        assert_eq!(believed(Some(pin), Some(&announced)), announced);
+        assert_eq!(believed(None, Some(&announced)), RelayKeys { spki_pins: vec![], ..announced.clone() });
+        assert!(believed(None, None).spki_pins.is_empty());
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub(super) async fn run(host: &Host) -> Result<()> {
         }
         tokio::join!(
             schedule::run(Arc::clone(&parts), TimeZone::system(), wake.clone(), stop.clone()),
-            poll::run(parts, wake, stop),
+            poll::run(parts, wake, stop.clone()),
+            open.follower.clone().run(stop),
         );
         tracing::info!("stopping; running stages finish first");
         worker.stop().await;

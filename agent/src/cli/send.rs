@@ -82,6 +82,9 @@ async fn work(open: &OpenHost, console: &Arc<Console>, ids: &[TransferId], wait:
     if !worker.works() {
         output::say("another towpath-agent works on this state folder; it does the work");
     }
+    // Also an agent that is never left running learns of the relay's next keys.
+    let follower = open.follower.clone();
+    let asked = worker.works().then(|| tokio::spawn(async move { follower.ask_or_warn().await }));
     let mut ended = Vec::new();
     let mut trouble = None;
     for id in ids {
@@ -94,6 +97,12 @@ async fn work(open: &OpenHost, console: &Arc<Console>, ids: &[TransferId], wait:
         }
     }
     worker.stop().await;
+    match asked {
+        // A relay that was reached answers this too.
+        Some(asked) if trouble.is_none() => drop(asked.await),
+        Some(asked) => asked.abort(),
+        None => {}
+    }
     console.finish();
     report(&parts, &ended, goal, trouble, format).await
 }

@@ -314,6 +314,7 @@ async fn a_transfer_put_by_hand_with_openssh_is_imported() {
         sftp_user: "acme.app".into(),
         ssh_host_keys: vec![],
         receipt_key: key_line(8),
+        announced: None,
         forward_key: relay.public_line().clone(),
         landing: None,
     };

@@ -20,6 +20,7 @@ use super::{downlinks, handlers};
         handlers::openapi,
         handlers::enrol,
         handlers::peers,
+        handlers::announcement,
         handlers::complete,
         handlers::uplink,
         handlers::receipt,

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use jiff::fmt::rfc2822::DateTimePrinter;
-use towpath_transfer::{Code, Failure, api::MAX_WAIT_SECONDS};
+use towpath_transfer::{Code, Failure, announcement::SERIAL_HEADER, api::MAX_WAIT_SECONDS};
 
 use super::{App, problem::Refusal};
 
@@ -49,6 +49,11 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
         && let Ok(date) = HeaderValue::from_str(&date)
     {
         response.headers_mut().insert(DATE, date);
+    }
+    // An end that is behind asks for the announcement at once.
+    let announced = app.service.announced();
+    if announced > 0 {
+        response.headers_mut().insert(SERIAL_HEADER, HeaderValue::from(announced));
     }
     let code = response.extensions().get::<Code>().copied();
     app.metrics.request(&path, response.status().as_u16(), code, clock.monotonic().saturating_sub(started));

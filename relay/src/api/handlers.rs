@@ -6,12 +6,14 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
 };
+use serde::Deserialize;
+use towpath_transfer::announcement::SignedAnnouncement;
 use towpath_transfer::api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, Problem, UplinkStatus};
 
 use super::{
     App,
     auth::Authenticated,
-    body::{JsonBody, TransferPath},
+    body::{JsonBody, QueryOf, TransferPath},
     document::openapi_json,
     problem::Refusal,
 };
@@ -67,6 +69,39 @@ pub(super) async fn enrol(
 )]
 pub(super) async fn peers(State(app): State<App>, Authenticated(caller): Authenticated) -> Answer<Json<Peers>> {
     Ok(Json(app.service.peers(&caller).await?))
+}
+
+/// The query of the announcement.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Pinned {
+    /// The serial of the announcement that the caller has pinned; 0 before the first.
+    #[serde(default)]
+    #[param(required = false)]
+    pinned: u64,
+}
+
+/// The keys that the relay shows now and will show next, signed by the present receipt key.
+///
+/// The header `towpath-announcement` of every answer has the serial of the newest announcement.
+#[utoipa::path(
+    get,
+    path = "/v1/announcement",
+    params(Pinned),
+    security(("token" = [])),
+    responses(
+        (status = 200, description = "The newest announcement.", body = SignedAnnouncement),
+        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
+        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+    )
+)]
+pub(super) async fn announcement(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    QueryOf(query): QueryOf<Pinned>,
+) -> Answer<Json<SignedAnnouncement>> {
+    Ok(Json(app.service.announcement(&caller, query.pinned).await?))
 }
 
 /// Everything of an uplink was sent: check it, forward it. The folder is frozen from here on.

@@ -89,6 +89,7 @@ impl WebService {
             .route("/openapi.json", get(handlers::openapi))
             .route("/v1/enrolments", post(handlers::enrol))
             .route("/v1/peers", get(handlers::peers))
+            .route("/v1/announcement", get(handlers::announcement))
             .route("/v1/uplinks/{transfer}", get(handlers::uplink))
             .route("/v1/uplinks/{transfer}/complete", post(handlers::complete))
             .route(guard::LONG_POLL, get(downlinks::downlinks))

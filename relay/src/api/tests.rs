@@ -6,12 +6,16 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 use towpath_transfer::{
     Code,
+    announcement::{SERIAL_HEADER, SignedAnnouncement},
     api::{DownlinkState, Downlinks, EnrolmentAnswer, ExportStatus, Problem, Role, UplinkState, UplinkStatus},
     digest::Sha256Digest,
 };
 
 use super::*;
-use crate::service::tests::{Enrolled, Sent, URL, World};
+use crate::{
+    keyring::{Announced, Shown},
+    service::tests::{Enrolled, Sent, URL, World},
+};
 
 struct Web {
     world: World,
@@ -237,6 +241,30 @@ async fn the_calls_of_the_way_back_are_there_for_those_they_are_for() {
 }
 
 #[tokio::test]
+async fn the_announcement_is_for_enrolled_ends_and_every_answer_hints_at_it() {
+    let web = Web::new().await;
+    let agent = web.world.enrol("acme", Role::Agent).await;
+    let path = "/v1/announcement";
+    assert_eq!(problem(web.call(&agent, "GET", path, None).await).await, (404, Code::NotFound));
+    assert!(!web.send(get("/healthz")).await.headers().contains_key(SERIAL_HEADER));
+    let keys = &web.world.service().identity().keys;
+    let signed = SignedAnnouncement { announcement: "{}".into(), signature: "s".into() };
+    let announced = Some(Announced { serial: 7, signed: signed.clone() });
+    keys.set(Shown { announced, ..(*keys.shown()).clone() });
+    assert_eq!(web.send(get("/healthz")).await.headers()[SERIAL_HEADER], "7");
+    assert_eq!(problem(web.send(get(path)).await).await, (401, Code::AuthenticationRefused));
+    let wrong = web.call(&agent, "GET", "/v1/announcement?pinned=x", None).await;
+    assert_eq!(problem(wrong).await, (400, Code::RequestInvalid));
+    let pinned = async || web.world.registry.followers(1).await.unwrap()[0].pinned;
+    // Whoever claims to know more than there is does not count as one that knows the newest.
+    for (said, counts) in [("", 0), ("?pinned=7", 7), ("?pinned=8", 7), ("?pinned=6", 6)] {
+        let answer = web.call(&agent, "GET", &format!("{path}{said}"), None).await;
+        assert_eq!(json::<SignedAnnouncement>(answer).await, signed);
+        assert_eq!(pinned().await, counts, "{said}");
+    }
+}
+
+#[tokio::test]
 async fn the_committed_document_is_the_one_that_is_served() {
     let committed = include_str!("../../openapi.json");
     assert_eq!(openapi_json().unwrap(), committed, "run: cargo run --bin towpath-relay -- openapi > relay/openapi.json");
@@ -246,6 +274,7 @@ async fn the_committed_document_is_the_one_that_is_served() {
     let expected = [
         "/healthz",
         "/openapi.json",
+        "/v1/announcement",
         "/v1/app/exports",
         "/v1/app/exports/{transfer}",
         "/v1/app/receipts",

@@ -7,6 +7,8 @@ use towpath_host::{Pause, output::LogFormat};
 use towpath_transfer::{AgentName, Direction, TenantName, api::Role, public_key::PublicKeyLine};
 use url::Url;
 
+use crate::keyring::KeyUse;
+
 /// The relay between ERP hosts and apps: takes uplinks over SFTP, checks and forwards them, fetches return files, packs and
 /// queues them, and carries the receipts of both.
 ///
@@ -54,6 +56,9 @@ pub(super) enum Command {
     Transfer(TransferCommand),
     /// Print the relay's public keys: the one that app servers admit, the one that signs receipts, its host keys.
     Keys,
+    /// Change the relay's own keys while it serves: announce the next, wait until the ends have pinned it, switch.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print who did what, newest first.
     Audit(AuditArgs),
     /// The configuration file.
@@ -203,6 +208,42 @@ fn parse_direction(text: &str) -> Result<Direction, &'static str> {
         .into_iter()
         .find(|direction| direction.to_string() == text)
         .ok_or("a direction is uplink or downlink")
+}
+
+/// Ends pin the relay's keys for years. A next key is announced, signed by the present receipt key; agents and receivers pin it
+/// by themselves; then it is switched to. Nothing is restarted, neither here nor there.
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// List the keys, present and next, and who has not pinned the next ones yet.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the next key, or take the next certificate from files, and announce it. Nothing shows it yet.
+    Announce {
+        /// Which key.
+        what: KeyUse,
+        /// PEM file with the next certificate and its chain; without one the relay signs its own.
+        #[arg(long, value_name = "FILE", requires = "key")]
+        certificate: Option<PathBuf>,
+        /// PEM file with the next certificate's private key.
+        #[arg(long, value_name = "FILE", requires = "certificate")]
+        key: Option<PathBuf>,
+    },
+    /// Use the next key from now on. Refused while an enrolled end has not pinned it.
+    Switch {
+        /// Which key.
+        what: KeyUse,
+        /// Also where ends have not pinned it, which then have to enrol again.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take a next key back before it was used.
+    Withdraw {
+        /// Which key.
+        what: KeyUse,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -3,6 +3,7 @@
 mod agent;
 mod args;
 mod enrolment;
+mod key;
 mod serve;
 mod tenant;
 mod transfer;
@@ -73,6 +74,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Agent(command) => agent::run(&host, command).await,
         Command::Transfer(command) => transfer::run(&host, command).await,
         Command::Keys => tenant::keys(&host),
+        Command::Key(command) => key::run(&host, command).await,
         Command::Audit(options) => agent::audit(&host, &options).await,
         Command::Config(_) | Command::Openapi => Ok(()),
     }

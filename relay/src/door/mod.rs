@@ -3,7 +3,12 @@
 mod plain_http;
 pub mod tls;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -39,7 +44,7 @@ pub struct DoorLimits {
 pub struct Door {
     ssh: SshServer,
     web: WebService,
-    tls: TlsAcceptor,
+    tls: Arc<RwLock<Arc<rustls::ServerConfig>>>,
     public_url: Arc<str>,
     limits: DoorLimits,
     places: Arc<Semaphore>,
@@ -70,7 +75,7 @@ impl Door {
         Self {
             ssh,
             web,
-            tls: TlsAcceptor::from(tls),
+            tls: Arc::new(RwLock::new(tls)),
             public_url: public_url.into(),
             limits,
             places,
@@ -78,6 +83,11 @@ impl Door {
             clock,
             connections: TaskTracker::new(),
         }
+    }
+
+    /// Shows this certificate to new connections; those that exist go on with theirs.
+    pub fn set_certificate(&self, tls: Arc<rustls::ServerConfig>) {
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
     /// Accepts connections until `shutdown` is cancelled.
@@ -170,7 +180,8 @@ impl Door {
 
     /// The handshake, and what is spoken inside: named by the application protocol, or told by the first bytes.
     async fn shake_hands(&self, stream: Rewound<TcpStream>) -> io::Result<Inside> {
-        let stream = self.tls.accept(stream).await?;
+        let tls = Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner));
+        let stream = TlsAcceptor::from(tls).accept(stream).await?;
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         let stream: Box<dyn Stream> = match protocol.as_deref() {
             Some(ALPN_SSH) => return Ok(Inside::Ssh(Box::new(stream))),

@@ -31,6 +31,10 @@ pub struct Certificate {
     pub config: Arc<ServerConfig>,
     /// SHA-256 of its SubjectPublicKeyInfo, where enrolment codes carry it.
     pub pin: Option<Sha256Digest>,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub spki: Sha256Digest,
+    /// SHA-256 of its file.
+    pub bytes: Sha256Digest,
 }
 
 impl Certificate {
@@ -40,45 +44,59 @@ impl Certificate {
     /// # Errors
     /// [`Code::KeyMissing`] and [`Code::KeyInvalid`] where a configured file cannot be used; [`Code::FileFailed`].
     pub fn load(section: &TlsSection, dir: &Path, public_url: &str, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Self> {
-        let (certificate, key, pinned) = match (&section.certificate, &section.key) {
-            (Some(certificate), Some(key)) => (certificate.clone(), key.clone(), section.pin),
-            _ => {
-                let own = own_file(dir, public_url, clock, entropy)?;
-                (own.clone(), own, true)
-            }
-        };
+        if section.certificate.is_none() || section.key.is_none() {
+            make_own(dir, public_url, clock, entropy)?;
+        }
+        let (certificate, key, pinned) = files(section, dir);
+        Self::read(&certificate, &key, pinned)
+    }
+
+    /// Reads a certificate with its chain, and its key. Blocking.
+    ///
+    /// # Errors
+    /// [`Code::KeyMissing`]; [`Code::KeyInvalid`] where they cannot be used together; [`Code::FileFailed`].
+    pub fn read(certificate: &Path, key: &Path, pinned: bool) -> Result<Self> {
         let unusable = |path: &Path| Failure::park(Code::KeyInvalid, format!("{} cannot be used for TLS", path.display()));
-        let chain = CertificateDer::pem_slice_iter(&read(&certificate)?).collect::<Result<Vec<_>, _>>();
-        let chain = chain.map_err(|e| unusable(&certificate).caused_by(e))?;
-        let first = chain.first().ok_or_else(|| unusable(&certificate).caused_by("it holds no certificate"))?;
-        let pin = spki_pin(first).ok_or_else(|| unusable(&certificate).caused_by("its certificate cannot be read"))?;
-        let pin = pinned.then_some(pin);
-        let key_der = PrivateKeyDer::from_pem_slice(&read(&key)?).map_err(|e| unusable(&key).caused_by(e))?;
+        let pem = read(certificate)?;
+        let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|e| unusable(certificate).caused_by(e))?;
+        let first = chain.first().ok_or_else(|| unusable(certificate).caused_by("it holds no certificate"))?;
+        let spki = spki_pin(first).ok_or_else(|| unusable(certificate).caused_by("its certificate cannot be read"))?;
+        let key_der = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| unusable(key).caused_by(e))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key_der))
-            .map_err(|e| unusable(&certificate).caused_by(e))?;
+            .map_err(|e| unusable(certificate).caused_by(e))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ALPN_SSH.to_vec()];
-        Ok(Self { config: Arc::new(config), pin })
+        Ok(Self { config: Arc::new(config), pin: pinned.then_some(spki), spki, bytes: Sha256Digest::of(&pem) })
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// Where the certificate and its key lie, and whether enrolment codes carry its pin: as configured, or the relay's own in `dir`.
+pub(crate) fn files(section: &TlsSection, dir: &Path) -> (PathBuf, PathBuf, bool) {
+    match (&section.certificate, &section.key) {
+        (Some(certificate), Some(key)) => (certificate.clone(), key.clone(), section.pin),
+        _ => (dir.join(OWN_FILE), dir.join(OWN_FILE), true),
+    }
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Failure::park(Code::KeyMissing, format!("there is no file {}", path.display())),
         _ => Failure::park(Code::FileFailed, format!("read {}", path.display())).caused_by(e),
     })
 }
 
-fn own_file(dir: &Path, public_url: &str, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<PathBuf> {
+fn make_own(dir: &Path, public_url: &str, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<()> {
     let path = dir.join(OWN_FILE);
     let failed = |e: io::Error| Failure::park(Code::FileFailed, format!("write {}", path.display())).caused_by(e);
     if path.try_exists().map_err(failed)? {
-        return Ok(path);
+        return Ok(());
     }
     fs::create_dir_all(dir).map_err(failed)?;
-    let pem = self_signed(public_url, clock)?;
+    let (certificate, key) = self_signed(public_url, clock)?;
+    let pem = certificate + &key;
     // Service and commands may come here at once: whoever links its file first has made the certificate.
     let temp = dir.join(format!(".{OWN_FILE}.{}", TransferId::new(clock, entropy)));
     let written = write_private(&temp, pem.as_bytes()).and_then(|()| match fs::hard_link(&temp, &path) {
@@ -86,8 +104,7 @@ fn own_file(dir: &Path, public_url: &str, clock: &dyn Clock, entropy: &dyn Entro
         other => other,
     });
     let removed = fs::remove_file(&temp);
-    written.and(removed).map_err(failed)?;
-    Ok(path)
+    written.and(removed).map_err(failed)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -100,8 +117,8 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Certificate and key in one PEM file, for the host of the public URL.
-fn self_signed(public_url: &str, clock: &dyn Clock) -> Result<String> {
+/// A new certificate for the host of the public URL and its key, both as PEM.
+pub(crate) fn self_signed(public_url: &str, clock: &dyn Clock) -> Result<(String, String)> {
     let failed = |e: rcgen::Error| Failure::park(Code::Internal, "make the relay's certificate").caused_by(e);
     let url = Url::parse(public_url).map_err(|e| Failure::park(Code::ConfigInvalid, "read the public URL").caused_by(e))?;
     let host = url.host_str().unwrap_or("localhost").trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -116,7 +133,7 @@ fn self_signed(public_url: &str, clock: &dyn Clock) -> Result<String> {
     params.not_after = day(today.saturating_add(jiff::Span::new().years(YEARS)));
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.self_signed(&key).map_err(failed)?;
-    Ok(format!("{}{}", certificate.pem(), key.serialize_pem()))
+    Ok((certificate.pem(), key.serialize_pem()))
 }
 
 #[cfg(test)]

@@ -178,6 +178,7 @@ impl Registry {
         let relay_url: String = row.try_get("relay_url").map_err(&what)?;
         verify_enrolment(&key, &secret, &relay_url, request.proof.as_bytes())?;
         let name: AgentName = parsed("an end's name", row.try_get("name").map_err(&what)?)?;
+        super::announcements::forget(&mut tx, &request.tenant, &name).await?;
         if used.is_none() {
             refuse_revoked(&mut tx, &request.public_key).await?;
             let id: i64 = row.try_get("id").map_err(&what)?;

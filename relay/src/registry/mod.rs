@@ -4,6 +4,7 @@
 //! The registry is one SQLite file. The service and short operator commands open it side by side; every change is one
 //! immediate transaction, so that they see each other's work whole or not at all.
 
+mod announcements;
 mod audit;
 mod ends;
 mod enrolments;
@@ -29,6 +30,7 @@ use sqlx::{
 };
 use towpath_transfer::{Clock, Code, Entropy, Failure, failure::Result};
 
+pub use announcements::Follower;
 pub use audit::{AuditRow, MAX_AUDIT_ROWS};
 pub use ends::{End, MAX_ENDS};
 pub use enrolments::{EnrolmentRow, MAX_ENROLMENT_LIFE, MAX_OPEN_ENROLMENTS, NewEnrolment};

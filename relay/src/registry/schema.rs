@@ -5,7 +5,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use super::{Registry, commit, db};
 
 /// The version of the tables below, kept in SQLite's `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &[&str] = &[
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT",
@@ -58,7 +58,19 @@ const TABLES: &[&str] = &[
         what TEXT NOT NULL,
         result TEXT NOT NULL
     ) STRICT",
-    "PRAGMA user_version = 1",
+];
+
+/// Since version 2.
+const PINNED_ANNOUNCEMENTS: &[&str] = &[
+    "CREATE TABLE pinned_announcements (
+        tenant TEXT NOT NULL,
+        name TEXT NOT NULL,
+        serial INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (tenant, name),
+        FOREIGN KEY (tenant, name) REFERENCES ends (tenant, name)
+    ) STRICT, WITHOUT ROWID",
+    "PRAGMA user_version = 2",
 ];
 
 impl Registry {
@@ -68,8 +80,9 @@ impl Registry {
             sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *tx).await.map_err(db("read the registry's version"))?;
         match found {
             VERSION => Ok(()),
-            0 => {
-                for statement in TABLES {
+            0 | 1 => {
+                let first = if found == 0 { TABLES } else { &[] };
+                for statement in first.iter().chain(PINNED_ANNOUNCEMENTS) {
                     sqlx::query(*statement).execute(&mut *tx).await.map_err(db("make the registry's tables"))?;
                 }
                 commit(tx).await

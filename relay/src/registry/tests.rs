@@ -292,3 +292,44 @@ async fn a_newer_registry_is_left_alone() {
     let refused = Registry::open(&path, Arc::new(fixture.clock.clone()), fixture.entropy.clone()).await.unwrap_err();
     assert!(refused.report().contains("newer version"));
 }
+
+#[tokio::test]
+async fn what_an_end_has_pinned_is_its_newest_word_until_it_enrols_anew_or_is_revoked() {
+    let fixture = Fixture::on_disk().await;
+    let (registry, code) = (&fixture.registry, fixture.code(Role::Agent, None).await.unwrap());
+    let identity = fixture.identity();
+    registry.redeem(&request(&code, &identity)).await.unwrap();
+    let caller = registry.authenticate_key("acme.agent", identity.public_line()).await.unwrap();
+    let pinned = async || registry.followers(10).await.unwrap().first().map(|end| (end.to_string(), end.pinned));
+    assert_eq!(pinned().await, Some(("acme.agent".to_owned(), 0)));
+    for serial in [3, 3, 2] {
+        registry.announcement_pinned(&caller, serial).await.unwrap();
+        assert_eq!(pinned().await.unwrap().1, serial);
+    }
+    assert!(registry.followers_below(2, 10).await.unwrap().is_empty());
+    assert_eq!(registry.followers_below(3, 10).await.unwrap().len(), 1);
+    // Whoever enrols again has pinned what enrolment tells.
+    registry.redeem(&request(&code, &identity)).await.unwrap();
+    assert_eq!(pinned().await.unwrap().1, 0);
+    registry.revoke(&fixture.scope, &"agent".parse().unwrap()).await.unwrap();
+    assert_eq!(pinned().await, None);
+}
+
+#[tokio::test]
+async fn a_registry_of_version_1_becomes_one_of_today() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registry.sqlite");
+    let open = async || {
+        let clock = Arc::new(ManualClock::new("2026-03-01T00:00:00Z".parse().unwrap()));
+        Registry::open(&path, clock, Arc::new(SeededEntropy::new(3))).await
+    };
+    let before = open().await.unwrap();
+    before.create_tenant(&"acme".parse().unwrap(), None).await.unwrap();
+    for statement in ["DROP TABLE pinned_announcements", "PRAGMA user_version = 1"] {
+        sqlx::query(statement).execute(&before.pool).await.unwrap();
+    }
+    before.close().await;
+    let after = open().await.unwrap();
+    assert_eq!(after.tenants().await.unwrap().len(), 1);
+    assert!(after.followers(10).await.unwrap().is_empty());
+}

@@ -17,7 +17,7 @@ use towpath_transfer::{
 use towpath_transport::relay_api::RelayApi;
 
 use super::RelayService;
-use crate::scope::{Caller, not_found};
+use crate::scope::Caller;
 
 /// [`RelayApi`] over a [`RelayService`] in the same process. Every call asks the registry for the end anew, so that a
 /// revocation bites here as it does over HTTP.
@@ -85,8 +85,7 @@ impl RelayApi for LocalRelayApi {
         self.service.export_status(&self.caller().await?, agent, transfer).await
     }
 
-    /// This relay announces nothing.
-    async fn announcement(&self, _: u64) -> Result<SignedAnnouncement> {
-        Err(not_found())
+    async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {
+        self.service.announcement(&self.caller().await?, pinned).await
     }
 }

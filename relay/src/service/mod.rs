@@ -13,6 +13,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use towpath_journal::{Journal, WakeUp};
 use towpath_transfer::{
     AgentName, Clock, Code, Failure, TenantName, TransferId,
+    announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peers, Role,
         UplinkStatus,
@@ -27,8 +28,9 @@ pub use local::LocalRelayApi;
 
 use crate::{
     downlink::{self, Arrivals, DownlinkSettings},
+    keyring::Keyring,
     registry::{LandingOrigin, Registry},
-    scope::Caller,
+    scope::{Caller, not_found},
     spool::Spool,
     uplink,
 };
@@ -41,10 +43,8 @@ pub const TOKEN_LEEWAY: Duration = Duration::from_secs(5);
 pub struct RelayIdentity {
     /// The relay's public URL, without a trailing slash: the audience of tokens.
     pub public_url: String,
-    /// Its SSH host keys.
-    pub ssh_host_keys: Vec<PublicKeyLine>,
-    /// The key that signs its receipts.
-    pub receipt_key: PublicKeyLine,
+    /// Its SSH host keys, and the key that signs its receipts, as they are at a moment.
+    pub keys: Keyring,
     /// The key with which it logs in on app servers.
     pub forward_key: PublicKeyLine,
 }
@@ -148,16 +148,41 @@ impl RelayService {
         }
         // Transfers may be waiting for an app server.
         self.wake.hint();
+        let shown = self.identity.keys.shown();
         Ok(EnrolmentAnswer {
             sftp_user: sftp_user(&end.tenant, &end.name),
-            ssh_host_keys: self.identity.ssh_host_keys.clone(),
-            receipt_key: self.identity.receipt_key.clone(),
+            ssh_host_keys: shown.ssh_host_keys.clone(),
+            receipt_key: shown.receipt_key.public_line().clone(),
             forward_key: self.identity.forward_key.clone(),
             peers: self.peers(&caller).await?.peers,
             tenant: end.tenant,
             name: end.name,
             role: end.role,
         })
+    }
+
+    /// The serial of the newest announcement of the relay's keys; 0 where there is none.
+    #[must_use]
+    pub fn announced(&self) -> u64 {
+        self.identity.keys.shown().announced.as_ref().map_or(0, |announced| announced.serial)
+    }
+
+    /// The newest announcement of the relay's keys. The caller has pinned the one that it names (0 for none), and the relay
+    /// remembers that.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where nothing is announced; [`Code::FileFailed`].
+    pub async fn announcement(&self, caller: &Caller, pinned: u64) -> Result<SignedAnnouncement> {
+        let shown = self.identity.keys.shown();
+        let announced = shown.announced.as_ref().ok_or_else(not_found)?;
+        if pinned > announced.serial {
+            // The relay's state is older than the end's: it must not pass for an end that has pinned the newest keys.
+            let (user, newest) = (caller.user(), announced.serial);
+            tracing::warn!(user, pinned, newest, "an end has pinned an announcement that this relay does not know");
+        } else {
+            self.registry.announcement_pinned(caller, pinned).await?;
+        }
+        Ok(announced.signed.clone())
     }
 
     /// The ends of the other role.

@@ -30,6 +30,7 @@ use super::*;
 use crate::{
     admin::Metrics,
     downlink::DownlinkSettings,
+    keyring::{Keyring, Shown},
     registry::NewEnrolment,
     relay::{Parts, Relay, StageSettings},
     scope::TenantScope,
@@ -38,6 +39,12 @@ use crate::{
 };
 
 pub(crate) const URL: &str = "https://relay.example";
+/// One key for everything, of a relay that announces nothing.
+fn keyring(key: &Identity) -> Keyring {
+    let ssh_host_keys = vec![key.public_line().clone()];
+    Keyring::new(Shown { ssh_host_keys, receipt_key: key.clone(), announced: None })
+}
+
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// App servers of which each tenant has one in memory, unless a test says otherwise.
@@ -119,11 +126,9 @@ impl World {
             entropy: random.clone(),
             fail_points,
             app_servers: apps.clone(),
-            receipt_key: receipt_key.clone(),
             identity: RelayIdentity {
                 public_url: URL.to_owned(),
-                ssh_host_keys: vec![receipt_key.public_line().clone()],
-                receipt_key: receipt_key.public_line().clone(),
+                keys: keyring(&receipt_key),
                 forward_key: receipt_key.public_line().clone(),
             },
             spool_limits,

@@ -11,6 +11,7 @@ mod downlink;
 mod flow;
 mod interop;
 mod refusals;
+mod rotation;
 mod seams;
 mod seams_downlink;
 mod tamper;

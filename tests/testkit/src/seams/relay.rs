@@ -16,6 +16,7 @@ use towpath_receiver::landing::{Landing, LandingView};
 use towpath_relay::{
     admin::Metrics,
     downlink::DownlinkSettings,
+    keyring::{Keyring, Shown},
     registry::{NewEnrolment, Registry},
     relay::{Parts, Relay as Program, StageSettings},
     scope::TenantScope,
@@ -102,11 +103,13 @@ impl Relay {
             entropy: Arc::clone(&self.nature.entropy),
             fail_points,
             app_servers: Arc::new(self.landings.clone()),
-            receipt_key: self.receipt_key.clone(),
             identity: RelayIdentity {
                 public_url: URL.to_owned(),
-                ssh_host_keys: vec![key.clone()],
-                receipt_key: key.clone(),
+                keys: Keyring::new(Shown {
+                    ssh_host_keys: vec![key.clone()],
+                    receipt_key: self.receipt_key.clone(),
+                    announced: None,
+                }),
                 forward_key: key,
             },
             spool_limits: SpoolLimits {
