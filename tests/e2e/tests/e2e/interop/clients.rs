@@ -160,8 +160,11 @@ impl<'w> Visit<'w> {
             assert!(!receipts.join("rejected.json").exists(), "what {} has put was rejected", job(self.client));
             receipts.join("imported.json.sig").exists().then_some(())
         });
-        let status = self.call(&format!("/v1/uplinks/{}", self.id), &[]);
-        assert_eq!(status["state"], "imported", "{}: {status}", self.client);
+        // The receipt is kept before the journal says so.
+        eventually("the relay says that it is imported", || {
+            let status = self.call(&format!("/v1/uplinks/{}", self.id), &[]);
+            (status["state"] == "imported").then_some(())
+        });
         let app = self.end.receiver.state.join("import").join(self.agent).join(format!("{}.sqlite", job(self.client)));
         assert_same_tables(&self.end.erp, &app, &tables());
         assert_eq!(query_text(&app, "SELECT count(*) FROM towpath_imports"), "1", "{}", self.client);
