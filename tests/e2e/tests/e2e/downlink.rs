@@ -152,6 +152,54 @@ fn a_return_file_reaches_a_waiting_agent_and_is_acknowledged() {
     assert_eq!(stages, ["delivered"; 3]);
 }
 
+/// The export folder's file is taken when it is whole, the program that follows its delivery fails until its cause is mended,
+/// and only then the sender is told that it was delivered.
+#[test]
+fn a_watched_file_is_delivered_and_its_program_runs_until_it_succeeds() {
+    let (scene, _relay, receiver) = scene();
+    let dir = scene.world.dir.path();
+    let (export, ledger, open) = (dir.join("export"), dir.join("ledger"), dir.join("open"));
+    fs::create_dir_all(&export).unwrap();
+    let import = dir.join("import.sh");
+    // Fails while there is no `open`; then it writes down what it was told.
+    fs::write(&import, "test -e \"$3\" || exit 3\necho \"$1 $TOWPATH_KIND $2\" >> \"$4\"\n").unwrap();
+    let program = format!(
+        "[delivery.run]\nprogram = \"/bin/sh\"\narguments = ['{}', '{{transfer}}', '{{file}}', '{}', '{}']\n",
+        import.display(),
+        open.display(),
+        ledger.display()
+    );
+    let config = fs::read_to_string(&scene.end.agent.config).unwrap();
+    scene.end.agent.configure(&format!("{config}{program}"));
+    receiver.kill();
+    let watched = format!("[[export]]\nfolder = {}\nkind = \"{KIND}\"\ncomplete = \"marker\"\n", toml_string(&export));
+    let config = fs::read_to_string(&scene.end.receiver.config).unwrap();
+    scene.end.receiver.configure(&format!("{config}{watched}"));
+    let _receiver = scene.end.receiver.serve(&["serve"]);
+    let _agent = scene.end.agent.start(&["run"]);
+
+    fs::write(export.join("orders.csv"), content(1)).unwrap();
+    fs::write(export.join("orders.csv.ready"), "").unwrap();
+    let waiting = eventually("the failing program is told of", || {
+        let listed = scene.end.agent.run(&["history", "--json"]).succeeded().stdout;
+        listed.contains("action-failed").then(|| scene.end.receiver.run(&["sent", "--json"]).succeeded().json())
+    });
+    let transfer = waiting["transfers"][0]["transfer"].as_str().unwrap().to_owned();
+    assert_eq!(waiting["transfers"][0]["stage"], "queued", "{waiting}");
+    assert!(fs::read_dir(&export).unwrap().all(|entry| entry.unwrap().file_name().to_str().unwrap().starts_with('.')));
+    fs::write(&open, "").unwrap();
+    let _ = scene.end.agent.run(&["retry", &transfer]).succeeded();
+    eventually("the receiver knows that it is delivered", || {
+        let shown = scene.end.receiver.run(&["show", &transfer, "--json"]).succeeded().json();
+        (shown["state"] == "delivered").then_some(())
+    });
+    let told = fs::read_to_string(&ledger).unwrap();
+    let words: Vec<&str> = told.split_whitespace().collect();
+    assert_eq!((words.len(), words[0], words[1]), (3, transfer.as_str(), KIND), "{told}");
+    assert!(words[2].ends_with("orders.csv"), "{told}");
+    assert_eq!(scene.erp.taken(), Taken::from([(content(1), 1)]));
+}
+
 #[test]
 fn the_agent_is_killed_at_every_stage_of_the_way_back() {
     let (mut scene, _relay, _receiver) = scene();
