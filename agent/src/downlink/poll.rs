@@ -160,6 +160,11 @@ async fn create(parts: &Parts, offer: &Offer) -> Result<bool> {
             tracing::warn!(code = %Code::SequenceForked, transfer = %offer.transfer, "not taken: {error}");
             Ok(false)
         }
+        // One offer that no journal could hold must not keep the others from being taken.
+        Err(error @ JournalError::Limit { .. }) => {
+            tracing::warn!(code = %Code::LimitExceeded, transfer = %offer.transfer, "not taken: {error}");
+            Ok(false)
+        }
         Err(error) => Err(error.into()),
     }
 }

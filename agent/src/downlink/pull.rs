@@ -52,6 +52,8 @@ impl PullStep {
     async fn pull(&self, record: &TransferRecord, identity: Identity) -> Result<()> {
         let parts = &*self.parts;
         let downloads = Downloads::of(parts, record.key.id)?;
+        // What describes a transfer is written before anybody has signed for it, so the reserve must hold before that.
+        has_room(parts, record.key.id, RESERVE_BYTES)?;
         downloads.descriptions(identity).await?;
         let described = describe::open(parts, record, identity).await?;
         check_space(parts, &described)?;
@@ -91,16 +93,20 @@ pub(crate) async fn or_rejected(
 /// What is still to be fetched, and all of it unpacked, must have room beside the reserve.
 fn check_space(parts: &Parts, described: &Described) -> Result<()> {
     let layout = parts.layout.of(Direction::Downlink);
-    let folder = layout.transfer(described.manifest.transfer);
-    let free = match parts.files.free_space(&folder) {
-        Ok(free) => free,
-        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
-        Err(error) => return Err(file_failure("asking for the free space of", &folder, error)),
-    };
     let needed = described.files().fold(RESERVE_BYTES, |sum, (entry, packed)| {
         let here = parts.files.stat(&layout.sent(described.manifest.transfer, &packed.name)).map_or(0, |stat| stat.len);
         sum.saturating_add(entry.size).saturating_add(packed.size.saturating_sub(here))
     });
+    has_room(parts, described.manifest.transfer, needed)
+}
+
+fn has_room(parts: &Parts, id: TransferId, needed: u64) -> Result<()> {
+    let folder = parts.layout.of(Direction::Downlink).transfer(id);
+    let free = match parts.files.free_space(parts.layout.state()) {
+        Ok(free) => free,
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+        Err(error) => return Err(file_failure("asking for the free space of", &folder, error)),
+    };
     if free >= needed {
         return Ok(());
     }

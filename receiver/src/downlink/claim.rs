@@ -1,9 +1,15 @@
 //! The claim on a file of an export folder: its note, its own folder, and the renames between them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
-use towpath_transfer::{Code, Failure, FileName, TransferId};
+use towpath_transfer::{
+    Code, Failure, FileName, TransferId,
+    digest::{Sha256Digest, Sha256Hasher},
+};
 use towpath_transport::files::{FileKind, FileStat, FileStore, TEMP_SUFFIX, file_failure, ignore_missing, write_whole};
 
 use super::{remove_tree, take::Request};
@@ -11,6 +17,8 @@ use crate::kept;
 
 /// The most files of one folder that are claimed and not removed yet.
 pub(super) const MAX_CLAIMS: usize = 1_000;
+/// Bytes compared at a time.
+const CHUNK: usize = 256 * 1024;
 /// The folder of what is claimed.
 const TAKEN_NAME: &str = ".taken";
 /// The largest note of a claim, in bytes.
@@ -100,7 +108,7 @@ pub(super) fn hold(files: &dyn FileStore, folder: &Path, id: TransferId, claim: 
     let (here, there) = (look(files, &claimed)?, look(files, &source)?);
     // A marker that is claimed vouches for a file that is not claimed yet.
     let follows = here.is_none() && vouches.is_some() && there.is_some_and(|there| there.kind == FileKind::File);
-    if follows || is_same(here, there) {
+    if follows || is_same(here, there) && same_bytes(files, &claimed, &source)? {
         files.rename(&source, &claimed).map_err(|e| file_failure("claiming", &source, e))?;
     } else if here.is_none() {
         return Ok(None);
@@ -120,6 +128,22 @@ fn look(files: &dyn FileStore, path: &Path) -> Result<Option<FileStat>, Failure>
 /// Whether what is claimed and what lies in the folder is one file: a power cut can show it under both names.
 fn is_same(here: Option<FileStat>, there: Option<FileStat>) -> bool {
     here.is_some_and(|here| here.modified.is_some()) && here == there
+}
+
+/// Whether two files hold the same: another file of the same name may have the same length and the same time, and is not replaced.
+fn same_bytes(files: &dyn FileStore, one: &Path, other: &Path) -> Result<bool, Failure> {
+    let digest = |path: &Path| -> Result<Sha256Digest, Failure> {
+        let failed = |e| file_failure("reading", path, e);
+        let (mut file, mut hasher, mut chunk) = (files.open(path).map_err(failed)?, Sha256Hasher::new(), vec![0; CHUNK]);
+        loop {
+            let read = file.read(&mut chunk).map_err(failed)?;
+            if read == 0 {
+                return Ok(hasher.finish());
+            }
+            hasher.update(chunk.get(..read).unwrap_or_default());
+        }
+    };
+    Ok(digest(one)? == digest(other)?)
 }
 
 /// Removes a claim; its note last, so that a crash leaves nothing that nobody knows.

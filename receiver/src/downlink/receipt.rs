@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use towpath_journal::{Lease, StepOutcome};
+use towpath_journal::{Lease, StepOutcome, TransferRecord};
 use towpath_keys::{
     Namespace,
     chain::{Believes as _, Party},
@@ -36,7 +36,7 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
     // Ended before, and stopped before the journal knew; by now the relay may have forgotten it.
     let (reader, of) = (Arc::clone(parts), key.clone());
     if let Some(outcome) = blocking(move || ended_before(&reader, &of, manifest)).await? {
-        return settle(parts, key, outcome).await;
+        return settle(parts, &lease.record, manifest, outcome).await;
     }
     let status = match parts.relay.export_status(&key.agent, key.id).await {
         Err(failure) if failure.code() == Code::NotFound => {
@@ -51,7 +51,7 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
     }
     let (taker, of, receipts) = (Arc::clone(parts), key.clone(), status.receipts.clone());
     if let Some(outcome) = blocking(move || take_receipts(&taker, &of, &receipts, manifest)).await? {
-        return settle(parts, key, outcome).await;
+        return settle(parts, &lease.record, manifest, outcome).await;
     }
     match trouble(parts, lease, &status) {
         None => Ok(StepOutcome::Wait(pause(parts, lease))),
@@ -65,14 +65,25 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
     }
 }
 
-/// Keeps the manifest beside the receipts and removes the copies: from here on the agent answers for the files.
-async fn settle(parts: &Arc<Parts>, key: &TransferKey, outcome: Outcome) -> Result<StepOutcome, Failure> {
-    let (parts, of) = (Arc::clone(parts), key.clone());
+/// Keeps the manifest beside the receipts and removes the copies: from here on the agent answers for the files. What was laid out
+/// may have been changed since the relay fetched it; then the manifest is made again from the copies, which are still here.
+async fn settle(
+    parts: &Arc<Parts>,
+    record: &TransferRecord,
+    promised: Sha256Digest,
+    outcome: Outcome,
+) -> Result<StepOutcome, Failure> {
+    let (parts, record) = (Arc::clone(parts), record.clone());
     blocking(move || {
-        if let Some((bytes, signature)) = kept::manifest(&*parts.files, &parts.layout.laid_out(&of))? {
-            kept::keep_manifest(&*parts.files, &parts.layout, &of, &bytes, &signature)?;
+        let (files, key) = (&*parts.files, &record.key);
+        let kept_before = kept::manifest(files, &parts.layout.receipts(key)).ok().flatten();
+        if kept_before.is_none_or(|(bytes, _)| Sha256Digest::of(&bytes) != promised) {
+            export::restore(&parts, &record, promised)?;
+            if let Some((bytes, signature)) = kept::manifest(files, &parts.layout.laid_out(key))? {
+                kept::keep_manifest(files, &parts.layout, key, &bytes, &signature)?;
+            }
         }
-        remove_copies(&parts, &of)
+        remove_copies(&parts, key)
     })
     .await?;
     Ok(StepOutcome::Event(TransferEvent::Settled { outcome }))

@@ -24,7 +24,7 @@ use towpath_transport::{
     store::{Far, FetchError, RemoteStore, StoreError, StoreErrorKind, fetch, read_remote},
 };
 
-use super::{missing, wrong_state};
+use super::{missing, pack::room_for, wrong_state};
 use crate::{
     registry::Registry,
     scope::AgentScope,
@@ -197,6 +197,9 @@ impl Step for Fetch {
 fn prepare(spool: &Arc<Spool>, scope: &AgentScope, id: TransferId, entries: &[FileEntry]) -> Result<(Reserved, Vec<FileEntry>)> {
     let folder = spool.folder(Room::Fetched, scope, id);
     spool.files().create_dir_all(&folder).map_err(|e| file_failure("make the folder", &folder, e))?;
+    // Packing needs room beside the plain files. It is taken along and given back in the end, so that whoever is fetched last can
+    // be packed: without that, plain files alone could fill a tenant's share for ever.
+    let to_pack = entries.iter().map(room_for).fold(0, u64::saturating_add);
     let (mut left, mut to_come) = (Vec::new(), 0u64);
     for entry in entries {
         let part = part_name(&entry.name)?;
@@ -213,7 +216,7 @@ fn prepare(spool: &Arc<Spool>, scope: &AgentScope, id: TransferId, entries: &[Fi
         to_come = to_come.saturating_add(entry.size.saturating_sub(begun));
         left.push(entry.clone());
     }
-    Ok((spool.reserve(scope.tenant(), to_come)?, left))
+    Ok((spool.reserve(scope.tenant(), to_come.saturating_add(to_pack))?, left))
 }
 
 fn part_name(name: &FileName) -> Result<FileName> {

@@ -153,8 +153,7 @@ impl Job {
         let name = packed_name(&entry.name).map_err(|e| {
             Failure::park(Code::ManifestInvalid, format!("{} is too long a name to travel", entry.name)).caused_by(e)
         })?;
-        let room = entry.size.saturating_add(entry.size / GROWTH_PART).saturating_add(GROWTH_BYTES);
-        let reserved = spool.reserve(scope.tenant(), room)?;
+        let reserved = spool.reserve(scope.tenant(), room_for(entry))?;
         let packed = self.pack_into(entry, &name);
         // What counts is what lies there now, whether it is whole or not.
         reserved.take(spool.length(&spool.path(Room::Packed, scope, id, name.as_str()))?)?;
@@ -203,4 +202,9 @@ impl Job {
         target.sync_all().map_err(|e| file_failure("write", &to, e))?;
         Ok(Some(digests))
     }
+}
+
+/// The most bytes that a file can pack to.
+pub(super) fn room_for(entry: &FileEntry) -> u64 {
+    entry.size.saturating_add(entry.size / GROWTH_PART).saturating_add(GROWTH_BYTES)
 }

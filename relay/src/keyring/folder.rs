@@ -171,7 +171,7 @@ impl KeyFolder {
     pub fn trace(&self) -> Sha256Digest {
         let (certificate, key, _) = tls::files(&self.tls, &self.tls_folder());
         let mut read = vec![certificate, key, self.state.join("receipt_key"), self.kept_path()];
-        read.extend(self.names(&self.host_folder()).iter().map(|name| self.host_folder().join(name)));
+        read.extend(self.names(&self.host_folder()).unwrap_or_default().iter().map(|name| self.host_folder().join(name)));
         let mut all = Vec::new();
         for path in read {
             match read_whole(&*self.files, &path, MAX_KEPT_BYTES) {

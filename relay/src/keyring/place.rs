@@ -72,7 +72,7 @@ impl KeyFolder {
 
     pub(super) fn move_files(&self, from: &Path, to: &Path) -> Result<()> {
         self.make_folder(to)?;
-        for name in self.names(from) {
+        for name in self.names(from)? {
             self.move_over(&from.join(&name), &to.join(&name))?;
         }
         Ok(())
@@ -148,10 +148,13 @@ impl KeyFolder {
         }
     }
 
-    pub(super) fn names(&self, folder: &Path) -> Vec<String> {
-        let entries = self.files.list(folder, None, MAX_FILES).unwrap_or_default();
+    pub(super) fn names(&self, folder: &Path) -> Result<Vec<String>> {
+        let entries = match self.files.list(folder, None, MAX_FILES) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            other => other.map_err(|e| file_failure("listing", folder, e))?,
+        };
         let plain = entries.into_iter().filter(|entry| entry.stat.kind == FileKind::File && !entry.name.starts_with('.'));
-        plain.map(|entry| entry.name).collect()
+        Ok(plain.map(|entry| entry.name).collect())
     }
 
     pub(super) fn lock(&self) -> Result<Lock> {

@@ -271,12 +271,12 @@ fn interop_transfers_arrive_while_a_firewall_closes_one_way_after_the_other() {
     let _receiver = end.receiver.serve(&["serve"]);
     let mut scene = Scene { end, sent: 0 };
     let (_, https) = scene.sends();
-    assert_eq!(https, "https:443");
+    assert!(https.starts_with("https:"), "{https}");
 
     cable.close(&[NO_SSH_ON_443]);
     let (ssh, https) = scene.sends();
     assert_ne!(ssh, "ssh:443");
-    assert_eq!(https, "https:443");
+    assert!(https.starts_with("https:"), "{https}");
     let status = ways(&scene.end.agent);
     assert_eq!(status["ssh"]["blocked"][0]["way"], "ssh:443", "{status}");
 
@@ -306,7 +306,7 @@ fn interop_transfers_arrive_while_a_firewall_closes_one_way_after_the_other() {
     let proxy = format!("http://{USER}:{PASSWORD}@{RELAY}:{PROXY_PORT}");
     scene.end.agent = scene.end.agent.with("HTTPS_PROXY", proxy);
     let (_, https) = scene.sends();
-    assert_eq!(https, "https:443");
+    assert!(https.starts_with("https:"), "{https}");
     let status = ways(&scene.end.agent);
     assert_eq!(status["ssh"]["proxy"].as_str(), Some(format!("http://{RELAY}:{PROXY_PORT}").as_str()), "{status}");
 }
