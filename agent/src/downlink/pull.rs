@@ -5,7 +5,7 @@ use std::{io::ErrorKind, sync::Arc};
 use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome, TransferRecord};
 use towpath_transfer::{
-    Code, Direction, Failure, Stage, TransferEvent, TransferState,
+    Code, Direction, Failure, Stage, TransferEvent, TransferId, TransferState,
     failure::Result,
     state::{Identity, Place},
 };
