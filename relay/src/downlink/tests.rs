@@ -526,11 +526,11 @@ async fn a_full_spool_is_said_and_recovers() {
     assert_eq!(way.state().await, (DownlinkState::Announced, Some((Code::SpoolFull, false))));
     assert_eq!(way.used(), 0, "nothing was begun that cannot be whole");
 
-    // Room for the plain files, and not for the packed ones beside them.
+    // Room for the plain files, and not for the packed ones beside them: what could not be packed is not fetched.
     let way = Way::with(SpoolLimits { tenant_bytes: total + 4000, ..small_limits() }).await;
     way.announce().await;
-    way.world.work(Stage::Fetch).await;
-    assert_eq!(way.world.work(Stage::Pack).await.remove(0).unwrap_err().code(), Code::SpoolFull);
+    assert_eq!(way.world.work(Stage::Fetch).await.remove(0).unwrap_err().code(), Code::SpoolFull);
+    assert_eq!(way.used(), 0, "what was kept for packing is given back");
     way.assert_counted();
 
     let way = Way::with(SpoolLimits { reserve_bytes: 1000, ..small_limits() }).await;

@@ -97,7 +97,7 @@ impl World {
         let expected = block_on(erp::generate(&erp, &options, |_| ())).expect("making a sample ERP");
         agent.configure(&format!("[receipt]\npoll = \"100ms\"\n{}", erp::job_toml(JOB, &erp)));
         let port = free_port().expect("a free port");
-        receiver.configure(&format!("[landing]\nlisten = \"127.0.0.1:{port}\"\n"));
+        receiver.configure(&format!("[landing]\nlisten = \"127.0.0.1:{port}\"\n[send]\npoll = \"200ms\"\n"));
         (End { tenant: tenant.to_owned(), agent, receiver, port, erp }, expected)
     }
 

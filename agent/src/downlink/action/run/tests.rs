@@ -127,8 +127,8 @@ async fn a_hanging_program_is_ended_with_its_children() {
     let host = Host::new();
     // The shell's child outlives the shell unless both are ended.
     let script = "sleep 3600 & echo $! > child; echo $$ > parent; echo begun; wait";
-    let failure = host.sh(script, &[], Duration::from_secs(10), &host.of(&["a"])).await.unwrap_err();
-    assert!(failure.report().contains("longer than 10 s"), "{}", failure.report());
+    let failure = host.sh(script, &[], Duration::from_secs(5), &host.of(&["a"])).await.unwrap_err();
+    assert!(failure.report().contains("longer than 5 s"), "{}", failure.report());
     for name in ["child", "parent"] {
         until_gone(host.read(name).trim()).await;
     }
