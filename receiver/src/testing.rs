@@ -12,7 +12,7 @@ use towpath_transfer::{
     codec::Packer,
     decimal::DecimalSum,
     digest::{FileHasher, Sha256Digest},
-    manifest::{Column, Content, ControlTotal, Dialect, FileEntry, MANIFEST_NAME, Manifest, SIGNATURE_NAME, SqlType, Table},
+    manifest::{Column, Content, ControlTotal, FileEntry, MANIFEST_NAME, Manifest, SIGNATURE_NAME, SqlType, Table},
     md5sums,
     packed::{MD5SUMS_NAME, PACKED_NAME, PackedFile, PackedList},
     public_key::PublicKeyLine,
@@ -101,14 +101,12 @@ fn entry(plain: &Plain) -> FileEntry {
     }
     let column = |name: &str, sql_type| Column { name: name.parse().unwrap(), sql_type, nullable: true };
     let totals = vec![ControlTotal { column: "n".parse().unwrap(), count: sum.count(), sum: sum.finish() }];
-    let content = Content::Table(Table {
-        table: plain.table.parse().unwrap(),
-        dialect: Dialect::Wire1,
-        columns: vec![column("n", SqlType::Decimal { precision: 12, scale: 2 }), column("t", SqlType::Text)],
+    let content = Content::Table(Table::whole(
+        plain.table.parse().unwrap(),
+        vec![column("n", SqlType::Decimal { precision: 12, scale: 2 }), column("t", SqlType::Text)],
         rows,
         totals,
-        watermark: None,
-    });
+    ));
     FileEntry {
         name: format!("{}.csv", plain.table).parse().unwrap(),
         media_type: "text/csv".into(),

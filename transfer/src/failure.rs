@@ -53,10 +53,14 @@ codes! {
     ErpMissing = "erp-missing",
     /// The ERP database is locked by another program.
     ErpLocked = "erp-locked",
+    /// The ERP database refused the login, or the login may not do what an extract needs.
+    ErpRefused = "erp-refused",
     /// The ERP database refused a query.
     ErpQuery = "erp-query",
     /// A value in the ERP database does not fit the type of its column.
     ErpValue = "erp-value",
+    /// The columns of a table are not what they were, and its configuration says to stop.
+    SchemaChanged = "schema-changed",
     /// Rows or totals of an extract differ from what the database counts and sums in the same snapshot.
     ExtractMismatch = "extract-mismatch",
     /// The relay does not answer.

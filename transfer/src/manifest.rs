@@ -1,6 +1,6 @@
 //! `manifest.json`, version 1: what the origin says it sends. Signed by the origin; SHA-256 in here decides.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,15 @@ impl FileEntry {
     pub fn table(&self) -> Option<&Table> {
         match &self.content {
             Content::Table(table) => Some(table),
+            Content::Keys(_) | Content::File => None,
+        }
+    }
+
+    /// What the wire CSV holds, where the file is such: a table, or the keys of one.
+    #[must_use]
+    pub fn csv(&self) -> Option<&Table> {
+        match &self.content {
+            Content::Table(table) | Content::Keys(table) => Some(table),
             Content::File => None,
         }
     }
@@ -141,6 +150,10 @@ fn is_false(value: &bool) -> bool {
 pub enum Content {
     /// A table as wire CSV.
     Table(Table),
+    /// The keys of all rows that a table of this manifest has at the ERP, as wire CSV. The columns are the key. It stands after
+    /// the table, which is merged: rows of the app whose key is not among these are deleted, and a key that the app has not
+    /// means that it lacks what the table builds on.
+    Keys(Table),
     /// Any other file.
     File,
 }
@@ -159,9 +172,90 @@ pub struct Table {
     pub rows: u64,
     /// One for each numeric column.
     pub totals: Vec<ControlTotal>,
+    /// How the rows go into the app's table.
+    #[serde(skip_serializing_if = "Mode::is_replace", default)]
+    pub mode: Mode,
+    /// The columns whose values no two rows share, none of them NULL. Empty where there is no key.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub key: Vec<Label>,
     /// The range of the watermark column(s), where the table is sent incrementally.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub watermark: Option<Watermark>,
+    /// When the ERP's keys were last sent with an incremental table, or the whole table.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub compared: Option<Timestamp>,
+    /// How the columns differ from those of the job's last import.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub drift: Vec<Drift>,
+    /// Columns whose values are keyed hashes of the ERP's.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub pseudonymised: Vec<Label>,
+    /// How many texts had NUL characters that were replaced by U+FFFD.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub nul_replaced: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+/// How the rows of a file go into the app's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// They are the table. With a key, two rows of the same key are an error.
+    #[default]
+    Replace,
+    /// By key: a row that is there is replaced, one that is not is added; of two rows of the same key in the file the later
+    /// counts. Where the file names a base, the app's table must be what the base has left; without one it is emptied first.
+    Merge,
+}
+
+impl Mode {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_replace(&self) -> bool {
+        *self == Self::Replace
+    }
+}
+
+/// One way in which a table's columns differ from those of the import before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Drift {
+    /// A column that was not there.
+    Added {
+        /// The column.
+        column: Label,
+        /// Its type.
+        to: SqlType,
+    },
+    /// A column that is not there any more.
+    Removed {
+        /// The column.
+        column: Label,
+        /// The type it had.
+        from: SqlType,
+    },
+    /// A column of another type.
+    Changed {
+        /// The column.
+        column: Label,
+        /// The type it had.
+        from: SqlType,
+        /// The type it has.
+        to: SqlType,
+    },
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Added { column, to } => write!(f, "column {column} was added, {to}"),
+            Self::Removed { column, from } => write!(f, "column {column} was removed, {from}"),
+            Self::Changed { column, from, to } => write!(f, "column {column} changed from {from} to {to}"),
+        }
+    }
 }
 
 /// How the CSV is written. Version 1 knows one dialect, the wire CSV of [`crate::csv`].
@@ -197,15 +291,15 @@ pub struct ControlTotal {
     pub sum: Decimal,
 }
 
-/// The range of an incremental table's watermark values, as CSV text; `after` is exclusive, `through` inclusive.
+/// The range of an incremental table's watermark values, as CSV text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watermark {
-    /// The watermark columns.
+    /// The watermark columns; their values are compared in this order.
     pub columns: Vec<Label>,
-    /// Where the base ended.
+    /// The least values that were read, of all columns or the first ones; empty where the whole table was.
     pub after: Vec<String>,
-    /// Where this transfer ends.
+    /// The greatest values that were ever read; empty where there was none.
     pub through: Vec<String>,
 }
 
@@ -252,7 +346,8 @@ impl Manifest {
         self.check_direction()?;
         let mut names = HashSet::new();
         let mut tables = HashSet::new();
-        for file in &self.files {
+        let mut keyed = HashSet::new();
+        for (at, file) in self.files.iter().enumerate() {
             let told = |problem: &str| InvalidManifest::Inconsistent(format!("file {}: {problem}", file.name));
             if !names.insert(file.name.case_folded()) {
                 return Err(told("another file has the same name"));
@@ -263,12 +358,36 @@ impl Manifest {
             if file.unchanged && file.base.is_none() {
                 return Err(told("unchanged, but without a base"));
             }
-            if let Content::Table(table) = &file.content {
-                if !tables.insert(table.table.as_str().to_lowercase()) {
-                    return Err(told("another file holds the same table"));
+            match &file.content {
+                Content::Table(table) => {
+                    if !tables.insert(table.table.as_str().to_lowercase()) {
+                        return Err(told("another file holds the same table"));
+                    }
+                    table.check().map_err(|problem| told(&problem))?;
                 }
-                table.check().map_err(|problem| told(&problem))?;
+                Content::Keys(keys) => {
+                    if !keyed.insert(keys.table.as_str().to_lowercase()) {
+                        return Err(told("another file holds the keys of the same table"));
+                    }
+                    keys.check().map_err(|problem| told(&problem))?;
+                    self.check_keys(at, file, keys).map_err(|problem| told(&problem))?;
+                }
+                Content::File => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Keys belong to a table that stands before them and is merged.
+    fn check_keys(&self, at: usize, file: &FileEntry, keys: &Table) -> Result<(), String> {
+        let of = self.files.iter().take(at).find_map(|entry| entry.table().filter(|t| t.table == keys.table).map(|t| (entry, t)));
+        let Some((entry, table)) = of else { return Err("the table of these keys does not stand before them".into()) };
+        let columns = || keys.key.iter().filter_map(|name| table.columns.iter().find(|column| column.name == *name));
+        if table.mode != Mode::Merge || entry.unchanged || file.unchanged || file.base.is_some() {
+            return Err("keys belong to a table that is merged, and build on nothing".into());
+        }
+        if keys.key != table.key || !columns().eq(&keys.columns) || keys.mode != Mode::Replace || keys.watermark.is_some() {
+            return Err("these are not the keys of its table".into());
         }
         Ok(())
     }
@@ -292,6 +411,25 @@ impl Manifest {
 }
 
 impl Table {
+    /// A table that is sent whole and has no key.
+    #[must_use]
+    pub fn whole(table: Label, columns: Vec<Column>, rows: u64, totals: Vec<ControlTotal>) -> Self {
+        Self {
+            table,
+            dialect: Dialect::Wire1,
+            columns,
+            rows,
+            totals,
+            mode: Mode::Replace,
+            key: Vec::new(),
+            watermark: None,
+            compared: None,
+            drift: Vec::new(),
+            pseudonymised: Vec::new(),
+            nul_replaced: 0,
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.columns.is_empty() || self.columns.len() > MAX_COLUMNS {
             return Err(format!("a table has 1 to {MAX_COLUMNS} columns"));
@@ -310,9 +448,30 @@ impl Table {
         if let Some(watermark) = &self.watermark {
             let n = watermark.columns.len();
             let known = watermark.columns.iter().all(|name| self.columns.iter().any(|c| c.name == *name));
-            if n == 0 || !known || watermark.after.len() > n || watermark.through.len() != n {
+            if n == 0 || !known || watermark.after.len() > n || ![0, n].contains(&watermark.through.len()) {
                 return Err("the watermark does not fit the columns".into());
             }
+        }
+        self.check_key()?;
+        if self.pseudonymised.iter().any(|name| !self.columns.iter().any(|c| c.name == *name && c.sql_type == SqlType::Text)) {
+            return Err("a pseudonymised column is not there, or is no text".into());
+        }
+        Ok(())
+    }
+
+    fn check_key(&self) -> Result<(), String> {
+        let mut seen = HashSet::new();
+        for name in &self.key {
+            let column = self.columns.iter().find(|column| column.name == *name);
+            let Some(column) = column.filter(|_| seen.insert(name)) else {
+                return Err(format!("the key names {name}, which is no column or stands twice"));
+            };
+            if column.nullable || column.sql_type == SqlType::Double {
+                return Err(format!("column {name} can be NULL or is floating-point, so it is no part of a key"));
+            }
+        }
+        if self.mode == Mode::Merge && self.key.is_empty() {
+            return Err("rows are merged by key, and there is none".into());
         }
         Ok(())
     }
@@ -343,10 +502,9 @@ pub(crate) mod tests {
                 sha256: digests.sha256,
                 unchanged: false,
                 base: None,
-                content: Content::Table(Table {
-                    table: "items".parse().unwrap(),
-                    dialect: Dialect::Wire1,
-                    columns: vec![
+                content: Content::Table(Table::whole(
+                    "items".parse().unwrap(),
+                    vec![
                         Column { name: "Artikel Nr.".parse().unwrap(), sql_type: SqlType::Text, nullable: false },
                         Column {
                             name: "Preis".parse().unwrap(),
@@ -354,10 +512,9 @@ pub(crate) mod tests {
                             nullable: true,
                         },
                     ],
-                    rows: 3,
-                    totals: vec![ControlTotal { column: "Preis".parse().unwrap(), count: 2, sum: "12.5".parse().unwrap() }],
-                    watermark: None,
-                }),
+                    3,
+                    vec![ControlTotal { column: "Preis".parse().unwrap(), count: 2, sum: "12.5".parse().unwrap() }],
+                )),
             }],
         }
     }
@@ -371,7 +528,7 @@ pub(crate) mod tests {
     fn table(manifest: &mut Manifest) -> &mut Table {
         match &mut manifest.files[0].content {
             Content::Table(table) => table,
-            Content::File => unreachable!(),
+            Content::Keys(_) | Content::File => unreachable!(),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     digest::Sha256Digest,
     failure::Code,
     id::{AgentName, TenantName, TransferId, TransferKey},
-    manifest::Label,
+    manifest::{Drift, Label},
     public_key::Fingerprint,
     state::{Direction, Outcome, Rejection},
 };
@@ -51,8 +51,19 @@ impl ReceiptStage {
 pub struct TableRows {
     /// The table.
     pub table: Label,
-    /// Its rows.
+    /// The rows that the app's table has after the import; on a `rejected` receipt those of the file.
     pub rows: u64,
+    /// How its columns have changed with this import.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub drift: Vec<Drift>,
+}
+
+impl TableRows {
+    /// A table whose columns have not changed.
+    #[must_use]
+    pub fn new(table: Label, rows: u64) -> Self {
+        Self { table, rows, drift: Vec::new() }
+    }
 }
 
 /// One receipt, version 1.
@@ -199,7 +210,7 @@ mod tests {
             direction: Direction::Uplink,
             stage: ReceiptStage::Imported,
             manifest: Some(Sha256Digest::of(b"m")),
-            rows: vec![TableRows { table: "items".parse().unwrap(), rows: 3 }],
+            rows: vec![TableRows::new("items".parse().unwrap(), 3)],
             reason: None,
             time: Timestamp::UNIX_EPOCH,
             signer: "SHA256:ZkAslGjFiUHdGf/WUL8rQvkib4PTvQatUV0OUQSncCA".parse().unwrap(),

@@ -1,7 +1,7 @@
 //! Reads the configuration file into checked values.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,16 +9,11 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 use towpath_host::{ConfigMistake, config};
-use towpath_transfer::{
-    Failure, JobName,
-    manifest::{Label, SqlType},
-    name::FileName,
-    packed,
-};
+use towpath_transfer::{Failure, JobName};
 
 use super::{
-    Config, DailyTime, DownlinkConfig, ExtractConfig, JobConfig, MAX_JOBS, MAX_TABLES, MAX_WORKERS, PushConfig, ReceiptConfig,
-    SourceConfig, StateConfig, TableConfig, Trust, delivery, network::RawNetwork, time,
+    Config, DailyTime, DownlinkConfig, ExtractConfig, JobConfig, MAX_JOBS, MAX_WORKERS, PushConfig, ReceiptConfig, SourceConfig,
+    StateConfig, Trust, delivery, network::RawNetwork, source, table,
 };
 
 /// A configuration and where it came from.
@@ -61,35 +56,9 @@ type Section<T> = Option<Spanned<T>>;
 struct RawJob {
     name: Spanned<JobName>,
     schedule: Option<DailyTime>,
-    source: Spanned<RawSource>,
+    source: Spanned<source::RawSource>,
     #[serde(default, rename = "table")]
-    tables: Vec<RawTable>,
-}
-
-/// One flat table for every kind of source: an internally tagged enum would lose the place of a mistake.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSource {
-    kind: SourceKind,
-    path: Option<PathBuf>,
-    #[serde(default, with = "time::optional_duration")]
-    busy_timeout: Option<Duration>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum SourceKind {
-    Sqlite,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTable {
-    name: Spanned<Label>,
-    query: Option<Spanned<String>>,
-    #[serde(default)]
-    types: BTreeMap<String, SqlType>,
-    file: Option<FileName>,
+    tables: Vec<table::RawTable>,
 }
 
 impl LoadedConfig {
@@ -155,61 +124,23 @@ impl Check<'_> {
             if tables.is_empty() {
                 return Err(self.at(Some(span), format!("job {:?} has no [[job.table]]", name.get_ref().as_str())));
             }
-            let source = self.source(source)?.resolve(folder);
-            jobs.push(JobConfig { name: name.into_inner(), schedule, source, tables: self.tables(tables)? });
+            let at: source::At<'_> = &|span, problem| self.at(span, problem);
+            let source_span = source.span();
+            let source = source.into_inner().check(source_span, folder, at)?;
+            let of_files = matches!(source, SourceConfig::Files(_));
+            let tables = table::tables(tables, of_files, at)?;
+            jobs.push(JobConfig { name: name.into_inner(), schedule, source, tables });
         }
         Ok(jobs)
-    }
-
-    fn source(&self, raw: Spanned<RawSource>) -> Result<SourceConfig, ConfigMistake> {
-        let span = raw.span();
-        let RawSource { kind, path, busy_timeout } = raw.into_inner();
-        match kind {
-            SourceKind::Sqlite => {
-                let path =
-                    path.ok_or_else(|| self.at(Some(span), "a source of kind \"sqlite\" needs `path`, the database file"))?;
-                Ok(SourceConfig::Sqlite { path, busy_timeout })
-            }
-        }
-    }
-
-    fn tables(&self, raw: Vec<RawTable>) -> Result<Vec<TableConfig>, ConfigMistake> {
-        let mut names = HashSet::new();
-        let mut files = HashSet::new();
-        let mut tables = Vec::new();
-        for RawTable { name, query, types, file } in raw {
-            let span = Some(name.span());
-            if tables.len() >= MAX_TABLES {
-                return Err(self.at(span, format!("a job has more than {MAX_TABLES} tables")));
-            }
-            if !names.insert(name.get_ref().as_str().to_lowercase()) {
-                return Err(self.at(span, format!("another table of this job is called {:?}", name.get_ref().as_str())));
-            }
-            if let Some(query) = query.as_ref().filter(|query| query.get_ref().trim().is_empty()) {
-                return Err(self.at(Some(query.span()), "the query is empty: leave it out to read the whole table"));
-            }
-            let table = TableConfig { name: name.into_inner(), query: query.map(Spanned::into_inner), types, file };
-            let csv = table.csv_name().map_err(|error| {
-                self.at(span.clone(), format!("{error}, so the table's CSV file cannot be called after it: give it a `file`"))
-            })?;
-            if packed::is_reserved(&csv) || packed::packed_name(&csv).is_err() {
-                return Err(self.at(span, format!("a CSV file cannot be called {csv}: the name is reserved or too long")));
-            }
-            if !files.insert(csv.case_folded()) {
-                return Err(self.at(span, format!("another table of this job writes the file {csv}")));
-            }
-            tables.push(table);
-        }
-        Ok(tables)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use towpath_transfer::Code;
+    use towpath_transfer::{Code, manifest::SqlType};
 
     use super::*;
-    use crate::config::EXAMPLE;
+    use crate::config::{EXAMPLE, MAX_TABLES};
 
     const JOB: &str =
         "[[job]]\nname = \"main\"\n[job.source]\nkind = \"sqlite\"\npath = \"erp.sqlite\"\n[[job.table]]\nname = \"items\"\n";
@@ -235,7 +166,7 @@ mod tests {
 
     #[test]
     fn relative_paths_count_from_the_file() {
-        let SourceConfig::Sqlite { path, busy_timeout } = parse(JOB).jobs.remove(0).source;
+        let SourceConfig::Sqlite { path, busy_timeout } = parse(JOB).jobs.remove(0).source else { panic!("another kind") };
         assert_eq!(path, Path::new("/etc/towpath/erp.sqlite"));
         assert_eq!(busy_timeout, None);
     }

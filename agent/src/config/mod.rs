@@ -5,20 +5,14 @@
 mod delivery;
 mod load;
 mod network;
+mod source;
+mod table;
 mod time;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use towpath_transfer::{
-    JobName, ReturnKind,
-    manifest::{Label, SqlType},
-    name::{FileName, InvalidName},
-};
+use towpath_transfer::{JobName, ReturnKind};
 
 pub use self::{
     delivery::{
@@ -27,6 +21,14 @@ pub use self::{
     },
     load::LoadedConfig,
     network::{MAX_WAYS, NetworkConfig},
+    source::{
+        Complete, DEFAULT_BUSY_TIMEOUT, DEFAULT_MARKER_SUFFIX, DEFAULT_STABLE_FOR, DEFAULT_STATEMENT_TIMEOUT, FolderConfig,
+        MYSQL_PORT, OdbcConfig, OdbcIsolation, POSTGRES_PORT, ServerConfig, SourceConfig, Tls,
+    },
+    table::{
+        CsvConfig, DEFAULT_COMPARE_KEYS, DriftPolicy, EachFile, Encoding, IncrementalConfig, MAX_KEY_COLUMNS, MAX_TABLES,
+        NulPolicy, Overlap, Policy, TableConfig,
+    },
     time::{DailyTime, parse_duration},
 };
 
@@ -34,10 +36,6 @@ pub use self::{
 pub const EXAMPLE: &str = include_str!("example.toml");
 /// The most jobs one agent has.
 pub const MAX_JOBS: usize = 100;
-/// The most tables one job has.
-pub const MAX_TABLES: usize = towpath_transfer::manifest::MAX_FILES;
-/// How long a source waits for a locked database unless the job says otherwise.
-pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most packing threads that may be configured.
 pub const MAX_WORKERS: usize = 64;
 
@@ -136,66 +134,6 @@ pub struct JobConfig {
     /// What is read.
     #[serde(rename = "table")]
     pub tables: Vec<TableConfig>,
-}
-
-/// Where a job's rows come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum SourceConfig {
-    /// An SQLite database file.
-    Sqlite {
-        /// The file; a relative path counts from the configuration file's folder.
-        path: PathBuf,
-        /// How long to wait for a lock; [`DEFAULT_BUSY_TIMEOUT`] where absent.
-        #[serde(with = "time::optional_duration", skip_serializing_if = "Option::is_none")]
-        busy_timeout: Option<Duration>,
-    },
-}
-
-/// One table of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TableConfig {
-    /// The table's name on the wire, and in the ERP where there is no query.
-    pub name: Label,
-    /// What is read instead of the whole table.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub query: Option<String>,
-    /// The types of columns whose type the database does not say well enough, by column name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub types: BTreeMap<String, SqlType>,
-    /// The CSV file's name; `<name>.csv` where absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<FileName>,
-}
-
-impl TableConfig {
-    /// The CSV file's name.
-    ///
-    /// # Errors
-    /// [`InvalidName`] where there is no `file` and the table's name cannot be part of a file name. Configuration that
-    /// was loaded has been checked for this.
-    pub fn csv_name(&self) -> Result<FileName, InvalidName> {
-        match &self.file {
-            Some(file) => Ok(file.clone()),
-            None => format!("{}.csv", self.name).parse(),
-        }
-    }
-}
-
-impl SourceConfig {
-    /// The source's kind, as the configuration file names it.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Sqlite { .. } => "sqlite",
-        }
-    }
-
-    fn resolve(self, folder: &Path) -> Self {
-        match self {
-            Self::Sqlite { path, busy_timeout } => Self::Sqlite { path: folder.join(path), busy_timeout },
-        }
-    }
 }
 
 impl Config {

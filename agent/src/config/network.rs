@@ -103,7 +103,7 @@ impl From<NetworkConfig> for Shown {
 mod tests {
     use std::path::PathBuf;
 
-    use towpath_transport::dial::settings::Secret;
+    use towpath_transfer::Secret;
 
     use super::*;
     use crate::config::Config;

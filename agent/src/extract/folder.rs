@@ -162,12 +162,8 @@ mod tests {
     use super::*;
 
     fn table(name: &str, file: Option<&str>) -> TableConfig {
-        TableConfig {
-            name: name.parse().unwrap(),
-            query: None,
-            types: std::collections::BTreeMap::new(),
-            file: file.map(|file| file.parse().unwrap()),
-        }
+        let whole = TableConfig::whole(name.parse().unwrap());
+        TableConfig { file: file.map(|file| file.parse().unwrap()), ..whole }
     }
 
     fn names(tables: &[TableConfig]) -> Vec<String> {

@@ -6,14 +6,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{
     Code, Failure, FileName,
-    manifest::{Column, Content, Dialect, FileEntry, MAX_COLUMNS, Manifest, Table},
+    manifest::{Column, Content, FileEntry, MAX_COLUMNS, Manifest, Table},
     packed::{PackedFile, packed_name},
 };
 
 use super::{
     ExtractEvent, ExtractParts, ExtractRequest, Form,
     folder::{Place, blocking, joined},
-    source::{RowSink, SourceColumn, SourceSnapshot, TableTotals},
+    source::{Read, RowSink, SourceColumn, SourceSnapshot, TableTotals},
     totals, unless_cancelled,
     writer::{WriteTable, Written},
 };
@@ -84,9 +84,10 @@ impl Run<'_> {
         };
         let writer = tokio::task::spawn_blocking(move || writing.run(feed));
         let reading = unless_cancelled(self.cancel, async {
-            snapshot.rows(table, columns, &mut sink).await?;
+            let read = Read { table, columns, all: true, since: None };
+            snapshot.rows(&read, &mut sink).await?;
             sink.finish().await?;
-            snapshot.totals(table, columns).await
+            snapshot.totals(&read).await
         });
         let read = reading.await;
         // Now the sink is gone: a writer that has not seen the end of the table gives it up.
@@ -106,14 +107,7 @@ impl Run<'_> {
 
     fn entry(&self, table: &TableConfig, name: FileName, columns: Vec<Column>, written: &Written) -> FileEntry {
         let control = totals::control_totals(&columns, &written.totals);
-        let content = Table {
-            table: table.name.clone(),
-            dialect: Dialect::Wire1,
-            columns,
-            rows: written.totals.rows,
-            totals: control,
-            watermark: None,
-        };
+        let content = Table::whole(table.name.clone(), columns, written.totals.rows, control);
         let same = |previous: &&Manifest| {
             let before = previous.files.iter().find(|file| file.table().is_some_and(|t| t.table == content.table));
             let is_same = |before: &FileEntry| {

@@ -87,7 +87,7 @@ pub(super) async fn run(request: ExtractRequest) -> Result<Extracted, Failure> {
 }
 
 pub(super) fn whole(name: &str) -> TableConfig {
-    TableConfig { name: name.parse().unwrap(), query: None, types: Default::default(), file: None }
+    TableConfig::whole(name.parse().unwrap())
 }
 
 pub(super) fn query(name: &str, sql: &str) -> TableConfig {

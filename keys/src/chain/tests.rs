@@ -83,7 +83,7 @@ fn receipt(direction: Direction, stage: ReceiptStage) -> Receipt {
         direction,
         stage,
         manifest: Some(Sha256Digest::of(&manifest(direction).to_bytes().unwrap())),
-        rows: if stage == ReceiptStage::Imported { vec![TableRows { table: "t".parse().unwrap(), rows: 3 }] } else { Vec::new() },
+        rows: if stage == ReceiptStage::Imported { vec![TableRows::new("t".parse().unwrap(), 3)] } else { Vec::new() },
         reason: (stage == ReceiptStage::Rejected)
             .then(|| Rejection { code: Code::DigestMismatch, detail: "orders.csv differs".into() }),
         time: "2026-01-02T03:05:00Z".parse().unwrap(),

@@ -362,7 +362,7 @@ pub(crate) async fn query_texts(database: &std::path::Path, sql: &'static str) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use towpath_transfer::manifest::{ControlTotal, Dialect};
+    use towpath_transfer::manifest::ControlTotal;
 
     fn column(name: &str, sql_type: SqlType) -> Column {
         Column { name: name.parse().unwrap(), sql_type, nullable: true }
@@ -370,7 +370,7 @@ mod tests {
 
     fn table(name: &str, columns: Vec<Column>) -> Table {
         let totals: Vec<ControlTotal> = Vec::new();
-        Table { table: name.parse().unwrap(), dialect: Dialect::Wire1, columns, rows: 0, totals, watermark: None }
+        Table::whole(name.parse().unwrap(), columns, 0, totals)
     }
 
     fn id(n: u8) -> TransferId {

@@ -64,7 +64,7 @@ fn unpack(source: &mut dyn ReadFile, packed: &PackedFile, entry: &FileEntry, sin
     // One byte beyond the declared size is enough to know that it was a lie; nothing more is ever unpacked.
     let plain = Hashing::new(Unpacker::new(hashed, entry.size));
     let (plain, rows) = match &entry.content {
-        Content::Table(table) => read_table(plain, entry, table, sink)?,
+        Content::Table(table) | Content::Keys(table) => read_table(plain, entry, table, sink)?,
         Content::File => (drain(plain, entry)?, 0),
     };
     let (unpacker, found) = plain.finish();
@@ -201,7 +201,7 @@ mod tests {
 
     use towpath_transfer::{
         codec::Packer,
-        manifest::{Column, ControlTotal, Dialect, SqlType},
+        manifest::{Column, ControlTotal, SqlType},
     };
     use towpath_transport::files::{FileStore, MemoryFiles, write_whole};
 
@@ -217,14 +217,12 @@ mod tests {
         let mut hasher = FileHasher::new();
         hasher.update(csv.as_bytes());
         let found = hasher.finish();
-        let table = Table {
-            table: "t".parse().unwrap(),
-            dialect: Dialect::Wire1,
-            columns: vec![column("n", SqlType::Decimal { precision: 6, scale: 2 }, true), column("t", SqlType::Text, false)],
-            rows: 3,
-            totals: vec![ControlTotal { column: "n".parse().unwrap(), count: 2, sum: "3.75".parse().unwrap() }],
-            watermark: None,
-        };
+        let table = Table::whole(
+            "t".parse().unwrap(),
+            vec![column("n", SqlType::Decimal { precision: 6, scale: 2 }, true), column("t", SqlType::Text, false)],
+            3,
+            vec![ControlTotal { column: "n".parse().unwrap(), count: 2, sum: "3.75".parse().unwrap() }],
+        );
         FileEntry {
             name: "t.csv".parse().unwrap(),
             media_type: "text/csv".into(),

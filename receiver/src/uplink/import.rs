@@ -63,7 +63,7 @@ struct Done {
 
 impl From<ImportRecord> for Done {
     fn from(record: ImportRecord) -> Self {
-        let rows = record.rows.into_iter().map(|(table, rows)| TableRows { table, rows }).collect();
+        let rows = record.rows.into_iter().map(|(table, rows)| TableRows::new(table, rows)).collect();
         Self { manifest: record.manifest, rows }
     }
 }

@@ -1,15 +1,13 @@
 //! What a configuration file says of the proxy, and how that becomes [`Proxies`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use towpath_transfer::{Code, Failure, failure::Result};
+use towpath_transfer::{Code, Failure, Secret, failure::Result};
 
-use super::proxy::{MAX_CREDENTIAL_BYTES, Proxies, Proxy};
+use super::proxy::{Proxies, Proxy};
 
 /// What stands for no proxy at all, whatever the environment says.
 pub const NO_PROXY_WORD: &str = "none";
-/// The largest file with a proxy's password, in bytes: the password and the end of its line.
-pub const MAX_SECRET_FILE_BYTES: u64 = MAX_CREDENTIAL_BYTES as u64 + 2;
 
 /// The proxy of a configuration file, its password not read yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,15 +28,6 @@ pub enum ProxyChoice {
     Direct,
     /// Here.
     Named(Proxy),
-}
-
-/// Where a password is, so that it does not stand in a configuration file. Written `file:…` or `env:…`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Secret {
-    /// In a file that only its owner may read.
-    File(PathBuf),
-    /// In a variable of the environment.
-    Variable(String),
 }
 
 /// A mistake in the settings and the key it belongs to.
@@ -106,33 +95,16 @@ impl ProxySettings {
         let Some((user, secret)) = &self.login else { return Ok(Proxies::always(proxy)) };
         let unusable =
             |why: &str| Failure::park(Code::ConfigInvalid, format!("the password of the proxy {proxy} cannot be used: {why}"));
-        let password = match secret {
-            Secret::Variable(name) => {
-                variable(name).ok_or_else(|| unusable(&format!("the environment has no variable {name}")))?
-            }
-            Secret::File(path) => {
-                let text =
-                    String::from_utf8(file(path, MAX_SECRET_FILE_BYTES)?).map_err(|_| unusable("its file is not UTF-8"))?;
-                text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line)).to_owned()
-            }
-        };
+        let password = secret.read(&format!("the password of the proxy {proxy}"), variable, file)?;
         let with = proxy.clone().with_login(user, &password).map_err(|why| unusable(&why.to_string()))?;
         Ok(Proxies::always(with))
     }
 }
 
-impl Secret {
-    fn parse(text: &str, folder: &Path) -> Option<Self> {
-        match text.split_once(':')? {
-            ("file", path) if !path.is_empty() => Some(Self::File(folder.join(path))),
-            ("env", name) if !name.is_empty() => Some(Self::Variable(name.to_owned())),
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use towpath_transfer::secret::MAX_SECRET_FILE_BYTES;
+
     use super::*;
 
     fn parse(proxy: Option<&str>, user: Option<&str>, password: Option<&str>) -> Result<ProxySettings, SettingsMistake> {

@@ -22,11 +22,15 @@ pub(crate) trait Bench: Send + Sync {
 }
 
 fn whole(name: &str) -> TableConfig {
-    TableConfig { name: name.parse().unwrap(), query: None, types: Default::default(), file: None }
+    TableConfig::whole(name.parse().unwrap())
 }
 
 fn query(sql: &str) -> TableConfig {
     TableConfig { query: Some(sql.to_owned()), ..whole("by_query") }
+}
+
+fn all_of<'a>(table: &'a TableConfig, columns: &'a [Column]) -> Read<'a> {
+    Read { table, columns, all: true, since: None }
 }
 
 async fn open(bench: &dyn Bench) -> Box<dyn SourceSnapshot> {
@@ -46,7 +50,7 @@ fn to_wire(columns: &[SourceColumn]) -> Vec<Column> {
 async fn rows(snapshot: &mut dyn SourceSnapshot, table: &TableConfig, columns: &[Column]) -> Vec<Vec<Option<String>>> {
     let (mut sink, mut feed) = RowSink::new(columns.len());
     let reading = async {
-        snapshot.rows(table, columns, &mut sink).await.unwrap();
+        snapshot.rows(&all_of(table, columns), &mut sink).await.unwrap();
         sink.finish().await.unwrap();
     };
     let taking = async {
@@ -118,7 +122,7 @@ async fn totals_are_of_the_same_rows(bench: &dyn Bench) {
         (whole("no_rows"), 0, vec![0, 0], vec![Some("0"), Some("0")]),
     ] {
         let columns = to_wire(&snapshot.columns(&table).await.unwrap());
-        let totals = snapshot.totals(&table, &columns).await.unwrap();
+        let totals = snapshot.totals(&all_of(&table, &columns)).await.unwrap();
         assert_eq!(totals.rows, expected);
         assert_eq!(totals.columns.iter().map(|total| total.count).collect::<Vec<_>>(), counts);
         let found: Vec<Option<String>> = totals.columns.iter().map(|total| total.sum.as_ref().map(ToString::to_string)).collect();
@@ -132,12 +136,12 @@ async fn one_snapshot_for_everything(bench: &dyn Bench) {
     for (table, expected) in [(whole("things"), 3), (whole("no_rows"), 0)] {
         let columns = to_wire(&snapshot.columns(&table).await.unwrap());
         assert_eq!(rows(snapshot.as_mut(), &table, &columns).await.len() as u64, expected);
-        assert_eq!(snapshot.totals(&table, &columns).await.unwrap().rows, expected);
+        assert_eq!(snapshot.totals(&all_of(&table, &columns)).await.unwrap().rows, expected);
     }
     drop(snapshot);
     let mut later = open(bench).await;
     let columns = to_wire(&later.columns(&whole("no_rows")).await.unwrap());
-    assert_eq!(later.totals(&whole("no_rows"), &columns).await.unwrap().rows, 1);
+    assert_eq!(later.totals(&all_of(&whole("no_rows"), &columns)).await.unwrap().rows, 1);
     drop(later);
     bench.run("DELETE FROM things WHERE id = 4; DELETE FROM no_rows;").await;
 }
@@ -159,7 +163,7 @@ async fn a_sink_that_is_gone_ends_the_reading(bench: &dyn Bench) {
     let columns = to_wire(&snapshot.columns(&many).await.unwrap());
     let (mut sink, feed) = RowSink::new(1);
     drop(feed);
-    assert_eq!(snapshot.rows(&many, &columns, &mut sink).await.unwrap_err().code(), Code::Cancelled);
+    assert_eq!(snapshot.rows(&all_of(&many, &columns), &mut sink).await.unwrap_err().code(), Code::Cancelled);
 }
 
 struct SqliteBench {

@@ -5,6 +5,7 @@
 //! that every source has the same rules. A second opinion on rows and sums comes from the database itself.
 
 mod batch;
+pub(super) mod select;
 pub(super) mod sqlite;
 
 #[cfg(test)]
@@ -15,7 +16,7 @@ use std::{fmt::Debug, sync::Arc};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{
-    Clock, Failure,
+    Clock, Code, Failure,
     decimal::Decimal,
     manifest::{Column, Snapshot, SqlType},
 };
@@ -41,25 +42,60 @@ pub trait SourceSnapshot: Debug + Send {
     /// How the snapshot was taken, for the manifest.
     fn snapshot(&self) -> Snapshot;
 
-    /// The columns of a table or query, in order, with the types that the database tells. Reads no rows.
+    /// What an administrator should know of the source though the extract goes on: a login that may write, tables that are not
+    /// of the snapshot. Sentences for people; the same for each extract until somebody changes something.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// All columns of a table or query, in order, with the types that the database tells. Reads no rows.
     ///
     /// # Errors
     /// `erp-query` naming the table where it is missing or its query is wrong.
     async fn columns(&mut self, table: &TableConfig) -> Result<Vec<SourceColumn>, Failure>;
 
-    /// Every row of a table or query. For each, as many values as `columns` go into `sink`, then [`RowSink::end_row`];
-    /// an error of the sink is passed on as it is.
+    /// Every row that `read` names. For each, as many values as columns go into `sink`, in their order, then
+    /// [`RowSink::end_row`]; an error of the sink is passed on as it is.
     ///
     /// # Errors
     /// As [`SourceSnapshot::columns`], and what the sink reports.
-    async fn rows(&mut self, table: &TableConfig, columns: &[Column], sink: &mut RowSink) -> Result<(), Failure>;
+    async fn rows(&mut self, read: &Read<'_>, sink: &mut RowSink) -> Result<(), Failure>;
 
-    /// Rows, values and sums as the database itself counts them, computed without going through the rows of
+    /// Rows, values and sums of the same rows as the database itself counts them, computed without going through the rows of
     /// [`SourceSnapshot::rows`] and without rounding.
     ///
     /// # Errors
     /// As [`SourceSnapshot::columns`].
-    async fn totals(&mut self, table: &TableConfig, columns: &[Column]) -> Result<TableTotals, Failure>;
+    async fn totals(&mut self, read: &Read<'_>) -> Result<TableTotals, Failure>;
+}
+
+/// What is read of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Read<'a> {
+    /// The table or query.
+    pub table: &'a TableConfig,
+    /// The columns that are wanted, with the types that their values will have; some of [`SourceSnapshot::columns`].
+    pub columns: &'a [Column],
+    /// Whether these are all columns, in the source's own order.
+    pub all: bool,
+    /// Only rows from here on; `None` for all.
+    pub since: Option<&'a Since>,
+}
+
+/// The least watermark that is wanted: rows whose values of these columns, compared in this order, are equal or greater, and rows
+/// that have NULL in the first one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Since(pub Vec<SinceValue>);
+
+/// One column of a [`Since`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinceValue {
+    /// The column, in the source's own writing.
+    pub column: String,
+    /// Its type.
+    pub sql_type: SqlType,
+    /// The value, as the wire has it.
+    pub value: String,
 }
 
 /// A column as the source knows it.
@@ -91,12 +127,27 @@ pub struct ColumnTotals {
     pub sum: Option<Decimal>,
 }
 
+/// A kind of source that this build has not.
+#[derive(Debug)]
+struct Absent(&'static str);
+
+#[async_trait]
+impl Source for Absent {
+    async fn open(&self, _: &CancellationToken) -> Result<Box<dyn SourceSnapshot>, Failure> {
+        let told = format!("this build of towpath-agent has no sources of kind \"{}\"", self.0);
+        Err(Failure::park(Code::ConfigInvalid, told))
+    }
+}
+
 /// The source that a job's configuration names.
 #[must_use]
 pub fn source_of(config: &SourceConfig, clock: Arc<dyn Clock>) -> Arc<dyn Source> {
     match config {
         SourceConfig::Sqlite { path, busy_timeout } => {
             Arc::new(sqlite::SqliteSource::new(path.clone(), busy_timeout.unwrap_or(crate::config::DEFAULT_BUSY_TIMEOUT), clock))
+        }
+        SourceConfig::PostgreSql(_) | SourceConfig::MariaDb(_) | SourceConfig::Odbc(_) | SourceConfig::Files(_) => {
+            Arc::new(Absent(config.kind()))
         }
     }
 }

@@ -3,7 +3,7 @@ use towpath_transfer::{Disposition, decimal::Decimal};
 use towpath_transport::files::{FaultFiles, FileFault, FileOp, MemoryFiles};
 
 use super::*;
-use crate::extract::source::{Feed, RowSink, SourceColumn, SourceSnapshot, TableTotals, Value};
+use crate::extract::source::{Feed, Read, RowSink, SourceColumn, SourceSnapshot, TableTotals, Value};
 
 async fn fails(place: &Place, table: TableConfig) -> Failure {
     let failure = place.extract(vec![table]).await.unwrap_err();
@@ -16,7 +16,7 @@ async fn a_database_that_is_not_there_or_is_none() {
     let place = Place::new("CREATE TABLE a (x)").await;
     let mut request = place.request(vec![whole("a")]);
     let other = place.database.with_file_name("none.sqlite");
-    let SourceConfig::Sqlite { path, .. } = &mut request.job.source;
+    let SourceConfig::Sqlite { path, .. } = &mut request.job.source else { panic!("another kind") };
     path.clone_from(&other);
     let failure = run(request.clone()).await.unwrap_err();
     assert_eq!((failure.code(), failure.disposition()), (Code::ErpMissing, Disposition::Retry));
@@ -57,7 +57,7 @@ async fn a_database_that_a_crash_left_unfinished_is_tried_again() {
     let journal = |path: &Path| path.with_file_name(format!("{}-journal", path.file_name().unwrap().to_str().unwrap()));
     std::fs::copy(journal(&place.database), journal(&crashed)).unwrap();
     let mut request = place.request(vec![whole("a")]);
-    let SourceConfig::Sqlite { path, .. } = &mut request.job.source;
+    let SourceConfig::Sqlite { path, .. } = &mut request.job.source else { panic!("another kind") };
     path.clone_from(&crashed);
     let failure = run(request.clone()).await.unwrap_err();
     assert_eq!((failure.code(), failure.disposition()), (Code::ErpLocked, Disposition::Retry), "{}", failure.report());
@@ -201,15 +201,15 @@ impl SourceSnapshot for AlteredSnapshot {
         self.inner.columns(table).await
     }
 
-    async fn rows(&mut self, table: &TableConfig, columns: &[Column], sink: &mut RowSink) -> Result<(), Failure> {
-        let (mut between, mut feed) = RowSink::new(columns.len());
-        self.inner.rows(table, columns, &mut between).await?;
+    async fn rows(&mut self, read: &Read<'_>, sink: &mut RowSink) -> Result<(), Failure> {
+        let (mut between, mut feed) = RowSink::new(read.columns.len());
+        self.inner.rows(read, &mut between).await?;
         // The tables of these tests fit the channel.
         between.finish().await?;
         let mut number = 0;
         while let Some(Feed::Rows(batch)) = feed.recv().await {
             let values: Vec<Value<'_>> = batch.values().collect();
-            for row in values.chunks(columns.len()) {
+            for row in values.chunks(read.columns.len()) {
                 number += 1;
                 self.change.alter(row, number, sink).await?;
             }
@@ -217,8 +217,8 @@ impl SourceSnapshot for AlteredSnapshot {
         Ok(())
     }
 
-    async fn totals(&mut self, table: &TableConfig, columns: &[Column]) -> Result<TableTotals, Failure> {
-        let mut totals = self.inner.totals(table, columns).await?;
+    async fn totals(&mut self, read: &Read<'_>) -> Result<TableTotals, Failure> {
+        let mut totals = self.inner.totals(read).await?;
         if let Change::Sum(by) = self.change {
             let mut sum = DecimalSum::new();
             sum.add(&Decimal::from(by)).unwrap();

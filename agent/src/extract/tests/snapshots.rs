@@ -30,7 +30,7 @@ async fn never_one_without_the_other(mode: &str) {
     let mut seen = Vec::new();
     while seen.len() < 10 {
         let mut request = place.request(vec![whole("debit"), whole("credit")]);
-        let SourceConfig::Sqlite { busy_timeout, .. } = &mut request.job.source;
+        let SourceConfig::Sqlite { busy_timeout, .. } = &mut request.job.source else { panic!("another kind") };
         *busy_timeout = Some(Duration::from_secs(60));
         let extracted = run(request).await.unwrap();
         let [debit, credit] = extracted.files.as_slice() else { panic!("two tables") };

@@ -25,7 +25,7 @@ use towpath_transfer::{
     },
     clock::{ManualClock, SeededEntropy},
     digest::{FileHasher, Sha256Digest},
-    manifest::{Column, Content, Dialect, FileEntry, Manifest, Snapshot, SqlType, Table},
+    manifest::{Column, Content, FileEntry, Manifest, Snapshot, SqlType, Table},
     packed::{PackedFile, PackedList},
     receipt::{Receipt, ReceiptStage, SignedReceipt, TableRows},
     state::{MissingFile, Place, Rejection},
@@ -226,14 +226,12 @@ impl Extractor for FakeErp {
                 sha256: digests.sha256,
                 unchanged: before.is_some(),
                 base: before,
-                content: Content::Table(Table {
-                    table: name.parse().unwrap(),
-                    dialect: Dialect::Wire1,
-                    columns: vec![column],
-                    rows: text.lines().count() as u64 - 1,
-                    totals: vec![],
-                    watermark: None,
-                }),
+                content: Content::Table(Table::whole(
+                    name.parse().unwrap(),
+                    vec![column],
+                    text.lines().count() as u64 - 1,
+                    vec![],
+                )),
             });
             if before.is_none() {
                 // Packing is another room's; here it is enough that the bytes are others.
@@ -412,7 +410,7 @@ impl Far {
             return (UplinkState::Accepted, vec![accepted]);
         }
         let counted = manifest.files.iter().filter_map(|file| file.table());
-        let rows = counted.map(|table| TableRows { table: table.table.clone(), rows: table.rows }).collect();
+        let rows = counted.map(|table| TableRows::new(table.table.clone(), table.rows)).collect();
         let stage = if state.rejection.is_some() { ReceiptStage::Rejected } else { ReceiptStage::Imported };
         let ended = Receipt { rows, reason: state.rejection.clone(), ..receipt(stage, &self.receiver_key) };
         let word = if state.rejection.is_some() { UplinkState::Rejected } else { UplinkState::Imported };

@@ -20,17 +20,17 @@ use std::{
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
 use sqlx::{
-    AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Decode as _, Either, Executor as _, Row as _,
-    SqlSafeStr as _, Sqlite, SqliteConnection, Statement as _, TypeInfo as _, ValueRef as _,
+    AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _, SqlSafeStr as _, Sqlite,
+    SqliteConnection, Statement as _, TypeInfo as _, ValueRef as _,
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
 use tokio_util::sync::CancellationToken;
-use towpath_transfer::{
-    Clock, Failure,
-    manifest::{Column, Snapshot},
-};
+use towpath_transfer::{Clock, Failure, manifest::Snapshot};
 
-use super::{RowSink, Source, SourceColumn, SourceSnapshot, TableTotals, Value};
+use super::{
+    Read, RowSink, Source, SourceColumn, SourceSnapshot, TableTotals, Value,
+    select::{Dialect, plain_literal},
+};
 use crate::config::TableConfig;
 
 /// Rows that SQLite may read ahead of us: enough to keep both threads busy, few enough for tables of pictures.
@@ -39,6 +39,8 @@ pub(crate) const ROWS_AHEAD: usize = 32;
 const STEPS_BETWEEN_LOOKS: i32 = 50_000;
 /// The memory SQLite may use for its page cache, in KiB.
 const CACHE_KIB: u32 = 16 * 1024;
+
+const DIALECT: Dialect = Dialect { quotes: ('"', '"'), schema: Some("main"), literal: plain_literal };
 
 /// A database file of an ERP.
 pub(crate) struct SqliteSource {
@@ -112,7 +114,7 @@ impl SourceSnapshot for SqliteSnapshot {
     }
 
     async fn columns(&mut self, table: &TableConfig) -> Result<Vec<SourceColumn>, Failure> {
-        let sql = select(table);
+        let sql = DIALECT.all_columns(table);
         let doing = format!("preparing table {}", table.name);
         let refused = |why: &str| Err(error::refused(&self.shown, &doing, why));
         let prepared = self
@@ -149,19 +151,21 @@ impl SourceSnapshot for SqliteSnapshot {
             .collect())
     }
 
-    async fn rows(&mut self, table: &TableConfig, columns: &[Column], sink: &mut RowSink) -> Result<(), Failure> {
-        let doing = format!("reading table {}", table.name);
-        let mut rows = sqlx::query(AssertSqlSafe(select(table))).fetch(&mut self.connection);
+    async fn rows(&mut self, read: &Read<'_>, sink: &mut RowSink) -> Result<(), Failure> {
+        let doing = format!("reading table {}", read.table.name);
+        let mut rows = sqlx::query(AssertSqlSafe(DIALECT.rows(read))).fetch(&mut self.connection);
         while let Some(row) = rows.try_next().await.map_err(|error| error::failure(&self.shown, &doing, error))? {
-            push(&row, columns.len(), sink).map_err(|error| error::failure(&self.shown, &doing, error))?;
+            push(&row, read.columns.len(), sink).map_err(|error| error::failure(&self.shown, &doing, error))?;
             sink.end_row().await?;
         }
         Ok(())
     }
 
-    async fn totals(&mut self, table: &TableConfig, columns: &[Column]) -> Result<TableTotals, Failure> {
-        let doing = format!("summing table {}", table.name);
-        totals::of(&mut self.connection, &select(table), columns).await.map_err(|error| error.into_failure(&self.shown, &doing))
+    async fn totals(&mut self, read: &Read<'_>) -> Result<TableTotals, Failure> {
+        let doing = format!("summing table {}", read.table.name);
+        totals::of(&mut self.connection, &DIALECT.rows(read), read.columns)
+            .await
+            .map_err(|error| error.into_failure(&self.shown, &doing))
     }
 }
 
@@ -193,18 +197,6 @@ impl SqliteSnapshot {
     }
 }
 
-/// What is read: the query without the semicolons at its end, or the whole table.
-fn select(table: &TableConfig) -> String {
-    match &table.query {
-        Some(query) => query.trim_end_matches(|c: char| c == ';' || c.is_whitespace()).to_owned(),
-        None => format!("SELECT * FROM main.{}", quoted(table.name.as_str())),
-    }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 fn push(row: &SqliteRow, width: usize, sink: &mut RowSink) -> Result<(), sqlx::Error> {
     if row.len() != width {
         return Err(sqlx::Error::ColumnIndexOutOfBounds { index: width, len: row.len() });
@@ -220,9 +212,9 @@ fn push(row: &SqliteRow, width: usize, sink: &mut RowSink) -> Result<(), sqlx::E
         let stored = value.type_info();
         match stored.name() {
             "INTEGER" => sink.push(Value::Integer(<i64 as sqlx::Decode<Sqlite>>::decode(value).map_err(decoding)?)),
-            "REAL" => sink.push(Value::Real(f64::decode(value).map_err(decoding)?)),
-            "TEXT" => sink.push(Value::Text(<&[u8]>::decode(value).map_err(decoding)?)),
-            _ => sink.push(Value::Bytes(<&[u8]>::decode(value).map_err(decoding)?)),
+            "REAL" => sink.push(Value::Real(<f64 as sqlx::Decode<Sqlite>>::decode(value).map_err(decoding)?)),
+            "TEXT" => sink.push(Value::Text(<&[u8] as sqlx::Decode<Sqlite>>::decode(value).map_err(decoding)?)),
+            _ => sink.push(Value::Bytes(<&[u8] as sqlx::Decode<Sqlite>>::decode(value).map_err(decoding)?)),
         }
     }
     Ok(())
