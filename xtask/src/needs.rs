@@ -20,6 +20,9 @@ struct Program {
     why: &'static str,
 }
 
+/// What the agent's feature `odbc` is linked to.
+const UNIXODBC: &str = "unixodbc-dev";
+
 const PROGRAMS: &[Program] = &[
     Program { names: &["sshd"], package: "openssh-server", why: "a landing place and conformance partner for our SFTP client" },
     Program {
@@ -43,6 +46,35 @@ const PROGRAMS: &[Program] = &[
         package: "openssh-tests",
         why: "OpenSSH's own tests of SFTP, with our server in the place of theirs",
     },
+    Program {
+        names: &[
+            "initdb",
+            "/usr/lib/postgresql/15/bin/initdb",
+            "/usr/lib/postgresql/16/bin/initdb",
+            "/usr/lib/postgresql/17/bin/initdb",
+        ],
+        package: "postgresql",
+        why: "an ERP database and an app database",
+    },
+    Program { names: &["mariadbd"], package: "mariadb-server", why: "an ERP database" },
+    Program { names: &["mariadb"], package: "mariadb-client", why: "fills that database without our code" },
+    Program { names: &["/usr/include/sql.h"], package: UNIXODBC, why: "sources by ODBC are linked to its driver manager" },
+    Program {
+        names: &["/usr/lib/x86_64-linux-gnu/odbc/psqlodbcw.so", "/usr/lib/aarch64-linux-gnu/odbc/psqlodbcw.so"],
+        package: "odbc-postgresql",
+        why: "an ODBC driver",
+    },
+    Program {
+        names: &["/usr/lib/x86_64-linux-gnu/odbc/libmaodbc.so", "/usr/lib/aarch64-linux-gnu/odbc/libmaodbc.so"],
+        package: "odbc-mariadb",
+        why: "an ODBC driver",
+    },
+    Program {
+        names: &["/usr/lib/x86_64-linux-gnu/odbc/libsqlite3odbc.so", "/usr/lib/aarch64-linux-gnu/odbc/libsqlite3odbc.so"],
+        package: "libsqliteodbc",
+        why: "an ODBC driver",
+    },
+    Program { names: &["setpriv"], package: "util-linux", why: "lets PostgreSQL run as another user than root" },
     Program { names: &["curl"], package: "curl", why: "an SFTP client over libssh2, and says `complete` to the web service" },
     Program { names: &["lftp"], package: "lftp", why: "an SFTP client over ssh, which pipelines" },
     Program { names: &["psftp"], package: "putty-tools", why: "an SFTP client of another make" },
@@ -100,6 +132,11 @@ impl Needs {
         packages.dedup();
         let complete = requirements.is_empty();
         Self { python: complete.then_some(python), packages, requirements, venv }
+    }
+
+    /// Whether sources by ODBC can be built here.
+    pub(crate) fn odbc(&self) -> bool {
+        !self.packages.contains(&UNIXODBC)
     }
 
     pub(crate) fn complete(&self) -> bool {

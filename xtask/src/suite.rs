@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use towpath_servers::{MariaDb, Postgres};
 
 use crate::{
     console::{Watch, complain, say},
@@ -23,7 +24,7 @@ pub(crate) struct Options {
     /// Run the long tests (named `long_…`) too, and let the others count higher (sets TOWPATH_LONG=1).
     #[arg(long)]
     long: bool,
-    /// Install nothing; interop tests are left out where what they need is missing. Not in CI.
+    /// Install nothing; tests with other people's programs and servers are left out where one of these is missing. Not in CI.
     #[arg(long)]
     skip_install: bool,
 }
@@ -68,19 +69,20 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     if !options.interop {
         steps.step("formats", || succeed(repository::cargo(&root, &["fmt", "--all", "--check"])));
         steps.step("tidy", || if tidy::run()? { Ok(()) } else { Err("see above".to_owned()) });
-        let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"];
-        steps.step("clippy", || succeed(repository::cargo(&root, &clippy)));
+        steps.step("clippy", || {
+            let mut clippy = whole(&root, &needs, &["clippy", "--all-targets", "--quiet"]);
+            clippy.args(["--", "-D", "warnings"]);
+            succeed(clippy)
+        });
         steps.step("docs", || {
-            let mut doc = repository::cargo(&root, &["doc", "--workspace", "--no-deps", "--locked", "--quiet"]);
+            let mut doc = whole(&root, &needs, &["doc", "--no-deps", "--quiet"]);
             doc.env("RUSTDOCFLAGS", "-D warnings");
             succeed(doc)
         });
     }
-    steps.step("build", || succeed(repository::cargo(&root, &["build", "--workspace", "--all-targets", "--locked", "--quiet"])));
+    steps.step("build", || succeed(whole(&root, &needs, &["build", "--all-targets", "--quiet"])));
     if !options.interop {
-        steps.step("examples in docs", || {
-            succeed(repository::cargo(&root, &["test", "--workspace", "--doc", "--locked", "--quiet"]))
-        });
+        steps.step("examples in docs", || succeed(whole(&root, &needs, &["test", "--doc", "--quiet"])));
     }
     if !steps.failed.is_empty() {
         complain(&format!("xtask test: failed so far: {}; the tests run all the same", steps.failed.join(", ")));
@@ -93,6 +95,16 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         complain(&format!("xtask test: FAILED: {} ({})", steps.failed.join(", "), watch.elapsed()));
     }
     Ok(steps.failed.is_empty())
+}
+
+/// A call of cargo for the whole workspace, with everything that can be built here.
+fn whole(root: &Path, needs: &Needs, arguments: &[&str]) -> Command {
+    let mut command = repository::cargo(root, arguments);
+    command.args(["--workspace", "--locked"]);
+    if needs.odbc() {
+        command.args(["--features", "towpath-agent/odbc"]);
+    }
+    command
 }
 
 /// Sees to it that the interop tests can run; else this step fails and says what to do.
@@ -119,7 +131,12 @@ fn tests(root: &Path, options: &Options, needs: &Needs) -> Result<(), String> {
         return Err("the interop tests cannot run without the programs above".to_owned());
     }
     let has_nextest = repository::cargo(root, &["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
-    let mut command = if has_nextest { nextest(root, &choice) } else { libtest(root, &choice) };
+    let mut command = if has_nextest { nextest(root, needs, &choice) } else { libtest(root, needs, &choice) };
+    // They end when this function does.
+    let servers = if choice.interop { Some((Postgres::try_start()?, MariaDb::try_start()?)) } else { None };
+    if let Some((postgres, mariadb)) = &servers {
+        command.env(Postgres::VARIABLE, postgres.variable()).env(MariaDb::VARIABLE, mariadb.variable());
+    }
     if choice.long {
         command.env("TOWPATH_LONG", "1");
     }
@@ -142,6 +159,9 @@ struct Choice {
 
 /// A test of this name, in whatever module: `interop_x`, `sftp::interop_x`, `interop::x`.
 const INTEROP: &str = "test(/(^|::)interop(_|::)/)";
+/// A test with a database server or an ODBC driver, in whatever module.
+const SERVER: &str = "test(/(^|::|_)(postgres|mariadb|odbc)(_|::|$)/)";
+const SERVER_WORDS: [&str; 3] = ["postgres", "mariadb", "odbc"];
 const LONG: &str = "test(/(^|::)long(_|::)/)";
 
 impl Choice {
@@ -153,6 +173,7 @@ impl Choice {
         }
         if !self.interop {
             terms.push(format!("not {INTEROP}"));
+            terms.push(format!("not {SERVER}"));
         }
         if !self.long {
             terms.push(format!("not {LONG}"));
@@ -168,6 +189,7 @@ impl Choice {
         }
         if !self.interop {
             arguments.extend(["--skip", "interop_"]);
+            arguments.extend(SERVER_WORDS.iter().flat_map(|word| ["--skip", word]));
         }
         if !self.long {
             // A bare `long_` would leave out `too_long_…`, too.
@@ -177,15 +199,13 @@ impl Choice {
     }
 }
 
-fn nextest(root: &Path, choice: &Choice) -> Command {
-    let expression = choice.expression();
-    repository::cargo(root, &["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--filterset", &expression])
+fn nextest(root: &Path, needs: &Needs, choice: &Choice) -> Command {
+    whole(root, needs, &["nextest", "run", "--no-fail-fast", "--filterset", &choice.expression()])
 }
 
-fn libtest(root: &Path, choice: &Choice) -> Command {
-    let mut command =
-        repository::cargo(root, &["test", "--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast", "--"]);
-    command.args(choice.arguments());
+fn libtest(root: &Path, needs: &Needs, choice: &Choice) -> Command {
+    let mut command = whole(root, needs, &["test", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+    command.arg("--").args(choice.arguments());
     command
 }
 
@@ -242,7 +262,9 @@ mod tests {
         let only = Choice { only_interop: true, interop: true, long: true };
         assert_eq!((only.expression(), only.arguments()), (INTEROP.to_owned(), vec!["interop_"]));
         let without = Choice { only_interop: false, interop: false, long: true };
-        assert_eq!((without.expression(), without.arguments()), (format!("not {INTEROP}"), vec!["--skip", "interop_"]));
+        assert_eq!(without.expression(), format!("not {INTEROP} and not {SERVER}"));
+        let words = ["interop_", "postgres", "mariadb", "odbc"];
+        assert_eq!(without.arguments(), words.iter().flat_map(|word| ["--skip", *word]).collect::<Vec<_>>());
     }
 
     #[test]

@@ -16,6 +16,8 @@ const SAMPLES: &[&str] = &[
     "towpath-relay",
     "towpath-receiver",
 ];
+/// It starts the servers that the tests share.
+const XTASK: &[&str] = &[SERVERS, "towpath-transfer"];
 const TESTS: &[&str] = &[
     "towpath-transfer",
     "towpath-journal",
@@ -26,8 +28,11 @@ const TESTS: &[&str] = &[
     "towpath-relay",
     "towpath-receiver",
     "towpath-samples",
+    "towpath-servers",
     "towpath-testkit",
 ];
+/// Starts other people's servers for tests; no product code may know it.
+const SERVERS: &str = "towpath-servers";
 
 /// Each room, and the rooms it may depend on. Dependencies point one way, towards `transfer`.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -40,9 +45,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("towpath-relay", PROGRAM),
     ("towpath-receiver", PROGRAM),
     ("towpath-samples", SAMPLES),
+    (SERVERS, &[]),
     ("towpath-testkit", TESTS),
     ("towpath-e2e", TESTS),
-    ("towpath-xtask", SAMPLES),
+    ("towpath-xtask", XTASK),
 ];
 
 /// Crates that only some rooms may depend on.
@@ -63,6 +69,9 @@ const FENCED: &[(&str, &[&str])] = &[
             "towpath-e2e",
         ],
     ),
+    ("odbc-api", &["towpath-agent"]),
+    ("encoding_rs", &["towpath-agent"]),
+    ("oem_cp", &["towpath-agent"]),
     // Transport only as a dev-dependency, for the server its tests call; the rule over sources holds the rest.
     ("axum", &["towpath-relay", "towpath-transport"]),
     ("utoipa", &["towpath-relay", "towpath-transfer"]),
@@ -78,7 +87,8 @@ pub(crate) fn edges(tree: &Tree) -> Vec<Finding> {
             continue;
         };
         for dependency in room.dependencies.iter().filter(|d| d.name.starts_with("towpath-")) {
-            if !allowed.contains(&dependency.name.as_str()) {
+            let for_tests = dependency.name == SERVERS && dependency.dev;
+            if !for_tests && !allowed.contains(&dependency.name.as_str()) {
                 let advice = format!("{} may not depend on {}: dependencies point one way", room.name, dependency.name);
                 findings.push(Finding::new(&room.file.path, dependency.line, "edges", advice));
             }
@@ -169,6 +179,8 @@ struct Dependency {
     name: String,
     line: usize,
     inherited: bool,
+    /// Whether only tests and benchmarks have it.
+    dev: bool,
 }
 
 /// Every manifest with a package. One that cannot be parsed stops cargo, so it needs no rule here.
@@ -195,7 +207,7 @@ fn collect(table: &Table, file: &File, out: &mut Vec<Dependency>) {
         for (key, value) in table.get(kind).and_then(Value::as_table).into_iter().flatten() {
             let name = value.get("package").and_then(Value::as_str).unwrap_or(key).to_owned();
             let inherited = value.get("workspace").and_then(Value::as_bool) == Some(true);
-            out.push(Dependency { name, line: line_of(file, key), inherited });
+            out.push(Dependency { name, line: line_of(file, key), inherited, dev: kind == "dev-dependencies" });
         }
     }
 }
@@ -234,6 +246,14 @@ mod tests {
                 let bad = manifest(name, &format!("[{kind}]\n{on}.workspace = true\n"));
                 assert_eq!(found(edges, "x/Cargo.toml", &bad), [6], "{name} on {on} in {kind}");
             }
+        }
+    }
+
+    #[test]
+    fn the_servers_are_for_tests_only() {
+        for (kind, lines) in [("dev-dependencies", vec![]), ("dependencies", vec![6])] {
+            let text = manifest("towpath-agent", &format!("[{kind}]\ntowpath-servers.workspace = true\n"));
+            assert_eq!(found(edges, "x/Cargo.toml", &text), lines, "{kind}");
         }
     }
 

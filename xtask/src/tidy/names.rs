@@ -30,6 +30,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "tests/",
         ],
     ),
+    ("odbc_api", &["agent/src/extract/source/odbc/"]),
     ("axum", &["relay/src/api.rs", "relay/src/api/", "relay/src/dashboard.rs", "relay/src/dashboard/"]),
     ("utoipa", &["relay/src/api.rs", "relay/src/api/", "relay/src/dashboard.rs", "relay/src/dashboard/", "transfer/"]),
 ];
