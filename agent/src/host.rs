@@ -18,7 +18,7 @@ use crate::{
     config::{Config, LoadedConfig},
     downlink::action::SystemActions,
     enrolment::Enrolment,
-    extract::ExtractParts,
+    extract::{ExtractParts, KeyFile},
     layout::Layout,
     network::Network,
     parts::{Parts, SourceExtractor, Watcher},
@@ -207,7 +207,8 @@ impl Host {
     #[must_use]
     pub fn extract_parts(&self) -> ExtractParts {
         let (files, clock) = (Arc::clone(&self.files), Arc::clone(&self.base.clock));
-        ExtractParts { files, clock, workers: self.config.config.extract.workers }
+        let pseudonyms = KeyFile { path: self.layout.pseudonym_key(), entropy: Arc::clone(&self.base.entropy) };
+        ExtractParts { files, clock, pseudonyms: Arc::new(pseudonyms), workers: self.config.config.extract.workers }
     }
 
     async fn journal(&self) -> Result<SqliteJournal> {

@@ -42,6 +42,12 @@ impl Layout {
         self.state.join("key")
     }
 
+    /// The key of pseudonyms; made when a table first needs it.
+    #[must_use]
+    pub fn pseudonym_key(&self) -> PathBuf {
+        self.state.join("pseudonym_key")
+    }
+
     /// What enrolment has told.
     #[must_use]
     pub fn enrolment(&self) -> PathBuf {
@@ -115,6 +121,12 @@ impl Layout {
     #[must_use]
     pub fn md5sums(&self, id: TransferId) -> PathBuf {
         self.transfer(id).join(MD5SUMS_NAME)
+    }
+
+    /// What an administrator should know of the source of a transfer; missing where there is nothing.
+    #[must_use]
+    pub fn warnings(&self, id: TransferId) -> PathBuf {
+        self.transfer(id).join("warnings.json")
     }
 
     /// The receipts of one transfer.

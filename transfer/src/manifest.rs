@@ -338,6 +338,9 @@ pub(crate) mod tests {
         assert!(refused(|m| table(m).totals.clear()).contains("control total"));
         assert!(refused(|m| table(m).rows = 1).contains("more values"));
         assert!(refused(|m| table(m).columns.clear()).contains("columns"));
+        let name = || vec!["Artikel Nr.".parse().unwrap()];
+        assert!(refused(|m| table(m).pseudonymised = name()).contains("named together"));
+        assert!(refused(|m| table(m).pseudonym_key = Some(Sha256Digest::of(b"x"))).contains("named together"));
         let twice = refused(|m| {
             let second = table(m).columns[0].clone();
             table(m).columns.push(second);

@@ -42,7 +42,13 @@ pub(super) fn run(args: &Args, command: &ConfigCommand) -> Result<()> {
 async fn check_sources(loaded: &LoadedConfig) -> Result<()> {
     let mut first = None;
     for job in &loaded.config.jobs {
-        for table in check_source(job, Arc::new(SystemClock::new()), &CancellationToken::new()).await? {
+        let check = check_source(job, Arc::new(SystemClock::new()), &CancellationToken::new()).await?;
+        let one_state = if check.snapshot.consistent { "one state" } else { "NOT one state" };
+        output::line(&format!("{}: {} of the database for all tables ({})", job.name, one_state, check.snapshot.isolation))?;
+        for warning in &check.warnings {
+            output::say(&format!("{}: warning: {warning}", job.name));
+        }
+        for table in check.tables {
             match table.columns {
                 Ok(columns) => {
                     output::line(&format!(

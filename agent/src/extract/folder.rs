@@ -50,12 +50,29 @@ pub fn file_names(tables: &[TableConfig]) -> Result<Vec<FileName>, Failure> {
             if is_reserved(&name) || packed_name(&name).is_err() {
                 return Err(invalid(table, &format!("a file cannot be called {name}")));
             }
-            if !taken.insert(name.case_folded()) {
-                return Err(invalid(table, &format!("another table has the file {name} already")));
+            let keys = if table.incremental.is_some() { Some(keys_name(&name, table)?) } else { None };
+            for name in [Some(&name), keys.as_ref()].into_iter().flatten() {
+                if !taken.insert(name.case_folded()) {
+                    return Err(invalid(table, &format!("another table has the file {name} already")));
+                }
             }
             Ok(name)
         })
         .collect()
+}
+
+/// The file of all keys of a table whose rows are in the file `name`: `<stem>.keys.csv`.
+///
+/// # Errors
+/// `config-invalid` where that is no name for a file.
+pub(super) fn keys_name(name: &FileName, table: &TableConfig) -> Result<FileName, Failure> {
+    let stem = name.as_str().rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+    let keys = format!("{stem}.keys.csv");
+    let parsed: Result<FileName, _> = keys.parse();
+    match parsed {
+        Ok(keys) if packed_name(&keys).is_ok() => Ok(keys),
+        _ => Err(invalid(table, &format!("the file of its keys cannot be called {keys}"))),
+    }
 }
 
 fn invalid(table: &TableConfig, why: &str) -> Failure {
@@ -196,6 +213,14 @@ mod tests {
         let failed = |tables: &[TableConfig]| file_names(tables).unwrap_err();
         assert_eq!(failed(&[table("a", None), table("b", Some("A.CSV"))]).code(), Code::ConfigInvalid);
         assert!(failed(&[table("a", Some("manifest.json"))]).message().contains("manifest.json"));
+        let incremental = crate::config::IncrementalConfig {
+            watermark: vec!["x".into()],
+            overlap: crate::config::Overlap::Equal,
+            compare_keys: crate::config::DEFAULT_COMPARE_KEYS,
+        };
+        let keyed = |file| TableConfig { incremental: Some(incremental.clone()), ..table("a", file) };
+        assert!(failed(&[keyed(None), table("a.keys", None)]).message().contains("a.keys.csv"));
+        assert!(failed(&[keyed(Some(&format!("{}.csv", "x".repeat(190))))]).message().contains("file of its keys"));
     }
 
     #[test]

@@ -4,18 +4,26 @@
 //! turns values into CSV, hashes and packs it, and a finished file is told at once, so that it can be pushed while the
 //! next table is read. Memory does not depend on the number of rows. Rows and sums are taken from the very values that are
 //! written, and asked of the database in the same snapshot; where the two differ, the extract is parked.
+//!
+//! Before the first row is read, the columns of all tables are compared with those of the job's last import, and it is decided
+//! of each table whether it goes whole or only its changed rows do.
 
+mod columns;
+mod course;
+pub(crate) mod drift;
 mod folder;
+mod pseudonyms;
 pub mod source;
 mod table;
 mod totals;
 mod value;
+mod watermark;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,8 +34,16 @@ use towpath_transfer::{
 };
 use towpath_transport::files::FileStore;
 
-pub use self::folder::file_names;
-use self::source::{Source, source_of};
+use self::{
+    columns::Columns,
+    course::Imported,
+    source::{Source, SourceSnapshot, source_of},
+    table::Planned,
+};
+pub use self::{
+    folder::file_names,
+    pseudonyms::{KeyFile, Pseudonyms},
+};
 use crate::config::JobConfig;
 
 /// What an extract works with.
@@ -37,6 +53,8 @@ pub struct ExtractParts {
     pub files: Arc<dyn FileStore>,
     /// Tells when the snapshot was taken.
     pub clock: Arc<dyn Clock>,
+    /// The key of pseudonyms.
+    pub pseudonyms: Arc<dyn Pseudonyms>,
     /// Threads that pack, at least one; each takes about 12 MiB.
     pub workers: usize,
 }
@@ -57,8 +75,11 @@ pub struct ExtractRequest {
     pub job: JobConfig,
     /// The folder of the files; it exists.
     pub folder: PathBuf,
-    /// The last manifest of the job that was imported. Tables that are as they were then are not written. `None` sends all.
+    /// The last manifest of the job that was imported: what columns are compared with, and what tables build on.
     pub previous: Option<Manifest>,
+    /// Whether every row is sent, whatever the app has. Otherwise tables that are as they were then are not written, and of
+    /// incremental tables only changed rows.
+    pub full: bool,
     /// The form of the files.
     pub form: Form,
 }
@@ -68,7 +89,9 @@ pub struct ExtractRequest {
 pub struct Extracted {
     /// How the source was read.
     pub snapshot: Snapshot,
-    /// One for each table, in the order of the configuration.
+    /// What an administrator should know of the source.
+    pub warnings: Vec<String>,
+    /// One for each table, in the order of the configuration; after an incremental table its keys, where they were compared.
     pub files: Vec<FileEntry>,
     /// The packed files, in the same order, without those of unchanged tables. Empty for [`Form::Plain`].
     pub packed: Vec<PackedFile>,
@@ -112,8 +135,8 @@ pub enum ExtractEvent {
 /// dropped does not disturb; one that does not take events holds the extract up.
 ///
 /// # Errors
-/// `erp-missing`, `erp-locked` (retry); `erp-query`, `erp-value`, `extract-mismatch`, `config-invalid`, `limit-exceeded`
-/// (park), naming the table; `file-failed`, `disk-full`; `cancelled` soon after `cancel`.
+/// `erp-missing`, `erp-locked` (retry); `erp-refused`, `erp-query`, `erp-value`, `extract-mismatch`, `schema-changed`,
+/// `config-invalid`, `limit-exceeded` (park), naming the table; those of the key of pseudonyms; `file-failed`, `disk-full`; `cancelled` soon after `cancel`.
 pub async fn extract(
     parts: &ExtractParts,
     request: ExtractRequest,
@@ -137,15 +160,62 @@ pub async fn extract_from(
 ) -> Result<Extracted, Failure> {
     let names = file_names(&request.job.tables)?;
     folder::clear(parts, &request, &names).await?;
+    let pseudonyms = pseudonyms::of_job(&parts.pseudonyms, &request.job).await?;
+    pseudonyms::warn_of_another_key(pseudonyms.as_ref(), request.previous.as_ref());
+    // Before the snapshot is taken, so that whatever is compared with it later is not after it.
+    let now = parts.clock.now();
     let mut snapshot = unless_cancelled(&cancel, source.open(&cancel)).await?;
-    let mut extracted = Extracted { snapshot: snapshot.snapshot(), files: Vec::new(), packed: Vec::new() };
-    let run = table::Run { parts, request: &request, events: &events, cancel: &cancel };
-    for (table, name) in request.job.tables.iter().zip(names) {
-        let (file, packed) = run.table(snapshot.as_mut(), table, name).await?;
-        extracted.files.push(file);
-        extracted.packed.extend(packed);
+    let run = table::Run { parts, request: &request, events: &events, cancel: &cancel, pseudonyms, now };
+    let plans = plan(&run, snapshot.as_mut(), names).await?;
+    drift::stop(plans.iter().map(|plan| (&plan.table.name, &plan.table.drift, plan.drift.as_slice())))?;
+    let (mut files, mut packed) = (Vec::new(), Vec::new());
+    for plan in &plans {
+        for (file, sent) in run.table(snapshot.as_mut(), plan).await? {
+            files.push(file);
+            packed.extend(sent);
+        }
     }
-    Ok(extracted)
+    Ok(Extracted { snapshot: snapshot.snapshot(), warnings: snapshot.warnings(), files, packed })
+}
+
+/// Finds out about the columns of every table, and decides how it is sent.
+async fn plan<'a>(
+    run: &table::Run<'a>,
+    snapshot: &mut dyn SourceSnapshot,
+    names: Vec<FileName>,
+) -> Result<Vec<Planned<'a>>, Failure> {
+    let request = run.request;
+    let fingerprint = run.pseudonyms.as_ref().map(towpath_keys::PseudonymKey::fingerprint);
+    let imported: HashMap<&str, Imported<'a>> = request
+        .previous
+        .iter()
+        .flat_map(|manifest| manifest.files.iter().map(|file| (manifest.transfer, file)))
+        .filter_map(|(transfer, file)| {
+            let table = file.table()?;
+            Some((table.table.as_str(), Imported { transfer, table, sha256: file.sha256 }))
+        })
+        .collect();
+    let mut plans = Vec::with_capacity(names.len());
+    for (table, name) in request.job.tables.iter().zip(names) {
+        let source = unless_cancelled(run.cancel, snapshot.columns(table)).await?;
+        let columns = Columns::new(table, source)?;
+        let before = imported.get(table.name.as_str()).copied();
+        let drift = before.map(|before| drift::between(&before.table.columns, &columns.sent)).unwrap_or_default();
+        let course = course::decide(table, &columns, fingerprint, before, request.full, run.now);
+        plans.push(Planned { table, name, columns, drift, course });
+    }
+    Ok(plans)
+}
+
+/// What `config check` tells of a job's source.
+#[derive(Debug)]
+pub struct SourceCheck {
+    /// How it would be read.
+    pub snapshot: Snapshot,
+    /// What an administrator should know of it.
+    pub warnings: Vec<String>,
+    /// Its tables, in the order of the configuration.
+    pub tables: Vec<TableCheck>,
 }
 
 /// What `config check` tells of a table.
@@ -163,21 +233,17 @@ pub struct TableCheck {
 ///
 /// # Errors
 /// Where the source cannot be opened. What is wrong with a table stands in its [`TableCheck`].
-pub async fn check_source(
-    job: &JobConfig,
-    clock: Arc<dyn Clock>,
-    cancel: &CancellationToken,
-) -> Result<Vec<TableCheck>, Failure> {
+pub async fn check_source(job: &JobConfig, clock: Arc<dyn Clock>, cancel: &CancellationToken) -> Result<SourceCheck, Failure> {
     let names = file_names(&job.tables)?;
     let source = source_of(&job.source, clock);
     let mut snapshot = unless_cancelled(cancel, source.open(cancel)).await?;
-    let mut checks = Vec::with_capacity(names.len());
+    let mut tables = Vec::with_capacity(names.len());
     for (table, file) in job.tables.iter().zip(names) {
         let columns = unless_cancelled(cancel, snapshot.columns(table)).await;
-        let columns = columns.and_then(|columns| table::wire_columns(table, columns));
-        checks.push(TableCheck { table: table.name.clone(), file, columns });
+        let columns = columns.and_then(|columns| Ok(Columns::new(table, columns)?.sent));
+        tables.push(TableCheck { table: table.name.clone(), file, columns });
     }
-    Ok(checks)
+    Ok(SourceCheck { snapshot: snapshot.snapshot(), warnings: snapshot.warnings(), tables })
 }
 
 /// Gives `work` up when `cancel` is cancelled.

@@ -1,21 +1,26 @@
-//! One table: its columns, its rows on their way to the writer, its totals, and what becomes of the file.
+//! One table: its rows on their way to the writer, its totals, and what becomes of the files.
 
-use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc};
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use towpath_keys::PseudonymKey;
 use towpath_transfer::{
     Code, Failure, FileName,
-    manifest::{Column, Content, FileEntry, MAX_COLUMNS, Manifest, Table},
+    manifest::{Content, Drift, FileEntry, Table, Watermark},
     packed::{PackedFile, packed_name},
 };
 
 use super::{
     ExtractEvent, ExtractParts, ExtractRequest, Form,
-    folder::{Place, blocking, joined},
-    source::{Read, RowSink, SourceColumn, SourceSnapshot, TableTotals},
+    columns::Columns,
+    course::Course,
+    folder::{Place, blocking, joined, keys_name},
+    source::{Read, RowSink, SourceSnapshot, TableTotals},
     totals, unless_cancelled,
-    writer::{WriteTable, Written},
+    watermark::Tracker,
+    writer::{WriteTable, Written, cells},
 };
 use crate::config::TableConfig;
 
@@ -28,66 +33,113 @@ pub(super) struct Run<'a> {
     pub(super) request: &'a ExtractRequest,
     pub(super) events: &'a mpsc::Sender<ExtractEvent>,
     pub(super) cancel: &'a CancellationToken,
+    /// The key of the pseudonyms, where a table has any.
+    pub(super) pseudonyms: Option<PseudonymKey>,
+    /// When the extract began.
+    pub(super) now: Timestamp,
 }
 
+/// A table before its rows are read.
+#[derive(Debug)]
+pub(super) struct Planned<'a> {
+    pub(super) table: &'a TableConfig,
+    pub(super) name: FileName,
+    pub(super) columns: Columns,
+    pub(super) drift: Vec<Drift>,
+    pub(super) course: Course,
+}
+
+/// What became of one file.
+pub(super) type Extract = (FileEntry, Option<PackedFile>);
+
 impl Run<'_> {
-    /// Extracts one table. Afterwards its file is whole under its name, or there is none.
-    pub(super) async fn table(
-        &self,
-        snapshot: &mut dyn SourceSnapshot,
-        table: &TableConfig,
-        name: FileName,
-    ) -> Result<(FileEntry, Option<PackedFile>), Failure> {
-        let columns = unless_cancelled(self.cancel, snapshot.columns(table)).await?;
-        let columns = wire_columns(table, columns)?;
-        self.tell(ExtractEvent::TableStarted { table: table.name.clone() }).await?;
-        let file_name = match self.request.form {
-            Form::Packed => packed_name(&name).map_err(|e| Failure::park(Code::ConfigInvalid, e.to_string()))?,
-            Form::Plain => name.clone(),
-        };
-        let place = Place::new(&self.request.folder, file_name);
-        let (written, database) = self.write(snapshot, table, &columns, &place).await?;
-        if let Err(mismatch) = totals::compare(&table.name, &columns, &written.totals, &database) {
-            self.discard(place).await?;
-            return Err(mismatch);
-        }
-        let entry = self.entry(table, name, columns, &written);
+    /// Extracts one table, and its keys where it is time for them. Afterwards each file is whole under its name, or there is none.
+    pub(super) async fn table(&self, snapshot: &mut dyn SourceSnapshot, plan: &Planned<'_>) -> Result<Vec<Extract>, Failure> {
+        let table = &plan.table.name;
+        self.tell(ExtractEvent::TableStarted { table: table.clone() }).await?;
+        let tracker = Tracker::new(&plan.columns.sent, &plan.columns.watermark, &plan.course.through, self.now);
+        let (written, place) = self.file(snapshot, plan, &plan.name, &plan.columns, Some(tracker)).await?;
+        let entry = self.entry(plan, &written);
         let packed = self.keep(&entry, place, &written).await?;
         let event = ExtractEvent::TableFinished {
-            table: table.name.clone(),
+            table: table.clone(),
             rows: written.totals.rows,
             bytes: written.digests.size,
             packed: packed.as_ref().map_or(0, |file| file.size),
             unchanged: entry.unchanged,
         };
         self.tell(event).await?;
+        let mut extracts = vec![(entry, packed)];
+        if plan.course.keys {
+            extracts.push(self.keys(snapshot, plan).await?);
+        }
+        Ok(extracts)
+    }
+
+    /// All keys that the table has at the ERP.
+    async fn keys(&self, snapshot: &mut dyn SourceSnapshot, plan: &Planned<'_>) -> Result<Extract, Failure> {
+        let name = keys_name(&plan.name, plan.table)?;
+        let columns = plan.columns.keys();
+        let (written, place) = self.file(snapshot, plan, &name, &columns, None).await?;
+        let content = Content::Keys(self.content(plan, &columns, &written));
+        let entry = file_entry(name, &written, content);
+        let packed = self.keep(&entry, place, &written).await?;
         Ok((entry, packed))
+    }
+
+    /// Writes one file under its temporary name, and compares it with what the database says. With a tracker it is the table, which
+    /// is read from its watermark on and shows its progress; without one the keys, of which all are read.
+    async fn file(
+        &self,
+        snapshot: &mut dyn SourceSnapshot,
+        plan: &Planned<'_>,
+        name: &FileName,
+        columns: &Columns,
+        tracker: Option<Tracker>,
+    ) -> Result<(Written, Place), Failure> {
+        let file_name = match self.request.form {
+            Form::Packed => packed_name(name).map_err(|e| Failure::park(Code::ConfigInvalid, e.to_string()))?,
+            Form::Plain => name.clone(),
+        };
+        let place = Place::new(&self.request.folder, file_name);
+        let since = plan.course.since.as_ref().filter(|_| tracker.is_some());
+        let rows = Read { table: plan.table, columns: &columns.read, all: columns.all, since };
+        // What becomes a pseudonym is counted and never summed.
+        let counted = Read { columns: &columns.sent, ..rows };
+        let writing = WriteTable {
+            files: Arc::clone(&self.parts.files),
+            place: place.clone(),
+            form: self.request.form,
+            workers: NonZeroUsize::new(self.parts.workers).unwrap_or(NonZeroUsize::MIN),
+            table: plan.table.name.clone(),
+            cells: cells(columns, self.pseudonyms.as_ref())?,
+            nul: plan.table.nul,
+            events: tracker.is_some().then(|| self.events.clone()),
+            tracker,
+        };
+        let (written, database) = self.write(snapshot, writing, &rows, &counted).await?;
+        if let Err(mismatch) = totals::compare(&plan.table.name, &columns.sent, &written.totals, &database) {
+            self.discard(place).await?;
+            return Err(mismatch);
+        }
+        Ok((written, place))
     }
 
     /// Reads and writes at once, and asks the database for its totals while the last rows are being packed.
     async fn write(
         &self,
         snapshot: &mut dyn SourceSnapshot,
-        table: &TableConfig,
-        columns: &[Column],
-        place: &Place,
+        writing: WriteTable,
+        rows: &Read<'_>,
+        counted: &Read<'_>,
     ) -> Result<(Written, TableTotals), Failure> {
-        let (mut sink, feed) = RowSink::new(columns.len());
-        let writing = WriteTable {
-            files: Arc::clone(&self.parts.files),
-            place: place.clone(),
-            form: self.request.form,
-            workers: NonZeroUsize::new(self.parts.workers).unwrap_or(NonZeroUsize::MIN),
-            table: table.name.clone(),
-            columns: columns.to_vec(),
-            events: self.events.clone(),
-        };
+        let (mut sink, feed) = RowSink::new(rows.columns.len());
+        let place = writing.place.clone();
         let writer = tokio::task::spawn_blocking(move || writing.run(feed));
         let reading = unless_cancelled(self.cancel, async {
-            let read = Read { table, columns, all: true, since: None };
-            snapshot.rows(&read, &mut sink).await?;
+            snapshot.rows(rows, &mut sink).await?;
             sink.finish().await?;
-            snapshot.totals(&read).await
+            snapshot.totals(counted).await
         });
         let read = reading.await;
         // Now the sink is gone: a writer that has not seen the end of the table gives it up.
@@ -99,34 +151,42 @@ impl Run<'_> {
             (Err(failure), Err(other)) if failure.code() == Code::Cancelled && !self.cancel.is_cancelled() => Err(other),
             (Err(failure), Err(_)) => Err(failure),
             (Err(failure), Ok(_)) => {
-                self.discard(place.clone()).await?;
+                self.discard(place).await?;
                 Err(failure)
             }
         }
     }
 
-    fn entry(&self, table: &TableConfig, name: FileName, columns: Vec<Column>, written: &Written) -> FileEntry {
-        let control = totals::control_totals(&columns, &written.totals);
-        let content = Table::whole(table.name.clone(), columns, written.totals.rows, control);
-        let same = |previous: &&Manifest| {
-            let before = previous.files.iter().find(|file| file.table().is_some_and(|t| t.table == content.table));
-            let is_same = |before: &FileEntry| {
-                let table = before.table();
-                before.sha256 == written.digests.sha256
-                    && table.is_some_and(|t| t.columns == content.columns && t.dialect == content.dialect)
-            };
-            before.is_some_and(is_same)
+    /// What the manifest says of a file's rows.
+    fn content(&self, plan: &Planned<'_>, columns: &Columns, written: &Written) -> Table {
+        let control = totals::control_totals(&columns.sent, &written.totals);
+        let whole = Table::whole(plan.table.name.clone(), columns.sent.clone(), written.totals.rows, control);
+        let fingerprint = self.pseudonyms.as_ref().map(PseudonymKey::fingerprint);
+        Table {
+            key: columns.key.clone(),
+            pseudonym_key: fingerprint.filter(|_| !columns.pseudonymised.is_empty()),
+            pseudonymised: columns.pseudonymised.clone(),
+            nul_replaced: written.nul_replaced,
+            ..whole
+        }
+    }
+
+    fn entry(&self, plan: &Planned<'_>, written: &Written) -> FileEntry {
+        let (columns, course) = (&plan.columns, &plan.course);
+        let after = course.since.iter().flat_map(|since| &since.0).map(|value| value.value.clone()).collect();
+        let watermark = || Watermark { columns: columns.watermark.clone(), after, through: written.through.clone() };
+        let content = Table {
+            mode: course.mode,
+            watermark: (!columns.watermark.is_empty()).then(watermark),
+            compared: course.compared,
+            drift: plan.drift.clone(),
+            ..self.content(plan, columns, written)
         };
-        let base = self.request.previous.as_ref().filter(same).map(|previous| previous.transfer);
+        let same = course.same_as.filter(|(_, sha256)| *sha256 == written.digests.sha256).map(|(transfer, _)| transfer);
         FileEntry {
-            name,
-            media_type: MEDIA_TYPE.to_owned(),
-            size: written.digests.size,
-            md5: written.digests.md5,
-            sha256: written.digests.sha256,
-            unchanged: base.is_some(),
-            base,
-            content: Content::Table(content),
+            unchanged: same.is_some(),
+            base: same.or(course.base),
+            ..file_entry(plan.name.clone(), written, Content::Table(content))
         }
     }
 
@@ -164,27 +224,16 @@ impl Run<'_> {
     }
 }
 
-/// The columns as the manifest has them: the source's, with the types that the configuration says.
-pub(super) fn wire_columns(table: &TableConfig, columns: Vec<SourceColumn>) -> Result<Vec<Column>, Failure> {
-    let refused = |code, why: String| Failure::park(code, format!("table {}: {why}", table.name));
-    if columns.is_empty() || columns.len() > MAX_COLUMNS {
-        let why = format!("it has {} columns; a table has 1 to {MAX_COLUMNS}", columns.len());
-        return Err(refused(Code::LimitExceeded, why));
+/// A file whose bytes travel and that builds on nothing.
+fn file_entry(name: FileName, written: &Written, content: Content) -> FileEntry {
+    FileEntry {
+        name,
+        media_type: MEDIA_TYPE.to_owned(),
+        size: written.digests.size,
+        md5: written.digests.md5,
+        sha256: written.digests.sha256,
+        unchanged: false,
+        base: None,
+        content,
     }
-    if let Some(unknown) = table.types.keys().find(|name| columns.iter().all(|column| column.name != **name)) {
-        return Err(refused(Code::ConfigInvalid, format!("`types` names the column {unknown}, which it does not have")));
-    }
-    let mut seen = HashSet::new();
-    columns
-        .into_iter()
-        .map(|column| {
-            let why = |why| refused(Code::ErpQuery, format!("column {:?}: {why}; give it another name in a query", column.name));
-            if !seen.insert(column.name.to_lowercase()) {
-                return Err(why("another column has the same name".to_owned()));
-            }
-            let name = column.name.parse().map_err(|error: towpath_transfer::manifest::InvalidLabel| why(error.to_string()))?;
-            let sql_type = table.types.get(&column.name).copied().unwrap_or(column.sql_type);
-            Ok(Column { name, sql_type, nullable: column.nullable })
-        })
-        .collect()
 }

@@ -63,7 +63,7 @@ impl Place {
     pub(super) fn request(&self, tables: Vec<TableConfig>) -> ExtractRequest {
         let source = SourceConfig::Sqlite { path: self.database.clone(), busy_timeout: Some(Duration::from_millis(50)) };
         let job = JobConfig { name: "main".parse().unwrap(), schedule: None, source, tables };
-        ExtractRequest { job, folder: self.folder.clone(), previous: None, form: Form::Packed }
+        ExtractRequest { job, folder: self.folder.clone(), previous: None, full: false, form: Form::Packed }
     }
 
     pub(super) async fn extract(&self, tables: Vec<TableConfig>) -> Result<Extracted, Failure> {
@@ -77,7 +77,9 @@ impl Place {
 }
 
 pub(super) fn parts() -> ExtractParts {
-    ExtractParts { files: Arc::new(Disk), clock: Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH)), workers: 2 }
+    let clock = Arc::new(ManualClock::new("2026-03-01T12:00:00Z".parse().unwrap()));
+    let pseudonyms = Arc::new(towpath_keys::PseudonymKey::from_bytes(&[7; towpath_keys::pseudonym::KEY_BYTES]));
+    ExtractParts { files: Arc::new(Disk), clock, pseudonyms, workers: 2 }
 }
 
 pub(super) async fn run(request: ExtractRequest) -> Result<Extracted, Failure> {

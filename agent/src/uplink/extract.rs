@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use towpath_journal::{Lease, Step, StepOutcome, TransferRecord};
 use towpath_keys::Namespace;
 use towpath_transfer::{
-    Code, Direction, Failure, Stage, TransferEvent,
+    Code, Direction, Failure, Stage, TransferEvent, TransferId,
     digest::Sha256Digest,
     manifest::{FileEntry, Manifest},
     md5sums,
@@ -17,8 +17,8 @@ use towpath_transfer::{
 
 use super::{eager::EagerPusher, folder, plan};
 use crate::{
-    config::JobConfig,
-    extract::{ExtractEvent, ExtractRequest, Extracted, Form},
+    config::{JobConfig, Policy},
+    extract::{ExtractEvent, ExtractRequest, Extracted, Form, drift},
     parts::{Parts, Progress},
     small_file,
 };
@@ -50,9 +50,14 @@ impl Step for ExtractStep {
         let id = record.key.id;
         let job = configured(parts, record)?;
         folder::start_afresh(&*parts.files, &parts.layout, id)?;
-        let previous = plan::previous(parts, record).await?;
-        let request = ExtractRequest { job: job.clone(), folder: parts.layout.transfer(id), previous, form: Form::Packed };
+        let plan::Basis { previous, full } = plan::basis(parts, record).await?;
+        let folder = parts.layout.transfer(id);
+        let request = ExtractRequest { job: job.clone(), folder, previous, full, form: Form::Packed };
         let extracted = self.read(lease, request).await?;
+        remark(id, job, &extracted);
+        if !extracted.warnings.is_empty() {
+            folder::note(&*parts.files, &parts.layout.warnings(id), &extracted.warnings)?;
+        }
         let digest = write_manifest(parts, record, &extracted)?;
         folder::note(&*parts.files, &parts.layout.extracted(id), &extracted.packed)?;
         Ok(StepOutcome::Event(TransferEvent::Extracted { manifest: digest }))
@@ -82,6 +87,23 @@ impl ExtractStep {
         // What is not sent yet is sent by `push`, which goes on where this one stops.
         eager.stop().await;
         extracted
+    }
+}
+
+/// Says once for each transfer what a person should know of its source and of its columns.
+fn remark(id: TransferId, job: &JobConfig, extracted: &Extracted) {
+    for warning in &extracted.warnings {
+        tracing::warn!(transfer = %id, job = %job.name, "{warning}");
+    }
+    if !extracted.snapshot.consistent {
+        let isolation = &extracted.snapshot.isolation;
+        tracing::warn!(transfer = %id, job = %job.name, %isolation, "the tables are not of one state of the database");
+    }
+    for table in extracted.files.iter().filter_map(FileEntry::table) {
+        let says = job.tables.iter().find(|config| config.name == table.table).map(|config| config.drift).unwrap_or_default();
+        for change in table.drift.iter().filter(|change| drift::policy(&says, change) != Policy::Accept) {
+            tracing::warn!(transfer = %id, job = %job.name, table = %table.table, "{change}");
+        }
     }
 }
 

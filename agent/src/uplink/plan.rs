@@ -108,30 +108,33 @@ fn gives_way(record: &TransferRecord) -> bool {
     }
 }
 
-/// The manifest a transfer builds on: that of the job's last imported transfer before it. `None` where everything is to be
-/// sent in full: on the first transfer, where it was asked for, where the app has lost its base, and where the manifest is
-/// not kept any more.
+/// What a transfer builds on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Basis {
+    /// The manifest of the job's last imported transfer before it; `None` on the first one, and where it is not kept any more.
+    pub previous: Option<Manifest>,
+    /// Whether everything is to be sent in full all the same: because that was asked for, or because the app has lost its base.
+    pub full: bool,
+}
+
+/// What a transfer builds on.
 ///
 /// # Errors
 /// As journal and disk report.
-pub async fn previous(parts: &Parts, record: &TransferRecord) -> Result<Option<Manifest>, Failure> {
-    let (Some(job), Some(sequence)) = (&record.job, record.sequence) else { return Ok(None) };
-    if small_file::exists(&*parts.files, &parts.layout.full_marker(record.key.id)) {
-        return Ok(None);
-    }
+pub async fn basis(parts: &Parts, record: &TransferRecord) -> Result<Basis, Failure> {
+    let (Some(job), Some(sequence)) = (&record.job, record.sequence) else { return Ok(Basis { previous: None, full: true }) };
+    let asked = small_file::exists(&*parts.files, &parts.layout.full_marker(record.key.id));
     let earlier = Filter { sequence_below: Some(sequence), ended: Some(true), ..of_job(parts, job) };
     let recent = parts.journal.list(&earlier, towpath_journal::MAX_LIST, None).await?;
     // An abandoned transfer never reached the app and says nothing about what it has.
     let mut decided = recent.iter().filter(|one| !matches!(one.state, TransferState::Abandoned { .. })).peekable();
-    if decided.peek().is_some_and(|last| base_missing(last).is_some()) {
-        return Ok(None);
-    }
-    let Some(base) = decided.find(|one| one.state == TransferState::Imported) else { return Ok(None) };
+    let full = asked || decided.peek().is_some_and(|last| base_missing(last).is_some());
+    let Some(base) = decided.find(|one| one.state == TransferState::Imported) else { return Ok(Basis { previous: None, full }) };
     match folder::manifest(&*parts.files, &parts.layout, base.key.id) {
-        Ok((manifest, _)) => Ok(Some(manifest)),
+        Ok((manifest, _)) => Ok(Basis { previous: Some(manifest), full }),
         Err(failure) => {
             tracing::warn!(transfer = %record.key.id, base = %base.key.id, "everything is sent in full: {}", failure.report());
-            Ok(None)
+            Ok(Basis { previous: None, full: true })
         }
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Label, MAX_COLUMNS, SqlType};
-use crate::decimal::Decimal;
+use crate::{decimal::Decimal, digest::Sha256Digest};
 
 /// A table as wire CSV.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct Table {
     /// Columns whose values are keyed hashes of the ERP's.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub pseudonymised: Vec<Label>,
+    /// What tells the key of these hashes from others: values of two manifests can be compared only where it is the same.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pseudonym_key: Option<Sha256Digest>,
     /// How many texts had NUL characters that were replaced by U+FFFD.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub nul_replaced: u64,
@@ -169,6 +172,7 @@ impl Table {
             compared: None,
             drift: Vec::new(),
             pseudonymised: Vec::new(),
+            pseudonym_key: None,
             nul_replaced: 0,
         }
     }
@@ -199,6 +203,9 @@ impl Table {
         self.check_key()?;
         if self.pseudonymised.iter().any(|name| !self.columns.iter().any(|c| c.name == *name && c.sql_type == SqlType::Text)) {
             return Err("a pseudonymised column is not there, or is no text".into());
+        }
+        if self.pseudonymised.is_empty() != self.pseudonym_key.is_none() {
+            return Err("pseudonymised columns and the key of their hashes are named together".into());
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Rows on their way from a source to the writer, many at a time.
 
-use tokio::sync::mpsc;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use towpath_transfer::{Code, Failure};
 
 /// A batch is handed on when its texts and bytes have this length. One row alone may be longer.
@@ -9,6 +11,9 @@ pub const BATCH_BYTES: usize = 256 * 1024;
 pub const BATCH_VALUES: usize = 8_192;
 /// Batches that wait for the writer at most; then the source waits.
 pub const BATCHES_WAITING: usize = 4;
+/// Bytes of texts that wait for the writer, or are being written, at most; then the source waits. A batch of one longer row goes
+/// alone.
+pub const BYTES_WAITING: usize = 2 * 1024 * 1024;
 
 /// One value as a database holds it. Texts come as bytes: whether they are UTF-8 is checked by whoever writes them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,6 +48,8 @@ enum Cell {
 pub struct RowBatch {
     cells: Vec<Cell>,
     bytes: Vec<u8>,
+    /// Its share of [`BYTES_WAITING`]; given back when the batch is dropped.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl RowBatch {
@@ -123,13 +130,15 @@ pub struct RowSink {
     filled: usize,
     batch: RowBatch,
     to: mpsc::Sender<Feed>,
+    room: Arc<Semaphore>,
 }
 
 impl RowSink {
     /// A sink for rows of `width` values, and the end where they come out.
     pub(in crate::extract) fn new(width: usize) -> (Self, mpsc::Receiver<Feed>) {
         let (to, from) = mpsc::channel(BATCHES_WAITING);
-        (Self { width, filled: 0, batch: RowBatch::default(), to }, from)
+        let room = Arc::new(Semaphore::new(BYTES_WAITING));
+        (Self { width, filled: 0, batch: RowBatch::default(), to, room }, from)
     }
 
     /// Adds the next value of the row.
@@ -138,7 +147,7 @@ impl RowSink {
         self.batch.push(value);
     }
 
-    /// Ends the row, and waits where the writer is behind by [`BATCHES_WAITING`] batches.
+    /// Ends the row, and waits where the writer is behind by [`BATCHES_WAITING`] batches or [`BYTES_WAITING`] bytes.
     ///
     /// # Errors
     /// `internal` where the row has not as many values as the table columns; `cancelled` where nobody takes rows any
@@ -159,8 +168,11 @@ impl RowSink {
     }
 
     async fn hand_on(&mut self) -> Result<(), Failure> {
-        let next = RowBatch { cells: Vec::with_capacity(self.batch.cells.len()), bytes: Vec::new() };
-        let full = std::mem::replace(&mut self.batch, next);
+        let next = RowBatch { cells: Vec::with_capacity(self.batch.cells.len()), bytes: Vec::new(), room: None };
+        let mut full = std::mem::replace(&mut self.batch, next);
+        let share = u32::try_from(full.bytes.len().min(BYTES_WAITING)).unwrap_or(u32::MAX);
+        // A writer that is gone has dropped its batches, so that there is room, and the channel says that nobody takes any.
+        full.room = Some(Arc::clone(&self.room).acquire_many_owned(share).await.map_err(|_| gone())?);
         self.to.send(Feed::Rows(full)).await.map_err(|_| gone())
     }
 }
@@ -203,6 +215,37 @@ mod tests {
         sink.end_row().await.unwrap();
         let Some(Feed::Rows(second)) = out.recv().await else { panic!("no batch") };
         assert_eq!(second.values().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn long_rows_wait_by_their_bytes() {
+        let (mut sink, mut out) = RowSink::new(1);
+        let long = vec![b'x'; BYTES_WAITING / 2 + 1];
+        sink.push(Value::Text(&long));
+        sink.end_row().await.unwrap();
+        sink.push(Value::Text(&long));
+        let mut second = Box::pin(sink.end_row());
+        assert!(futures::poll!(&mut second).is_pending());
+        // Also while it is being written it takes its room.
+        let Some(Feed::Rows(first)) = out.recv().await else { panic!("no batch") };
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first);
+        second.await.unwrap();
+        // One row alone may be longer than everything that may wait.
+        drop(out.recv().await);
+        sink.push(Value::Text(&vec![b'x'; 2 * BYTES_WAITING]));
+        sink.end_row().await.unwrap();
+        let mut finished = Box::pin(sink.finish());
+        assert!(futures::poll!(&mut finished).is_ready());
+        // A writer that goes away ends the waiting.
+        let (mut sink, out) = RowSink::new(1);
+        sink.push(Value::Text(&long));
+        sink.end_row().await.unwrap();
+        sink.push(Value::Text(&long));
+        let mut waiting = Box::pin(sink.end_row());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(out);
+        assert_eq!(waiting.await.unwrap_err().code(), Code::Cancelled);
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use towpath_transfer::{
 };
 
 pub(super) use self::batch::Feed;
-pub use self::batch::{BATCH_BYTES, BATCH_VALUES, BATCHES_WAITING, RowBatch, RowSink, Value, Values};
+pub use self::batch::{BATCH_BYTES, BATCH_VALUES, BATCHES_WAITING, BYTES_WAITING, RowBatch, RowSink, Value, Values};
 use crate::config::{SourceConfig, TableConfig};
 
 /// A database that can be read.
@@ -78,12 +78,13 @@ pub struct Read<'a> {
     pub columns: &'a [Column],
     /// Whether these are all columns, in the source's own order.
     pub all: bool,
-    /// Only rows from here on; `None` for all.
+    /// Only rows from here on; `None` for all. Rows before it do no harm where they are the same in rows and totals, rows that are
+    /// missing are lost to the app.
     pub since: Option<&'a Since>,
 }
 
 /// The least watermark that is wanted: rows whose values of these columns, compared in this order, are equal or greater, and rows
-/// that have NULL in the first one.
+/// that have NULL in the first column, or in a later one where those before it are equal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Since(pub Vec<SinceValue>);
 

@@ -68,17 +68,17 @@ impl Dialect {
         format!("SELECT {} FROM {}{}", columns.join(", "), self.from(read.table), self.condition(read))
     }
 
-    /// ` WHERE …` for the rows from the watermark on, and for those that have none; empty where all rows are wanted.
+    /// ` WHERE …` for the rows from the watermark on, and for those of which that cannot be said; empty where all rows are wanted.
     pub(crate) fn condition(&self, read: &Read<'_>) -> String {
-        let Some(since) = read.since else { return String::new() };
-        let Some(first) = since.0.first() else { return String::new() };
-        let mut condition = format!(" WHERE {} IS NULL", self.name(&first.column));
+        let Some(since) = read.since.filter(|since| !since.0.is_empty()) else { return String::new() };
+        let mut condition = " WHERE ".to_owned();
         let mut equal = String::new();
         for (at, one) in since.0.iter().enumerate() {
             let (name, literal) = (self.name(&one.column), (self.literal)(one.sql_type, &one.value));
             let compare = if at + 1 == since.0.len() { ">=" } else { ">" };
+            let (or, open, close) = if at == 0 { ("", "", "") } else { (" OR ", "(", ")") };
             // Writing into a string does not fail.
-            let _ = write!(condition, " OR ({equal}{name} {compare} {literal})");
+            let _ = write!(condition, "{or}{open}{equal}{open}{name} IS NULL OR {name} {compare} {literal}{close}{close}");
             let _ = write!(equal, "{name} = {literal} AND ");
         }
         condition
@@ -128,7 +128,7 @@ mod tests {
         let columns = [column("x]"), column("Größe \"XL\"")];
         let read = Read { table: &table, columns: &columns, all: false, since: Some(&since) };
         let sql = DIALECT.rows(&read);
-        assert_eq!(sql, "SELECT [x]]], [Größe \"XL\"] FROM [d.b].[a]]b] WHERE [x]]] IS NULL OR ([x]]] >= 'it''s')");
+        assert_eq!(sql, "SELECT [x]]], [Größe \"XL\"] FROM [d.b].[a]]b] WHERE [x]]] IS NULL OR [x]]] >= 'it''s'");
         assert_eq!(DIALECT.all_columns(&table), "SELECT * FROM [d.b].[a]]b]");
     }
 
@@ -137,7 +137,8 @@ mod tests {
         let table = TableConfig::whole("t".parse().unwrap());
         let since = since(&[("d", "1"), ("t", "2")]);
         let read = Read { table: &table, columns: &[], all: true, since: Some(&since) };
-        assert_eq!(DIALECT.condition(&read), " WHERE [d] IS NULL OR ([d] > '1') OR ([d] = '1' AND [t] >= '2')");
+        let expected = " WHERE [d] IS NULL OR [d] > '1' OR ([d] = '1' AND ([t] IS NULL OR [t] >= '2'))";
+        assert_eq!(DIALECT.condition(&read), expected);
     }
 
     #[test]

@@ -30,6 +30,22 @@ pub(super) enum Refused {
     Inexact(String),
     #[error("NULL stands in a column that has none")]
     UnexpectedNull,
+    #[error("NULL stands in a column of the key")]
+    NullInKey,
+}
+
+impl Refused {
+    /// The same without showing the value.
+    pub(super) fn without_value(self) -> Self {
+        let hidden = || "a value that is not shown".to_owned();
+        match self {
+            Self::Form(_, to) => Self::Form(hidden(), to),
+            Self::TooFine(_, to) => Self::TooFine(hidden(), to),
+            Self::TooLarge(_, to) => Self::TooLarge(hidden(), to),
+            Self::Inexact(_) => Self::Inexact(hidden()),
+            other @ (Self::NotUtf8 | Self::Nul | Self::UnexpectedNull | Self::NullInKey) => other,
+        }
+    }
 }
 
 /// The wire's text for `value`; `None` is NULL. `scratch` holds the text where it is not the value's own.
@@ -62,6 +78,14 @@ pub(super) fn to_wire<'a>(value: Value<'a>, to: SqlType, scratch: &'a mut String
         _ => return Err(refused()),
     }
     Ok(Some(scratch))
+}
+
+/// The text of a value with each NUL character replaced by U+FFFD.
+pub(super) fn nul_replaced<'a>(bytes: &[u8], scratch: &'a mut String) -> Result<&'a str, Refused> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Refused::NotUtf8)?;
+    scratch.clear();
+    scratch.extend(text.chars().map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }));
+    Ok(scratch)
 }
 
 /// Numbers in a column of text: databases without strict types have them.

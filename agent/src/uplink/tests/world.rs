@@ -213,7 +213,7 @@ impl Extractor for FakeErp {
             let mut hasher = FileHasher::new();
             hasher.update(text.as_bytes());
             let digests = hasher.finish();
-            let before = request.previous.as_ref().and_then(|manifest| {
+            let before = request.previous.as_ref().filter(|_| !request.full).and_then(|manifest| {
                 let same = |file: &&FileEntry| file.sha256 == digests.sha256 && file.name.as_str() == format!("{name}.csv");
                 manifest.files.iter().find(same).map(|_| manifest.transfer)
             });
@@ -247,7 +247,7 @@ impl Extractor for FakeErp {
             }
         }
         let snapshot = Snapshot { id: "1".into(), isolation: "serializable".into(), consistent: true };
-        Ok(Extracted { snapshot, files: entries, packed })
+        Ok(Extracted { snapshot, warnings: Vec::new(), files: entries, packed })
     }
 }
 

@@ -19,7 +19,7 @@ use towpath_agent::{
     uplink::plan,
 };
 use towpath_journal::{FailPoints, Journal as _, TransferRecord, WakeUp};
-use towpath_keys::{Identity, KeyKind};
+use towpath_keys::{Identity, KeyKind, PseudonymKey, pseudonym::KEY_BYTES};
 use towpath_relay::service::LocalRelayApi;
 use towpath_transfer::{
     Direction, TransferId, TransferKey,
@@ -116,7 +116,9 @@ impl Agent {
     pub async fn start(&mut self, door: &RelayDoor, times: usize, fail_points: Arc<dyn FailPoints>) {
         let start = self.machine.switch_on().await;
         let (files, clock) = (Arc::clone(&start.files), Arc::clone(&self.nature.clock));
-        let extract = ExtractParts { files: files.clone(), clock: Arc::clone(&clock), workers: 1 };
+        // A simulated host has no folder of its own on a real disk, and needs no other key than any other of its kind.
+        let pseudonyms = Arc::new(PseudonymKey::from_bytes(&[7; KEY_BYTES]));
+        let extract = ExtractParts { files: files.clone(), clock: Arc::clone(&clock), pseudonyms, workers: 1 };
         let parts = Arc::new(Parts {
             layout: self.layout.clone(),
             files,
