@@ -220,7 +220,7 @@ mod tests {
         };
         let keyed = |file| TableConfig { incremental: Some(incremental.clone()), ..table("a", file) };
         assert!(failed(&[keyed(None), table("a.keys", None)]).message().contains("a.keys.csv"));
-        assert!(failed(&[keyed(Some(&format!("{}.csv", "x".repeat(190))))]).message().contains("file of its keys"));
+        assert!(failed(&[keyed(Some(&format!("{}.csv", "x".repeat(187))))]).message().contains("file of its keys"));
     }
 
     #[test]
