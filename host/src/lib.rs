@@ -4,6 +4,7 @@
 //! Nothing here knows what a transfer is; nothing behind the edge knows this room.
 
 pub mod config;
+pub mod database;
 pub mod folders;
 pub mod lock;
 pub mod output;
@@ -11,5 +12,6 @@ pub mod program;
 pub mod units;
 
 pub use config::ConfigMistake;
+pub use database::Tls;
 pub use lock::StateLock;
 pub use units::{Bytes, Pause};

@@ -1,10 +1,6 @@
 //! The receiver on a real machine: the one place where its parts are built.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -30,9 +26,9 @@ use towpath_transport::{
 use crate::{
     agents,
     announcement::EnrolmentKeeper,
-    config::Config,
+    config::{Config, ImportConfig},
     enrolment::{self, Enrolment, landing_of},
-    import::SqliteTarget,
+    import::{ImportTarget, PostgresTarget, SqliteTarget},
     landing::{Landing, LandingServer},
     layout::Layout,
     parts::{FileTrust, Parts},
@@ -85,10 +81,13 @@ impl Host {
         &self.config
     }
 
-    /// Where imported tables lie.
+    /// The app database.
     #[must_use]
-    pub fn import_folder(&self) -> PathBuf {
-        self.config.import.clone().unwrap_or_else(|| self.layout.import())
+    pub fn import_target(&self) -> Arc<dyn ImportTarget> {
+        match &self.config.import {
+            ImportConfig::Sqlite(folder) => Arc::new(SqliteTarget::new(folder.clone().unwrap_or_else(|| self.layout.import()))),
+            ImportConfig::PostgreSql(server) => Arc::new(PostgresTarget::new(server.clone())),
+        }
     }
 
     /// What enrolment has told.
@@ -192,7 +191,7 @@ impl Host {
             files: Arc::new(Disk),
             journal: Arc::new(self.journal().await?),
             relay,
-            target: Arc::new(SqliteTarget::new(self.import_folder())),
+            target: self.import_target(),
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
             policy: self.config.trust,
             identity: self.identity()?,

@@ -8,10 +8,11 @@ use std::{
 
 use serde::{Deserialize, Serialize, Serializer};
 use toml::Spanned;
-use towpath_host::ConfigMistake;
+use towpath_host::{ConfigMistake, database::secret};
 use towpath_transfer::Secret;
 
 use super::time;
+pub use towpath_host::database::{POSTGRES_PORT, Tls};
 
 /// How long a source waits for a locked database unless the job says otherwise.
 pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -21,8 +22,6 @@ pub const DEFAULT_STATEMENT_TIMEOUT: Duration = Duration::from_secs(3_600);
 pub const DEFAULT_STABLE_FOR: Duration = Duration::from_secs(10);
 /// What the name of a marker has after the name of its file unless the job says otherwise.
 pub const DEFAULT_MARKER_SUFFIX: &str = ".ready";
-/// The port of PostgreSQL.
-pub const POSTGRES_PORT: u16 = 5432;
 /// The port of MariaDB and MySQL.
 pub const MYSQL_PORT: u16 = 3306;
 
@@ -70,19 +69,6 @@ pub struct ServerConfig {
     /// How long one statement may take.
     #[serde(with = "time::duration")]
     pub statement_timeout: Duration,
-}
-
-/// Whether a connection to a database is encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Tls {
-    /// Never.
-    Off,
-    /// Where the server can; its certificate is not checked.
-    #[default]
-    Prefer,
-    /// Always, with a certificate that is checked and names the host.
-    Verify,
 }
 
 /// A connection by ODBC.
@@ -212,8 +198,7 @@ impl SourceConfig {
     }
 }
 
-/// Makes a mistake at a place.
-pub(super) type At<'a> = &'a dyn Fn(Option<Range<usize>>, String) -> ConfigMistake;
+pub(super) use towpath_host::database::At;
 
 /// A setting and where it stands, if it does.
 type Place = (&'static str, Option<Range<usize>>);
@@ -272,13 +257,6 @@ impl RawSource {
         }
     }
 
-    fn secret(password: Option<Spanned<String>>, folder: &Path, at: At<'_>) -> Result<Option<Secret>, ConfigMistake> {
-        let Some(password) = password else { return Ok(None) };
-        let form = "a password is \"file:PATH\" or \"env:VARIABLE\", so that it does not stand here";
-        let secret = Secret::parse(password.get_ref(), folder).ok_or_else(|| at(Some(password.span()), form.to_owned()))?;
-        Ok(Some(secret))
-    }
-
     fn server(
         self,
         port: u16,
@@ -295,7 +273,7 @@ impl RawSource {
             port: self.port.map_or(port, Spanned::into_inner),
             database: self.database.ok_or_else(|| needs("a database server needs `database`"))?.into_inner(),
             user: self.user.ok_or_else(|| needs("a database server needs `user`, one that may only read"))?.into_inner(),
-            password: Self::secret(self.password, folder, at)?,
+            password: secret(self.password, folder, at)?,
             tls,
             ca: self.ca.map(|ca| folder.join(ca.into_inner())),
             statement_timeout: self.statement_timeout.unwrap_or(DEFAULT_STATEMENT_TIMEOUT),
@@ -316,7 +294,7 @@ impl RawSource {
         Ok(OdbcConfig {
             connection: connection.into_inner(),
             user: self.user.map(Spanned::into_inner),
-            password: Self::secret(self.password, folder, at)?,
+            password: secret(self.password, folder, at)?,
             isolation: self.isolation.map(Spanned::into_inner).unwrap_or_default(),
             statement_timeout: self.statement_timeout.unwrap_or(DEFAULT_STATEMENT_TIMEOUT),
         })

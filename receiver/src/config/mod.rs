@@ -2,6 +2,7 @@
 //! holds.
 
 mod exports;
+mod import;
 
 use std::{
     path::{Path, PathBuf},
@@ -14,6 +15,8 @@ use towpath_host::{Bytes, ConfigMistake, Pause, config};
 use towpath_transfer::{Failure, manifest::Label};
 use towpath_transport::dial::settings::ProxySettings;
 
+use self::import::RawImport;
+pub use self::import::{ImportConfig, ServerConfig};
 use crate::{
     agents::TrustPolicy,
     downlink::{receipt::SHORTEST_POLL, watch::ExportFolder},
@@ -48,8 +51,8 @@ pub struct Config {
     pub scan: Duration,
     /// What may lie on the landing.
     pub landing: LandingLimits,
-    /// Where tables go, where the file says.
-    pub import: Option<PathBuf>,
+    /// Where tables go.
+    pub import: ImportConfig,
     /// Which tables are imported.
     pub tables: TableFilter,
     /// The folders that are watched for return files.
@@ -69,8 +72,7 @@ struct RawConfig {
     network: RawNetwork,
     #[serde(default)]
     landing: RawLanding,
-    #[serde(default)]
-    import: RawImport,
+    import: Option<Spanned<RawImport>>,
     #[serde(default)]
     quarantine: RawQuarantine,
     #[serde(default)]
@@ -101,14 +103,6 @@ struct RawLanding {
     scan: Option<Spanned<Pause>>,
     reserve: Option<Bytes>,
     transfers: Option<Spanned<usize>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawImport {
-    folder: Option<PathBuf>,
-    tables: Option<Spanned<Vec<Label>>>,
-    unpacked_file: Option<Bytes>,
 }
 
 #[derive(Default, Deserialize)]
@@ -152,6 +146,9 @@ impl Config {
         let folder = file.parent().unwrap_or(Path::new(""));
         let (defaults, landing) = (Limits::default(), LandingLimits::default());
         let transfers = check.count(raw.landing.transfers, landing.transfers)?;
+        let section = raw.import.as_ref().map(Spanned::span);
+        let mut import = raw.import.map(Spanned::into_inner).unwrap_or_default();
+        let (tables, unpacked_file) = (import.tables.take(), import.unpacked_file.take());
         let advertise = raw.landing.advertise.map(|text| check.advertise(&text)).transpose()?;
         Ok(Self {
             trust: raw.trust,
@@ -165,11 +162,11 @@ impl Config {
                 transfers,
                 ..landing
             },
-            import: raw.import.folder.map(|import| folder.join(import)),
-            tables: check.tables(raw.import.tables)?,
+            import: check.import(import, section.as_ref(), folder)?,
+            tables: check.tables(tables)?,
             exports: check.exports(raw.exports, folder)?,
             limits: Limits {
-                unpacked_file_bytes: raw.import.unpacked_file.map_or(defaults.unpacked_file_bytes, |amount| amount.0),
+                unpacked_file_bytes: unpacked_file.map_or(defaults.unpacked_file_bytes, |amount| amount.0),
                 quarantined_transfers: check.count(raw.quarantine.transfers, defaults.quarantined_transfers)?,
                 landed_transfers: transfers,
                 export_file_bytes: raw.send.file.map_or(defaults.export_file_bytes, |amount| amount.0),
@@ -280,13 +277,24 @@ mod tests {
         // What is commented out is understood too.
         let all: String = EXAMPLE
             .lines()
-            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ") || rest.starts_with("[[")).unwrap_or(line))
+            .map(|line| {
+                line.strip_prefix("# ")
+                    .filter(|rest| !rest.starts_with(' ') && (rest.contains(" = ") || rest.starts_with("[[")))
+                    .unwrap_or(line)
+            })
             .map(|line| format!("{line}\n"))
             .collect();
         let config = parse(&all);
         assert_eq!(config.advertise, Some(("app.example.com".to_owned(), 2222)));
         assert_eq!(config.tables, TableFilter::Named(vec!["items".into(), "sales".into()]));
-        assert_eq!(config.import, Some(PathBuf::from("/srv/app/data")));
+        assert_eq!(config.import, ImportConfig::Sqlite(Some(PathBuf::from("/srv/app/data"))));
+        // The settings of the other kind of app database are further in.
+        let all = EXAMPLE.replace("kind = \"sqlite\"", "kind = \"postgresql\"").replace("\n#   ", "\n").replace("\n\"", "\n# \"");
+        let ImportConfig::PostgreSql(server) = parse(&all.replace("tls = \"prefer\"", "tls = \"verify\"")).import else {
+            panic!("no server")
+        };
+        assert_eq!((&*server.database, server.port), ("app", 5432));
+        assert_eq!(server.ca, Some(PathBuf::from("/etc/towpath/db-ca.pem")));
         let example = ExportFolder {
             folder: "/srv/app/export".into(),
             kind: "recommended-orders".parse().unwrap(),
@@ -301,7 +309,7 @@ mod tests {
     fn relative_paths_count_from_the_file() {
         let config = parse("[state]\nfolder = \"s\"\n[import]\nfolder = \"i\"\n[landing]\nlisten = \"none\"\n");
         assert_eq!(config.state.as_deref(), Some(Path::new("/etc/towpath/s")));
-        assert_eq!(config.import.as_deref(), Some(Path::new("/etc/towpath/i")));
+        assert_eq!(config.import, ImportConfig::Sqlite(Some(PathBuf::from("/etc/towpath/i"))));
         assert_eq!(config.listen, None);
     }
 

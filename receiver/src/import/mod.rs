@@ -2,22 +2,32 @@
 //!
 //! What may be imported is decided by [`crate::uplink::import`]; a target only keeps the transaction and the ledger.
 
+#[cfg(test)]
+mod conformance;
+mod ledger;
+mod names;
+mod postgres;
 mod sqlite;
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use towpath_transfer::{
-    AgentName, Failure, JobName, Sequence, TransferId,
+    AgentName, Code, Failure, JobName, Sequence, TransferId,
     digest::Sha256Digest,
-    manifest::{Column, Label, Table},
+    manifest::{Column, Label, Mode, Table},
+    receipt::TableRows,
 };
 
+pub use postgres::PostgresTarget;
 pub use sqlite::SqliteTarget;
 #[cfg(test)]
 pub(crate) use sqlite::query_texts;
 pub use towpath_transfer::csv::{MAX_BATCH_BYTES, MAX_BATCH_ROWS, RowBatch};
+
+/// How long an import waits for a lock of the app before it is tried again later.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The schema an import writes into: one for each agent and job, and nothing outside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +49,10 @@ pub struct TableState {
     pub columns: Vec<Column>,
     /// Its rows.
     pub rows: u64,
+    /// The columns of its unique index; empty where it has none.
+    pub key: Vec<Label>,
+    /// How that CSV went into the table: after [`Mode::Merge`] it is not the table's whole content.
+    pub mode: Mode,
 }
 
 /// A transfer that was imported.
@@ -52,8 +66,8 @@ pub struct ImportRecord {
     pub manifest: Sha256Digest,
     /// When it was imported.
     pub imported: Timestamp,
-    /// The rows of each of its tables, in the manifest's order.
-    pub rows: Vec<(Label, u64)>,
+    /// Its tables, in the manifest's order.
+    pub rows: Vec<TableRows>,
 }
 
 /// What a schema holds at the start of an import.
@@ -77,19 +91,40 @@ pub trait ImportTarget: Debug + Send + Sync {
     async fn begin(&self, scope: &ImportScope, transfer: TransferId) -> Result<(Box<dyn Import>, Ledger), Failure>;
 }
 
+/// What becomes of the rows that a table has when its import begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldRows {
+    /// They go: the table is what is inserted.
+    Removed,
+    /// They stay, and what is inserted is merged into them by key.
+    Kept,
+}
+
 /// An open transaction. Dropped without [`Import::commit`], nothing of it has happened.
+///
+/// Tables and keys are filled one after the other: [`Import::start_table`] or [`Import::start_keys`], any number of
+/// [`Import::insert`], and the `finish` that belongs to the start.
 #[async_trait]
 pub trait Import: Debug + Send {
-    /// Empties `table`, or makes it anew where its columns differ from `old`, and takes rows for it from here on.
+    /// Takes rows for `table` from here on, by its mode and key. Its old rows are removed or kept; where they are removed, a table
+    /// whose columns differ from `old` is made anew. It has a unique index on its key, and none of ours where it has no key.
     ///
     /// # Errors
-    /// `import-refused` where a table of that name exists that this program has not made; database errors.
-    async fn start_table(&mut self, table: &Table, old: Option<&TableState>) -> Result<(), Failure>;
+    /// `import-refused` where a table of that name exists that this program has not made, or the database has no place for such a
+    /// table; `base-missing` where rows are to be kept and there is no such table; database errors.
+    async fn start_table(&mut self, table: &Table, old: Option<&TableState>, rows: OldRows) -> Result<(), Failure>;
 
-    /// Inserts rows into the started table. Values have been checked against their types.
+    /// Takes the keys of all rows that a finished table may keep. `keys` has the table's name, and the key's columns.
     ///
     /// # Errors
-    /// Database errors, and a value that does not fit after all.
+    /// Database errors.
+    async fn start_keys(&mut self, keys: &Table) -> Result<(), Failure>;
+
+    /// Inserts rows into what was started. Values have been checked against their types.
+    ///
+    /// # Errors
+    /// `content-invalid` where two rows have one key and are not merged; `import-refused` where the database has no such value;
+    /// database errors.
     async fn insert(&mut self, batch: RowBatch) -> Result<(), Failure>;
 
     /// The rows of a table as they are in the database now; `None` where there is no such table.
@@ -104,10 +139,34 @@ pub trait Import: Debug + Send {
     /// Database errors.
     async fn finish_table(&mut self, transfer: TransferId, sha256: Sha256Digest) -> Result<u64, Failure>;
 
+    /// Ends the started keys: deletes every row of their table whose key is not among them, counts those that are left and notes
+    /// their number in the ledger.
+    ///
+    /// # Errors
+    /// Database errors.
+    async fn finish_keys(&mut self) -> Result<u64, Failure>;
+
     /// Notes the transfer in the ledger and makes everything durable.
     ///
     /// # Errors
     /// Database errors; then nothing has happened, or, where the answer was lost, everything: the next
     /// [`ImportTarget::begin`] tells.
     async fn commit(self: Box<Self>, record: &ImportRecord) -> Result<(), Failure>;
+}
+
+fn no_table(what: &str) -> Failure {
+    Failure::park(Code::Internal, format!("{what} without a started table"))
+}
+
+fn no_base(table: &Label) -> Failure {
+    Failure::park(Code::BaseMissing, format!("rows are to be merged into table {table}, and there is no such table"))
+}
+
+fn not_ours(table: &Label, shown: &str) -> Failure {
+    Failure::park(Code::ImportRefused, format!("{shown} already has a {:?} that Towpath has not made", table.as_str()))
+}
+
+fn two_of_one_key(table: &Label, key: &[Label]) -> Failure {
+    let columns: Vec<&str> = key.iter().map(Label::as_str).collect();
+    Failure::park(Code::ContentInvalid, format!("table {table} has two rows with the same key ({})", columns.join(", ")))
 }

@@ -79,7 +79,7 @@ pub fn contents(files: &dyn FileStore, folder: &Path, opened: &Opened) -> Result
             content::read(&mut *source, packed, entry, &mut Discard)?
         };
         if let Some(table) = entry.table() {
-            rows.push(TableRows::new(table.table.clone(), counted));
+            rows.push(TableRows { drift: table.drift.clone(), ..TableRows::new(table.table.clone(), counted) });
         }
     }
     Ok(rows)

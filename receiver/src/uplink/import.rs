@@ -1,15 +1,15 @@
 //! `import`: every table of a transfer in one database transaction, exactly once, in the agent's sequence.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use towpath_journal::{Lease, Step, StepOutcome};
 use towpath_transfer::{
-    Code, Failure, JobName, Stage, TransferEvent, TransferKey,
+    Code, Failure, JobName, Stage, TransferEvent, TransferId, TransferKey,
     csv::Row,
     digest::Sha256Digest,
-    manifest::{FileEntry, Table},
+    manifest::{Content, FileEntry, Label, Mode, Table},
     packed::PackedFile,
     receipt::TableRows,
     state::{Outcome, Place},
@@ -22,7 +22,7 @@ use super::{
     verify::{blocking, open, reject},
 };
 use crate::{
-    import::{ImportRecord, ImportScope, Ledger, RowBatch},
+    import::{Import as Transaction, ImportRecord, ImportScope, Ledger, OldRows, RowBatch, TableState},
     parts::Parts,
 };
 
@@ -63,8 +63,7 @@ struct Done {
 
 impl From<ImportRecord> for Done {
     fn from(record: ImportRecord) -> Self {
-        let rows = record.rows.into_iter().map(|(table, rows)| TableRows::new(table, rows)).collect();
-        Self { manifest: record.manifest, rows }
+        Self { manifest: record.manifest, rows: record.rows }
     }
 }
 
@@ -112,38 +111,29 @@ impl Import {
     async fn in_one_transaction(&self, key: &TransferKey, opened: &Arc<Opened>) -> Result<Done, Failure> {
         let manifest = &opened.manifest;
         let scope = ImportScope { agent: key.agent.clone(), job: manifest.job.clone() };
-        let (mut import, ledger) = self.0.target.begin(&scope, key.id).await?;
-        if let Some(before) = ledger.this {
+        let (mut import, Ledger { this, last_sequence, tables }) = self.0.target.begin(&scope, key.id).await?;
+        if let Some(before) = this {
             // Committed, and stopped before the receipt was signed.
             return Ok(before.into());
         }
-        if let Some(last) = ledger.last_sequence.filter(|last| *last >= manifest.sequence) {
+        if let Some(last) = last_sequence.filter(|last| *last >= manifest.sequence) {
             let told =
                 format!("number {} of job {} is imported already, and this is number {}", last, manifest.job, manifest.sequence);
             return Err(Failure::park(Code::Superseded, told));
         }
         let mut packed = opened.packed.files.iter();
-        let mut rows = Vec::new();
+        let mut next = || packed.next().ok_or_else(|| Failure::park(Code::PackedListInvalid, "the packed list is too short"));
+        let mut rows: Vec<TableRows> = Vec::new();
         for entry in &manifest.files {
-            let Some(table) = entry.table() else { continue };
-            let counted = if entry.unchanged {
-                check_base(&ledger, entry, table)?;
-                match import.count_table(&table.table).await? {
-                    Some(counted) if counted == table.rows => counted,
-                    _ => return Err(base_missing(entry, table)),
+            match &entry.content {
+                Content::Table(table) if entry.unchanged => rows.push(unchanged(&mut *import, &tables, entry, table).await?),
+                Content::Table(table) => rows.push(self.table(&mut *import, &tables, key, (entry, table, next()?)).await?),
+                Content::Keys(keys) => {
+                    let left = self.keys(&mut *import, key, (entry, keys, next()?)).await?;
+                    rows.iter_mut().filter(|counted| counted.table == keys.table).for_each(|counted| counted.rows = left);
                 }
-            } else {
-                let packed =
-                    packed.next().ok_or_else(|| Failure::park(Code::PackedListInvalid, "the packed list is too short"))?;
-                import.start_table(table, ledger.tables.get(&table.table)).await?;
-                self.stream(&mut *import, key, entry, packed).await?;
-                import.finish_table(key.id, entry.sha256).await?
-            };
-            if counted != table.rows {
-                let told = format!("table {} has {counted} rows in the database and {} in its manifest", table.table, table.rows);
-                return Err(Failure::park(Code::ImportFailed, told));
+                Content::File => return Err(Failure::park(Code::ImportRefused, format!("{} is not a table", entry.name))),
             }
-            rows.push((table.table.clone(), counted));
         }
         let record = ImportRecord {
             transfer: key.id,
@@ -156,10 +146,51 @@ impl Import {
         Ok(record.into())
     }
 
+    async fn table(
+        &self,
+        import: &mut dyn Transaction,
+        known: &Tables,
+        key: &TransferKey,
+        of: Sent<'_>,
+    ) -> Result<TableRows, Failure> {
+        let (entry, table, packed) = of;
+        let before = match (table.mode, entry.base) {
+            (Mode::Merge, Some(base)) => Some(rows_of_base(import, known, table, base).await?),
+            (Mode::Merge | Mode::Replace, _) => None,
+        };
+        let old = if before.is_some() { OldRows::Kept } else { OldRows::Removed };
+        import.start_table(table, known.get(&table.table), old).await?;
+        self.stream(import, key, entry, packed).await?;
+        let counted = import.finish_table(key.id, entry.sha256).await?;
+        let before = before.unwrap_or(0);
+        let plausible = match table.mode {
+            Mode::Replace => counted == table.rows,
+            Mode::Merge => (before..=before.saturating_add(table.rows)).contains(&counted),
+        };
+        if !plausible {
+            let told = format!("table {} has {counted} rows in the database and {} in its manifest", table.table, table.rows);
+            return Err(Failure::park(Code::ImportFailed, told));
+        }
+        Ok(table_rows(table, counted))
+    }
+
+    /// Deletes what the ERP has no more. A table that then has fewer rows than the ERP lacks some that were sent to another one.
+    async fn keys(&self, import: &mut dyn Transaction, key: &TransferKey, of: Sent<'_>) -> Result<u64, Failure> {
+        let (entry, keys, packed) = of;
+        import.start_keys(keys).await?;
+        self.stream(import, key, entry, packed).await?;
+        let left = import.finish_keys().await?;
+        if left == keys.rows {
+            return Ok(left);
+        }
+        let told = format!("table {} would have {left} rows after this import, and the ERP has {}", keys.table, keys.rows);
+        Err(Failure::park(Code::BaseMissing, told))
+    }
+
     /// Reads a packed file on a thread of its own and inserts what it reads, a few batches ahead at most.
     async fn stream(
         &self,
-        import: &mut dyn crate::import::Import,
+        import: &mut dyn Transaction,
         key: &TransferKey,
         entry: &FileEntry,
         packed: &PackedFile,
@@ -186,7 +217,7 @@ fn read_into(
 ) -> impl FnOnce() -> Result<u64, Failure> {
     move || {
         let mut source = open_file(&*parts.files, &folder, &packed.name)?;
-        let columns = entry.table().map_or(0, |table| table.columns.len());
+        let columns = entry.csv().map_or(0, |table| table.columns.len());
         let mut sink = BatchSink { batch: RowBatch::new(columns), columns, sender };
         let rows = content::read(&mut *source, &packed, &entry, &mut sink)?;
         sink.flush()?;
@@ -218,16 +249,46 @@ impl RowSink for BatchSink {
     }
 }
 
+/// The ledger's tables.
+type Tables = BTreeMap<Label, TableState>;
+/// What is imported from one file: its entry, its table or keys, and the packed file.
+type Sent<'a> = (&'a FileEntry, &'a Table, &'a PackedFile);
+
+fn table_rows(table: &Table, rows: u64) -> TableRows {
+    TableRows { drift: table.drift.clone(), ..TableRows::new(table.table.clone(), rows) }
+}
+
 /// An unchanged table must be in the database with exactly the content it is said to have.
-fn check_base(ledger: &Ledger, entry: &FileEntry, table: &Table) -> Result<(), Failure> {
-    match ledger.tables.get(&table.table) {
-        Some(state) if state.sha256 == entry.sha256 && state.columns == table.columns => Ok(()),
-        _ => Err(base_missing(entry, table)),
+async fn unchanged(import: &mut dyn Transaction, known: &Tables, entry: &FileEntry, table: &Table) -> Result<TableRows, Failure> {
+    let missing = || {
+        let base = entry.base.map_or_else(String::new, |base| format!(" of transfer {base}"));
+        let told = format!("table {} is unchanged since an import{base} that this app database does not have", table.table);
+        Failure::park(Code::BaseMissing, told)
+    };
+    let whole = |state: &&TableState| (state.mode, table.mode) == (Mode::Replace, Mode::Replace);
+    let state = known.get(&table.table).filter(whole);
+    if state.is_none_or(|state| state.sha256 != entry.sha256 || state.columns != table.columns) {
+        return Err(missing());
+    }
+    match import.count_table(&table.table).await? {
+        Some(counted) if counted == table.rows => Ok(table_rows(table, counted)),
+        _ => Err(missing()),
     }
 }
 
-fn base_missing(entry: &FileEntry, table: &Table) -> Failure {
-    let base = entry.base.map_or_else(String::new, |base| format!(" of transfer {base}"));
-    let told = format!("table {} is unchanged since an import{base} that this app database does not have", table.table);
-    Failure::park(Code::BaseMissing, told)
+/// The rows of a table that is merged into: it must be what the transfer `base` has left, with the same columns and key.
+async fn rows_of_base(import: &mut dyn Transaction, known: &Tables, table: &Table, base: TransferId) -> Result<u64, Failure> {
+    let same = |state: &&TableState| (state.transfer, &state.columns, &state.key) == (base, &table.columns, &table.key);
+    let Some(state) = known.get(&table.table).filter(same) else {
+        let told = format!("table {} holds changes since transfer {base}, and in this app database it is not that", table.table);
+        return Err(Failure::park(Code::BaseMissing, told));
+    };
+    match import.count_table(&table.table).await? {
+        Some(counted) if counted == state.rows => Ok(counted),
+        counted => {
+            let found = counted.map_or_else(|| "is gone".to_owned(), |rows| format!("has {rows} rows"));
+            let told = format!("table {} had {} rows after transfer {base}, and now it {found}", table.table, state.rows);
+            Err(Failure::park(Code::BaseMissing, told))
+        }
+    }
 }

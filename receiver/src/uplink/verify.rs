@@ -56,7 +56,7 @@ pub fn open(parts: &Parts, key: &TransferKey) -> Result<Opened, Failure> {
     let opened = check::open(&*parts.files, &parts.layout.landed(key), &expected, &parts.trust.signers()?)?;
     check_sizes(&opened.manifest, parts.limits.unpacked_file_bytes)?;
     for file in &opened.manifest.files {
-        match file.table() {
+        match file.csv() {
             Some(table) if parts.tables.allows(table.table.as_str()) => {}
             Some(table) => {
                 let told = format!("table {} is not among the tables this receiver imports", table.table);

@@ -1,0 +1,77 @@
+//! The way to a server: who logs in, over what, and who the server must be.
+
+use std::{io, path::Path};
+
+use sqlx::{
+    ConnectOptions as _, Connection as _, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use towpath_host::Tls;
+use towpath_transfer::{Code, Failure};
+
+use super::{CONNECT_TIMEOUT, error::Database};
+use crate::{config::ServerConfig, uplink::verify::blocking};
+
+/// How we are called in `pg_stat_activity` and the server's log.
+const APPLICATION: &str = "towpath-receiver";
+/// The largest file of certificate authorities.
+const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The options of the connection. Reads the password and the certificate authority.
+///
+/// Variables that PostgreSQL's own clients heed (`PGHOST`, `PGPASSWORD`, …) and `.pgpass` have no effect on what the configuration
+/// says.
+pub(super) async fn options(server: &ServerConfig) -> Result<PgConnectOptions, Failure> {
+    let server = server.clone();
+    blocking(move || {
+        let what = format!("the password of the database user {}", server.user);
+        let password = match &server.password {
+            Some(secret) => secret.read(&what, &|name| std::env::var(name).ok(), &towpath_keys::read_secret)?,
+            None => String::new(),
+        };
+        // A Unix socket does not leave this machine, and no certificate names it.
+        let mode = match server.tls {
+            _ if server.host.starts_with('/') => PgSslMode::Disable,
+            Tls::Off => PgSslMode::Disable,
+            Tls::Prefer => PgSslMode::Prefer,
+            Tls::Verify => PgSslMode::VerifyFull,
+        };
+        let ca = server.ca.as_deref().map_or_else(|| Ok(Vec::new()), certificate_authority)?;
+        Ok(PgConnectOptions::new_without_pgpass()
+            .host(&server.host)
+            .port(server.port)
+            .username(&server.user)
+            .password(&password)
+            .database(&server.database)
+            .ssl_mode(mode)
+            .ssl_root_cert_from_pem(ca)
+            .application_name(APPLICATION)
+            // Poolers refuse settings at the start of a session, and lose prepared statements.
+            .extra_float_digits(None)
+            .statement_cache_capacity(0)
+            .disable_statement_logging())
+    })
+    .await
+}
+
+fn certificate_authority(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unusable = |why: &str| Failure::park(Code::ConfigInvalid, format!("the `ca` file {} {why}", path.display()));
+    let length = std::fs::metadata(path).map_err(|e| unusable("cannot be read").caused_by(e))?.len();
+    if length > MAX_CA_BYTES {
+        return Err(unusable(&format!("has more than {MAX_CA_BYTES} bytes")));
+    }
+    let pem = std::fs::read(path).map_err(|e| unusable("cannot be read").caused_by(e))?;
+    // Without one the system's authorities alone would decide.
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if !pem.windows(begin.len()).any(|window| window == begin) {
+        return Err(unusable("has no certificate in PEM form"));
+    }
+    Ok(pem)
+}
+
+/// Connects and logs in.
+pub(super) async fn connect(options: &PgConnectOptions, database: &Database) -> Result<PgConnection, Failure> {
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await;
+    let connected = connecting.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())));
+    connected.map_err(|error| database.unreached(error))
+}
