@@ -1,5 +1,7 @@
 //! Transfers as `--json` shows them. These forms are stable: fields may be added, none change their meaning.
 
+mod table;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -7,13 +9,14 @@ use serde::Serialize;
 use towpath_journal::{History, TransferRecord};
 use towpath_keys::chain::RECEIPTS;
 use towpath_transfer::{
-    Code, Direction, Failure, Stage, TransferEvent, TransferState,
+    Code, Direction, Stage, TransferEvent, TransferState,
     failure::{FailureRecord, Result},
-    manifest::{FileEntry, Manifest},
-    packed::{PackedFile, packed_name},
+    manifest::{Manifest, Snapshot},
     state::Rejection,
 };
 
+use self::table::imported_rows;
+pub use self::table::{TableView, table_views, tables, warnings};
 use crate::{downlink::stage_files, parts::Parts, small_file, uplink::folder};
 
 /// The most of a program's output that is shown, in bytes; more than is kept.
@@ -120,6 +123,8 @@ pub struct TransferDetail {
     pub manifest: Option<String>,
     /// The database snapshot it was read in.
     pub snapshot: Option<SnapshotView>,
+    /// What an administrator should know of the source it was read from.
+    pub warnings: Vec<String>,
     /// Its tables, once they are read.
     pub tables: Vec<TableView>,
     /// What return files these are.
@@ -149,21 +154,10 @@ pub struct SnapshotView {
     pub consistent: bool,
 }
 
-/// One table of a transfer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TableView {
-    /// The table.
-    pub table: String,
-    /// Its CSV file.
-    pub file: String,
-    /// Its rows.
-    pub rows: u64,
-    /// The length of its CSV in bytes.
-    pub csv_bytes: u64,
-    /// The length of its packed file in bytes; 0 where nothing was sent.
-    pub packed_bytes: u64,
-    /// Whether nothing was sent because the app has exactly this content.
-    pub unchanged: bool,
+impl From<Snapshot> for SnapshotView {
+    fn from(snapshot: Snapshot) -> Self {
+        Self { id: snapshot.id, isolation: snapshot.isolation, consistent: snapshot.consistent }
+    }
 }
 
 /// One return file.
@@ -209,7 +203,8 @@ pub async fn detail(parts: &Parts, record: &TransferRecord) -> Result<TransferDe
         Vec::new()
     };
     let entries = manifest.iter().flat_map(|(manifest, _)| &manifest.files);
-    let tables = table_views(entries.clone(), &packed)?;
+    let imported = if is_downlink { Vec::new() } else { imported_rows(parts, record) };
+    let tables = table_views(entries.clone(), &packed, &imported)?;
     let staged = history.entries.iter().rev().find_map(|entry| match &entry.event {
         TransferEvent::Staged { folder, files } => Some((folder.clone(), files.clone())),
         _ => None,
@@ -232,11 +227,8 @@ pub async fn detail(parts: &Parts, record: &TransferRecord) -> Result<TransferDe
         folder: layout.transfer(id).display().to_string(),
         manifest: manifest.as_ref().map(|(_, digest)| digest.to_string()),
         kind: manifest.as_ref().and_then(|(manifest, _)| manifest.kind.as_ref()).map(ToString::to_string),
-        snapshot: manifest.and_then(|(manifest, _)| manifest.snapshot).map(|snapshot| SnapshotView {
-            id: snapshot.id,
-            isolation: snapshot.isolation,
-            consistent: snapshot.consistent,
-        }),
+        snapshot: manifest.and_then(|(manifest, _)| manifest.snapshot).map(Into::into),
+        warnings: if is_downlink { Vec::new() } else { warnings(parts, record)? },
         tables,
         delivery_folder: staged.map(|(folder, _)| folder),
         files: return_files,
@@ -261,24 +253,6 @@ pub fn action_output(parts: &Parts, record: &TransferRecord) -> Result<Option<St
     let path = parts.layout.of(record.direction).action_log(record.key.id);
     let bytes = small_file::read(&*parts.files, &path, MAX_LOG_BYTES)?;
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-fn table_views<'a>(entries: impl Iterator<Item = &'a FileEntry>, packed: &[PackedFile]) -> Result<Vec<TableView>> {
-    let mut tables = Vec::new();
-    for entry in entries {
-        let Some(table) = entry.table() else { continue };
-        let name = packed_name(&entry.name)
-            .map_err(|error| Failure::park(Code::Internal, format!("the packed name of {}", entry.name)).caused_by(error))?;
-        tables.push(TableView {
-            table: table.table.to_string(),
-            file: entry.name.to_string(),
-            rows: table.rows,
-            csv_bytes: entry.size,
-            packed_bytes: packed.iter().find(|file| file.name == name).map_or(0, |file| file.size),
-            unchanged: entry.unchanged,
-        });
-    }
-    Ok(tables)
 }
 
 /// From the event before to the event that ends a stage; a stage that ran twice counts its times together.

@@ -9,7 +9,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 
 use super::{
     args::{Args, ConfigCommand},
-    output,
+    output, tables,
 };
 use crate::{
     config::{EXAMPLE, LoadedConfig},
@@ -43,11 +43,7 @@ async fn check_sources(loaded: &LoadedConfig) -> Result<()> {
     let mut first = None;
     for job in &loaded.config.jobs {
         let check = check_source(job, Arc::new(SystemClock::new()), &CancellationToken::new()).await?;
-        let one_state = if check.snapshot.consistent { "one state" } else { "NOT one state" };
-        output::line(&format!("{}: {} of the database for all tables ({})", job.name, one_state, check.snapshot.isolation))?;
-        for warning in &check.warnings {
-            output::say(&format!("{}: warning: {warning}", job.name));
-        }
+        tables::tell_source(job.name.as_str(), Some(&check.snapshot.into()), &check.warnings)?;
         for table in check.tables {
             match table.columns {
                 Ok(columns) => {

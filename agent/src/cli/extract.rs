@@ -15,30 +15,25 @@ use towpath_transfer::{
 };
 use towpath_transport::files::file_failure;
 
-use super::{args::ExtractArgs, output};
+use super::{args::ExtractArgs, output, tables};
 use crate::{
     config::{Config, JobConfig},
     extract::{ExtractEvent, ExtractRequest, Extracted, Form, extract},
     host::Host,
     small_file,
     uplink::extract::{MAX_WAITING_EVENTS, md5_list},
+    view::{SnapshotView, TableView, table_views},
 };
 
 /// Tenant and agent in the manifest of a host that is not enrolled.
 const NOT_ENROLLED: &str = "not-enrolled";
 
 #[derive(Serialize)]
-struct TableView {
-    table: String,
-    file: String,
-    rows: u64,
-    csv_bytes: u64,
-}
-
-#[derive(Serialize)]
 struct ExtractView {
     job: String,
     folder: String,
+    snapshot: SnapshotView,
+    warnings: Vec<String>,
     tables: Vec<TableView>,
 }
 
@@ -48,24 +43,21 @@ pub(super) async fn run(host: &Host, args: &ExtractArgs) -> Result<()> {
     host.files.create_dir_all(folder).map_err(|error| file_failure("making the folder", folder, error))?;
     let extracted = read(host, job, folder).await?;
     let manifest = write_manifest(host, job, folder, &extracted)?;
-    let tables: Vec<TableView> = manifest
-        .files
-        .iter()
-        .filter_map(|file| {
-            let table = file.table()?;
-            Some(TableView {
-                table: table.table.to_string(),
-                file: file.name.to_string(),
-                rows: table.rows,
-                csv_bytes: file.size,
-            })
-        })
-        .collect();
+    let found = table_views(manifest.files.iter(), &[], &[])?;
+    let snapshot: SnapshotView = extracted.snapshot.into();
     if args.output.json {
-        return output::json(&ExtractView { job: job.name.to_string(), folder: folder.display().to_string(), tables });
+        let (job, folder) = (job.name.to_string(), folder.display().to_string());
+        return output::json(&ExtractView { job, folder, snapshot, warnings: extracted.warnings, tables: found });
     }
-    let row = |one: TableView| vec![one.table, one.file, output::grouped(one.rows), output::grouped(one.csv_bytes)];
-    output::table(&["table", "file", "rows", "bytes"], tables.into_iter().map(row).collect(), "there are no tables")?;
+    let row =
+        |one: &TableView| vec![one.table.clone(), one.file.clone(), output::grouped(one.rows), output::grouped(one.csv_bytes)];
+    output::table(&["table", "file", "rows", "bytes"], found.iter().map(row).collect(), "there are no tables")?;
+    for table in &found {
+        for remark in table.remarks() {
+            output::line(&format!("{}: {remark}", table.table))?;
+        }
+    }
+    tables::tell_source(job.name.as_str(), Some(&snapshot), &extracted.warnings)?;
     output::say(&format!("{} holds the tables and their manifest; nothing was sent", folder.display()));
     Ok(())
 }

@@ -12,6 +12,7 @@ mod receiver;
 mod run;
 mod send;
 mod status;
+mod tables;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 

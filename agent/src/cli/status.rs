@@ -13,6 +13,7 @@ use super::{
     enrol::ReceiverView,
     output, quietly,
     send::what_next,
+    tables,
 };
 use crate::{
     config::JobConfig,
@@ -23,7 +24,7 @@ use crate::{
     schedule::next_due,
     trust::pinned_receivers,
     uplink::{plan::open_transfer, replan::newest},
-    view::{FileView, TransferDetail, TransferView, action_output, detail},
+    view::{self, FileView, TableView, TransferDetail, TransferView, action_output, detail},
 };
 
 #[derive(Serialize)]
@@ -69,6 +70,12 @@ struct JobView {
     open: Option<TransferView>,
     last: Option<TransferView>,
     last_imported: Option<TransferView>,
+    /// The tables of the newest transfer that was read.
+    tables: Vec<TableView>,
+    /// What an administrator should know of the source it was read from.
+    warnings: Vec<String>,
+    /// The transfer of `tables` and `warnings`.
+    tables_of: Option<String>,
 }
 
 pub(super) async fn status(host: &Host, args: &OutputArgs) -> Result<()> {
@@ -125,15 +132,35 @@ async fn collect(open: &OpenHost) -> Result<StatusView> {
 async fn of_job(parts: &Parts, job: &JobConfig) -> Result<JobView> {
     let imported = Filter { state: Some("imported".into()), ..of(parts, Some(&job.name)) };
     let imported = parts.journal.list(&imported, 1, None).await?;
+    let newest = newest(parts, &job.name).await?;
+    let (tables, warnings, tables_of) = last_read(parts, newest.as_ref(), imported.first())?;
     let next_run = job.schedule.and_then(|at| next_due(at, parts.clock.now(), &TimeZone::system()));
     Ok(JobView {
         job: job.name.to_string(),
         schedule: job.schedule.map(|at| at.to_string()),
         next_run,
         open: open_transfer(parts, &job.name).await?.as_ref().map(Into::into),
-        last: newest(parts, &job.name).await?.as_ref().map(Into::into),
+        last: newest.as_ref().map(Into::into),
         last_imported: imported.first().map(Into::into),
+        tables,
+        warnings,
+        tables_of,
     })
+}
+
+/// What the newest transfer of a job has read; where it has not come so far, the one that was imported last.
+fn last_read(
+    parts: &Parts,
+    newest: Option<&TransferRecord>,
+    imported: Option<&TransferRecord>,
+) -> Result<(Vec<TableView>, Vec<String>, Option<String>)> {
+    for record in [newest, imported].into_iter().flatten() {
+        let tables = view::tables(parts, record)?;
+        if !tables.is_empty() {
+            return Ok((tables, view::warnings(parts, record)?, Some(record.key.id.to_string())));
+        }
+    }
+    Ok((Vec::new(), Vec::new(), None))
 }
 
 async fn downlink(parts: &Parts) -> Result<DownlinkView> {
@@ -179,6 +206,10 @@ fn tell(view: &StatusView) -> Result<()> {
         ]
     });
     output::table(&["job", "now", "last imported", "next run"], rows.collect(), "no job is configured")?;
+    for job in &view.jobs {
+        tables::tell_source(&job.job, None, &job.warnings)?;
+        tables::tell_remarkable(&job.job, &job.tables, job.tables_of.as_deref().unwrap_or_default())?;
+    }
     tell_downlink(&view.downlink)?;
     for parked in &view.parked {
         let why = parked.failure.as_ref().map(|failure| format!(": {} [{}]", failure.report, failure.code)).unwrap_or_default();
@@ -283,14 +314,11 @@ fn tell_one(one: &TransferDetail) -> Result<()> {
     for receipt in &one.receipts {
         output::line(&format!("receipt  {receipt}"))?;
     }
-    let row = |table: &crate::view::TableView| {
-        let sent = if table.unchanged { "unchanged".to_owned() } else { output::grouped(table.packed_bytes) };
-        vec![table.table.clone(), output::grouped(table.rows), output::grouped(table.csv_bytes), sent]
-    };
+    tables::tell_source("source   ", one.snapshot.as_ref(), &one.warnings)?;
     if view.direction == Direction::Downlink {
         tell_files(one)?;
     } else {
-        output::table(&["table", "rows", "csv bytes", "sent"], one.tables.iter().map(row).collect(), "no table is read yet")?;
+        tables::tell(&one.tables, "no table is read yet")?;
     }
     for event in &one.events {
         output::line(&format!("{}  {}", event.at.strftime("%Y-%m-%d %H:%M:%S"), event_word(&event.event)))?;

@@ -1,6 +1,10 @@
 //! The whole extract over real SQLite files.
 
+mod app;
 mod failures;
+mod incremental;
+mod late;
+mod personal;
 mod pipeline;
 mod sample;
 mod snapshots;
@@ -115,7 +119,7 @@ pub(super) fn read_plain(plain: &[u8], entry: &FileEntry) -> Rows {
     let mut hasher = FileHasher::new();
     hasher.update(plain);
     assert_eq!(hasher.finish(), entry.digests());
-    let table = entry.table().unwrap();
+    let table = entry.csv().unwrap();
     let mut reader = csv::Reader::new(plain).unwrap();
     assert!(reader.header().iter().map(String::as_str).eq(table.columns.iter().map(|column| column.name.as_str())));
     let mut sums: Vec<DecimalSum> = table.columns.iter().map(|_| DecimalSum::new()).collect();

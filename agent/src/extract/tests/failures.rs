@@ -233,6 +233,13 @@ fn altered(request: &ExtractRequest, change: Change) -> Altered {
     Altered { inner: source_of(&request.job.source, parts().clock), change }
 }
 
+/// The failure of an extract whose source loses the row of this number.
+pub(super) async fn without_row(request: ExtractRequest, number: usize) -> Failure {
+    let source = altered(&request, Change::DropRow(number));
+    let (events, _) = mpsc::channel(1);
+    extract_from(&source, &parts(), request, events, CancellationToken::new()).await.unwrap_err()
+}
+
 #[tokio::test]
 async fn any_difference_from_the_database_parks_the_transfer() {
     let place = Place::new("CREATE TABLE s (id INTEGER, t TEXT); INSERT INTO s VALUES (1, 'a'), (2, 'b'), (3, NULL);").await;
