@@ -20,6 +20,7 @@ use crate::{
         prune::prune,
         replan,
     },
+    view::{detail, tables},
 };
 
 fn base_missing() -> Rejection {
@@ -105,6 +106,39 @@ async fn a_lost_base_leads_to_one_transfer_in_full() {
     let by_hand = world.send().await;
     assert_eq!(by_hand.state, TransferState::Imported);
     assert!(world.manifest(by_hand.key.id).files.iter().all(|file| !file.unchanged));
+}
+
+#[tokio::test]
+async fn columns_are_compared_with_the_last_import_also_where_everything_is_sent() {
+    let world = World::new();
+    let asked = || world.erp.asked.lock().unwrap().last().copied().unwrap();
+    let first = world.send().await.key.id;
+    assert_eq!(asked(), (None, false));
+    let full = world.plan(true).await;
+    world.finish(full).await;
+    assert_eq!(asked(), (Some(first), true));
+    world.far.reject(Some(base_missing()));
+    world.send().await;
+    assert_eq!(asked(), (Some(full), false));
+    // After this rejection what was imported last is still what columns are compared with.
+    world.far.reject(None);
+    world.send().await;
+    assert_eq!(asked(), (Some(full), true));
+}
+
+#[tokio::test]
+async fn what_a_source_says_of_itself_is_kept_with_the_transfer() {
+    let world = World::new();
+    let quiet = world.send().await;
+    assert!(detail(&world.parts, &quiet).await.unwrap().warnings.is_empty());
+    world.erp.warnings.lock().unwrap().push("the login may write".to_owned());
+    let told = world.send().await;
+    let shown = detail(&world.parts, &told).await.unwrap();
+    assert_eq!(shown.warnings, ["the login may write"]);
+    assert!(shown.snapshot.unwrap().consistent);
+    assert_eq!(shown.tables[0].app_rows, Some(2));
+    assert_eq!(tables(&world.parts, &told).unwrap().len(), 2);
+    assert!(!world.far.names(told.key.id).contains(&"warnings.json".to_owned()));
 }
 
 #[tokio::test]

@@ -182,12 +182,23 @@ pub(crate) struct FakeErp {
     pub(crate) tables: Mutex<BTreeMap<&'static str, String>>,
     pub(crate) failures: Mutex<Vec<Failure>>,
     pub(crate) extracts: Mutex<u32>,
+    /// What each extract was asked for: the transfer it may build on, and whether it is to be in full.
+    pub(crate) asked: Mutex<Vec<(Option<TransferId>, bool)>>,
+    /// What the ERP's source has to say of itself.
+    pub(crate) warnings: Mutex<Vec<String>>,
 }
 
 impl FakeErp {
     fn new(files: Arc<dyn FileStore>) -> Self {
         let tables = BTreeMap::from([("items", "id\r\n1\r\n2\r\n".to_owned()), ("sales", "id\r\n7\r\n".to_owned())]);
-        Self { files, tables: Mutex::new(tables), failures: Mutex::default(), extracts: Mutex::default() }
+        Self {
+            files,
+            tables: Mutex::new(tables),
+            failures: Mutex::default(),
+            extracts: Mutex::default(),
+            asked: Mutex::default(),
+            warnings: Mutex::default(),
+        }
     }
 
     pub(crate) fn change(&self, table: &'static str, text: &str) {
@@ -204,6 +215,8 @@ impl Extractor for FakeErp {
         _: CancellationToken,
     ) -> Result<Extracted, Failure> {
         *self.extracts.lock().unwrap() += 1;
+        let previous = request.previous.as_ref().map(|manifest| manifest.transfer);
+        self.asked.lock().unwrap().push((previous, request.full));
         if let Some(failure) = self.failures.lock().unwrap().pop() {
             return Err(failure);
         }
@@ -247,7 +260,7 @@ impl Extractor for FakeErp {
             }
         }
         let snapshot = Snapshot { id: "1".into(), isolation: "serializable".into(), consistent: true };
-        Ok(Extracted { snapshot, warnings: Vec::new(), files: entries, packed })
+        Ok(Extracted { snapshot, warnings: self.warnings.lock().unwrap().clone(), files: entries, packed })
     }
 }
 
