@@ -69,6 +69,8 @@ impl MariaDb {
         let data = folder.path().join("data");
         let mut install = command(&find(&["mariadb-install-db"], &[], "mariadb-server")?, None);
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
+        // A server that starts removes the temporary tables of all others that share its folder for them.
+        install.arg(format!("--tmpdir={}", folder.path().display()));
         install.arg(format!("--datadir={}", data.display())).arg(user());
         succeed(&mut install)?;
         certificate(folder.path())?;
@@ -163,6 +165,8 @@ fn certificate(folder: &Path) -> Result<(), String> {
     let mut request = Command::new(find(&["openssl"], &[], "openssl")?);
     request.args(["req", "-new", "-x509", "-days", "3650", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
     request.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+    // A certificate that says it is an authority is not taken for a server's; as what a client trusts it need not say so.
+    request.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
     request.arg("-keyout").arg(folder.join("server.key")).arg("-out").arg(folder.join("server.crt"));
     succeed(&mut request).map(drop)
 }
