@@ -166,11 +166,18 @@ pub async fn extract_from(
     let now = parts.clock.now();
     let mut snapshot = unless_cancelled(&cancel, source.open(&cancel)).await?;
     let run = table::Run { parts, request: &request, events: &events, cancel: &cancel, pseudonyms, now };
-    let plans = plan(&run, snapshot.as_mut(), names).await?;
+    let extracted = tables(&run, snapshot.as_mut(), names).await;
+    // Also a query that was given up must not go on at the database.
+    snapshot.close().await;
+    extracted
+}
+
+async fn tables(run: &table::Run<'_>, snapshot: &mut dyn SourceSnapshot, names: Vec<FileName>) -> Result<Extracted, Failure> {
+    let plans = plan(run, snapshot, names).await?;
     drift::stop(plans.iter().map(|plan| (&plan.table.name, &plan.table.drift, plan.drift.as_slice())))?;
     let (mut files, mut packed) = (Vec::new(), Vec::new());
     for plan in &plans {
-        for (file, sent) in run.table(snapshot.as_mut(), plan).await? {
+        for (file, sent) in run.table(snapshot, plan).await? {
             files.push(file);
             packed.extend(sent);
         }
@@ -243,7 +250,9 @@ pub async fn check_source(job: &JobConfig, clock: Arc<dyn Clock>, cancel: &Cance
         let columns = columns.and_then(|columns| Ok(Columns::new(table, columns)?.sent));
         tables.push(TableCheck { table: table.name.clone(), file, columns });
     }
-    Ok(SourceCheck { snapshot: snapshot.snapshot(), warnings: snapshot.warnings(), tables })
+    let check = SourceCheck { snapshot: snapshot.snapshot(), warnings: snapshot.warnings(), tables };
+    snapshot.close().await;
+    Ok(check)
 }
 
 /// Gives `work` up when `cancel` is cancelled.

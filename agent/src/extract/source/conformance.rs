@@ -17,27 +17,37 @@ pub(crate) trait Bench: Send + Sync {
     /// A source over a database that is not there.
     fn missing(&self) -> Arc<dyn Source>;
 
+    /// A source with a login that may write, where the database has logins.
+    fn writer(&self) -> Option<Arc<dyn Source>> {
+        None
+    }
+
     /// Runs SQL that every database understands.
     async fn run(&self, sql: &str);
+
+    /// A query of three hundred million rows with one column of whole numbers.
+    fn many_rows(&self) -> &'static str {
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000000) SELECT i FROM n"
+    }
 }
 
-fn whole(name: &str) -> TableConfig {
+pub(crate) fn whole(name: &str) -> TableConfig {
     TableConfig::whole(name.parse().unwrap())
 }
 
-fn query(sql: &str) -> TableConfig {
+pub(crate) fn query(sql: &str) -> TableConfig {
     TableConfig { query: Some(sql.to_owned()), ..whole("by_query") }
 }
 
-fn all_of<'a>(table: &'a TableConfig, columns: &'a [Column]) -> Read<'a> {
+pub(crate) fn all_of<'a>(table: &'a TableConfig, columns: &'a [Column]) -> Read<'a> {
     Read { table, columns, all: true, since: None }
 }
 
-async fn open(bench: &dyn Bench) -> Box<dyn SourceSnapshot> {
+pub(crate) async fn open(bench: &dyn Bench) -> Box<dyn SourceSnapshot> {
     bench.source().open(&CancellationToken::new()).await.unwrap()
 }
 
-fn to_wire(columns: &[SourceColumn]) -> Vec<Column> {
+pub(crate) fn to_wire(columns: &[SourceColumn]) -> Vec<Column> {
     let of = |column: &SourceColumn| Column {
         name: column.name.parse().unwrap(),
         sql_type: column.sql_type,
@@ -48,9 +58,15 @@ fn to_wire(columns: &[SourceColumn]) -> Vec<Column> {
 
 /// The rows as the wire has them.
 async fn rows(snapshot: &mut dyn SourceSnapshot, table: &TableConfig, columns: &[Column]) -> Vec<Vec<Option<String>>> {
+    rows_of(snapshot, &all_of(table, columns)).await
+}
+
+/// The rows that `read` names, as the wire has them.
+pub(crate) async fn rows_of(snapshot: &mut dyn SourceSnapshot, read: &Read<'_>) -> Vec<Vec<Option<String>>> {
+    let columns = read.columns;
     let (mut sink, mut feed) = RowSink::new(columns.len());
     let reading = async {
-        snapshot.rows(&all_of(table, columns), &mut sink).await.unwrap();
+        snapshot.rows(read, &mut sink).await.unwrap();
         sink.finish().await.unwrap();
     };
     let taking = async {
@@ -82,7 +98,11 @@ pub(crate) async fn all(bench: &dyn Bench) {
     rows_are_all_there_and_exact(bench).await;
     totals_are_of_the_same_rows(bench).await;
     one_snapshot_for_everything(bench).await;
+    some_columns_in_any_order(bench).await;
+    only_rows_from_the_watermark_on(bench).await;
     failures_have_codes(bench).await;
+    a_wrong_table_leaves_the_others(bench).await;
+    a_login_that_may_write_is_told(bench).await;
     a_sink_that_is_gone_ends_the_reading(bench).await;
 }
 
@@ -156,10 +176,104 @@ async fn failures_have_codes(bench: &dyn Bench) {
     }
 }
 
+/// Columns by name, of the whole table's.
+fn chosen(columns: &[Column], names: &[&str]) -> Vec<Column> {
+    let by_name = |name: &&str| columns.iter().find(|column| column.name.as_str() == *name).unwrap().clone();
+    names.iter().map(by_name).collect()
+}
+
+async fn some_columns_in_any_order(bench: &dyn Bench) {
+    let mut snapshot = open(bench).await;
+    for table in [whole("things"), query("SELECT name, day, id, price FROM things")] {
+        let columns = to_wire(&snapshot.columns(&table).await.unwrap());
+        let columns = chosen(&columns, &["price", "id"]);
+        let read = Read { table: &table, columns: &columns, all: false, since: None };
+        let mut found = rows_of(snapshot.as_mut(), &read).await;
+        found.sort_by_key(|row| row[1].clone());
+        let expected = [[Some("12.50"), Some("1")], [Some("-0.05"), Some("2")], [None, Some("3")]];
+        for (found, expected) in found.iter().zip(expected) {
+            // A source without exact decimals has no zeros after the point.
+            let found: Vec<Option<&str>> = found.iter().map(|text| text.as_deref().map(|t| t.trim_end_matches('0'))).collect();
+            assert_eq!(found, expected.map(|text| text.map(|t| t.trim_end_matches('0'))));
+        }
+        let totals = snapshot.totals(&read).await.unwrap();
+        assert_eq!((totals.rows, totals.columns.len(), totals.columns[0].count, totals.columns[1].count), (3, 2, 2, 3));
+        assert_eq!(totals.columns[0].sum.as_ref().unwrap().to_string(), "12.45");
+    }
+}
+
+async fn only_rows_from_the_watermark_on(bench: &dyn Bench) {
+    let tables = "CREATE TABLE changes (id INTEGER NOT NULL PRIMARY KEY, stamp TIMESTAMP NULL, day DATE, version BIGINT, \
+            amount DECIMAL(12,2), code VARCHAR(20));
+        INSERT INTO changes VALUES (1, '2024-01-01 10:00:00', '2024-01-01', 1, 1.5, 'a');
+        INSERT INTO changes VALUES (2, '2024-01-02 10:00:00', '2024-01-02', 1, 2.5, 'it''s');
+        INSERT INTO changes VALUES (3, '2024-01-02 10:00:00', '2024-01-02', 2, 2.5, 'it''s');
+        INSERT INTO changes VALUES (4, '2024-01-02 10:00:00', '2024-01-02', 3, 10, 'x');
+        INSERT INTO changes VALUES (5, '2024-01-03 09:00:00', '2024-01-03', 1, 100.25, 'z');
+        INSERT INTO changes VALUES (6, NULL, NULL, NULL, NULL, NULL);
+        INSERT INTO changes VALUES (7, '2024-01-02 10:00:00', '2024-01-02', NULL, 1, 'a');";
+    bench.run(tables).await;
+    let mut snapshot = open(bench).await;
+    for table in [whole("changes"), query("SELECT * FROM changes")] {
+        let columns = to_wire(&snapshot.columns(&table).await.unwrap());
+        let all = rows_of(snapshot.as_mut(), &all_of(&table, &columns)).await;
+        // Each watermark is what one of the rows has on the wire.
+        for (of, names, expected) in [
+            ("2", &["stamp"][..], &["2", "3", "4", "5", "6", "7"][..]),
+            ("2", &["day"], &["2", "3", "4", "5", "6", "7"]),
+            ("3", &["version"], &["3", "4", "6", "7"]),
+            ("4", &["amount"], &["4", "5", "6"]),
+            ("3", &["code"], &["2", "3", "4", "5", "6"]),
+            ("3", &["stamp", "version"], &["3", "4", "5", "6", "7"]),
+            ("4", &["day", "version", "id"], &["4", "5", "6", "7"]),
+            ("5", &["id"], &["5", "6", "7"]),
+        ] {
+            let row = all.iter().find(|row| row[0].as_deref() == Some(of)).unwrap();
+            let value = |column: &Column| SinceValue {
+                column: column.name.to_string(),
+                sql_type: column.sql_type,
+                value: row[columns.iter().position(|one| one.name == column.name).unwrap()].clone().unwrap(),
+            };
+            let since = Since(chosen(&columns, names).iter().map(value).collect());
+            for (columns, all) in [(columns.clone(), true), (chosen(&columns, &["amount", "id"]), false)] {
+                let read = Read { table: &table, columns: &columns, all, since: Some(&since) };
+                let id = columns.iter().position(|column| column.name.as_str() == "id").unwrap();
+                let mut found: Vec<String> =
+                    rows_of(snapshot.as_mut(), &read).await.iter().map(|row| row[id].clone().unwrap()).collect();
+                found.sort();
+                // A database without types for times may give rows of before.
+                assert!(found.iter().map(String::as_str).eq(expected.iter().copied()) || names.len() > 1, "{since:?}: {found:?}");
+                assert!(expected.iter().all(|id| found.iter().any(|found| found == id)), "{since:?}: {found:?}");
+                let totals = snapshot.totals(&read).await.unwrap();
+                assert_eq!(totals.rows, found.len() as u64, "{since:?}");
+                let sum: i64 = found.iter().map(|id| id.parse::<i64>().unwrap()).sum();
+                assert_eq!(totals.columns[id].sum, Some(sum.into()), "{since:?}");
+            }
+        }
+    }
+}
+
+async fn a_wrong_table_leaves_the_others(bench: &dyn Bench) {
+    let mut snapshot = open(bench).await;
+    for wrong in [whole("no_such_table"), query("SELEC")] {
+        assert_eq!(snapshot.columns(&wrong).await.unwrap_err().code(), Code::ErpQuery);
+        let columns = to_wire(&snapshot.columns(&whole("things")).await.unwrap());
+        assert_eq!(rows(snapshot.as_mut(), &whole("things"), &columns).await.len(), 3);
+    }
+}
+
+async fn a_login_that_may_write_is_told(bench: &dyn Bench) {
+    let snapshot = open(bench).await;
+    assert_eq!(snapshot.warnings(), Vec::<String>::new());
+    if let Some(writer) = bench.writer() {
+        let snapshot = writer.open(&CancellationToken::new()).await.unwrap();
+        assert!(snapshot.warnings().iter().any(|warning| warning.contains("may")), "{:?}", snapshot.warnings());
+    }
+}
+
 async fn a_sink_that_is_gone_ends_the_reading(bench: &dyn Bench) {
     let mut snapshot = open(bench).await;
-    // Three hundred million rows.
-    let many = query("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000000) SELECT i FROM n");
+    let many = query(bench.many_rows());
     let columns = to_wire(&snapshot.columns(&many).await.unwrap());
     let (mut sink, feed) = RowSink::new(1);
     drop(feed);

@@ -5,6 +5,7 @@
 //! that every source has the same rules. A second opinion on rows and sums comes from the database itself.
 
 mod batch;
+mod mariadb;
 pub(super) mod select;
 pub(super) mod sqlite;
 
@@ -36,10 +37,11 @@ pub trait Source: Debug + Send + Sync {
     async fn open(&self, cancel: &CancellationToken) -> Result<Box<dyn SourceSnapshot>, Failure>;
 }
 
-/// One state of the whole database. Calls do not overlap; dropping it ends the snapshot.
+/// One state of the whole database. Calls do not overlap; dropping it ends the snapshot. A call that was given up is the last one
+/// but [`SourceSnapshot::close`].
 #[async_trait]
 pub trait SourceSnapshot: Debug + Send {
-    /// How the snapshot was taken, for the manifest.
+    /// How the snapshot was taken, for the manifest. Whether it is consistent is known once the columns of all tables are.
     fn snapshot(&self) -> Snapshot;
 
     /// What an administrator should know of the source though the extract goes on: a login that may write, tables that are not
@@ -67,6 +69,10 @@ pub trait SourceSnapshot: Debug + Send {
     /// # Errors
     /// As [`SourceSnapshot::columns`].
     async fn totals(&mut self, read: &Read<'_>) -> Result<TableTotals, Failure>;
+
+    /// Ends what the database still does for a call that was given up, and the connection, within about two seconds. Nothing else is
+    /// called afterwards.
+    async fn close(&mut self) {}
 }
 
 /// What is read of a table.
@@ -147,8 +153,7 @@ pub fn source_of(config: &SourceConfig, clock: Arc<dyn Clock>) -> Arc<dyn Source
         SourceConfig::Sqlite { path, busy_timeout } => {
             Arc::new(sqlite::SqliteSource::new(path.clone(), busy_timeout.unwrap_or(crate::config::DEFAULT_BUSY_TIMEOUT), clock))
         }
-        SourceConfig::PostgreSql(_) | SourceConfig::MariaDb(_) | SourceConfig::Odbc(_) | SourceConfig::Files(_) => {
-            Arc::new(Absent(config.kind()))
-        }
+        SourceConfig::MariaDb(server) => Arc::new(mariadb::MariaDbSource::new(server.clone(), clock)),
+        SourceConfig::PostgreSql(_) | SourceConfig::Odbc(_) | SourceConfig::Files(_) => Arc::new(Absent(config.kind())),
     }
 }
