@@ -12,7 +12,7 @@ use towpath_transfer::{
     codec::Packer,
     decimal::DecimalSum,
     digest::{FileHasher, Sha256Digest},
-    manifest::{Column, Content, ControlTotal, FileEntry, MANIFEST_NAME, Manifest, SIGNATURE_NAME, SqlType, Table},
+    manifest::{Column, Content, ControlTotal, Drift, FileEntry, MANIFEST_NAME, Manifest, Mode, SIGNATURE_NAME, SqlType, Table},
     md5sums,
     packed::{MD5SUMS_NAME, PACKED_NAME, PackedFile, PackedList},
     public_key::PublicKeyLine,
@@ -57,16 +57,41 @@ pub(crate) fn id(n: u8) -> TransferId {
     format!("01922c1e-8a4f-7d3a-9b5e-0c1d2e3f4a{n:02x}").parse().unwrap()
 }
 
+/// What a file of a transfer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Is {
+    /// A table without a key. It is unchanged where it has a base.
+    Whole,
+    /// A table with the key `n`. It is unchanged where it has a base.
+    Keyed,
+    /// Changes of such a table.
+    Changes,
+    /// Its keys.
+    Keys,
+}
+
 /// One file of a transfer's manifest.
 #[derive(Clone)]
 pub(crate) struct Plain {
     pub(crate) table: &'static str,
     pub(crate) csv: String,
     pub(crate) base: Option<TransferId>,
+    pub(crate) is: Is,
+    pub(crate) drift: Vec<Drift>,
+}
+
+impl Plain {
+    fn name(&self) -> String {
+        if self.is == Is::Keys { format!("{}.keys.csv", self.table) } else { format!("{}.csv", self.table) }
+    }
+
+    fn sent(&self) -> bool {
+        self.base.is_none() || self.is == Is::Changes
+    }
 }
 
 pub(crate) fn table(table: &'static str, csv: &str) -> Plain {
-    Plain { table, csv: csv.to_owned(), base: None }
+    Plain { table, csv: csv.to_owned(), base: None, is: Is::Whole, drift: Vec::new() }
 }
 
 /// A transfer to be built.
@@ -99,21 +124,27 @@ fn entry(plain: &Plain) -> FileEntry {
             sum.add_str(number).unwrap();
         }
     }
-    let column = |name: &str, sql_type| Column { name: name.parse().unwrap(), sql_type, nullable: true };
+    let keyed = plain.is != Is::Whole;
+    let column = |name: &str, sql_type| Column { name: name.parse().unwrap(), sql_type, nullable: !keyed || name == "t" };
     let totals = vec![ControlTotal { column: "n".parse().unwrap(), count: sum.count(), sum: sum.finish() }];
-    let content = Content::Table(Table::whole(
-        plain.table.parse().unwrap(),
-        vec![column("n", SqlType::Decimal { precision: 12, scale: 2 }), column("t", SqlType::Text)],
-        rows,
-        totals,
-    ));
+    let mut columns = vec![column("n", SqlType::Decimal { precision: 12, scale: 2 }), column("t", SqlType::Text)];
+    if plain.is == Is::Keys {
+        columns.truncate(1);
+    }
+    let table = Table {
+        mode: if plain.is == Is::Changes { Mode::Merge } else { Mode::Replace },
+        key: if keyed { vec!["n".parse().unwrap()] } else { Vec::new() },
+        drift: plain.drift.clone(),
+        ..Table::whole(plain.table.parse().unwrap(), columns, rows, totals)
+    };
+    let content = if plain.is == Is::Keys { Content::Keys(table) } else { Content::Table(table) };
     FileEntry {
-        name: format!("{}.csv", plain.table).parse().unwrap(),
+        name: plain.name().parse().unwrap(),
         media_type: "text/csv".into(),
         size: found.size,
         md5: found.md5,
         sha256: found.sha256,
-        unchanged: plain.base.is_some(),
+        unchanged: !plain.sent(),
         base: plain.base,
         content,
     }
@@ -146,11 +177,11 @@ pub(crate) fn folder(sent: &Sent, signer: &Identity) -> Folder {
 pub(crate) fn sealed(manifest: &Manifest, tables: &[Plain], signer: &Identity) -> Folder {
     let mut folder = Folder::new();
     let mut listed = Vec::new();
-    for plain in tables.iter().filter(|plain| plain.base.is_none()) {
+    for plain in tables.iter().filter(|plain| plain.sent()) {
         let mut packer = Packer::new(Vec::new(), NonZeroUsize::MIN).unwrap();
         std::io::Write::write_all(&mut packer, plain.csv.as_bytes()).unwrap();
         let (bytes, digests) = packer.finish().unwrap();
-        let name = format!("{}.csv.bz2", plain.table);
+        let name = format!("{}.bz2", plain.name());
         listed.push(PackedFile { name: name.parse().unwrap(), size: digests.size, sha256: digests.sha256 });
         folder.insert(name, bytes);
     }

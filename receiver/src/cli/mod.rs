@@ -8,6 +8,7 @@ mod receipts;
 mod send;
 mod sent;
 mod serve;
+mod tables;
 mod transfer;
 mod verify;
 

@@ -18,6 +18,7 @@ use super::{
     args::{RetryArgs, StatusArgs, TransferArgs},
     output,
     sent::{self, SentFile},
+    tables::{self, ShownTable},
 };
 use crate::{
     host::{Host, Listening},
@@ -73,6 +74,7 @@ struct Shown {
     quarantine: Option<PathBuf>,
     kind: Option<ReturnKind>,
     files: Vec<SentFile>,
+    tables: Vec<ShownTable>,
 }
 
 #[derive(Serialize)]
@@ -184,7 +186,9 @@ pub(super) async fn show(host: &Host, args: &TransferArgs) -> Result<(), Failure
     let layout = host.layout();
     let quarantine = layout.quarantined(&record.key.agent, record.key.id);
     let sent = if record.direction == Direction::Downlink { sent::content(layout, &record.key) } else { None };
+    let from_erp = record.direction == Direction::Uplink;
     let shown = Shown {
+        tables: if from_erp { tables::tables(layout, &record.key) } else { Vec::new() },
         kind: sent.as_ref().map(|sent| sent.kind.clone()),
         files: sent.map(|sent| sent.files).unwrap_or_default(),
         receipts: receipts(layout, &record.key),
@@ -204,6 +208,9 @@ pub(super) async fn show(host: &Host, args: &TransferArgs) -> Result<(), Failure
     }
     for file in &shown.files {
         output::line(&format!("{} ({} bytes)", file.name, file.size))?;
+    }
+    if !shown.tables.is_empty() {
+        output::table(&tables::HEAD, shown.tables.iter().map(ShownTable::row).collect(), "")?;
     }
     let begun = if transfer.direction == Direction::Uplink { "landed" } else { "taken" };
     let first = vec![transfer.created.to_string(), begun.to_owned()];

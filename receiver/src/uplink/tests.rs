@@ -1,6 +1,8 @@
 //! The whole of the receiver over memory, with the real import target: what is imported, what is rejected, and what a stop
 //! at any point changes.
 
+mod merge;
+
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;

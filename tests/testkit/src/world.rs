@@ -1,11 +1,15 @@
 //! A whole installation on loopback: one relay, and for each tenant a receiver and an agent.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use towpath_samples::{
     erp::{self, ErpOptions, Expected},
     ports::free_port,
 };
+use towpath_servers::{PASSWORD, PostgresDatabase, WRITER};
 use towpath_transfer::public_key::PublicKeyLine;
 
 use crate::program::{Outcome, Program, Server};
@@ -97,7 +101,7 @@ impl World {
         let expected = block_on(erp::generate(&erp, &options, |_| ())).expect("making a sample ERP");
         agent.configure(&format!("[receipt]\npoll = \"100ms\"\n{}", erp::job_toml(JOB, &erp)));
         let port = free_port().expect("a free port");
-        receiver.configure(&format!("[landing]\nlisten = \"127.0.0.1:{port}\"\n[send]\npoll = \"200ms\"\n"));
+        receiver.configure(&receiver_toml(port));
         (End { tenant: tenant.to_owned(), agent, receiver, port, erp }, expected)
     }
 
@@ -131,7 +135,38 @@ impl World {
     }
 }
 
+/// The receiver's configuration. The section that imports is configured by stands last.
+fn receiver_toml(port: u16) -> String {
+    format!("[landing]\nlisten = \"127.0.0.1:{port}\"\n[send]\npoll = \"200ms\"\n")
+}
+
 impl End {
+    /// Lets the receiver import into a PostgreSQL database, by the user that owns it, over TLS with a certificate that is checked.
+    /// Before it is started.
+    ///
+    /// # Panics
+    /// Where its password cannot be written.
+    pub fn import_into(&self, database: &PostgresDatabase) {
+        let folder = self.receiver.config.parent().expect("a configuration lies in a folder");
+        let password = folder.join("db-password");
+        std::fs::write(&password, PASSWORD).unwrap();
+        std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let PostgresDatabase { host, port, name, ca, .. } = database;
+        self.receiver.configure(&format!(
+            "{}[import]\nkind = \"postgresql\"\nhost = \"{host}\"\nport = {port}\ndatabase = \"{name}\"\nuser = \"{WRITER}\"\n\
+             password = \"file:{}\"\ntls = \"verify\"\nca = \"{}\"\n",
+            receiver_toml(self.port),
+            password.display(),
+            ca.display(),
+        ));
+    }
+
+    /// The schema of the job in such a database.
+    #[must_use]
+    pub fn schema(&self) -> String {
+        format!("{AGENT}__{JOB}")
+    }
+
     /// The receiver's operator approves the agent.
     pub fn approve_agent(&self) {
         let _ = self.receiver.run(&["agent", "approve", &fingerprint(&self.agent)]).succeeded();

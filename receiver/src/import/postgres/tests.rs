@@ -291,3 +291,57 @@ async fn a_server_that_dies_in_the_middle_is_tried_again() {
     open.commit(&record(2, &items, 1)).await.unwrap();
     assert_eq!(content(&bench, &scope).await, ["2/b"]);
 }
+
+/// Reported: how many rows a second go in. Judged: that memory does not grow with them.
+#[tokio::test]
+async fn long_memory_is_flat_for_millions_of_rows() {
+    /// More than the program has before the first row, and what it may take while rows pass.
+    const MOST_KIB: u64 = 32 * 1024;
+    let rows = std::env::var("TOWPATH_SPEED_ROWS").map_or(1_000_000, |rows| rows.parse::<u64>().unwrap());
+    let bench = Server::new();
+    let scope = scope("main");
+    let clock = towpath_journal::system::SystemClock::new();
+    let columns = vec![
+        column("k", SqlType::BigInt, false),
+        column("order", SqlType::Text, false),
+        column("day", SqlType::Date, true),
+        column("amount", SqlType::Decimal { precision: 14, scale: 2 }, true),
+        column("note", SqlType::Text, true),
+    ];
+    let sales = table("sales", columns, &["k"]);
+    let mut before = None;
+    for (n, of, old) in [(1, sales.clone(), OldRows::Removed), (2, merged(&sales), OldRows::Kept)] {
+        let start = towpath_transfer::Clock::monotonic(&clock);
+        let (mut open, ledger) = bench.target.begin(&scope, id(n)).await.unwrap();
+        open.start_table(&of, ledger.tables.get(&of.table), old).await.unwrap();
+        let per_batch = u64::try_from(super::super::MAX_BATCH_ROWS).unwrap();
+        for first in (0..rows).step_by(super::super::MAX_BATCH_ROWS) {
+            let mut batch = super::super::RowBatch::new(5);
+            for k in first..rows.min(first + per_batch) {
+                for field in
+                    [k.to_string(), format!("SO-{}", k / 3), "2024-02-29".into(), format!("{}.25", k % 10_000), "x\ty".repeat(12)]
+                {
+                    batch.push(Some(&field));
+                }
+            }
+            open.insert(batch).await.unwrap();
+            // The first batches bring what stays: buffers, and the code itself.
+            if first == 20 * per_batch && before.is_none() {
+                before = Some(high_water());
+            }
+        }
+        assert_eq!(open.finish_table(id(n), Sha256Digest::of(&[n])).await.unwrap(), rows);
+        open.commit(&record(n, &of, rows)).await.unwrap();
+        let seconds = (towpath_transfer::Clock::monotonic(&clock) - start).as_secs_f64();
+        println!("{:?}: {rows} rows in {seconds:.1} s, {} KiB at most", of.mode, high_water());
+    }
+    let (before, after) = (before.unwrap_or(0), high_water());
+    assert!(after < before + MOST_KIB, "{before} KiB after some rows, {after} KiB after {rows}");
+}
+
+/// The most memory that this process has had resident, in KiB.
+fn high_water() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
