@@ -140,7 +140,8 @@ pub(super) struct ExtractArgs {
 
 /// Send now.
 ///
-/// Reads the tables, packs and signs them, and sends what has changed. A transfer of the job that is still open is gone on with.
+/// Reads the tables, packs and signs them, and sends what has changed: whole tables, and of incremental ones the changed rows.
+/// A transfer of the job that is still open is gone on with.
 /// Without --wait it ends when the relay has everything; `run`, or the next command with --wait, fetches the receipts.
 ///
 /// Example: towpath-agent send --wait
@@ -151,7 +152,7 @@ pub(super) struct SendArgs {
     /// Only this job; without it every job.
     #[arg(long, value_name = "NAME")]
     pub(super) job: Option<JobName>,
-    /// Send every table, also those the app has already.
+    /// Send every row of every table, also what the app has already.
     #[arg(long)]
     pub(super) full: bool,
     #[command(flatten)]

@@ -10,8 +10,10 @@ use crate::config::Overlap;
 
 /// Ticks that a change may wait between the time it is stamped with and its commit.
 const LATE: u64 = 7;
-/// Changes of one tick, at most; they have the same stamp.
-const AT_ONCE: u64 = 12;
+/// So many ticks a run has at least: the changes of one tick, which have the same stamp, are as many as that takes.
+const TICKS: u64 = 50;
+/// One extract in so many ticks.
+const SELDOM: u64 = 11;
 /// Seconds of a tick. The stamps are as coarse as that.
 const TICK: u64 = 60;
 
@@ -30,6 +32,7 @@ impl Chance {
 struct Writers {
     chance: Chance,
     tick: u64,
+    at_once: u64,
     rows: u64,
     pending: Vec<(u64, String)>,
 }
@@ -45,7 +48,7 @@ impl Writers {
     fn tick(&mut self) -> String {
         self.tick += 1;
         let stamp = self.stamp();
-        for _ in 0..self.chance.below(AT_ONCE) {
+        for _ in 0..self.chance.below(self.at_once) {
             let due = self.tick + self.chance.below(LATE);
             let known = self.rows.max(1);
             let sql = match self.chance.below(10) {
@@ -91,7 +94,8 @@ async fn run_of(seed: u64, rows: u64) {
         vec![incremental("t", &["id"], &[watermark], overlap(by_number))],
     )
     .await;
-    let mut writers = Writers { chance: Chance(SeededEntropy::new(seed)), tick: 0, rows: 0, pending: Vec::new() };
+    let mut writers =
+        Writers { chance: Chance(SeededEntropy::new(seed)), tick: 0, at_once: rows / TICKS, rows: 0, pending: Vec::new() };
     let mut connection = chain.place.connect().await;
     // Tests need no disk that survives.
     sqlx::raw_sql("PRAGMA synchronous = OFF").execute(&mut connection).await.unwrap();
@@ -100,7 +104,7 @@ async fn run_of(seed: u64, rows: u64) {
         let sql = writers.tick();
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         chain.later(Duration::from_secs(TICK));
-        if writers.chance.below(rows / 100 + 5) == 0 {
+        if writers.chance.below(SELDOM) == 0 {
             let manifest = chain.read(false).await.unwrap();
             merged += u32::from(manifest.files[0].base.is_some() && !manifest.files[0].unchanged);
             if writers.chance.below(4) > 0 {
