@@ -6,6 +6,7 @@
 
 mod batch;
 mod mariadb;
+mod postgres;
 pub(super) mod select;
 pub(super) mod sqlite;
 
@@ -153,7 +154,8 @@ pub fn source_of(config: &SourceConfig, clock: Arc<dyn Clock>) -> Arc<dyn Source
         SourceConfig::Sqlite { path, busy_timeout } => {
             Arc::new(sqlite::SqliteSource::new(path.clone(), busy_timeout.unwrap_or(crate::config::DEFAULT_BUSY_TIMEOUT), clock))
         }
+        SourceConfig::PostgreSql(server) => Arc::new(postgres::PostgresSource::new(server.clone(), clock)),
         SourceConfig::MariaDb(server) => Arc::new(mariadb::MariaDbSource::new(server.clone(), clock)),
-        SourceConfig::PostgreSql(_) | SourceConfig::Odbc(_) | SourceConfig::Files(_) => Arc::new(Absent(config.kind())),
+        SourceConfig::Odbc(_) | SourceConfig::Files(_) => Arc::new(Absent(config.kind())),
     }
 }
