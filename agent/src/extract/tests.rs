@@ -7,6 +7,7 @@ mod late;
 mod personal;
 mod pipeline;
 mod sample;
+mod servers;
 mod snapshots;
 
 use std::{

@@ -62,6 +62,7 @@ async fn null_may_stand_where_nobody_forbids_it() {
         "CREATE DOMAIN money_of AS numeric(12,2) NOT NULL; CREATE DOMAIN price AS money_of; \
          CREATE TABLE parent (id int NOT NULL, p price); CREATE TABLE child () INHERITS (parent); \
          CREATE TABLE alone (id int NOT NULL, p price); CREATE VIEW seen AS SELECT * FROM alone; \
+         CREATE VIEW computed AS SELECT (p * 2)::numeric(14,2) AS twice FROM alone; \
          CREATE TABLE parts (id int NOT NULL, p price) PARTITION BY RANGE (id)",
     );
     let mut snapshot = bench.open().await;
@@ -75,6 +76,8 @@ async fn null_may_stand_where_nobody_forbids_it() {
     let columns = snapshot.columns(&joined).await.unwrap();
     assert!(columns[0].nullable);
     assert_eq!(columns[1].sql_type.to_string(), "DECIMAL(12,2)");
+    let computed = snapshot.columns(&conformance::whole("computed")).await.unwrap();
+    assert_eq!(computed[0].sql_type.to_string(), "DECIMAL(14,2)");
     let computed = conformance::query("SELECT p * 2 FROM alone");
     assert_eq!(snapshot.columns(&computed).await.unwrap()[0].sql_type.to_string(), "TEXT");
 }
