@@ -52,7 +52,7 @@ const VALUES: &[(&str, &str, &str, Option<&str>)] = &[
     ("text", "'\\N'", "TEXT", Some("\\N")),
     ("text", "'\\.'", "TEXT", Some("\\.")),
     ("text", "'NULL'", "TEXT", Some("NULL")),
-    ("text", "E'a\\tb\\nc\\r\\nd\\\\e\\bf\\fg\\vh\\x01i\\x7f'", "TEXT", Some("a\tb\nc\r\nd\\e\u{8}f\u{c}g\u{b}h\u{1}i\u{7f}")),
+    ("text", "E'a\\tb\\nc\\r\\nd\\\\e\\bf\\fg\\x0bh\\x01i\\x7f'", "TEXT", Some("a\tb\nc\r\nd\\e\u{8}f\u{c}g\u{b}h\u{1}i\u{7f}")),
     ("text", "'\"quoted\", it''s; 1,5\t'", "TEXT", Some("\"quoted\", it's; 1,5\t")),
     ("text", "'Größe 漢字 👩‍🚒 \u{10ffff}'", "TEXT", Some("Größe 漢字 👩‍🚒 \u{10ffff}")),
     ("varchar(10)", "' x '", "TEXT", Some(" x ")),
