@@ -109,7 +109,7 @@ async fn every_value_comes_out_as_it_was_put_in() {
             "ALTER DATABASE {0} SET datestyle = 'German'; ALTER DATABASE {0} SET timezone = 'Asia/Kathmandu'; \
              ALTER DATABASE {0} SET intervalstyle = 'iso_8601'; ALTER DATABASE {0} SET bytea_output = 'escape'; \
              ALTER DATABASE {0} SET extra_float_digits = 0; ALTER DATABASE {0} SET standard_conforming_strings = off; \
-             ALTER DATABASE {0} SET statement_timeout = '1ms'; ALTER DATABASE {0} SET lc_monetary = 'C'",
+             ALTER DATABASE {0} SET lc_monetary = 'C'",
             bench.database.name
         ),
     );
