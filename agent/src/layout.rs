@@ -189,6 +189,12 @@ impl Layout {
         self.work_of(id).join("full")
     }
 
+    /// The files that an extract has taken from the ERP's folder.
+    #[must_use]
+    pub fn taken(&self, id: TransferId) -> PathBuf {
+        self.work_of(id).join("taken.json")
+    }
+
     /// The packed files' digests, as extract computed them.
     #[must_use]
     pub fn extracted(&self, id: TransferId) -> PathBuf {

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use towpath_host::program::{self, Threads};
 use towpath_journal::system::SystemClock;
 use towpath_transfer::{Code, Failure, failure::Result};
+use towpath_transport::files::{Disk, FileStore};
 
 use super::{
     args::{Args, ConfigCommand},
@@ -41,8 +42,9 @@ pub(super) fn run(args: &Args, command: &ConfigCommand) -> Result<()> {
 /// Prepares every query, reads no rows, and tells of every table that cannot be read; the first of them is the failure.
 async fn check_sources(loaded: &LoadedConfig) -> Result<()> {
     let mut first = None;
+    let files: Arc<dyn FileStore> = Arc::new(Disk);
     for job in &loaded.config.jobs {
-        let check = check_source(job, Arc::new(SystemClock::new()), &CancellationToken::new()).await?;
+        let check = check_source(job, &files, Arc::new(SystemClock::new()), &CancellationToken::new()).await?;
         tables::tell_source(job.name.as_str(), Some(&check.snapshot.into()), &check.warnings)?;
         for table in check.tables {
             match table.columns {

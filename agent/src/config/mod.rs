@@ -2,6 +2,7 @@
 //!
 //! `example.toml` is the whole file with comments. Its settings are the defaults; a test holds that.
 
+mod csv;
 mod delivery;
 mod load;
 mod network;

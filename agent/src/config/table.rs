@@ -60,9 +60,15 @@ pub struct TableConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<String>,
     /// How a file's rows go into the app's table, for a source of kind `files`.
+    #[serde(skip_serializing_if = "is_default")]
     pub each_file: EachFile,
     /// How the files are written, for a source of kind `files`.
+    #[serde(skip_serializing_if = "is_default")]
     pub csv: CsvConfig,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// `[job.table.incremental]`.
@@ -341,6 +347,13 @@ impl RawTable {
         if of_files && (self.query.is_some() || self.schema.is_some() || self.incremental.is_some()) {
             return Err(wrong("files have no `query`, no `schema` and no `incremental`".to_owned()));
         }
+        if let Some((csv, problem)) = self.csv.as_ref().and_then(|csv| Some((csv, csv.get_ref().problem()?))) {
+            return Err(at(Some(csv.span()), problem));
+        }
+        if let Some(files) = self.files.as_ref().filter(|files| !is_pattern(files.get_ref())) {
+            let told = "`files` must be the name of files in the folder, in which * stands for any characters";
+            return Err(at(Some(files.span()), told.to_owned()));
+        }
         if of_files && self.each_file == EachFile::Merges && self.key.is_empty() {
             return Err(wrong("files that are merged need a `key`".to_owned()));
         }
@@ -371,6 +384,11 @@ impl RawTable {
             csv: self.csv.map(Spanned::into_inner).unwrap_or_default(),
         })
     }
+}
+
+/// Whether a text is a pattern of names in one folder.
+fn is_pattern(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['/', '\\']) && glob::Pattern::new(text).is_ok()
 }
 
 fn incremental(
@@ -458,6 +476,9 @@ mod tests {
             (FILES, "query = \"SELECT 1\"\n", "files have no `query`"),
             (FILES, "each_file = \"merges\"\n", "need a `key`"),
             (FILES, "[job.table.csv]\nquote = \"ab\"\n", "one character"),
+            (FILES, "[job.table.csv]\ndelimiter = \"\\\"\"\n", "are the same"),
+            (FILES, "files = \"in/*.csv\"\n", "name of files in the folder"),
+            (FILES, "files = \"a[.csv\"\n", "name of files in the folder"),
             (SQLITE, "schema = \"dbo\"\nquery = \"SELECT 1\"\n", "no effect beside a `query`"),
         ] {
             assert!(mistake(source, settings).contains(said), "{}", mistake(source, settings));

@@ -87,7 +87,8 @@ fn goes_on(columns: &Columns, pseudonyms: Option<Sha256Digest>, before: &Table) 
 
 /// The files of one transfer are merged into what the app has. Where that cannot be gone on with, the app begins anew with them.
 fn merged_files(known: Option<Imported<'_>>) -> Course {
-    Course { mode: Mode::Merge, base: known.map(|imported| imported.transfer), ..Course::whole() }
+    let (base, since) = (known.map(|imported| imported.transfer), known.map(|_| Since::default()));
+    Course { mode: Mode::Merge, base, since, ..Course::whole() }
 }
 
 /// Only rows from the last watermark on, less the overlap; `None` where there is none to go on from.

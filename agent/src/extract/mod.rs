@@ -21,7 +21,7 @@ mod watermark;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -37,7 +37,7 @@ use towpath_transport::files::FileStore;
 use self::{
     columns::Columns,
     course::Imported,
-    source::{Source, SourceSnapshot, source_of},
+    source::{Source, SourceSnapshot, files::Taken, source_of},
     table::Planned,
 };
 pub use self::{
@@ -91,6 +91,8 @@ pub struct Extracted {
     pub snapshot: Snapshot,
     /// What an administrator should know of the source.
     pub warnings: Vec<String>,
+    /// What goes away once the app has it.
+    pub taken: Option<Taken>,
     /// One for each table, in the order of the configuration; after an incremental table its keys, where they were compared.
     pub files: Vec<FileEntry>,
     /// The packed files, in the same order, without those of unchanged tables. Empty for [`Form::Plain`].
@@ -143,7 +145,7 @@ pub async fn extract(
     events: mpsc::Sender<ExtractEvent>,
     cancel: CancellationToken,
 ) -> Result<Extracted, Failure> {
-    let source = source_of(&request.job.source, Arc::clone(&parts.clock));
+    let source = source_of(&request.job, &parts.files, Arc::clone(&parts.clock));
     extract_from(source.as_ref(), parts, request, events, cancel).await
 }
 
@@ -182,7 +184,7 @@ async fn tables(run: &table::Run<'_>, snapshot: &mut dyn SourceSnapshot, names: 
             packed.extend(sent);
         }
     }
-    Ok(Extracted { snapshot: snapshot.snapshot(), warnings: snapshot.warnings(), files, packed })
+    Ok(Extracted { snapshot: snapshot.snapshot(), warnings: snapshot.warnings(), taken: snapshot.taken(), files, packed })
 }
 
 /// Finds out about the columns of every table, and decides how it is sent.
@@ -240,9 +242,14 @@ pub struct TableCheck {
 ///
 /// # Errors
 /// Where the source cannot be opened. What is wrong with a table stands in its [`TableCheck`].
-pub async fn check_source(job: &JobConfig, clock: Arc<dyn Clock>, cancel: &CancellationToken) -> Result<SourceCheck, Failure> {
+pub async fn check_source(
+    job: &JobConfig,
+    files: &Arc<dyn FileStore>,
+    clock: Arc<dyn Clock>,
+    cancel: &CancellationToken,
+) -> Result<SourceCheck, Failure> {
     let names = file_names(&job.tables)?;
-    let source = source_of(&job.source, clock);
+    let source = source_of(job, files, clock);
     let mut snapshot = unless_cancelled(cancel, source.open(cancel)).await?;
     let mut tables = Vec::with_capacity(names.len());
     for (table, file) in job.tables.iter().zip(names) {

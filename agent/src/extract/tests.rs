@@ -81,7 +81,7 @@ impl Place {
     }
 }
 
-pub(super) fn parts() -> ExtractParts {
+pub(crate) fn parts() -> ExtractParts {
     let clock = Arc::new(ManualClock::new("2026-03-01T12:00:00Z".parse().unwrap()));
     let pseudonyms = Arc::new(towpath_keys::PseudonymKey::from_bytes(&[7; towpath_keys::pseudonym::KEY_BYTES]));
     ExtractParts { files: Arc::new(Disk), clock, pseudonyms, workers: 2 }

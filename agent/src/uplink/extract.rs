@@ -15,7 +15,7 @@ use towpath_transfer::{
     state::Place,
 };
 
-use super::{eager::EagerPusher, folder, plan};
+use super::{archive, eager::EagerPusher, folder, plan};
 use crate::{
     config::{JobConfig, Policy},
     extract::{ExtractEvent, ExtractRequest, Extracted, Form, drift},
@@ -57,6 +57,9 @@ impl Step for ExtractStep {
         remark(id, job, &extracted);
         if !extracted.warnings.is_empty() {
             folder::note(&*parts.files, &parts.layout.warnings(id), &extracted.warnings)?;
+        }
+        if let Some(taken) = &extracted.taken {
+            archive::note(&*parts.files, &parts.layout, id, taken)?;
         }
         let digest = write_manifest(parts, record, &extracted)?;
         folder::note(&*parts.files, &parts.layout.extracted(id), &extracted.packed)?;

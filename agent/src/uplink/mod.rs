@@ -1,5 +1,6 @@
 //! The uplink on the ERP host: plan, then extract → pack → push → receipt. One file for each stage.
 
+pub mod archive;
 mod eager;
 pub mod extract;
 pub mod folder;

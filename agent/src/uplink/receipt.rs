@@ -9,10 +9,10 @@ use towpath_transfer::{
     api::{UplinkState, UplinkStatus},
     digest::Sha256Digest,
     receipt::{Receipt, ReceiptStage, SignedReceipt},
-    state::Place,
+    state::{Outcome, Place},
 };
 
-use super::folder;
+use super::{archive, folder};
 use crate::{
     parts::Parts,
     trust::{check_receipt, pin_first},
@@ -91,6 +91,9 @@ impl ReceiptStep {
             return Ok(Some(TransferEvent::Accepted));
         }
         let Some(outcome) = outcome else { return Ok(None) };
+        if outcome == Outcome::Imported {
+            archive::put_away(parts, id).await?;
+        }
         // The receipt is on the disk: from here on the receiver answers for the content.
         folder::remove_payload(&*parts.files, &parts.layout, id)?;
         Ok(Some(TransferEvent::Settled { outcome }))

@@ -76,7 +76,7 @@ impl RowBatch {
         Values { cells: self.cells.iter(), bytes: &self.bytes, at: 0 }
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.bytes.len() >= BATCH_BYTES || self.cells.len() >= BATCH_VALUES
     }
 }

@@ -5,6 +5,7 @@
 //! that every source has the same rules. A second opinion on rows and sums comes from the database itself.
 
 mod batch;
+pub mod files;
 mod mariadb;
 mod postgres;
 pub(super) mod select;
@@ -22,10 +23,11 @@ use towpath_transfer::{
     decimal::Decimal,
     manifest::{Column, Snapshot, SqlType},
 };
+use towpath_transport::files::FileStore;
 
 pub(super) use self::batch::Feed;
 pub use self::batch::{BATCH_BYTES, BATCH_VALUES, BATCHES_WAITING, BYTES_WAITING, RowBatch, RowSink, Value, Values};
-use crate::config::{SourceConfig, TableConfig};
+use crate::config::{JobConfig, SourceConfig, TableConfig};
 
 /// A database that can be read.
 #[async_trait]
@@ -71,6 +73,11 @@ pub trait SourceSnapshot: Debug + Send {
     /// As [`SourceSnapshot::columns`].
     async fn totals(&mut self, read: &Read<'_>) -> Result<TableTotals, Failure>;
 
+    /// What the source has taken, where it is something that is put away once the app has it; complete when all rows were read.
+    fn taken(&self) -> Option<files::Taken> {
+        None
+    }
+
     /// Ends what the database still does for a call that was given up, and the connection, within about two seconds. Nothing else is
     /// called afterwards.
     async fn close(&mut self) {}
@@ -91,7 +98,8 @@ pub struct Read<'a> {
 }
 
 /// The least watermark that is wanted: rows whose values of these columns, compared in this order, are equal or greater, and rows
-/// that have NULL in the first column, or in a later one where those before it are equal.
+/// that have NULL in the first column, or in a later one where those before it are equal. Without any columns: what is new since the
+/// last import, of a source that knows this by itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Since(pub Vec<SinceValue>);
 
@@ -147,15 +155,18 @@ impl Source for Absent {
     }
 }
 
-/// The source that a job's configuration names.
+/// The source that a job's configuration names. Files of its own it reads from `files`.
 #[must_use]
-pub fn source_of(config: &SourceConfig, clock: Arc<dyn Clock>) -> Arc<dyn Source> {
-    match config {
+pub fn source_of(job: &JobConfig, files: &Arc<dyn FileStore>, clock: Arc<dyn Clock>) -> Arc<dyn Source> {
+    match &job.source {
         SourceConfig::Sqlite { path, busy_timeout } => {
             Arc::new(sqlite::SqliteSource::new(path.clone(), busy_timeout.unwrap_or(crate::config::DEFAULT_BUSY_TIMEOUT), clock))
         }
         SourceConfig::PostgreSql(server) => Arc::new(postgres::PostgresSource::new(server.clone(), clock)),
         SourceConfig::MariaDb(server) => Arc::new(mariadb::MariaDbSource::new(server.clone(), clock)),
-        SourceConfig::Odbc(_) | SourceConfig::Files(_) => Arc::new(Absent(config.kind())),
+        SourceConfig::Files(config) => {
+            Arc::new(files::FilesSource::new(config.clone(), job.tables.clone(), Arc::clone(files), clock))
+        }
+        SourceConfig::Odbc(_) => Arc::new(Absent(job.source.kind())),
     }
 }

@@ -230,7 +230,7 @@ impl SourceSnapshot for AlteredSnapshot {
 }
 
 fn altered(request: &ExtractRequest, change: Change) -> Altered {
-    Altered { inner: source_of(&request.job.source, parts().clock), change }
+    Altered { inner: source_of(&request.job, &parts().files, parts().clock), change }
 }
 
 /// The failure of an extract whose source loses the row of this number.

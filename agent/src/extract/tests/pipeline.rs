@@ -234,7 +234,7 @@ async fn a_check_prepares_every_query_and_reads_nothing() {
     let place = Place::new("CREATE TABLE a (x INTEGER, y DECIMAL(9,2));").await;
     let tables = vec![whole("a"), whole("missing"), query("bad", "SELEC 1"), typed(whole("A"), &[("z", "TEXT")])];
     let job = JobConfig { tables: tables[..3].to_vec(), ..place.request(tables.clone()).job };
-    let checks = check_source(&job, parts().clock, &CancellationToken::new()).await.unwrap();
+    let checks = check_source(&job, &parts().files, parts().clock, &CancellationToken::new()).await.unwrap();
     assert!(checks.snapshot.consistent && checks.warnings.is_empty());
     let checks = checks.tables;
     assert_eq!(checks[0].file.as_str(), "a.csv");
@@ -242,7 +242,7 @@ async fn a_check_prepares_every_query_and_reads_nothing() {
     assert_eq!(checks[1].columns.as_ref().unwrap_err().code(), Code::ErpQuery);
     assert!(checks[2].columns.as_ref().unwrap_err().report().contains("SELEC"));
     let job = JobConfig { tables: tables[3..].to_vec(), ..job };
-    let checks = check_source(&job, parts().clock, &CancellationToken::new()).await.unwrap();
+    let checks = check_source(&job, &parts().files, parts().clock, &CancellationToken::new()).await.unwrap();
     assert_eq!(checks.tables[0].columns.as_ref().unwrap_err().code(), Code::ConfigInvalid);
     assert!(place.listed().is_empty());
 }

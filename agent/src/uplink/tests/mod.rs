@@ -1,6 +1,7 @@
 //! The stages over parts in memory.
 
 mod crash;
+mod dropped;
 mod receipts;
 mod scheduled;
 mod way;

@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) files: Arc<MemoryFiles>,
     pub(crate) erp: Arc<FakeErp>,
     pub(crate) far: Arc<Far>,
+    /// Whether something works on other threads, so that time must not pass faster than they can.
+    pub(crate) threads: bool,
     _pins: tempfile::TempDir,
 }
 
@@ -105,7 +107,7 @@ impl World {
         if trust == Trust::Approve {
             parts.trust.pin("app", Namespace::Receipt, far.receiver_key.public_key()).unwrap();
         }
-        Self { parts, clock, files, erp, far, _pins: pins }
+        Self { parts, clock, files, erp, far, threads: false, _pins: pins }
     }
 
     pub(crate) async fn plan(&self, full: bool) -> TransferId {
@@ -131,6 +133,9 @@ impl World {
             }
             last = Some(record);
             self.clock.advance(Duration::from_millis(50));
+            if self.threads {
+                tokio::task::spawn_blocking(|| ()).await.unwrap();
+            }
             tokio::task::yield_now().await;
         }
         panic!("the transfer did not get there: {last:?}");
@@ -260,7 +265,7 @@ impl Extractor for FakeErp {
             }
         }
         let snapshot = Snapshot { id: "1".into(), isolation: "serializable".into(), consistent: true };
-        Ok(Extracted { snapshot, warnings: self.warnings.lock().unwrap().clone(), files: entries, packed })
+        Ok(Extracted { snapshot, warnings: self.warnings.lock().unwrap().clone(), taken: None, files: entries, packed })
     }
 }
 
