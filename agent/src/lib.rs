@@ -18,6 +18,7 @@ pub mod host;
 pub mod layout;
 mod network;
 pub mod parts;
+pub mod planning;
 pub mod routes;
 pub mod schedule;
 mod small_file;

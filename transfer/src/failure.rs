@@ -61,6 +61,8 @@ codes! {
     ErpValue = "erp-value",
     /// The columns of a table are not what they were, and its configuration says to stop.
     SchemaChanged = "schema-changed",
+    /// An ERP lacks tables or columns of the planning data contract, or has them with other types.
+    ContractUnmet = "contract-unmet",
     /// Rows or totals of an extract differ from what the database counts and sums in the same snapshot.
     ExtractMismatch = "extract-mismatch",
     /// The relay does not answer.

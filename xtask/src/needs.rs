@@ -85,7 +85,7 @@ const PROGRAMS: &[Program] = &[
     Program { names: &["ip"], package: "iproute2", why: "makes the namespaces of a customer's network" },
     Program { names: &["nft"], package: "nftables", why: "closes one way out of that network after the other" },
     Program { names: &["openssl"], package: "openssl", why: "signs a token without our code" },
-    Program { names: &["python3"], package: "python3-venv", why: "runs paramiko, asyncssh and ssh-audit" },
+    Program { names: &["python3"], package: "python3-venv", why: "runs paramiko, asyncssh, ssh-audit and Tryton" },
 ];
 
 /// A Python module, installed into the virtual environment only.
@@ -104,6 +104,14 @@ const MODULES: &[Module] = &[
     },
     Module { name: "asyncssh", requirement: "asyncssh==2.24.1", why: "an SFTP client of another make" },
     Module { name: "ssh_audit", requirement: "ssh-audit==3.9.0", why: "judges what our SSH servers offer" },
+    Module { name: "trytond", requirement: "trytond==8.2.1", why: "an ERP whose tables a profile reads" },
+    Module { name: "proteus", requirement: "proteus==8.2.0", why: "does business in it" },
+    Module { name: "trytond.modules.sale", requirement: "trytond-sale==8.2.0", why: "its customers' orders" },
+    Module { name: "trytond.modules.purchase", requirement: "trytond-purchase==8.2.0", why: "its orders to suppliers" },
+    Module { name: "trytond.modules.stock", requirement: "trytond-stock==8.2.1", why: "its stock" },
+    Module { name: "trytond.modules.stock_supply", requirement: "trytond-stock-supply==8.2.0", why: "its planning of stock" },
+    Module { name: "trytond.modules.production", requirement: "trytond-production==8.2.0", why: "its bills of material" },
+    Module { name: "psycopg", requirement: "psycopg[binary,pool]==3.3.9", why: "its way to PostgreSQL" },
 ];
 
 /// What is there, and what is not.

@@ -59,6 +59,9 @@ pub(super) enum Command {
     Receiver(ReceiverCommand),
     /// Read a job's tables into CSV files and a manifest, and send nothing.
     Extract(ExtractArgs),
+    /// Ready tables for an ERP, and what an app for planning gets of them.
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Send now.
     Send(SendArgs),
     /// Fetch return files now, and deliver them.
@@ -125,6 +128,8 @@ pub(super) enum ReceiverCommand {
 /// Read a job's tables into CSV files and a manifest, and send nothing.
 ///
 /// Example: towpath-agent extract --out /tmp/look
+/// Example: towpath-agent extract --check                      reads no rows, tells what is missing in the ERP
+/// Example: towpath-agent extract --profile tryton --check     the same for the tables of a profile
 #[derive(Debug, ClapArgs)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ExtractArgs {
@@ -132,10 +137,39 @@ pub(super) struct ExtractArgs {
     #[arg(long, value_name = "NAME")]
     pub(super) job: Option<JobName>,
     /// The folder for the files; made where it is missing.
-    #[arg(long, value_name = "DIR")]
-    pub(super) out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "check")]
+    pub(super) out: Option<PathBuf>,
+    /// Ask the ERP for tables and columns only, read no rows, and tell what is missing and what to do: 0 where nothing is.
+    #[arg(long, conflicts_with = "out")]
+    pub(super) check: bool,
+    /// The tables of this profile instead of the job's: a name of `profile list`, or a file.
+    #[arg(long, value_name = "PROFILE")]
+    pub(super) profile: Option<String>,
+    /// A parameter of the profile; once for each.
+    #[arg(long, value_name = "NAME=VALUE", requires = "profile", value_parser = parameter)]
+    pub(super) parameter: Vec<(String, String)>,
     #[command(flatten)]
     pub(super) output: OutputArgs,
+}
+
+fn parameter(text: &str) -> std::result::Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("a parameter looks like NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ProfileCommand {
+    /// The profiles that this program has.
+    List(OutputArgs),
+    /// Print a profile: its parameters, and the query of each table.
+    Show {
+        /// A name of `profile list`, or a file.
+        name: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Print the planning data contract, which every profile brings.
+    Contract(OutputArgs),
 }
 
 /// Send now.

@@ -1,6 +1,6 @@
 //! `extract --out`: looks at what would be sent, without sending it.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use towpath_transfer::{
 };
 use towpath_transport::files::file_failure;
 
-use super::{args::ExtractArgs, output, tables};
+use super::{args::ExtractArgs, check, output, tables};
 use crate::{
     config::{Config, JobConfig},
     extract::{ExtractEvent, ExtractRequest, Extracted, Form, extract},
@@ -39,7 +39,15 @@ struct ExtractView {
 
 pub(super) async fn run(host: &Host, args: &ExtractArgs) -> Result<()> {
     let job = one_job(host.settings(), args.job.as_ref())?;
-    let folder = &args.out;
+    let job = match &args.profile {
+        Some(profile) => {
+            let given = args.parameter.iter().cloned().collect();
+            Cow::Owned(job.with_profile(profile, given, Path::new(""))?)
+        }
+        None => Cow::Borrowed(job),
+    };
+    let job = job.as_ref();
+    let Some(folder) = args.out.as_ref().filter(|_| !args.check) else { return check::run(host, job, args).await };
     host.files.create_dir_all(folder).map_err(|error| file_failure("making the folder", folder, error))?;
     let extracted = read(host, job, folder).await?;
     let manifest = write_manifest(host, job, folder, &extracted)?;

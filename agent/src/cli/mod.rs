@@ -1,10 +1,12 @@
 //! The command line: `towpath-agent`.
 
 mod args;
+mod check;
 mod config;
 mod enrol;
 mod extract;
 mod output;
+mod profile;
 mod progress;
 mod receipts;
 mod receive;
@@ -38,6 +40,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn execute(args: Args) -> Result<()> {
     if let Command::Config(command) = &args.command {
         return config::run(&args, command);
+    }
+    if let Command::Profile(command) = &args.command {
+        return profile::run(command);
     }
     let serving = matches!(args.command, Command::Run);
     output::logs(args.log_format, serving);
@@ -93,7 +98,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Receipts(command) => receipts::run(&host, &command).await,
         Command::Key(command) => enrol::key(&host, &command),
         Command::Moved => enrol::moved(&host).await,
-        Command::Config(_) => Ok(()),
+        Command::Config(_) | Command::Profile(_) => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reads the configuration file into checked values.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,11 +9,14 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 use towpath_host::{ConfigMistake, config};
-use towpath_transfer::{Failure, JobName};
+use towpath_transfer::{Code, Failure, JobName};
 
 use super::{
     Config, DailyTime, DownlinkConfig, ExtractConfig, JobConfig, MAX_JOBS, MAX_WORKERS, PushConfig, ReceiptConfig, SourceConfig,
-    StateConfig, Trust, delivery, network::RawNetwork, source, table,
+    StateConfig, Trust, delivery,
+    network::RawNetwork,
+    profile::{self, Profile},
+    source, table,
 };
 
 /// A configuration and where it came from.
@@ -56,6 +59,9 @@ type Section<T> = Option<Spanned<T>>;
 struct RawJob {
     name: Spanned<JobName>,
     schedule: Option<DailyTime>,
+    profile: Option<Spanned<String>>,
+    #[serde(default)]
+    profile_parameters: BTreeMap<String, Spanned<toml::Value>>,
     source: Spanned<source::RawSource>,
     #[serde(default, rename = "table")]
     tables: Vec<table::RawTable>,
@@ -117,27 +123,112 @@ impl Check<'_> {
             if jobs.len() >= MAX_JOBS {
                 return Err(self.at(Some(span), format!("there are more than {MAX_JOBS} jobs")));
             }
-            let RawJob { name, schedule, source, tables } = job.into_inner();
+            let RawJob { name, schedule, profile, profile_parameters, source, tables } = job.into_inner();
             if !names.insert(name.get_ref().clone()) {
                 return Err(self.at(Some(name.span()), format!("another job is called {:?}", name.get_ref().as_str())));
             }
-            if tables.is_empty() {
-                return Err(self.at(Some(span), format!("job {:?} has no [[job.table]]", name.get_ref().as_str())));
+            if tables.is_empty() && profile.is_none() {
+                let told = format!("job {:?} has no [[job.table]] and no `profile`", name.get_ref().as_str());
+                return Err(self.at(Some(span), told));
             }
             let at: source::At<'_> = &|span, problem| self.at(span, problem);
             let source_span = source.span();
             let source = source.into_inner().check(source_span, folder, at)?;
             let of_files = matches!(source, SourceConfig::Files(_));
             let tables = table::tables(tables, of_files, at)?;
-            jobs.push(JobConfig { name: name.into_inner(), schedule, source, tables });
+            let mut job = JobConfig {
+                name: name.into_inner(),
+                schedule,
+                profile: None,
+                profile_parameters: BTreeMap::new(),
+                source,
+                tables,
+            };
+            if let Some(profile) = profile {
+                self.add_profile(&mut job, profile, profile_parameters, folder)?;
+            } else if let Some((_, value)) = profile_parameters.first_key_value() {
+                return Err(self.at(Some(value.span()), "`profile_parameters` belong to a `profile`"));
+            }
+            jobs.push(job);
         }
         Ok(jobs)
     }
+
+    /// Puts the tables of a profile under a job's own.
+    fn add_profile(
+        &self,
+        job: &mut JobConfig,
+        reference: Spanned<String>,
+        parameters: BTreeMap<String, Spanned<toml::Value>>,
+        folder: &Path,
+    ) -> Result<(), ConfigMistake> {
+        let span = Some(reference.span());
+        let mut given = BTreeMap::new();
+        for (name, value) in parameters {
+            let text = profile::value(value.get_ref()).map_err(|problem| self.at(Some(value.span()), problem))?;
+            given.insert(name, text);
+        }
+        let wrong = |problem: String| self.at(span.clone(), problem);
+        let own = std::mem::take(&mut job.tables);
+        job.use_profile(reference.get_ref(), given, folder, &wrong)?;
+        job.tables = profile::merged(std::mem::take(&mut job.tables), own);
+        table::check_files(&job.tables).map_err(&wrong)
+    }
+}
+
+impl JobConfig {
+    /// The job with the tables of a profile in the place of its own. A relative path counts from `folder`. Parameters that are not
+    /// given are those that the job has, where it has this profile.
+    ///
+    /// # Errors
+    /// `config-invalid`: there is no such profile, it has a mistake, lacks a parameter, or is not for this kind of source.
+    pub fn with_profile(&self, reference: &str, mut given: BTreeMap<String, String>, folder: &Path) -> Result<Self, Failure> {
+        let wrong = |problem: String| Failure::park(Code::ConfigInvalid, problem);
+        let mut job = self.clone();
+        if self.profile.as_deref() == Some(&resolved(reference, folder)) {
+            for (name, value) in &self.profile_parameters {
+                given.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        job.use_profile(reference, given, folder, &wrong)?;
+        Ok(job)
+    }
+
+    /// The profile that the job names, with its parameters in it.
+    ///
+    /// # Errors
+    /// As [`JobConfig::with_profile`], where its file has changed since the configuration was read.
+    pub fn read_profile(&self) -> Result<Option<Profile>, Failure> {
+        let wrong = |problem: String| Failure::park(Code::ConfigInvalid, problem);
+        let Some(reference) = &self.profile else { return Ok(None) };
+        let profile = Profile::find(reference, Path::new(""), wrong)?;
+        Ok(Some(profile.filled(&self.profile_parameters).map_err(wrong)?))
+    }
+
+    fn use_profile<E: From<ConfigMistake>>(
+        &mut self,
+        reference: &str,
+        given: BTreeMap<String, String>,
+        folder: &Path,
+        wrong: &dyn Fn(String) -> E,
+    ) -> Result<(), E> {
+        let profile = Profile::find(reference, folder, wrong)?;
+        profile.fits(&self.source).map_err(wrong)?;
+        self.tables = profile.filled(&given).map_err(wrong)?.tables;
+        self.profile = Some(resolved(reference, folder));
+        self.profile_parameters = given;
+        Ok(())
+    }
+}
+
+/// A profile's name, or the path of its file from anywhere.
+fn resolved(reference: &str, folder: &Path) -> String {
+    Profile::path(reference, folder).map_or_else(|| reference.to_owned(), |path| path.display().to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use towpath_transfer::{Code, manifest::SqlType};
+    use towpath_transfer::manifest::SqlType;
 
     use super::*;
     use crate::config::{EXAMPLE, MAX_TABLES};

@@ -6,11 +6,12 @@ mod csv;
 mod delivery;
 mod load;
 mod network;
+mod profile;
 mod source;
 mod table;
 mod time;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use towpath_transfer::{JobName, ReturnKind};
@@ -22,6 +23,7 @@ pub use self::{
     },
     load::LoadedConfig,
     network::{MAX_WAYS, NetworkConfig},
+    profile::{ErpTable, MAX_PARAMETER_CHARS, Parameter, Profile},
     source::{
         Complete, DEFAULT_BUSY_TIMEOUT, DEFAULT_MARKER_SUFFIX, DEFAULT_STABLE_FOR, DEFAULT_STATEMENT_TIMEOUT, FolderConfig,
         MYSQL_PORT, OdbcConfig, OdbcIsolation, POSTGRES_PORT, ServerConfig, SourceConfig, Tls,
@@ -130,9 +132,15 @@ pub struct JobConfig {
     /// When `run` sends it, in local time, every day; absent for `send` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<DailyTime>,
+    /// The profile whose tables are among `tables`: its name, or the path of its file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// What the profile leaves to the job.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub profile_parameters: BTreeMap<String, String>,
     /// Where the rows come from.
     pub source: SourceConfig,
-    /// What is read.
+    /// What is read: the profile's tables, as far as the job does not say otherwise of one, and the job's own.
     #[serde(rename = "table")]
     pub tables: Vec<TableConfig>,
 }

@@ -316,18 +316,32 @@ pub(super) fn tables(raw: Vec<RawTable>, of_files: bool, at: At<'_>) -> Result<V
             return Err(at(span, format!("another table of this job is called {:?}", raw.name.get_ref().as_str())));
         }
         let table = raw.check(of_files, at)?;
-        let csv = table.csv_name().map_err(|error| {
-            at(span.clone(), format!("{error}, so the table's CSV file cannot be called after it: give it a `file`"))
-        })?;
-        if packed::is_reserved(&csv) || packed::packed_name(&csv).is_err() {
-            return Err(at(span, format!("a CSV file cannot be called {csv}: the name is reserved or too long")));
-        }
-        if !files.insert(csv.case_folded()) {
-            return Err(at(span, format!("another table of this job writes the file {csv}")));
-        }
+        check_file(&table, &mut files).map_err(|problem| at(span, problem))?;
         tables.push(table);
     }
     Ok(tables)
+}
+
+/// Whether tables that are checked by themselves can be together in a job.
+pub(super) fn check_files(tables: &[TableConfig]) -> Result<(), String> {
+    if tables.len() > MAX_TABLES {
+        return Err(format!("with the profile's tables the job has more than {MAX_TABLES}"));
+    }
+    let mut files = HashSet::new();
+    tables.iter().try_for_each(|table| check_file(table, &mut files))
+}
+
+fn check_file(table: &TableConfig, files: &mut HashSet<String>) -> Result<(), String> {
+    let csv = table
+        .csv_name()
+        .map_err(|error| format!("{error}, so the table's CSV file cannot be called after it: give it a `file`"))?;
+    if packed::is_reserved(&csv) || packed::packed_name(&csv).is_err() {
+        return Err(format!("a CSV file cannot be called {csv}: the name is reserved or too long"));
+    }
+    if !files.insert(csv.case_folded()) {
+        return Err(format!("another table of this job writes the file {csv}"));
+    }
+    Ok(())
 }
 
 impl RawTable {

@@ -11,6 +11,7 @@ mod servers;
 mod snapshots;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -67,7 +68,14 @@ impl Place {
 
     pub(super) fn request(&self, tables: Vec<TableConfig>) -> ExtractRequest {
         let source = SourceConfig::Sqlite { path: self.database.clone(), busy_timeout: Some(Duration::from_millis(50)) };
-        let job = JobConfig { name: "main".parse().unwrap(), schedule: None, source, tables };
+        let job = JobConfig {
+            name: "main".parse().unwrap(),
+            schedule: None,
+            profile: None,
+            profile_parameters: BTreeMap::new(),
+            source,
+            tables,
+        };
         ExtractRequest { job, folder: self.folder.clone(), previous: None, full: false, form: Form::Packed }
     }
 
