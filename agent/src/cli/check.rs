@@ -20,6 +20,7 @@ struct CheckView<'a> {
     job: &'a JobName,
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<&'a str>,
+    warnings: &'a [String],
     #[serde(flatten)]
     check: &'a PlanningCheck,
 }
@@ -33,11 +34,14 @@ pub(super) async fn run(host: &Host, job: &JobConfig, args: &ExtractArgs) -> Res
         Some(profile) => erp_tables(host, job, profile, &cancel).await?,
         None => Vec::new(),
     };
-    let report = check(contract.as_ref(), &found, &reads);
+    let report = check(contract.as_ref(), &found.tables, &reads);
     if args.output.json {
-        output::json(&CheckView { job: &job.name, profile: job.profile.as_deref(), check: &report })?;
+        output::json(&CheckView { job: &job.name, profile: job.profile.as_deref(), warnings: &found.warnings, check: &report })?;
     } else {
         show(&report)?;
+    }
+    for warning in &found.warnings {
+        output::say(&format!("warning: {warning}"));
     }
     if let Some(profile) = profile.filter(|profile| profile.tested.is_none()) {
         output::say(&format!(
@@ -67,7 +71,7 @@ async fn erp_tables(
     }
     let job = JobConfig { tables, ..job.clone() };
     let checks = check_source(&job, Arc::clone(host.clock()), cancel).await?;
-    Ok(profile.reads.iter().cloned().zip(checks).collect())
+    Ok(profile.reads.iter().cloned().zip(checks.tables).collect())
 }
 
 fn show(report: &PlanningCheck) -> Result<()> {

@@ -145,7 +145,7 @@ impl Check<'_> {
                 tables,
             };
             if let Some(profile) = profile {
-                self.add_profile(&mut job, profile, profile_parameters, folder)?;
+                self.add_profile(&mut job, &profile, profile_parameters, folder)?;
             } else if let Some((_, value)) = profile_parameters.first_key_value() {
                 return Err(self.at(Some(value.span()), "`profile_parameters` belong to a `profile`"));
             }
@@ -158,7 +158,7 @@ impl Check<'_> {
     fn add_profile(
         &self,
         job: &mut JobConfig,
-        reference: Spanned<String>,
+        reference: &Spanned<String>,
         parameters: BTreeMap<String, Spanned<toml::Value>>,
         folder: &Path,
     ) -> Result<(), ConfigMistake> {
