@@ -6,6 +6,7 @@ mod csv;
 mod delivery;
 mod load;
 mod network;
+mod optional_char;
 mod profile;
 mod source;
 mod table;

@@ -14,7 +14,7 @@ use towpath_transfer::{
     packed,
 };
 
-use super::{source::At, time};
+use super::{optional_char, source::At, time};
 
 /// The most tables one job has.
 pub const MAX_TABLES: usize = towpath_transfer::manifest::MAX_FILES;
@@ -222,23 +222,6 @@ pub enum Encoding {
     /// The code page of DOS in Western Europe.
     #[serde(rename = "cp850")]
     Cp850,
-}
-
-mod optional_char {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<char>, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&value.map_or_else(String::new, String::from))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<char>, D::Error> {
-        let text = String::deserialize(from)?;
-        let mut chars = text.chars();
-        match (chars.next(), chars.next()) {
-            (one, None) => Ok(one),
-            _ => Err(D::Error::custom("one character, or \"\" for none")),
-        }
-    }
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,6 @@
 mod audit;
 mod clients;
 mod openssh;
-mod tryton;
 
 use std::{
     ffi::OsString,
