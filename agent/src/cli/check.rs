@@ -29,7 +29,7 @@ pub(super) async fn run(host: &Host, job: &JobConfig, args: &ExtractArgs) -> Res
     let cancel: CancellationToken = program::stop_signal()?;
     let profile = job.read_profile()?;
     let contract = profile.is_some().then(Contract::get).transpose()?;
-    let found = check_source(job, Arc::clone(host.clock()), &cancel).await?;
+    let found = check_source(job, &host.files, Arc::clone(host.clock()), &cancel).await?;
     let reads = match &profile {
         Some(profile) => erp_tables(host, job, profile, &cancel).await?,
         None => Vec::new(),
@@ -70,7 +70,7 @@ async fn erp_tables(
         return Ok(Vec::new());
     }
     let job = JobConfig { tables, ..job.clone() };
-    let checks = check_source(&job, Arc::clone(host.clock()), cancel).await?;
+    let checks = check_source(&job, &host.files, Arc::clone(host.clock()), cancel).await?;
     Ok(profile.reads.iter().cloned().zip(checks.tables).collect())
 }
 

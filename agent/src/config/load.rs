@@ -136,14 +136,7 @@ impl Check<'_> {
             let source = source.into_inner().check(source_span, folder, at)?;
             let of_files = matches!(source, SourceConfig::Files(_));
             let tables = table::tables(tables, of_files, at)?;
-            let mut job = JobConfig {
-                name: name.into_inner(),
-                schedule,
-                profile: None,
-                profile_parameters: BTreeMap::new(),
-                source,
-                tables,
-            };
+            let mut job = JobConfig { schedule, ..JobConfig::new(name.into_inner(), source, tables) };
             if let Some(profile) = profile {
                 self.add_profile(&mut job, &profile, profile_parameters, folder)?;
             } else if let Some((_, value)) = profile_parameters.first_key_value() {

@@ -146,6 +146,14 @@ pub struct JobConfig {
     pub tables: Vec<TableConfig>,
 }
 
+impl JobConfig {
+    /// A job of these tables, sent by hand only.
+    #[must_use]
+    pub const fn new(name: JobName, source: SourceConfig, tables: Vec<TableConfig>) -> Self {
+        Self { name, schedule: None, profile: None, profile_parameters: BTreeMap::new(), source, tables }
+    }
+}
+
 impl Config {
     /// The job of this name.
     #[must_use]

@@ -11,7 +11,6 @@ mod servers;
 mod snapshots;
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -68,14 +67,7 @@ impl Place {
 
     pub(super) fn request(&self, tables: Vec<TableConfig>) -> ExtractRequest {
         let source = SourceConfig::Sqlite { path: self.database.clone(), busy_timeout: Some(Duration::from_millis(50)) };
-        let job = JobConfig {
-            name: "main".parse().unwrap(),
-            schedule: None,
-            profile: None,
-            profile_parameters: BTreeMap::new(),
-            source,
-            tables,
-        };
+        let job = JobConfig::new("main".parse().unwrap(), source, tables);
         ExtractRequest { job, folder: self.folder.clone(), previous: None, full: false, form: Form::Packed }
     }
 

@@ -26,7 +26,7 @@ impl Asked {
         std::fs::write(&password, PASSWORD).unwrap();
         std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::create_dir(&folder).unwrap();
-        let job = JobConfig { name: "main".parse().unwrap(), schedule: None, source: source(Secret::File(password)), tables };
+        let job = JobConfig::new("main".parse().unwrap(), source(Secret::File(password)), tables);
         let request = ExtractRequest { job, folder, previous: None, full: false, form: Form::Packed };
         Self { dir, request }
     }

@@ -84,12 +84,7 @@ impl Bench {
     }
 
     async fn extract_after(&self, previous: Option<Manifest>, files: Arc<dyn FileStore>) -> Result<Extracted, Failure> {
-        let job = JobConfig {
-            name: "main".parse().unwrap(),
-            schedule: None,
-            source: SourceConfig::Files(self.config.clone()),
-            tables: self.tables.clone(),
-        };
+        let job = JobConfig::new("main".parse().unwrap(), SourceConfig::Files(self.config.clone()), self.tables.clone());
         let parts =
             ExtractParts { files: Arc::new(self.files.clone()), clock: Arc::new(self.clock.clone()), ..whole_extract::parts() };
         let request = ExtractRequest { job, folder: OUT.into(), full: previous.is_none(), previous, form: Form::Plain };
