@@ -1,11 +1,82 @@
-//! Whether a dialect has one meaning.
+//! `[job.table.csv]`: how an ERP writes its files, and whether that has one meaning.
 
 use jiff::{
     fmt::strtime::BrokenDownTime,
     tz::{Offset, TimeZone},
 };
+use serde::{Deserialize, Serialize};
 
-use super::CsvConfig;
+use super::optional_char;
+
+/// `[job.table.csv]`: the dialect of an ERP's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CsvConfig {
+    /// What stands between two fields.
+    pub delimiter: char,
+    /// What may stand around a field; doubled within. `None` (written `""`) where nothing does.
+    #[serde(with = "optional_char")]
+    pub quote: Option<char>,
+    /// How characters are written.
+    pub encoding: Encoding,
+    /// Whether the first row names the columns.
+    pub header: bool,
+    /// The columns, where there is no header row, or where the header's names are not wanted.
+    pub columns: Vec<String>,
+    /// What stands before the fraction of a number.
+    pub decimal: char,
+    /// What may stand between groups of three digits.
+    #[serde(with = "optional_char")]
+    pub thousands: Option<char>,
+    /// How a date is written (strftime).
+    pub date: String,
+    /// How a time of day is written (strftime).
+    pub time: String,
+    /// How a timestamp is written (strftime).
+    pub timestamp: String,
+    /// Unquoted fields of this text are NULL.
+    pub null: String,
+    /// What stands for true and false in columns of type BOOLEAN.
+    pub booleans: (String, String),
+}
+
+impl Default for CsvConfig {
+    fn default() -> Self {
+        Self {
+            delimiter: ',',
+            quote: Some('"'),
+            encoding: Encoding::Utf8,
+            header: true,
+            columns: Vec::new(),
+            decimal: '.',
+            thousands: None,
+            date: "%Y-%m-%d".to_owned(),
+            time: "%H:%M:%S".to_owned(),
+            timestamp: "%Y-%m-%d %H:%M:%S".to_owned(),
+            null: String::new(),
+            booleans: ("true".to_owned(), "false".to_owned()),
+        }
+    }
+}
+
+/// How an ERP writes characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// UTF-8, with or without byte order mark.
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// UTF-16, by its byte order mark; little-endian without one.
+    #[serde(rename = "utf-16")]
+    Utf16,
+    /// The code page of Windows in Western Europe.
+    #[serde(rename = "windows-1252")]
+    Windows1252,
+    /// The code page of DOS in Western Europe.
+    #[serde(rename = "cp850")]
+    Cp850,
+}
 
 impl CsvConfig {
     /// What is wrong with the dialect, if anything.

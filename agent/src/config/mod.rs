@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use towpath_transfer::{JobName, ReturnKind};
 
 pub use self::{
+    csv::{CsvConfig, Encoding},
     delivery::{
         ActionConfig, DEFAULT_RUN_TIMEOUT, DEFAULT_TRANSFER_COLUMN, DeliveryConfig, DownlinkConfig, LoadConfig, MAX_ARGUMENTS,
         MAX_DELIVERIES, MAX_RUN_TIMEOUT, Poll, RunConfig, SHORTEST_POLL,
@@ -30,8 +31,8 @@ pub use self::{
         MYSQL_PORT, OdbcConfig, OdbcIsolation, POSTGRES_PORT, ServerConfig, SourceConfig, Tls,
     },
     table::{
-        CsvConfig, DEFAULT_COMPARE_KEYS, DriftPolicy, EachFile, Encoding, IncrementalConfig, MAX_KEY_COLUMNS, MAX_TABLES,
-        NulPolicy, Overlap, Policy, TableConfig,
+        DEFAULT_COMPARE_KEYS, DriftPolicy, EachFile, IncrementalConfig, MAX_KEY_COLUMNS, MAX_TABLES, NulPolicy, Overlap, Policy,
+        TableConfig,
     },
     time::{DailyTime, parse_duration},
 };
