@@ -93,7 +93,8 @@ pub struct OdbcConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OdbcIsolation {
-    /// The best that the database has: `SNAPSHOT` on SQL Server where it is allowed, else repeatable read or serializable.
+    /// The best that the database has without locks that its writers wait for: `SNAPSHOT` on SQL Server where it is allowed, else
+    /// repeatable read where that is a snapshot, else read committed.
     #[default]
     Best,
     /// `SNAPSHOT` of SQL Server; an error where it is not allowed.

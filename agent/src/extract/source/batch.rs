@@ -153,12 +153,37 @@ impl RowSink {
     /// `internal` where the row has not as many values as the table columns; `cancelled` where nobody takes rows any
     /// more, whose reason is told elsewhere.
     pub async fn end_row(&mut self) -> Result<(), Failure> {
+        self.row_is_whole()?;
+        if self.batch.is_full() { self.hand_on().await } else { Ok(()) }
+    }
+
+    fn row_is_whole(&mut self) -> Result<(), Failure> {
         let filled = std::mem::take(&mut self.filled);
         if filled != self.width {
             let said = format!("the source gave a row of {filled} values for {} columns", self.width);
             return Err(Failure::park(Code::Internal, said));
         }
-        if self.batch.is_full() { self.hand_on().await } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Another sink for rows of the same table, to be used instead of this one by a thread that blocks.
+    #[cfg(feature = "odbc")]
+    pub(super) fn twin(&self) -> Self {
+        let (to, room) = (self.to.clone(), Arc::clone(&self.room));
+        Self { width: self.width, filled: 0, batch: RowBatch::default(), to, room }
+    }
+
+    /// [`RowSink::end_row`] on a thread that may block.
+    #[cfg(feature = "odbc")]
+    pub(super) fn end_row_blocking(&mut self, runtime: &tokio::runtime::Handle) -> Result<(), Failure> {
+        self.row_is_whole()?;
+        if self.batch.is_full() { self.flush_blocking(runtime) } else { Ok(()) }
+    }
+
+    /// Hands on what is left, on a thread that may block.
+    #[cfg(feature = "odbc")]
+    pub(super) fn flush_blocking(&mut self, runtime: &tokio::runtime::Handle) -> Result<(), Failure> {
+        runtime.block_on(self.hand_on())
     }
 
     /// Hands on what is left and says that this was all.

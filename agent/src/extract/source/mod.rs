@@ -7,6 +7,8 @@
 mod batch;
 pub mod files;
 mod mariadb;
+#[cfg(feature = "odbc")]
+mod odbc;
 mod postgres;
 pub(super) mod select;
 pub(super) mod sqlite;
@@ -19,7 +21,7 @@ use std::{fmt::Debug, sync::Arc};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{
-    Clock, Code, Failure,
+    Clock, Failure,
     decimal::Decimal,
     manifest::{Column, Snapshot, SqlType},
 };
@@ -143,15 +145,18 @@ pub struct ColumnTotals {
     pub sum: Option<Decimal>,
 }
 
-/// A kind of source that this build has not.
+/// What a build without sources by ODBC has in their place.
+#[cfg(not(feature = "odbc"))]
 #[derive(Debug)]
-struct Absent(&'static str);
+struct NoOdbc;
 
+#[cfg(not(feature = "odbc"))]
 #[async_trait]
-impl Source for Absent {
+impl Source for NoOdbc {
     async fn open(&self, _: &CancellationToken) -> Result<Box<dyn SourceSnapshot>, Failure> {
-        let told = format!("this build of towpath-agent has no sources of kind \"{}\"", self.0);
-        Err(Failure::park(Code::ConfigInvalid, told))
+        let told = "this build of towpath-agent has no sources of kind \"odbc\": the packages have them, and so has a build with \
+                    `--features odbc` where unixODBC is installed";
+        Err(Failure::park(towpath_transfer::Code::ConfigInvalid, told))
     }
 }
 
@@ -167,6 +172,9 @@ pub fn source_of(job: &JobConfig, files: &Arc<dyn FileStore>, clock: Arc<dyn Clo
         SourceConfig::Files(config) => {
             Arc::new(files::FilesSource::new(config.clone(), job.tables.clone(), Arc::clone(files), clock))
         }
-        SourceConfig::Odbc(_) => Arc::new(Absent(job.source.kind())),
+        #[cfg(feature = "odbc")]
+        SourceConfig::Odbc(config) => Arc::new(odbc::OdbcSource::new(config.clone(), clock)),
+        #[cfg(not(feature = "odbc"))]
+        SourceConfig::Odbc(_) => Arc::new(NoOdbc),
     }
 }

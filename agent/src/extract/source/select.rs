@@ -13,7 +13,7 @@ use crate::config::TableConfig;
 /// How a database wants names and values written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dialect {
-    /// What stands before and after a name; the second is doubled within.
+    /// What stands before and after a name; the second is doubled within. Blanks where names stand as they are.
     pub(crate) quotes: (char, char),
     /// The schema of a table for which none is said, where naming one is better than leaving it out.
     pub(crate) schema: Option<&'static str>,
@@ -25,6 +25,9 @@ impl Dialect {
     /// A name.
     pub(crate) fn name(&self, name: &str) -> String {
         let (open, close) = self.quotes;
+        if open == ' ' {
+            return name.to_owned();
+        }
         let mut quoted = String::with_capacity(name.len() + 2);
         quoted.push(open);
         for c in name.chars() {
@@ -130,6 +133,7 @@ mod tests {
         let sql = DIALECT.rows(&read);
         assert_eq!(sql, "SELECT [x]]], [Größe \"XL\"] FROM [d.b].[a]]b] WHERE [x]]] IS NULL OR [x]]] >= 'it''s'");
         assert_eq!(DIALECT.all_columns(&table), "SELECT * FROM [d.b].[a]]b]");
+        assert_eq!(Dialect { quotes: (' ', ' '), ..DIALECT }.all_columns(&table), "SELECT * FROM d.b.a]b");
     }
 
     #[test]

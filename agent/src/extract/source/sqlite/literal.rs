@@ -9,7 +9,7 @@ use towpath_transfer::manifest::SqlType;
 use crate::extract::source::select::plain_literal;
 
 /// The literal for a value.
-pub(super) fn literal(sql_type: SqlType, value: &str) -> String {
+pub(in crate::extract::source) fn literal(sql_type: SqlType, value: &str) -> String {
     let text = |text: &str| plain_literal(SqlType::Text, text);
     match sql_type {
         // With an affinity of its own, so that a column of texts is compared as numbers.

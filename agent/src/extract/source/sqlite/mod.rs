@@ -3,10 +3,11 @@
 //! In WAL mode the ERP goes on writing while an extract reads. In the rollback modes SQLite lets nobody commit while
 //! somebody reads, so the ERP's writers wait as long as the extract takes.
 
+mod declared;
 mod error;
 mod literal;
-mod totals;
-mod types;
+pub(super) mod totals;
+pub(super) mod types;
 
 use std::{
     fmt,
@@ -28,6 +29,11 @@ use sqlx::{
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{Clock, Failure, manifest::Snapshot};
 
+#[cfg(feature = "odbc")]
+pub(super) use self::{
+    declared::{create_view, drop_view, not_null, types_of_view},
+    literal::literal,
+};
 use super::{Read, RowSink, Source, SourceColumn, SourceSnapshot, TableTotals, Value, select::Dialect};
 use crate::config::TableConfig;
 
@@ -164,7 +170,7 @@ impl SourceSnapshot for SqliteSnapshot {
         let doing = format!("summing table {}", read.table.name);
         totals::of(&mut self.connection, &DIALECT.rows(read), read.columns)
             .await
-            .map_err(|error| error.into_failure(&self.shown, &doing))
+            .map_err(|error| error.into_failure(|error| error::failure(&self.shown, &doing, error), &doing))
     }
 }
 
@@ -173,26 +179,15 @@ impl SqliteSnapshot {
     async fn declared_types(&mut self, sql: &str, width: usize) -> Result<Vec<String>, sqlx::Error> {
         let view = format!("towpath_columns_{}", self.views.fetch_add(1, Ordering::Relaxed));
         let names: Vec<String> = (1..=width).map(|n| format!("c{n}")).collect();
-        // Within the brackets only a query can stand, and only one.
-        let create = format!("CREATE TEMP VIEW {view}({}) AS SELECT * FROM (\n{sql}\n)", names.join(", "));
-        sqlx::query(AssertSqlSafe(create)).execute(&mut self.connection).await?;
-        let types = sqlx::query_scalar("SELECT type FROM pragma_table_xinfo(?, 'temp') ORDER BY cid")
-            .bind(&view)
-            .fetch_all(&mut self.connection)
-            .await?;
-        sqlx::query(AssertSqlSafe(format!("DROP VIEW temp.{view}"))).execute(&mut self.connection).await?;
+        sqlx::query(AssertSqlSafe(declared::create_view(&view, &names, sql))).execute(&mut self.connection).await?;
+        let types = sqlx::query_scalar(AssertSqlSafe(declared::types_of_view(&view))).fetch_all(&mut self.connection).await?;
+        sqlx::query(AssertSqlSafe(declared::drop_view(&view))).execute(&mut self.connection).await?;
         Ok(types)
     }
 
     /// The columns of a table in which NULL cannot stand: declared so, or the rowid under another name.
     async fn not_null(&mut self, table: &TableConfig) -> Result<Vec<String>, sqlx::Error> {
-        sqlx::query_scalar(
-            "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE \"notnull\" <> 0 OR (pk = 1 AND upper(type) = 'INTEGER' \
-             AND (SELECT max(pk) FROM pragma_table_xinfo(?1, 'main')) = 1)",
-        )
-        .bind(table.name.as_str())
-        .fetch_all(&mut self.connection)
-        .await
+        sqlx::query_scalar(AssertSqlSafe(declared::not_null(table.name.as_str()))).fetch_all(&mut self.connection).await
     }
 }
 

@@ -9,7 +9,7 @@
 //! - What is left (text, and floating point with 16 or 17 digits) is rare. Where there is any, a second statement makes
 //!   texts of digits of it and sums them in limbs of nine digits.
 
-use sqlx::{AssertSqlSafe, Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
 use thiserror::Error;
 use towpath_transfer::{
     Code, Failure,
@@ -36,19 +36,38 @@ const MAX_LEADING_ZEROS: usize = 323;
 
 /// Why there is no sum.
 #[derive(Debug, Error)]
-pub(super) enum NoTotals {
-    #[error(transparent)]
-    Sql(#[from] sqlx::Error),
+pub(in crate::extract::source) enum NoTotals<E> {
+    #[error("a statement failed")]
+    Sql(E),
     #[error(transparent)]
     Digits(#[from] InvalidDecimal),
 }
 
-impl NoTotals {
-    pub(super) fn into_failure(self, shown: &str, doing: &str) -> Failure {
+impl<E> NoTotals<E> {
+    /// The failure of `doing` it; `failure` tells what becomes of a statement that failed.
+    pub(in crate::extract::source) fn into_failure(self, failure: impl FnOnce(E) -> Failure, doing: &str) -> Failure {
         match self {
-            Self::Sql(error) => super::error::failure(shown, doing, error),
+            Self::Sql(error) => failure(error),
             Self::Digits(error) => Failure::park(Code::LimitExceeded, format!("{doing} failed")).caused_by(error),
         }
+    }
+}
+
+/// Asks SQLite, by whichever way.
+pub(in crate::extract::source) trait Ask {
+    /// Why there is no answer.
+    type Error: Send;
+
+    /// The only row of a statement whose results are whole numbers or NULL.
+    fn integers(&mut self, sql: String) -> impl Future<Output = Result<Vec<Option<i64>>, Self::Error>> + Send;
+}
+
+impl Ask for SqliteConnection {
+    type Error = sqlx::Error;
+
+    async fn integers(&mut self, sql: String) -> Result<Vec<Option<i64>>, sqlx::Error> {
+        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(self).await?;
+        (0..row.len()).map(|index| row.try_get(index)).collect()
     }
 }
 
@@ -125,12 +144,12 @@ impl Summed {
     }
 
     /// Adds what a sum in two halves of 32 bits is, with `scale` digits after the point.
-    fn add_halves(&mut self, high: Option<i64>, low: Option<i64>, scale: usize) -> Result<(), NoTotals> {
+    fn add_halves(&mut self, high: Option<i64>, low: Option<i64>, scale: usize) -> Result<(), InvalidDecimal> {
         let unscaled = (i128::from(high.unwrap_or(0)) << 32) + i128::from(low.unwrap_or(0));
-        Ok(self.sum.add(&Decimal::new(unscaled, scale)?)?)
+        self.sum.add(&Decimal::new(unscaled, scale)?)
     }
 
-    fn add_limb(&mut self, limb: i64, position: usize) -> Result<(), NoTotals> {
+    fn add_limb(&mut self, limb: i64, position: usize) -> Result<(), InvalidDecimal> {
         if limb == 0 {
             return Ok(());
         }
@@ -139,12 +158,16 @@ impl Summed {
             Some(scale) => Decimal::new(limb.into(), scale)?,
             None => format!("{limb}{:0<width$}", "", width = power - self.scale).parse()?,
         };
-        Ok(self.sum.add(&value)?)
+        self.sum.add(&value)
     }
 }
 
 /// Rows, counts and sums of the query `sql`, whose columns are `columns`.
-pub(super) async fn of(connection: &mut SqliteConnection, sql: &str, columns: &[Column]) -> Result<TableTotals, NoTotals> {
+pub(in crate::extract::source) async fn of<A: Ask + Send>(
+    database: &mut A,
+    sql: &str,
+    columns: &[Column],
+) -> Result<TableTotals, NoTotals<A::Error>> {
     let names: Vec<String> = (0..columns.len()).map(|n| format!("c{n}")).collect();
     // Names of our own, for a name that the database does not know would silently be a text to SQLite.
     let from = format!("WITH towpath({}) AS (\n{sql}\n)", names.join(", "));
@@ -154,19 +177,19 @@ pub(super) async fn of(connection: &mut SqliteConnection, sql: &str, columns: &[
     let numbered: Vec<(usize, &Column)> = columns.iter().enumerate().collect();
     for part in numbered.chunks(COLUMNS_AT_ONCE) {
         let mut summed: Vec<Summed> = part.iter().filter_map(|(index, column)| Summed::of(*index, column)).collect();
-        let found = sqlx::query(AssertSqlSafe(first_statement(&from, part, &summed))).fetch_one(&mut *connection).await?;
-        let mut results = Results { row: found, at: 0 };
-        rows = results.count()?;
+        let found = database.integers(first_statement(&from, part, &summed)).await.map_err(NoTotals::Sql)?;
+        let mut results = Results(found.into_iter());
+        rows = results.count();
         for _ in part {
-            totals.push(ColumnTotals { count: results.count()?, sum: None });
+            totals.push(ColumnTotals { count: results.count(), sum: None });
         }
         for column in &mut summed {
-            let mut read = results.count()?;
-            let (high, low) = (results.number()?, results.number()?);
+            let mut read = results.count();
+            let (high, low) = (results.number(), results.number());
             column.add_halves(high, low, 0)?;
             if column.quotient().is_some() {
-                read += results.count()?;
-                let (high, low) = (results.number()?, results.number()?);
+                read += results.count();
+                let (high, low) = (results.number(), results.number());
                 column.add_halves(high, low, column.scale)?;
             }
             column.left = totals.get(column.index).map_or(0, |total| total.count).saturating_sub(read);
@@ -175,7 +198,7 @@ pub(super) async fn of(connection: &mut SqliteConnection, sql: &str, columns: &[
     }
     for column in &mut left {
         if column.left > 0 {
-            sum_limbs(connection, &from, column).await?;
+            sum_limbs(database, &from, column).await?;
         }
         if let Some(total) = totals.get_mut(column.index) {
             total.sum = Some(std::mem::take(&mut column.sum).finish());
@@ -205,13 +228,13 @@ fn first_statement(from: &str, part: &[(usize, &Column)], summed: &[Summed]) -> 
     format!("{from} SELECT {} FROM (SELECT {} FROM towpath LIMIT -1)", results.join(", "), inner.join(", "))
 }
 
-async fn sum_limbs(connection: &mut SqliteConnection, from: &str, column: &mut Summed) -> Result<(), NoTotals> {
+async fn sum_limbs<A: Ask>(database: &mut A, from: &str, column: &mut Summed) -> Result<(), NoTotals<A::Error>> {
     let limbs: Vec<usize> = (0..column.limbs()).collect();
     for part in limbs.chunks(LIMBS_AT_ONCE) {
-        let found = sqlx::query(AssertSqlSafe(limbs_statement(from, column, part))).fetch_one(&mut *connection).await?;
-        let mut results = Results { row: found, at: 0 };
+        let found = database.integers(limbs_statement(from, column, part)).await.map_err(NoTotals::Sql)?;
+        let mut results = Results(found.into_iter());
         for position in part {
-            let limb = results.number()?.unwrap_or(0);
+            let limb = results.number().unwrap_or(0);
             column.add_limb(limb, *position)?;
         }
     }
@@ -239,19 +262,14 @@ fn limbs_statement(from: &str, column: &Summed, limbs: &[usize]) -> String {
 }
 
 /// Results of a statement, read one after the other.
-struct Results {
-    row: SqliteRow,
-    at: usize,
-}
+struct Results(std::vec::IntoIter<Option<i64>>);
 
 impl Results {
-    fn number(&mut self) -> Result<Option<i64>, sqlx::Error> {
-        let index = self.at;
-        self.at += 1;
-        self.row.try_get(index)
+    fn number(&mut self) -> Option<i64> {
+        self.0.next().flatten()
     }
 
-    fn count(&mut self) -> Result<u64, sqlx::Error> {
-        Ok(self.number()?.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
+    fn count(&mut self) -> u64 {
+        self.number().and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
     }
 }

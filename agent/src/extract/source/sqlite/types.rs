@@ -5,7 +5,7 @@ use towpath_transfer::manifest::{MAX_DECIMAL_DIGITS, SqlType};
 /// By the names that SQL and its dialects use, then by SQLite's rules of affinity
 /// (<https://www.sqlite.org/datatype3.html#determination_of_column_affinity>). What is left, also a `DECIMAL` that does
 /// not say its digits, is text: nothing is lost that way, and the configuration can say better.
-pub(super) fn of_declared(declared: &str) -> SqlType {
+pub(in crate::extract::source) fn of_declared(declared: &str) -> SqlType {
     let declared = declared.trim().to_ascii_uppercase();
     let (name, arguments) = match declared.split_once('(') {
         Some((name, rest)) => (name.trim_end(), rest.split_once(')')),
