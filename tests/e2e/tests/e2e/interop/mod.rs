@@ -4,6 +4,7 @@
 mod audit;
 mod clients;
 mod openssh;
+mod tryton;
 
 use std::{
     ffi::OsString,
