@@ -7,6 +7,7 @@
 )]
 
 mod crash;
+mod databases;
 mod downlink;
 mod flow;
 mod interop;
