@@ -21,6 +21,9 @@ use std::{
 use jiff::Timestamp;
 use towpath_transfer::{Code, Failure};
 
+/// Bytes of a file that are in memory at once while it is read from its start to its end.
+const CHUNK_BYTES: usize = 256 * 1024;
+
 pub use disk::Disk;
 pub use fault::{FaultFiles, FileFault, FileOp, FilePlan};
 pub use memory::MemoryFiles;
@@ -246,6 +249,23 @@ pub fn read_whole(store: &dyn FileStore, path: &Path, limit: u64) -> io::Result<
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("the file is larger than {limit} bytes")));
     }
     Ok(bytes)
+}
+
+/// Gives the first `most` bytes of a file piece by piece, for a digest.
+///
+/// # Errors
+/// As the store reports.
+pub fn each_chunk(store: &dyn FileStore, path: &Path, most: u64, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut file = store.open(path)?.take(most);
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(read) => take(chunk.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Says what was tried with which file, and gives the error its code: a full disk passes by itself, and so may everything else

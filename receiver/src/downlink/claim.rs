@@ -1,24 +1,21 @@
 //! The claim on a file of an export folder: its note, its own folder, and the renames between them.
 
-use std::{
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use towpath_transfer::{
     Code, Failure, FileName, TransferId,
     digest::{Sha256Digest, Sha256Hasher},
 };
-use towpath_transport::files::{FileKind, FileStat, FileStore, TEMP_SUFFIX, file_failure, ignore_missing, write_whole};
+use towpath_transport::files::{
+    FileKind, FileStat, FileStore, TEMP_SUFFIX, each_chunk, file_failure, ignore_missing, write_whole,
+};
 
 use super::{remove_tree, take::Request};
 use crate::kept;
 
 /// The most files of one folder that are claimed and not removed yet.
 pub(super) const MAX_CLAIMS: usize = 1_000;
-/// Bytes compared at a time.
-const CHUNK: usize = 256 * 1024;
 /// The folder of what is claimed.
 const TAKEN_NAME: &str = ".taken";
 /// The largest note of a claim, in bytes.
@@ -133,15 +130,9 @@ fn is_same(here: Option<FileStat>, there: Option<FileStat>) -> bool {
 /// Whether two files hold the same: another file of the same name may have the same length and the same time, and is not replaced.
 fn same_bytes(files: &dyn FileStore, one: &Path, other: &Path) -> Result<bool, Failure> {
     let digest = |path: &Path| -> Result<Sha256Digest, Failure> {
-        let failed = |e| file_failure("reading", path, e);
-        let (mut file, mut hasher, mut chunk) = (files.open(path).map_err(failed)?, Sha256Hasher::new(), vec![0; CHUNK]);
-        loop {
-            let read = file.read(&mut chunk).map_err(failed)?;
-            if read == 0 {
-                return Ok(hasher.finish());
-            }
-            hasher.update(chunk.get(..read).unwrap_or_default());
-        }
+        let mut hasher = Sha256Hasher::new();
+        each_chunk(files, path, u64::MAX, |bytes| hasher.update(bytes)).map_err(|e| file_failure("reading", path, e))?;
+        Ok(hasher.finish())
     };
     Ok(digest(one)? == digest(other)?)
 }

@@ -13,7 +13,7 @@ use towpath_transfer::{
     packed::MD5SUMS_NAME,
     state::Place,
 };
-use towpath_transport::files::{file_failure, write_whole};
+use towpath_transport::files::{each_chunk, file_failure, write_whole};
 
 use super::{copy, publish_folder, remove_tree, take};
 use crate::{kept, parts::Parts, uplink::verify::blocking};
@@ -106,18 +106,9 @@ fn is_intact(parts: &Parts, key: &TransferKey) -> Result<bool, Failure> {
 
 /// The digests of a file's first bytes: one more than it should have, so that a longer file is seen.
 fn digests(parts: &Parts, path: &Path, size: u64) -> std::io::Result<FileDigests> {
-    use std::io::Read as _;
-    let mut source = parts.files.open(path)?.take(size.saturating_add(1));
     let mut hasher = FileHasher::new();
-    let mut buffer = vec![0; super::CHUNK];
-    loop {
-        match source.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(read) => hasher.update(buffer.get(..read).unwrap_or_default()),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
+    each_chunk(&*parts.files, path, size.saturating_add(1), |bytes| hasher.update(bytes))?;
+    Ok(hasher.finish())
 }
 
 /// Lays a transfer out under a hidden name and gives it its own when it is whole and durable.

@@ -15,7 +15,7 @@ mod view;
 mod tests;
 
 use std::{
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -27,7 +27,7 @@ use towpath_transfer::{
     failure::Result,
 };
 use towpath_transport::{
-    files::{FileKind, FileStore, file_failure, ignore_missing, read_whole},
+    files::{FileKind, FileStore, each_chunk, file_failure, ignore_missing, read_whole},
     server::stored::{Gates, visible_name},
 };
 
@@ -42,9 +42,6 @@ use gate::Gate;
 
 /// Entries read at once from a folder.
 const PAGE: usize = 500;
-
-/// How much of a file is read at once, in bytes.
-const CHUNK: usize = 256 * 1024;
 
 /// What a transfer's folder is for; each room has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -227,18 +224,11 @@ impl Spool {
     /// [`Code::FileFailed`].
     pub fn digest(&self, room: Room, scope: &AgentScope, id: TransferId, name: &str) -> Result<Option<Sha256Digest>> {
         let path = self.path(room, scope, id, name);
-        let failed = |e| file_failure("read", &path, e);
-        let mut file = match self.files.open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed)?,
-        };
-        let (mut hasher, mut chunk) = (Sha256Hasher::new(), vec![0; CHUNK]);
-        loop {
-            let read = file.read(&mut chunk).map_err(failed)?;
-            if read == 0 {
-                return Ok(Some(hasher.finish()));
-            }
-            hasher.update(chunk.get(..read).unwrap_or_default());
+        let mut hasher = Sha256Hasher::new();
+        match each_chunk(&*self.files, &path, u64::MAX, |bytes| hasher.update(bytes)) {
+            Ok(()) => Ok(Some(hasher.finish())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(file_failure("read", &path, e)),
         }
     }
 

@@ -59,7 +59,8 @@ impl Erp {
             Database::Postgres(database, _) => database.run(sql),
             Database::MariaDb(database, _) => database.run(sql),
             Database::Sqlite(path) => {
-                let output = std::process::Command::new("sqlite3").arg("-cmd").arg(".timeout 60000").arg(path).arg(sql).output().unwrap();
+                let output =
+                    std::process::Command::new("sqlite3").arg("-cmd").arg(".timeout 60000").arg(path).arg(sql).output().unwrap();
                 assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
                 String::from_utf8(output.stdout).unwrap()
             }
@@ -76,7 +77,8 @@ impl Erp {
             )
         };
         let odbc = |driver: &str, rest: &str, login: bool| {
-            let login = if login { format!("user = \"{READER}\"\npassword = \"file:{}\"\n", password.display()) } else { String::new() };
+            let login =
+                if login { format!("user = \"{READER}\"\npassword = \"file:{}\"\n", password.display()) } else { String::new() };
             format!("kind = \"odbc\"\nconnection = \"Driver={};{rest}\"\n{login}", driver_file(driver))
         };
         let source = match (&self.database, self.way) {

@@ -57,7 +57,8 @@ fn stays_small(erp: &Erp, rows: u64) {
     let agent = Program::new(executable(), dir.path(), "agent", "agent");
     agent.configure(&erp.job("[[job.table]]\nname = \"many\"\n"));
     let out = dir.path().join("out");
-    let child = agent.command(&["extract", "--out", out.to_str().unwrap()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let child =
+        agent.command(&["extract", "--out", out.to_str().unwrap()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let peak = peak(child);
     let bytes = std::fs::metadata(out.join("many.csv")).unwrap().len();
     let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("manifest.json")).unwrap()).unwrap();

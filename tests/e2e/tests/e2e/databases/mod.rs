@@ -79,7 +79,9 @@ impl Installation {
             App::Sqlite => {
                 let shown = |name: &&str| {
                     let name = quoted(name);
-                    format!("CASE typeof({name}) WHEN 'blob' THEN '\\x' || lower(hex({name})) WHEN 'real' THEN printf('%!.17g', {name}) ELSE CAST({name} AS TEXT) END")
+                    format!(
+                        "CASE typeof({name}) WHEN 'blob' THEN '\\x' || lower(hex({name})) WHEN 'real' THEN printf('%!.17g', {name}) ELSE CAST({name} AS TEXT) END"
+                    )
                 };
                 let shown: Vec<String> = columns.iter().map(shown).collect();
                 let sql = format!("SELECT json_array({}) FROM {} ORDER BY {}", shown.join(", "), quoted(table), quoted(order));

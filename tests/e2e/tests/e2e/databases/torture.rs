@@ -133,7 +133,9 @@ impl Erp {
         let columns: Vec<String> =
             COLUMNS.iter().map(|(name, kind)| format!("{} {}", self.name(name), self.declared(*kind))).collect();
         // SQLite's affinity NUMERIC would round what is written as text.
-        let columns = columns.join(", ").replace("DECIMAL(38,10)", if matches!(self.database, Database::Sqlite(_)) { "TEXT" } else { "DECIMAL(38,10)" });
+        let columns = columns
+            .join(", ")
+            .replace("DECIMAL(38,10)", if matches!(self.database, Database::Sqlite(_)) { "TEXT" } else { "DECIMAL(38,10)" });
         self.run(&format!("CREATE TABLE torture ({columns})"));
         for row in rows() {
             let values: Vec<String> = row.iter().zip(COLUMNS).map(|(cell, (_, kind))| self.cell(kind, cell)).collect();
@@ -159,7 +161,9 @@ impl Erp {
             types.push("instant = \"TIMESTAMP WITH TIME ZONE\"");
         }
         let types = if types.is_empty() { String::new() } else { format!("[job.table.types]\n{}\n", types.join("\n")) };
-        format!("[[job.table]]\nname = \"torture\"\n{types}[[job.table]]\nname = \"wide\"\n[[job.table]]\nname = \"Leere Tabelle\"\n")
+        format!(
+            "[[job.table]]\nname = \"torture\"\n{types}[[job.table]]\nname = \"wide\"\n[[job.table]]\nname = \"Leere Tabelle\"\n"
+        )
     }
 }
 

@@ -34,13 +34,19 @@ fn write(erp: &Erp, writer: u64, rows: u64, done: &AtomicBool) {
         };
         let touched = if at >= ROWS_AT_ONCE {
             let old = first - ROWS_AT_ONCE;
-            format!("UPDATE stock SET amount = amount + 1, changed = now(6) WHERE id BETWEEN {old} AND {first} - 1; DELETE FROM stock WHERE id = {old}; ")
+            format!(
+                "UPDATE stock SET amount = amount + 1, changed = now(6) WHERE id BETWEEN {old} AND {first} - 1; DELETE FROM stock WHERE id = {old}; "
+            )
         } else {
             String::new()
         };
         let values: Vec<String> = (first..=last).map(|id| format!("({id}, {id}.5, now(6))")).collect();
         let sql = format!("BEGIN; INSERT INTO stock VALUES {}; {touched}{hold}; COMMIT;", values.join(", "));
-        let sql = if matches!(erp.database, Database::MariaDb(..)) { sql } else { sql.replace("now(6)", "clock_timestamp()::timestamp(0)") };
+        let sql = if matches!(erp.database, Database::MariaDb(..)) {
+            sql
+        } else {
+            sql.replace("now(6)", "clock_timestamp()::timestamp(0)")
+        };
         erp.run(&sql);
         at += ROWS_AT_ONCE;
         if done.load(Ordering::Relaxed) {
