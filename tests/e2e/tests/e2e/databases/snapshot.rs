@@ -66,7 +66,8 @@ fn never_one_without_the_other(erp: Erp, isolation: &str) {
         assert_eq!(debit, credit, "extract {round} shows a change of one table without the other's");
         let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("manifest.json")).unwrap()).unwrap();
         assert_eq!(manifest["snapshot"]["consistent"], true, "{manifest}");
-        assert_eq!(manifest["snapshot"]["isolation"], isolation, "{manifest}");
+        let reached = manifest["snapshot"]["isolation"].as_str().unwrap();
+        assert!(reached.starts_with(isolation), "{manifest}");
         seen.insert(debit);
         // Each extract reads another state: the writer has gone on meanwhile.
         #[expect(clippy::disallowed_methods, reason = "a test's own patience is real time")]
