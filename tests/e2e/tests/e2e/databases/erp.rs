@@ -9,8 +9,8 @@ use super::private;
 
 /// A database and the server that must outlive it.
 pub(super) enum Database {
-    Postgres(PostgresDatabase, Postgres),
-    MariaDb(MariaDbDatabase, MariaDb),
+    Postgres(PostgresDatabase, #[expect(dead_code, reason = "it is kept running")] Postgres),
+    MariaDb(MariaDbDatabase, #[expect(dead_code, reason = "it is kept running")] MariaDb),
     Sqlite(PathBuf),
 }
 
