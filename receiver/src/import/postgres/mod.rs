@@ -50,7 +50,7 @@ impl PostgresTarget {
     }
 
     /// The name of the schema of an agent's job: `<agent>__<job>`, which no other pair has. Where PostgreSQL would cut that off, or
-    /// keeps such names for itself, it is another one, as [`names::schema`] says.
+    /// keeps such names for itself, it is shortened with a digest, or has `_` before it.
     #[must_use]
     pub fn schema(scope: &ImportScope) -> String {
         names::schema(scope)

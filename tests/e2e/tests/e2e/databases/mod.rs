@@ -6,8 +6,8 @@ mod snapshot;
 mod torture;
 mod watermark;
 
-use towpath_servers::{PASSWORD, Postgres, PostgresDatabase, WRITER};
-use towpath_testkit::{AGENT, End, JOB, Server, TENANT, World};
+use towpath_servers::{Postgres, PostgresDatabase};
+use towpath_testkit::{End, Server, TENANT, World};
 
 use crate::executable;
 
@@ -30,7 +30,7 @@ pub(super) struct Installation {
 enum App {
     Sqlite,
     /// The database, and the server that must outlive it.
-    Postgres(PostgresDatabase, #[expect(dead_code, reason = "it is kept running")] Postgres),
+    Postgres(Box<PostgresDatabase>, #[expect(dead_code, reason = "it is kept running")] Box<Postgres>),
 }
 
 impl Installation {
@@ -44,19 +44,8 @@ impl Installation {
             Target::Postgres => {
                 let server = Postgres::get();
                 let database = server.database();
-                let config = std::fs::read_to_string(&end.receiver.config).unwrap();
-                let secret = end.receiver.config.with_file_name("password");
-                std::fs::write(&secret, PASSWORD).unwrap();
-                private(&secret);
-                end.receiver.configure(&format!(
-                    "{config}[import]\nkind = \"postgresql\"\nhost = \"{}\"\nport = {}\ndatabase = \"{}\"\nuser = \"{WRITER}\"\n\
-                     password = \"file:{}\"\n",
-                    database.host,
-                    database.port,
-                    database.name,
-                    secret.display()
-                ));
-                App::Postgres(database, server)
+                end.import_into(&database);
+                App::Postgres(Box::new(database), Box::new(server))
             }
         };
         let relay = world.serve_relay();
@@ -92,7 +81,7 @@ impl Installation {
                 let sql = format!(
                     "SET timezone = 'UTC'; SELECT json_build_array({}) FROM {}.{} ORDER BY {}",
                     shown.join(", "),
-                    quoted(&format!("{AGENT}__{JOB}")),
+                    quoted(&self.end.schema()),
                     quoted(table),
                     quoted(order)
                 );
