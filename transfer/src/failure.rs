@@ -222,6 +222,13 @@ impl Failure {
         self
     }
 
+    /// The same without its cause, where that could quote what must not be told.
+    #[must_use]
+    pub fn without_cause(mut self) -> Self {
+        self.source = None;
+        self
+    }
+
     /// The other side asked for this pause before the next try.
     #[must_use]
     pub fn after(mut self, pause: Duration) -> Self {

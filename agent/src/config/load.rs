@@ -117,6 +117,7 @@ impl Check<'_> {
 
     fn jobs(&self, raw: Vec<Spanned<RawJob>>, folder: &Path) -> Result<Vec<JobConfig>, ConfigMistake> {
         let mut names = HashSet::new();
+        let mut folders = HashSet::new();
         let mut jobs = Vec::new();
         for job in raw {
             let span = job.span();
@@ -133,7 +134,14 @@ impl Check<'_> {
             }
             let at: source::At<'_> = &|span, problem| self.at(span, problem);
             let source_span = source.span();
-            let source = source.into_inner().check(source_span, folder, at)?;
+            let source = source.into_inner().check(source_span.clone(), folder, at)?;
+            if let SourceConfig::Files(files) = &source {
+                let archive = files.archive.clone().unwrap_or_else(|| files.folder.join(super::DEFAULT_ARCHIVE));
+                if !folders.insert(files.folder.clone()) || !folders.insert(archive) {
+                    let told = "another job has the same folder or the same archive: each would take the files of the other";
+                    return Err(self.at(Some(source_span), told));
+                }
+            }
             let of_files = matches!(source, SourceConfig::Files(_));
             let tables = table::tables(tables, of_files, at)?;
             let mut job = JobConfig { schedule, ..JobConfig::new(name.into_inner(), source, tables) };
@@ -295,6 +303,25 @@ mod tests {
         assert!(mistake("[receipt]\npoll = \"soon\"\n").contains("agent.toml:2:8: a duration looks like"));
         assert!(mistake(&JOB.replace("[job.source]", "schedule = \"2am\"\n[job.source]")).contains("agent.toml:3:12: "));
         assert!(mistake(&format!("{JOB}query = \" \"\n")).contains("the query is empty"));
+    }
+
+    #[test]
+    fn two_jobs_never_take_each_others_files() {
+        let job = |name: &str, folder: &str, archive: &str| {
+            format!(
+                "[[job]]\nname = \"{name}\"\n[job.source]\nkind = \"files\"\nfolder = \"{folder}\"\n{archive}[[job.table]]\nname = \"t\"\n"
+            )
+        };
+        let done = "archive = \"done\"\n";
+        for (one, other) in [
+            (job("a", "drop", ""), job("b", "drop", done)),
+            (job("a", "a", done), job("b", "b", done)),
+            (job("a", "a", ""), job("b", "b", "archive = \"a/archive\"\n")),
+        ] {
+            let said = mistake(&format!("{one}{other}"));
+            assert!(said.contains("the same folder or the same archive"), "{said}");
+        }
+        assert_eq!(parse(&format!("{}{}", job("a", "a", ""), job("b", "b", ""))).jobs.len(), 2);
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub use self::{
     network::{MAX_WAYS, NetworkConfig},
     profile::{ErpTable, MAX_PARAMETER_CHARS, Parameter, Profile},
     source::{
-        Complete, DEFAULT_BUSY_TIMEOUT, DEFAULT_MARKER_SUFFIX, DEFAULT_STABLE_FOR, DEFAULT_STATEMENT_TIMEOUT, FolderConfig,
-        MYSQL_PORT, OdbcConfig, OdbcIsolation, POSTGRES_PORT, ServerConfig, SourceConfig, Tls,
+        Complete, DEFAULT_ARCHIVE, DEFAULT_BUSY_TIMEOUT, DEFAULT_MARKER_SUFFIX, DEFAULT_STABLE_FOR, DEFAULT_STATEMENT_TIMEOUT,
+        FolderConfig, MYSQL_PORT, OdbcConfig, OdbcIsolation, POSTGRES_PORT, ServerConfig, SourceConfig, Tls,
     },
     table::{
         DEFAULT_COMPARE_KEYS, DriftPolicy, EachFile, IncrementalConfig, MAX_KEY_COLUMNS, MAX_TABLES, NulPolicy, Overlap, Policy,

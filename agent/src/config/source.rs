@@ -22,6 +22,8 @@ pub const DEFAULT_STATEMENT_TIMEOUT: Duration = Duration::from_secs(3_600);
 pub const DEFAULT_STABLE_FOR: Duration = Duration::from_secs(10);
 /// What the name of a marker has after the name of its file unless the job says otherwise.
 pub const DEFAULT_MARKER_SUFFIX: &str = ".ready";
+/// The folder in a folder of dropped files into which they go unless the job says otherwise.
+pub const DEFAULT_ARCHIVE: &str = "archive";
 /// The port of MariaDB and MySQL.
 pub const MYSQL_PORT: u16 = 3306;
 

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// How long a server may take until it answers; a machine with much else to do takes long.
@@ -125,8 +125,9 @@ pub(crate) fn find(names: &[&str], folders: &[PathBuf], package: &str) -> Result
     found.ok_or_else(|| format!("{} is missing: apt-get install --no-install-recommends {package}", names.join(" or ")))
 }
 
-/// A name that no other test of this or another process has.
+/// A name that no other test of this or another process has. The ids of processes are used again; the time is not.
 pub(crate) fn unique(prefix: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("{prefix}_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    format!("{prefix}_{}_{}_{time:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

@@ -129,8 +129,27 @@ pub struct RowSink {
     /// Values of the row being added.
     filled: usize,
     batch: RowBatch,
-    to: mpsc::Sender<Feed>,
+    to: To,
     room: Arc<Semaphore>,
+}
+
+/// The end into which a sink puts its batches.
+#[derive(Debug)]
+enum To {
+    Own(mpsc::Sender<Feed>),
+    /// Of a twin: the feed ends with the sink that it stands in for, also while its own thread waits for a driver.
+    #[cfg(feature = "odbc")]
+    Lent(mpsc::WeakSender<Feed>),
+}
+
+impl To {
+    fn sender(&self) -> Result<mpsc::Sender<Feed>, Failure> {
+        match self {
+            Self::Own(to) => Ok(to.clone()),
+            #[cfg(feature = "odbc")]
+            Self::Lent(to) => to.upgrade().ok_or_else(gone),
+        }
+    }
 }
 
 impl RowSink {
@@ -138,7 +157,7 @@ impl RowSink {
     pub(in crate::extract) fn new(width: usize) -> (Self, mpsc::Receiver<Feed>) {
         let (to, from) = mpsc::channel(BATCHES_WAITING);
         let room = Arc::new(Semaphore::new(BYTES_WAITING));
-        (Self { width, filled: 0, batch: RowBatch::default(), to, room }, from)
+        (Self { width, filled: 0, batch: RowBatch::default(), to: To::Own(to), room }, from)
     }
 
     /// Adds the next value of the row.
@@ -169,7 +188,11 @@ impl RowSink {
     /// Another sink for rows of the same table, to be used instead of this one by a thread that blocks.
     #[cfg(feature = "odbc")]
     pub(super) fn twin(&self) -> Self {
-        let (to, room) = (self.to.clone(), Arc::clone(&self.room));
+        let to = match &self.to {
+            To::Own(to) => to.downgrade(),
+            To::Lent(to) => to.clone(),
+        };
+        let (to, room) = (To::Lent(to), Arc::clone(&self.room));
         Self { width: self.width, filled: 0, batch: RowBatch::default(), to, room }
     }
 
@@ -189,7 +212,7 @@ impl RowSink {
     /// Hands on what is left and says that this was all.
     pub(in crate::extract) async fn finish(mut self) -> Result<(), Failure> {
         self.hand_on().await?;
-        self.to.send(Feed::End).await.map_err(|_| gone())
+        self.to.sender()?.send(Feed::End).await.map_err(|_| gone())
     }
 
     async fn hand_on(&mut self) -> Result<(), Failure> {
@@ -198,7 +221,7 @@ impl RowSink {
         let share = u32::try_from(full.bytes.len().min(BYTES_WAITING)).unwrap_or(u32::MAX);
         // A writer that is gone has dropped its batches, so that there is room, and the channel says that nobody takes any.
         full.room = Some(Arc::clone(&self.room).acquire_many_owned(share).await.map_err(|_| gone())?);
-        self.to.send(Feed::Rows(full)).await.map_err(|_| gone())
+        self.to.sender()?.send(Feed::Rows(full)).await.map_err(|_| gone())
     }
 }
 
@@ -271,6 +294,18 @@ mod tests {
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(out);
         assert_eq!(waiting.await.unwrap_err().code(), Code::Cancelled);
+    }
+
+    /// A driver that does not come back holds nobody up: the feed ends with the sink, not with its twin.
+    #[cfg(feature = "odbc")]
+    #[tokio::test]
+    async fn the_feed_ends_though_a_twin_is_left() {
+        let (sink, mut out) = RowSink::new(1);
+        let mut twin = sink.twin();
+        twin.push(Value::Null);
+        drop(sink);
+        assert!(out.recv().await.is_none());
+        assert_eq!(twin.hand_on().await.unwrap_err().code(), Code::Cancelled);
     }
 
     #[tokio::test]

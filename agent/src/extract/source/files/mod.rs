@@ -37,11 +37,9 @@ use self::{
 use super::{Read, RowSink, Source, SourceColumn, SourceSnapshot, TableTotals};
 use crate::{
     blocking::blocking,
-    config::{CsvConfig, EachFile, FolderConfig, TableConfig},
+    config::{CsvConfig, DEFAULT_ARCHIVE, EachFile, FolderConfig, TableConfig},
 };
 
-/// The folder of the archive within the folder of the files, where none is configured.
-const ARCHIVE_NAME: &str = "archive";
 /// Batches of rows that wait between the thread that reads and the sink.
 const BATCHES_AHEAD: usize = 1;
 
@@ -74,7 +72,7 @@ fn cancelled() -> Failure {
 impl Source for FilesSource {
     /// Looks for files, twice where the second look says whether they are whole.
     async fn open(&self, cancel: &CancellationToken) -> Result<Box<dyn SourceSnapshot>, Failure> {
-        let archive = self.config.archive.clone().unwrap_or_else(|| self.config.folder.join(ARCHIVE_NAME));
+        let archive = self.config.archive.clone().unwrap_or_else(|| self.config.folder.join(DEFAULT_ARCHIVE));
         let wanted = self.tables.iter().map(Wanted::of).collect::<Result<Vec<_>, _>>()?;
         let looking = Looking {
             files: Arc::clone(&self.files),

@@ -179,7 +179,12 @@ impl Reading {
     fn same_header(&self, names: Option<Vec<String>>, found: &Found) -> Result<(), Failure> {
         match names {
             Some(names) if self.table.csv.columns.is_empty() && names != self.header => {
-                Err(self.place(found).changed("its columns are others"))
+                let (table, path) = (&self.table.name, found.path.display());
+                let why = format!(
+                    "table {table}: the columns of {path} are not those of the newest files; write them alike, or, where it lies in \
+                     the archive and is not wanted any more, move it away"
+                );
+                Err(Failure::park(Code::ErpQuery, why))
             }
             _ => Ok(()),
         }

@@ -160,6 +160,10 @@ impl SourceSnapshot for PostgresSnapshot {
         self.warnings.clone()
     }
 
+    async fn close(&mut self) {
+        self.session.close().await;
+    }
+
     async fn columns(&mut self, table: &TableConfig) -> Result<Vec<SourceColumn>, Failure> {
         let doing = format!("preparing table {}", table.name);
         // An error would end the transaction, and with it the snapshot of the other tables.

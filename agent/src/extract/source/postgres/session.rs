@@ -148,13 +148,20 @@ impl Session {
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Without a runtime the connection just closes; the server notices that within `CHECK` or with the next row.
-        let (Some(connection), Ok(runtime)) = (self.connection.take(), tokio::runtime::Handle::try_current()) else { return };
+impl Session {
+    /// Ends the session, and at the server what it was doing, within [`END`].
+    pub(super) async fn close(&mut self) {
+        if let Some(ending) = self.ending() {
+            ending.await;
+        }
+    }
+
+    /// What ends the session; `None` where it has been ended.
+    fn ending(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let connection = self.connection.take()?;
         let (options, server, clock) = (self.options.clone(), Arc::clone(&self.server), Arc::clone(&self.clock));
         let backend = self.backend.take().filter(|_| self.state == State::Busy);
-        runtime.spawn(async move {
+        Some(async move {
             let ending = async {
                 let Some(backend) = backend else {
                     // It says goodbye, so that the server's log has no broken connection. What it says is of no use to anybody.
@@ -177,7 +184,15 @@ impl Drop for Session {
                 () = ending => {}
                 () = clock.sleep(END) => {}
             }
-        });
+        })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Without a runtime the connection just closes; the server notices that within `CHECK` or with the next row.
+        let (Some(ending), Ok(runtime)) = (self.ending(), tokio::runtime::Handle::try_current()) else { return };
+        runtime.spawn(ending);
     }
 }
 

@@ -38,8 +38,8 @@ use super::{Read, RowSink, Source, SourceColumn, SourceSnapshot, TableTotals, Va
 use crate::config::TableConfig;
 
 /// Rows that SQLite may read ahead of us: enough to keep both threads busy. They are counted and not weighed: with texts of 1 MB
-/// they take 32 MB.
-pub(crate) const ROWS_AHEAD: usize = 32;
+/// they take 8 MB.
+pub(crate) const ROWS_AHEAD: usize = 8;
 /// After so many steps of its virtual machine SQLite looks whether it was cancelled; about a millisecond.
 const STEPS_BETWEEN_LOOKS: i32 = 50_000;
 /// The memory SQLite may use for its page cache, in KiB.
@@ -79,7 +79,6 @@ impl Source for SqliteSource {
             .busy_timeout(self.busy_timeout)
             .row_buffer_size(ROWS_AHEAD)
             .pragma("cache_size", format!("-{CACHE_KIB}"))
-            .pragma("temp_store", "MEMORY")
             .disable_statement_logging();
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
         let stop = cancel.clone();

@@ -14,6 +14,8 @@ use crate::executable;
 const EXTRACTS: usize = 50;
 /// Rows after which the writer takes its rows back, so that extracts stay quick.
 const MOST_MOVES: u64 = 500;
+/// The pause between two looks at the writer.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// Moves money between two tables as long as it is told to, and counts what it has committed.
 fn write(erp: &Erp, stop: &AtomicBool, moves: &AtomicU64) {
@@ -73,7 +75,8 @@ fn never_one_without_the_other(erp: Erp, isolation: &str) {
         #[expect(clippy::disallowed_methods, reason = "a test's own patience is real time")]
         let begun = std::time::Instant::now();
         while moves.load(Ordering::Relaxed) < before + 1 && begun.elapsed() < PATIENCE {
-            std::thread::yield_now();
+            #[expect(clippy::disallowed_methods, reason = "a look now and then, while the writer works")]
+            std::thread::sleep(LOOK);
         }
     }
     stop.store(true, Ordering::Relaxed);
