@@ -230,7 +230,7 @@ impl Checking<'_> {
             Direction::Uplink => format!(
                 "{} rows in {} tables of job {} are what it read from the ERP",
                 rows_of(&manifest),
-                manifest.files.iter().filter(|file| file.table().is_some()).count(),
+                manifest.files.len(),
                 manifest.job
             ),
             Direction::Downlink => format!(

@@ -198,10 +198,7 @@ async fn plan<'a>(
     let imported: HashMap<&str, Imported<'a>> = request
         .previous
         .iter()
-        // What was unchanged then is still what the transfer before has left; the receiver's ledger names that one.
-        .flat_map(|manifest| {
-            manifest.files.iter().map(|file| (file.base.filter(|_| file.unchanged).unwrap_or(manifest.transfer), file))
-        })
+        .flat_map(|manifest| manifest.files.iter().map(|file| (manifest.transfer, file)))
         .filter_map(|(transfer, file)| {
             let table = file.table()?;
             Some((table.table.as_str(), Imported { transfer, table, sha256: file.sha256 }))

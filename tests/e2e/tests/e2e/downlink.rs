@@ -258,7 +258,8 @@ fn the_receiver_is_killed_at_every_stage_of_the_way_back() {
         for point in POINTS {
             let failpoint = format!("receiver:{stage}:{point}");
             let transfer = scene.send();
-            let mut dying = scene.end.receiver.with("TOWPATH_FAILPOINT", &failpoint).serve(&["serve"]);
+            // It may reach the failpoint before it listens: the file is there already.
+            let mut dying = scene.end.receiver.with("TOWPATH_FAILPOINT", &failpoint).start(&["serve"]);
             assert_eq!(dying.wait().signal(), KILLED, "{failpoint}");
             let receiver = scene.end.receiver.serve(&["serve"]);
             scene.delivered(&transfer, &failpoint);
