@@ -1,21 +1,19 @@
 //! The way to a server: who logs in, over what, and who the server must be.
 
-use std::{io, path::Path};
+use std::io;
 
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgSslMode},
 };
-use towpath_host::Tls;
-use towpath_transfer::{Code, Failure};
+use towpath_host::{Tls, database::certificate_authority};
+use towpath_transfer::Failure;
 
 use super::{CONNECT_TIMEOUT, error::Database};
 use crate::{config::ServerConfig, uplink::verify::blocking};
 
 /// How we are called in `pg_stat_activity` and the server's log.
 const APPLICATION: &str = "towpath-receiver";
-/// The largest file of certificate authorities.
-const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The options of the connection. Reads the password and the certificate authority.
 ///
@@ -52,21 +50,6 @@ pub(super) async fn options(server: &ServerConfig) -> Result<PgConnectOptions, F
             .disable_statement_logging())
     })
     .await
-}
-
-fn certificate_authority(path: &Path) -> Result<Vec<u8>, Failure> {
-    let unusable = |why: &str| Failure::park(Code::ConfigInvalid, format!("the `ca` file {} {why}", path.display()));
-    let length = std::fs::metadata(path).map_err(|e| unusable("cannot be read").caused_by(e))?.len();
-    if length > MAX_CA_BYTES {
-        return Err(unusable(&format!("has more than {MAX_CA_BYTES} bytes")));
-    }
-    let pem = std::fs::read(path).map_err(|e| unusable("cannot be read").caused_by(e))?;
-    // Without one the system's authorities alone would decide.
-    let begin = b"-----BEGIN CERTIFICATE-----";
-    if !pem.windows(begin.len()).any(|window| window == begin) {
-        return Err(unusable("has no certificate in PEM form"));
-    }
-    Ok(pem)
 }
 
 /// Connects and logs in.

@@ -1,11 +1,12 @@
 //! The way to a server: who logs in, over what, and who the server must be.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgSslMode},
 };
+use towpath_host::database::certificate_authority;
 use towpath_transfer::{Clock, Code, Failure};
 
 use super::error::Server;
@@ -18,8 +19,6 @@ use crate::{
 pub(super) const APPLICATION: &str = "towpath-agent";
 /// Statements that stay prepared; tables are read one after the other, so few are needed twice.
 const STATEMENTS: usize = 8;
-/// The largest file of certificate authorities.
-const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The options of the connection. Reads the password and the certificate authority.
 ///
@@ -40,7 +39,7 @@ pub(super) async fn options(config: &ServerConfig) -> Result<PgConnectOptions, F
             Tls::Prefer => PgSslMode::Prefer,
             Tls::Verify => PgSslMode::VerifyFull,
         };
-        let ca = config.ca.as_ref().map_or_else(|| Ok(Vec::new()), certificate_authority)?;
+        let ca = config.ca.as_deref().map_or_else(|| Ok(Vec::new()), certificate_authority)?;
         Ok(PgConnectOptions::new_without_pgpass()
             .host(&config.host)
             .port(config.port)
@@ -56,21 +55,6 @@ pub(super) async fn options(config: &ServerConfig) -> Result<PgConnectOptions, F
             .disable_statement_logging())
     })
     .await
-}
-
-fn certificate_authority(path: &PathBuf) -> Result<Vec<u8>, Failure> {
-    let unusable = |why: &str| Failure::park(Code::ConfigInvalid, format!("the `ca` file {} {why}", path.display()));
-    let length = std::fs::metadata(path).map_err(|error| unusable("cannot be read").caused_by(error))?.len();
-    if length > MAX_CA_BYTES {
-        return Err(unusable(&format!("has more than {MAX_CA_BYTES} bytes")));
-    }
-    let pem = std::fs::read(path).map_err(|error| unusable("cannot be read").caused_by(error))?;
-    // Without one the system's authorities alone would decide.
-    let begin = b"-----BEGIN CERTIFICATE-----";
-    if !pem.windows(begin.len()).any(|window| window == begin) {
-        return Err(unusable("has no certificate in PEM form"));
-    }
-    Ok(pem)
 }
 
 /// Connects and logs in, within `limit`.
