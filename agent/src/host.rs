@@ -15,7 +15,7 @@ use towpath_transport::{
 
 use crate::{
     announcement::EnrolmentKeeper,
-    config::{Config, LoadedConfig},
+    config::{Config, LoadedConfig, SharedConfig},
     downlink::action::SystemActions,
     enrolment::Enrolment,
     extract::{ExtractParts, KeyFile},
@@ -103,7 +103,7 @@ impl Host {
             identity,
             tenant: enrolment.tenant.clone(),
             agent: enrolment.name.clone(),
-            config: Arc::new(self.config.config.clone()),
+            config: SharedConfig::new(self.config.config.clone()),
             clock: Arc::clone(&self.base.clock),
             entropy: Arc::clone(&self.base.entropy),
             fail_points: Arc::clone(&self.base.fail_points),

@@ -13,7 +13,7 @@ use towpath_transfer::{
 use towpath_transport::{files::FileStore, relay_api::RelayApi, store::Connect};
 
 use crate::{
-    config::Config,
+    config::SharedConfig,
     downlink::action::Actions,
     extract::{ExtractEvent, ExtractParts, ExtractRequest, Extracted},
     layout::Layout,
@@ -49,7 +49,7 @@ pub struct Parts {
     /// This agent.
     pub agent: AgentName,
     /// The configuration.
-    pub config: Arc<Config>,
+    pub config: SharedConfig,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.

@@ -39,7 +39,7 @@ pub fn next_due(at: DailyTime, now: Timestamp, zone: &TimeZone) -> Option<Timest
 pub async fn run(parts: Arc<Parts>, zone: TimeZone, wake: WakeUp, shutdown: CancellationToken) {
     let mut pruned = parts.clock.monotonic();
     while !shutdown.is_cancelled() {
-        for job in &parts.config.jobs {
+        for job in &parts.config.now().jobs {
             match plan_if_due(&parts, job, &zone).await {
                 Ok(true) => wake.hint(),
                 Ok(false) => {}
@@ -60,7 +60,8 @@ pub async fn run(parts: Arc<Parts>, zone: TimeZone, wake: WakeUp, shutdown: Canc
 
 fn pause(parts: &Parts, zone: &TimeZone) -> Duration {
     let now = parts.clock.now();
-    let times = parts.config.jobs.iter().filter_map(|job| next_due(job.schedule?, now, zone));
+    let config = parts.config.now();
+    let times = config.jobs.iter().filter_map(|job| next_due(job.schedule?, now, zone));
     let next = times.min().and_then(|due| Duration::try_from(due.duration_since(now)).ok());
     next.unwrap_or(TICK).clamp(Duration::from_millis(1), TICK)
 }

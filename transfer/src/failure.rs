@@ -151,6 +151,20 @@ codes! {
     ProxyRefused = "proxy-refused",
     /// The relay's announcement of its keys is not signed by a pinned key, or not of the protocol.
     AnnouncementInvalid = "announcement-invalid",
+    /// A secret that the configuration refers to cannot be read, or other users could read it.
+    SecretUnusable = "secret-unusable",
+    /// The agent is paused, and was asked for something that a pause holds back.
+    Paused = "paused",
+    /// No agent works on the state folder, and only a running one could answer.
+    NotRunning = "not-running",
+    /// A job's transfer was expected and has not come.
+    RunLate = "run-late",
+    /// The program or webhook that is to hear of an alert could not be called.
+    AlertFailed = "alert-failed",
+    /// The system's service manager refused, or there is none.
+    ServiceFailed = "service-failed",
+    /// A check of this host has found something that a person has to mend.
+    CheckFailed = "check-failed",
     /// An operation was given up because the program shuts down or was told to.
     Cancelled = "cancelled",
     /// A limit of the protocol was exceeded.

@@ -16,7 +16,7 @@ pub(super) async fn run(host: &Host) -> Result<()> {
         let wake = WakeUp::new();
         let parts = Arc::clone(&open.parts);
         let worker = Worker::start_alone(Arc::clone(&parts), wake.clone(), Arc::new(LogObserver)).await?;
-        let (jobs, deliveries) = (parts.config.jobs.len(), parts.config.deliveries.len());
+        let (jobs, deliveries) = (parts.config.now().jobs.len(), parts.config.now().deliveries.len());
         tracing::info!(tenant = %parts.tenant, agent = %parts.agent, jobs, deliveries, state = %parts.layout.state().display(), "running");
         if let Some(skew) = open.relay.clock_skew() {
             tracing::warn!(code = %Code::ClockSkew, "the clock of this machine and the relay's differ by {skew:#}");

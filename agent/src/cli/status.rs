@@ -107,7 +107,7 @@ pub(super) async fn status(host: &Host, args: &OutputArgs) -> Result<()> {
 async fn collect(open: &OpenHost) -> Result<StatusView> {
     let parts = &open.parts;
     let mut jobs = Vec::new();
-    for job in &parts.config.jobs {
+    for job in &parts.config.now().jobs {
         jobs.push(of_job(parts, job).await?);
     }
     let waiting = Filter { parked: Some(true), ended: Some(false), ..Filter::default() };
@@ -167,7 +167,7 @@ async fn downlink(parts: &Parts) -> Result<DownlinkView> {
     let delivered = Filter { state: Some("delivered".into()), direction: Some(Direction::Downlink), ..Filter::default() };
     let delivered = parts.journal.list(&delivered, 1, None).await?;
     Ok(DownlinkView {
-        deliveries: parts.config.deliveries.len(),
+        deliveries: parts.config.now().deliveries.len(),
         open: poll::open_downlinks(parts).await?.iter().map(Into::into).collect(),
         last_delivered: delivered.first().map(Into::into),
     })

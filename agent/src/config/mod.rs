@@ -8,6 +8,7 @@ mod load;
 mod network;
 mod optional_char;
 mod profile;
+mod shared;
 mod source;
 mod table;
 mod time;
@@ -26,6 +27,7 @@ pub use self::{
     load::LoadedConfig,
     network::{MAX_WAYS, NetworkConfig},
     profile::{ErpTable, MAX_PARAMETER_CHARS, Parameter, Profile},
+    shared::SharedConfig,
     source::{
         Complete, DEFAULT_ARCHIVE, DEFAULT_BUSY_TIMEOUT, DEFAULT_MARKER_SUFFIX, DEFAULT_STABLE_FOR, DEFAULT_STATEMENT_TIMEOUT,
         FolderConfig, MYSQL_PORT, OdbcConfig, OdbcIsolation, POSTGRES_PORT, ServerConfig, SourceConfig, Tls,

@@ -74,12 +74,11 @@ fn manifest(parts: &Parts, id: TransferId, expected: Sha256Digest) -> Result<Man
 }
 
 /// What the configuration says of return files of this kind.
-fn delivery<'a>(parts: &'a Parts, manifest: &Manifest) -> Result<&'a DeliveryConfig> {
+fn delivery(parts: &Parts, manifest: &Manifest) -> Result<DeliveryConfig> {
     let kind = manifest.kind.as_ref().ok_or_else(|| Failure::park(Code::ManifestInvalid, "the manifest names no kind"))?;
-    parts.config.delivery(kind, &manifest.job).ok_or_else(|| {
+    parts.config.now().delivery(kind, &manifest.job).cloned().ok_or_else(|| {
         let message = format!(
-            "the configuration says nowhere where return files of kind {kind} (job {}) are to go: add a [[delivery]] for them, then \
-             start the agent anew",
+            "the configuration says nowhere where return files of kind {kind} (job {}) are to go: add a [[delivery]] for them",
             manifest.job
         );
         Failure::retry(Code::DeliveryMissing, message)

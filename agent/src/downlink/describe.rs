@@ -56,7 +56,7 @@ pub async fn open(parts: &Parts, record: &TransferRecord, identity: Identity) ->
     match read(parts, record, identity) {
         Err(failure) if failure.code() == Code::ReceiverUnapproved => {
             let peers = parts.relay.peers().await?.peers;
-            if pin_first(&*parts.trust, parts.config.trust, &parts.agent, &peers)?.is_none() {
+            if pin_first(&*parts.trust, parts.config.now().trust, &parts.agent, &peers)?.is_none() {
                 return Err(failure);
             }
             read(parts, record, identity)

@@ -43,7 +43,7 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, shutdown: CancellationToken) {
         let polled = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            polled = once(&parts, wait(&parts.config.downlink.poll), version) => polled,
+            polled = once(&parts, wait(&parts.config.now().downlink.poll), version) => polled,
         };
         let pause = match polled {
             Ok((list, taken)) => {
@@ -53,7 +53,7 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, shutdown: CancellationToken) {
                 }
                 // Without a version the relay tells of the rest at once.
                 version = (taken.left == 0).then_some(list.version);
-                if taken.left > 0 { CROWDED_PAUSE } else { between(&parts.config.downlink.poll) }
+                if taken.left > 0 { CROWDED_PAUSE } else { between(&parts.config.now().downlink.poll) }
             }
             Err(failure) => {
                 failures = failures.saturating_add(1);

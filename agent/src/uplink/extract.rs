@@ -54,7 +54,7 @@ impl Step for ExtractStep {
         let folder = parts.layout.transfer(id);
         let request = ExtractRequest { job: job.clone(), folder, previous, full, form: Form::Packed };
         let extracted = self.read(lease, request).await?;
-        remark(id, job, &extracted);
+        remark(id, &job, &extracted);
         if !extracted.warnings.is_empty() {
             folder::note(&*parts.files, &parts.layout.warnings(id), &extracted.warnings)?;
         }
@@ -110,9 +110,9 @@ fn remark(id: TransferId, job: &JobConfig, extracted: &Extracted) {
     }
 }
 
-fn configured<'a>(parts: &'a Parts, record: &TransferRecord) -> Result<&'a JobConfig, Failure> {
+fn configured(parts: &Parts, record: &TransferRecord) -> Result<JobConfig, Failure> {
     let name = record.job.as_ref().ok_or_else(|| Failure::park(Code::Internal, "a planned transfer without a job"))?;
-    parts.config.job(name).ok_or_else(|| {
+    parts.config.now().job(name).cloned().ok_or_else(|| {
         let message = format!("transfer {} belongs to job {name}, which is not configured any more", record.key.id);
         Failure::park(Code::ConfigInvalid, message)
     })

@@ -145,7 +145,7 @@ pub(crate) struct Uploads<'a> {
 impl<'a> Uploads<'a> {
     /// Sends over `store`, not faster than the configuration allows.
     pub(crate) fn over(parts: &'a Parts, store: Arc<dyn RemoteStore>, id: TransferId) -> Result<Self, Failure> {
-        let store: Arc<dyn RemoteStore> = match NonZeroU64::new(parts.config.push.max_bytes_per_second) {
+        let store: Arc<dyn RemoteStore> = match NonZeroU64::new(parts.config.now().push.max_bytes_per_second) {
             Some(rate) => Arc::new(RateLimit::new(store, rate, Arc::clone(&parts.clock))),
             None => store,
         };

@@ -57,7 +57,7 @@ impl Step for ReceiptStep {
         if let Some(event) = self.take_receipts(id, &status, identity.manifest, waits_for_acceptance).await? {
             return Ok(StepOutcome::Event(event));
         }
-        match trouble(&status, lease, self.parts.config.receipt.poll) {
+        match trouble(&status, lease, self.parts.config.now().receipt.poll) {
             Some(failure) => Err(failure),
             None => Ok(StepOutcome::Wait(self.pause(lease))),
         }
@@ -114,7 +114,7 @@ impl ReceiptStep {
         match check_receipt(&parts.trust.signers()?, &parts.agent, signed, &receipt) {
             Err(failure) if failure.code() == Code::ReceiverUnapproved => {
                 let peers = parts.relay.peers().await?.peers;
-                if pin_first(&*parts.trust, parts.config.trust, &parts.agent, &peers)?.is_none() {
+                if pin_first(&*parts.trust, parts.config.now().trust, &parts.agent, &peers)?.is_none() {
                     return Err(failure);
                 }
                 check_receipt(&parts.trust.signers()?, &parts.agent, signed, &receipt)?
@@ -131,7 +131,7 @@ impl ReceiptStep {
 
     /// Asks often while a transfer is young and ever more seldom afterwards.
     fn pause(&self, lease: &Lease) -> Duration {
-        let longest = self.parts.config.receipt.poll;
+        let longest = self.parts.config.now().receipt.poll;
         let age = self.parts.clock.now().duration_since(lease.record.changed);
         let age = Duration::try_from(age).unwrap_or(Duration::ZERO);
         (age / 4).clamp(SHORTEST_POLL.min(longest), longest)

@@ -13,7 +13,7 @@ use crate::parts::Parts;
 /// As journal and disk report.
 pub async fn after(parts: &Parts, record: &TransferRecord) -> Result<Option<TransferRecord>, Failure> {
     let (Some(_), Some(job)) = (plan::base_missing(record), &record.job) else { return Ok(None) };
-    if parts.config.job(job).is_none() || was_in_full(parts, record) {
+    if parts.config.now().job(job).is_none() || was_in_full(parts, record) {
         return Ok(None);
     }
     Ok(Some(plan::plan(parts, job, true).await?.record().clone()))

@@ -185,9 +185,9 @@ async fn an_unapproved_receiver_is_believed_once_it_is_approved() {
 async fn at_first_use_the_receiver_that_the_relay_names_is_believed() {
     let mut returns = Returns::new();
     let trusting = World::with_trust(Trust::FirstUse);
-    let mut config = (*returns.world.parts.config).clone();
+    let mut config = (*returns.world.parts.config.now()).clone();
     config.trust = Trust::FirstUse;
-    returns.world.parts.config = std::sync::Arc::new(config);
+    returns.world.parts.config = crate::config::SharedConfig::new(config);
     returns.world.parts.trust = trusting.parts.trust.clone();
     let id = returns.orders().await;
     assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered);

@@ -84,7 +84,7 @@ impl Returns {
     /// Starts with another configuration.
     pub(crate) fn configure(&mut self, deliveries: &str) {
         let config = Config::parse(&format!("{CONFIG}{deliveries}"), Path::new("/etc/agent.toml")).unwrap();
-        self.world.parts.config = Arc::new(config);
+        self.world.parts.config = crate::config::SharedConfig::new(config);
     }
 
     /// A transfer as the receiver and the relay make it.

@@ -19,7 +19,7 @@ fn world() -> World {
     files.create_dir_all(Path::new("/erp")).unwrap();
     let extract = ExtractParts { files, clock: Arc::clone(&world.parts.clock), workers: 1, ..crate::extract::tests::parts() };
     world.parts.extractor = Arc::new(SourceExtractor(extract));
-    world.parts.config = Arc::new(Config::parse(CONFIG, Path::new("/etc/agent.toml")).unwrap());
+    world.parts.config = crate::config::SharedConfig::new(Config::parse(CONFIG, Path::new("/etc/agent.toml")).unwrap());
     world.threads = true;
     world
 }

@@ -59,9 +59,9 @@ async fn a_receipt_by_the_relay_is_none_by_the_receiver() {
 async fn an_unapproved_receiver_is_believed_once_it_is_approved() {
     let world = World::with_trust(Trust::FirstUse);
     let mut approving = World::with_trust(Trust::FirstUse);
-    let mut config = (*approving.parts.config).clone();
+    let mut config = (*approving.parts.config.now()).clone();
     config.trust = Trust::Approve;
-    approving.parts.config = std::sync::Arc::new(config);
+    approving.parts.config = crate::config::SharedConfig::new(config);
     parked_with(&approving, Code::ReceiverUnapproved).await;
     let id = approving.parts.journal.list(&towpath_journal::Filter::default(), 1, None).await.unwrap()[0].key.id;
     approving.parts.trust.pin("app", Namespace::Receipt, approving.far.receiver_key.public_key()).unwrap();

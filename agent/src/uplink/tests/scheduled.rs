@@ -8,7 +8,7 @@ use crate::schedule::plan_if_due;
 
 async fn due(world: &World, now: &str) -> bool {
     world.clock.set_wall(at(now));
-    plan_if_due(&world.parts, &world.parts.config.jobs[0], &TimeZone::UTC).await.unwrap()
+    plan_if_due(&world.parts, &world.parts.config.now().jobs[0], &TimeZone::UTC).await.unwrap()
 }
 
 async fn finish_newest(world: &World) {

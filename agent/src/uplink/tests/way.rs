@@ -318,9 +318,9 @@ async fn a_transfer_whose_number_is_taken_gives_way_to_the_next() {
 async fn a_job_that_is_not_configured_any_more_waits_for_a_person() {
     let mut world = World::new();
     let id = world.plan(false).await;
-    let mut config = (*world.parts.config).clone();
+    let mut config = (*world.parts.config.now()).clone();
     config.jobs.clear();
-    world.parts.config = std::sync::Arc::new(config);
+    world.parts.config = crate::config::SharedConfig::new(config);
     let parked = world.finish(id).await;
     assert_eq!((parked.parked, parked.last_failure.unwrap().code), (true, Code::ConfigInvalid));
 }

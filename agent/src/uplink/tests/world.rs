@@ -96,7 +96,7 @@ impl World {
             identity: identity(10),
             tenant: "acme".parse().unwrap(),
             agent: "erp".parse().unwrap(),
-            config: Arc::new(config),
+            config: crate::config::SharedConfig::new(config),
             clock: shared,
             entropy,
             fail_points: Arc::new(NoFailPoints),
