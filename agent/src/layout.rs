@@ -78,6 +78,12 @@ impl Layout {
         self.state.join("lock")
     }
 
+    /// The socket on which the running agent hears commands, where there are such sockets.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.state.join("control.sock")
+    }
+
     /// The folder of all transfers of the direction.
     #[must_use]
     pub fn transfers(&self) -> PathBuf {

@@ -10,6 +10,7 @@ mod blocking;
 pub mod chain;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod downlink;
 pub mod engine;
 pub mod enrolment;

@@ -1,0 +1,26 @@
+//! What the agent that runs answers.
+
+use async_trait::async_trait;
+use towpath_journal::WakeUp;
+use towpath_transfer::failure::Result;
+
+use super::{Answer, Answers, Request};
+
+/// The agent that runs, as commands see it.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Makes the stages look for work.
+    pub wake: WakeUp,
+}
+
+#[async_trait]
+impl Answers for Running {
+    async fn answer(&self, request: Request) -> Result<Answer> {
+        match request {
+            Request::Wake => {
+                self.wake.hint();
+                Ok(Answer::Done)
+            }
+        }
+    }
+}
