@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 use tokio_util::sync::CancellationToken;
 use towpath_journal::{CLOCK_TOLERANCE, TransferRecord, WakeUp};
 use towpath_transfer::{Code, Failure, failure::Result};
 
 use crate::{
-    config::{DailyTime, JobConfig},
+    config::{JobConfig, Schedule},
     parts::Parts,
     uplink::{plan, prune::prune_or_warn, replan},
 };
@@ -18,21 +18,16 @@ pub const TICK: Duration = Duration::from_secs(30);
 /// How often old transfers are removed.
 pub const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 
-/// The last time of day `at` that is not after `now`. A time that a change to summer time leaves out counts as the one an hour
-/// later; one that exists twice counts once, the first time.
+/// The last time at which `schedule` was due, not after `now`.
 #[must_use]
-pub fn latest_due(at: DailyTime, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-    let today = now.to_zoned(zone.clone()).date();
-    let due = |date: jiff::civil::Date| date.to_datetime(at.time()).to_zoned(zone.clone()).ok().map(|due| due.timestamp());
-    due(today).filter(|due| *due <= now).or_else(|| today.yesterday().ok().and_then(due))
+pub fn latest_due(schedule: &Schedule, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    schedule.until(now, zone).next().map(|run| run.at)
 }
 
-/// The first time of day `at` after `now`.
+/// The first time after `now` at which `schedule` is due.
 #[must_use]
-pub fn next_due(at: DailyTime, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-    let today = now.to_zoned(zone.clone()).date();
-    let due = |date: jiff::civil::Date| date.to_datetime(at.time()).to_zoned(zone.clone()).ok().map(|due| due.timestamp());
-    due(today).filter(|due| *due > now).or_else(|| today.checked_add(1.day()).ok().and_then(due))
+pub fn next_due(schedule: &Schedule, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    schedule.after(now, zone).next().map(|run| run.at)
 }
 
 /// Plans what is due until `shutdown` is cancelled.
@@ -61,7 +56,7 @@ pub async fn run(parts: Arc<Parts>, zone: TimeZone, wake: WakeUp, shutdown: Canc
 fn pause(parts: &Parts, zone: &TimeZone) -> Duration {
     let now = parts.clock.now();
     let config = parts.config.now();
-    let times = config.jobs.iter().filter_map(|job| next_due(job.schedule?, now, zone));
+    let times = config.jobs.iter().filter_map(|job| next_due(job.schedule.as_ref()?, now, zone));
     let next = times.min().and_then(|due| Duration::try_from(due.duration_since(now)).ok());
     next.unwrap_or(TICK).clamp(Duration::from_millis(1), TICK)
 }
@@ -75,7 +70,7 @@ pub async fn plan_if_due(parts: &Parts, job: &JobConfig, zone: &TimeZone) -> Res
     if replan::of_job(parts, &job.name).await?.is_some() {
         return Ok(true);
     }
-    let Some(at) = job.schedule else { return Ok(false) };
+    let Some(at) = &job.schedule else { return Ok(false) };
     let now = parts.clock.now();
     let Some(due) = latest_due(at, now, zone) else { return Ok(false) };
     let begins = match replan::newest(parts, &job.name).await? {
@@ -100,39 +95,4 @@ fn is_before(newest: &TransferRecord, due: Timestamp, now: Timestamp) -> bool {
         );
     }
     from_the_future || newest.created < due
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> DailyTime {
-        text.parse().unwrap()
-    }
-
-    fn time(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_day_has_one_time() {
-        let zone = TimeZone::get("Europe/Berlin").unwrap();
-        let now = time("2026-01-15T00:59:59Z");
-        assert_eq!(latest_due(at("02:00"), now, &zone), Some(time("2026-01-14T01:00:00Z")));
-        assert_eq!(next_due(at("02:00"), now, &zone), Some(time("2026-01-15T01:00:00Z")));
-        let now = time("2026-01-15T01:00:00Z");
-        assert_eq!(latest_due(at("02:00"), now, &zone), Some(now));
-        assert_eq!(next_due(at("02:00"), now, &zone), Some(time("2026-01-16T01:00:00Z")));
-    }
-
-    #[test]
-    fn the_clock_changes_neither_skip_a_day_nor_send_twice() {
-        let zone = TimeZone::get("Europe/Berlin").unwrap();
-        // 02:30 does not exist on 29 March 2026: clocks go from 02:00 to 03:00.
-        assert_eq!(next_due(at("02:30"), time("2026-03-29T00:00:00Z"), &zone), Some(time("2026-03-29T01:30:00Z")));
-        // 02:30 exists twice on 25 October 2026.
-        let first = time("2026-10-25T00:30:00Z");
-        assert_eq!(latest_due(at("02:30"), time("2026-10-25T01:45:00Z"), &zone), Some(first));
-        assert_eq!(next_due(at("02:30"), first, &zone), Some(time("2026-10-26T01:30:00Z")));
-    }
 }

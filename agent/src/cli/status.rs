@@ -134,10 +134,10 @@ async fn of_job(parts: &Parts, job: &JobConfig) -> Result<JobView> {
     let imported = parts.journal.list(&imported, 1, None).await?;
     let newest = newest(parts, &job.name).await?;
     let (tables, warnings, tables_of) = last_read(parts, newest.as_ref(), imported.first())?;
-    let next_run = job.schedule.and_then(|at| next_due(at, parts.clock.now(), &TimeZone::system()));
+    let next_run = job.schedule.as_ref().and_then(|schedule| next_due(schedule, parts.clock.now(), &job.zone()));
     Ok(JobView {
         job: job.name.to_string(),
-        schedule: job.schedule.map(|at| at.to_string()),
+        schedule: job.schedule.as_ref().map(ToString::to_string),
         next_run,
         open: open_transfer(parts, &job.name).await?.as_ref().map(Into::into),
         last: newest.as_ref().map(Into::into),

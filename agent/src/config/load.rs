@@ -12,11 +12,13 @@ use towpath_host::{ConfigMistake, config};
 use towpath_transfer::{Code, Failure, JobName};
 
 use super::{
-    Config, DailyTime, DownlinkConfig, ExtractConfig, JobConfig, MAX_JOBS, MAX_WORKERS, PushConfig, ReceiptConfig, SourceConfig,
-    StateConfig, Trust, delivery,
+    Config, DownlinkConfig, ExtractConfig, JobConfig, MAX_JOBS, MAX_WORKERS, ReceiptConfig, SourceConfig, StateConfig, Trust,
+    bandwidth::RawBandwidth,
+    delivery,
     network::RawNetwork,
     profile::{self, Profile},
     source, table,
+    timing::RawTiming,
 };
 
 /// A configuration and where it came from.
@@ -40,7 +42,7 @@ struct RawConfig {
     #[serde(default)]
     extract: Section<ExtractConfig>,
     #[serde(default)]
-    push: PushConfig,
+    bandwidth: RawBandwidth,
     #[serde(default)]
     receipt: Section<ReceiptConfig>,
     #[serde(default)]
@@ -58,7 +60,11 @@ type Section<T> = Option<Spanned<T>>;
 #[serde(deny_unknown_fields)]
 struct RawJob {
     name: Spanned<JobName>,
-    schedule: Option<DailyTime>,
+    schedule: Option<Spanned<String>>,
+    time_zone: Option<Spanned<String>>,
+    jitter: Option<Spanned<String>>,
+    blackout: Option<Spanned<Vec<Spanned<String>>>>,
+    catch_up: Option<Spanned<bool>>,
     profile: Option<Spanned<String>>,
     #[serde(default)]
     profile_parameters: BTreeMap<String, Spanned<toml::Value>>,
@@ -99,9 +105,10 @@ impl Config {
         let folder = file.parent().unwrap_or(Path::new(""));
         let state = StateConfig { folder: raw.state.folder.map(|state| folder.join(state)) };
         let network = raw.network.check(folder, |span, problem| check.at(span, problem))?;
+        let bandwidth = raw.bandwidth.check(|span, problem| check.at(span, problem))?;
         let jobs = check.jobs(raw.jobs, folder)?;
         let deliveries = delivery::deliveries(raw.deliveries, folder, &|span, problem| check.at(span, problem))?;
-        Ok(Self { trust: raw.trust, state, network, extract, push: raw.push, receipt, downlink: raw.downlink, jobs, deliveries })
+        Ok(Self { trust: raw.trust, state, network, extract, bandwidth, receipt, downlink: raw.downlink, jobs, deliveries })
     }
 }
 
@@ -124,7 +131,8 @@ impl Check<'_> {
             if jobs.len() >= MAX_JOBS {
                 return Err(self.at(Some(span), format!("there are more than {MAX_JOBS} jobs")));
             }
-            let RawJob { name, schedule, profile, profile_parameters, source, tables } = job.into_inner();
+            let RawJob { name, schedule, time_zone, jitter, blackout, catch_up, profile, profile_parameters, source, tables } =
+                job.into_inner();
             if !names.insert(name.get_ref().clone()) {
                 return Err(self.at(Some(name.span()), format!("another job is called {:?}", name.get_ref().as_str())));
             }
@@ -144,7 +152,8 @@ impl Check<'_> {
             }
             let of_files = matches!(source, SourceConfig::Files(_));
             let tables = table::tables(tables, of_files, at)?;
-            let mut job = JobConfig { schedule, ..JobConfig::new(name.into_inner(), source, tables) };
+            let mut job = JobConfig::new(name.into_inner(), source, tables);
+            RawTiming { schedule, time_zone, jitter, blackout, catch_up }.check(&mut job, self.text, at)?;
             if let Some(profile) = profile {
                 self.add_profile(&mut job, &profile, profile_parameters, folder)?;
             } else if let Some((_, value)) = profile_parameters.first_key_value() {
@@ -301,7 +310,7 @@ mod tests {
         assert!(mistake("[extract]\nworkers = 0\n").contains("agent.toml:1:"));
         assert!(mistake("[receipt]\npoll = \"1ms\"\n").contains("at least 100ms"));
         assert!(mistake("[receipt]\npoll = \"soon\"\n").contains("agent.toml:2:8: a duration looks like"));
-        assert!(mistake(&JOB.replace("[job.source]", "schedule = \"2am\"\n[job.source]")).contains("agent.toml:3:12: "));
+        assert!(mistake(&JOB.replace("[job.source]", "schedule = \"2am\"\n[job.source]")).contains("agent.toml:3:13: "));
         assert!(mistake(&format!("{JOB}query = \" \"\n")).contains("the query is empty"));
     }
 

@@ -2,23 +2,31 @@
 //!
 //! `example.toml` is the whole file with comments. Its settings are the defaults; a test holds that.
 
+mod bandwidth;
+mod cron;
 mod csv;
 mod delivery;
 mod load;
+mod local;
 mod network;
 mod optional_char;
 mod profile;
+mod schedule;
 mod shared;
 mod source;
 mod table;
 mod time;
+mod timing;
+mod window;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use towpath_transfer::{JobName, ReturnKind};
 
 pub use self::{
+    bandwidth::{BandwidthConfig, BandwidthLimit, BandwidthWindow},
     csv::{CsvConfig, Encoding},
     delivery::{
         ActionConfig, DEFAULT_RUN_TIMEOUT, DEFAULT_TRANSFER_COLUMN, DeliveryConfig, DownlinkConfig, LoadConfig, MAX_ARGUMENTS,
@@ -27,6 +35,7 @@ pub use self::{
     load::LoadedConfig,
     network::{MAX_WAYS, NetworkConfig},
     profile::{ErpTable, MAX_PARAMETER_CHARS, Parameter, Profile},
+    schedule::{InvalidSchedule, MAX_JITTER, Occurrence, Occurrences, Schedule, Zone},
     shared::SharedConfig,
     source::{
         Complete, DEFAULT_ARCHIVE, DEFAULT_BUSY_TIMEOUT, DEFAULT_MARKER_SUFFIX, DEFAULT_STABLE_FOR, DEFAULT_STATEMENT_TIMEOUT,
@@ -36,7 +45,8 @@ pub use self::{
         DEFAULT_COMPARE_KEYS, DriftPolicy, EachFile, IncrementalConfig, MAX_KEY_COLUMNS, MAX_TABLES, NulPolicy, Overlap, Policy,
         TableConfig,
     },
-    time::{DailyTime, parse_duration},
+    time::parse_duration,
+    window::{InvalidWindow, MAX_WINDOWS, Window, outside},
 };
 
 /// The configuration file with every setting, its default and a comment.
@@ -57,8 +67,8 @@ pub struct Config {
     pub network: NetworkConfig,
     /// How much of the host an extract may use.
     pub extract: ExtractConfig,
-    /// How the way to the relay is used.
-    pub push: PushConfig,
+    /// How much of the line the agent takes.
+    pub bandwidth: BandwidthConfig,
     /// How receipts are fetched.
     pub receipt: ReceiptConfig,
     /// How return files are asked for.
@@ -105,14 +115,6 @@ impl Default for ExtractConfig {
     }
 }
 
-/// `[push]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PushConfig {
-    /// The most bytes a second that are uploaded; 0 for no limit.
-    pub max_bytes_per_second: u64,
-}
-
 /// `[receipt]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -133,9 +135,21 @@ impl Default for ReceiptConfig {
 pub struct JobConfig {
     /// The job's name, unique on this host.
     pub name: JobName,
-    /// When `run` sends it, in local time, every day; absent for `send` only.
+    /// When `run` sends it; absent for `send` only.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<DailyTime>,
+    pub schedule: Option<Schedule>,
+    /// The time zone of schedule and blackouts; this host's own where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<Zone>,
+    /// A run begins up to so much later than it is due, at most [`MAX_JITTER`].
+    #[serde(with = "time::duration", skip_serializing_if = "Duration::is_zero")]
+    pub jitter: Duration,
+    /// When no run begins, at most [`MAX_WINDOWS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blackout: Vec<Window>,
+    /// Whether what was due while the host was off or paused is made up for, once.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub catch_up: bool,
     /// The profile whose tables are among `tables`: its name, or the path of its file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
@@ -153,7 +167,24 @@ impl JobConfig {
     /// A job of these tables, sent by hand only.
     #[must_use]
     pub const fn new(name: JobName, source: SourceConfig, tables: Vec<TableConfig>) -> Self {
-        Self { name, schedule: None, profile: None, profile_parameters: BTreeMap::new(), source, tables }
+        Self {
+            name,
+            schedule: None,
+            time_zone: None,
+            jitter: Duration::ZERO,
+            blackout: Vec::new(),
+            catch_up: true,
+            profile: None,
+            profile_parameters: BTreeMap::new(),
+            source,
+            tables,
+        }
+    }
+
+    /// The time zone of schedule and blackouts. The host's own is asked for each time, because it may be changed.
+    #[must_use]
+    pub fn zone(&self) -> TimeZone {
+        self.time_zone.as_ref().map_or_else(TimeZone::system, |zone| zone.get().clone())
     }
 }
 

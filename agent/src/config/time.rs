@@ -1,58 +1,15 @@
 //! Times of day and durations in their configured form.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
-use jiff::{SignedDuration, civil::Time};
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
+use jiff::SignedDuration;
 
-/// A time of day, `hh:mm` in local time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct DailyTime(Time);
-
-/// Text that is not a time of day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a schedule is a time of day such as \"02:00\", in local time")]
-pub struct InvalidDailyTime;
-
-impl DailyTime {
-    /// The time of day.
-    #[must_use]
-    pub const fn time(self) -> Time {
-        self.0
-    }
-}
-
-impl FromStr for DailyTime {
-    type Err = InvalidDailyTime;
-
-    fn from_str(text: &str) -> Result<Self, InvalidDailyTime> {
-        let number = |t: &str| t.parse::<i8>().ok().filter(|_| t.len() == 2 && t.bytes().all(|b| b.is_ascii_digit()));
-        let (hour, minute) = text.split_once(':').ok_or(InvalidDailyTime)?;
-        let (hour, minute) = (number(hour).ok_or(InvalidDailyTime)?, number(minute).ok_or(InvalidDailyTime)?);
-        Time::new(hour, minute, 0, 0).map(Self).map_err(|_| InvalidDailyTime)
-    }
-}
-
-impl TryFrom<String> for DailyTime {
-    type Error = InvalidDailyTime;
-
-    fn try_from(text: String) -> Result<Self, InvalidDailyTime> {
-        text.parse()
-    }
-}
-
-impl From<DailyTime> for String {
-    fn from(time: DailyTime) -> Self {
-        time.to_string()
-    }
-}
-
-impl fmt::Display for DailyTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02}:{:02}", self.0.hour(), self.0.minute())
-    }
+/// Reads `hh:mm`, two digits each, as hour and minute; `None` where it is not that.
+pub(super) fn time_of_day(text: &str) -> Option<(u8, u8)> {
+    let number = |t: &str| t.parse::<u8>().ok().filter(|_| t.len() == 2 && t.bytes().all(|b| b.is_ascii_digit()));
+    let (hour, minute) = text.split_once(':')?;
+    let (hour, minute) = (number(hour)?, number(minute)?);
+    (hour < 24 && minute < 60).then_some((hour, minute))
 }
 
 /// Reads `"30s"`, `"5 minutes"` or ISO 8601's `"PT5M"`.
@@ -106,9 +63,9 @@ mod tests {
 
     #[test]
     fn times_of_day_have_one_form() {
-        assert_eq!("02:05".parse::<DailyTime>().unwrap().to_string(), "02:05");
+        assert_eq!(time_of_day("02:05"), Some((2, 5)));
         for bad in ["2:00", "24:00", "02:60", "02:00:00", "0200", "+2:00", ""] {
-            assert!(bad.parse::<DailyTime>().is_err(), "{bad}");
+            assert_eq!(time_of_day(bad), None, "{bad}");
         }
     }
 

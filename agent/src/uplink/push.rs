@@ -1,8 +1,9 @@
 //! Stage `push`: every file to the relay, the manifest last, then `complete`.
 
-use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
+use jiff::tz::TimeZone;
 use towpath_journal::{Lease, Step, StepOutcome};
 use towpath_transfer::{
     Code, Failure, FileName, RemotePath, Stage, TransferEvent, TransferId, TransferState,
@@ -145,7 +146,7 @@ pub(crate) struct Uploads<'a> {
 impl<'a> Uploads<'a> {
     /// Sends over `store`, not faster than the configuration allows.
     pub(crate) fn over(parts: &'a Parts, store: Arc<dyn RemoteStore>, id: TransferId) -> Result<Self, Failure> {
-        let store: Arc<dyn RemoteStore> = match NonZeroU64::new(parts.config.now().push.max_bytes_per_second) {
+        let store: Arc<dyn RemoteStore> = match parts.config.now().bandwidth.rate(parts.clock.now(), &TimeZone::system()) {
             Some(rate) => Arc::new(RateLimit::new(store, rate, Arc::clone(&parts.clock))),
             None => store,
         };

@@ -282,7 +282,7 @@ fn interop_transfers_arrive_while_a_firewall_closes_one_way_after_the_other() {
 
     // While a transfer is on its way, 443 is closed for everything.
     scene.a_day_passes();
-    configure(&scene.end, "[push]\nmax_bytes_per_second = 20000\n");
+    configure(&scene.end, "[bandwidth]\nmax_bytes_per_second = 20000\n");
     let mut sending = scene.end.agent.start(&["send", "--job", JOB, "--wait"]);
     let uplinks = world.relay.state.join("spool").join(TENANT).join(towpath_testkit::AGENT).join("uplink");
     eventually("the relay has a part of the transfer", || {
