@@ -22,6 +22,7 @@ pub mod parts;
 pub mod planning;
 pub mod routes;
 pub mod schedule;
+pub mod service;
 mod small_file;
 pub mod trust;
 pub mod uplink;

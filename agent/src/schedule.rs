@@ -10,6 +10,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use crate::{
     config::{JobConfig, Schedule},
     parts::Parts,
+    service::heart::Heart,
     uplink::{plan, prune::prune_or_warn, replan},
 };
 
@@ -31,9 +32,10 @@ pub fn next_due(schedule: &Schedule, now: Timestamp, zone: &TimeZone) -> Option<
 }
 
 /// Plans what is due until `shutdown` is cancelled.
-pub async fn run(parts: Arc<Parts>, zone: TimeZone, wake: WakeUp, shutdown: CancellationToken) {
+pub async fn run(parts: Arc<Parts>, zone: TimeZone, wake: WakeUp, heart: Heart, shutdown: CancellationToken) {
     let mut pruned = parts.clock.monotonic();
     while !shutdown.is_cancelled() {
+        heart.works();
         for job in &parts.config.now().jobs {
             match plan_if_due(&parts, job, &zone).await {
                 Ok(true) => wake.hint(),
@@ -45,6 +47,7 @@ pub async fn run(parts: Arc<Parts>, zone: TimeZone, wake: WakeUp, shutdown: Canc
             pruned = parts.clock.monotonic();
             prune_or_warn(&parts).await;
         }
+        heart.rests();
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}

@@ -7,11 +7,14 @@ pub mod config;
 pub mod database;
 pub mod folders;
 pub mod lock;
+pub mod notify;
 pub mod output;
+pub mod owner;
 pub mod program;
 pub mod units;
 
 pub use config::ConfigMistake;
 pub use database::Tls;
 pub use lock::StateLock;
+pub use notify::Notifier;
 pub use units::{Bytes, Pause};

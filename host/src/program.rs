@@ -10,6 +10,10 @@ use crate::output;
 /// Exit status of a wrong command line; 1 is a failure, 0 success.
 pub const USAGE: u8 = 2;
 
+/// Exit status after a second ctrl-c, as shells have it; elsewhere a program is then ended by a signal.
+#[cfg(not(unix))]
+const ENDED_AT_ONCE: i32 = 130;
+
 /// How many threads a program works with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Threads {
@@ -55,44 +59,76 @@ pub fn block_on<T>(threads: Threads, work: impl Future<Output = Result<T>>) -> R
     done
 }
 
-/// A token that is cancelled at the first SIGTERM or ctrl-c.
+/// A token that is cancelled at the first SIGTERM or ctrl-c. The second ends the process at once, as a crash would.
 ///
 /// # Errors
 /// [`Code::Internal`] where the system does not let the program listen for signals.
 pub fn stop_signal() -> Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let asked = asked_to_stop()?;
+    let mut signals = Signals::listen()?;
     let token = stop.clone();
     tokio::spawn(async move {
-        asked.await;
-        tracing::info!("stopping");
+        signals.next().await;
+        tracing::info!("stopping; a second signal ends the program at once");
         token.cancel();
+        signals.next().await;
+        end_at_once();
     });
     Ok(stop)
 }
 
+/// Ends without running anything more: what other threads do at this moment might keep an ordinary exit from ending.
 #[cfg(unix)]
-fn asked_to_stop() -> Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).map_err(|error| Failure::park(Code::Internal, "listening for signals").caused_by(error));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
+fn end_at_once() {
+    use rustix::process::{Signal, getpid, kill_process};
+    if let Err(error) = kill_process(getpid(), Signal::KILL) {
+        tracing::error!(%error, "the program could not be ended");
+    }
 }
 
 #[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "on other systems it can fail")]
-fn asked_to_stop() -> Result<impl Future<Output = ()>> {
-    Ok(async {
-        if let Err(error) = tokio::signal::ctrl_c().await {
-            tracing::error!(%error, "listening for ctrl-c failed");
-            std::future::pending::<()>().await;
+fn end_at_once() {
+    std::process::exit(ENDED_AT_ONCE);
+}
+
+/// The signals that ask a program to stop.
+#[cfg(unix)]
+struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).map_err(|error| Failure::park(Code::Internal, "listening for signals").caused_by(error));
+        Ok(Self(listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
         }
-    })
+    }
+}
+
+/// The signals that ask a program to stop.
+#[cfg(windows)]
+struct Signals(tokio::signal::windows::CtrlC, tokio::signal::windows::CtrlBreak);
+
+#[cfg(windows)]
+impl Signals {
+    fn listen() -> Result<Self> {
+        use tokio::signal::windows::{ctrl_break, ctrl_c};
+        let failed = |error| Failure::park(Code::Internal, "listening for ctrl-c").caused_by(error);
+        Ok(Self(ctrl_c().map_err(failed)?, ctrl_break().map_err(failed)?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
 }
 
 #[cfg(test)]

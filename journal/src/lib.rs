@@ -30,7 +30,7 @@ mod traits;
 
 pub use driver::{
     Backoff, DriverSettings, FailPoints, NoFailPoints, NoObserver, Observer, Point, StageDriver, StageReport, StageResult, Step,
-    StepOutcome, WakeUp,
+    StepOutcome, Turn, WakeUp,
 };
 pub use error::{JournalError, Result};
 pub use fault::{Fault, FaultJournal, FaultPlan, Operation};

@@ -16,9 +16,12 @@ mod send;
 mod status;
 mod tables;
 
-use std::{ffi::OsString, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
-use towpath_host::program::{self, Threads};
+use towpath_host::{
+    owner,
+    program::{self, Threads},
+};
 use towpath_journal::{
     FailPoints,
     system::{SystemClock, SystemEntropy},
@@ -31,6 +34,9 @@ use crate::{
     parts::{NoWatcher, Watcher},
 };
 use args::{Args, Command};
+
+/// How long closing the journal may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Runs the program with its command line, the program's own name first.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -64,6 +70,7 @@ fn host(args: &Args) -> Result<Host> {
         other => other?,
     };
     let state = args.state_folder(&config.config)?;
+    owner::become_owner_of(&state)?;
     let base = Base { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()), fail_points: fail_points()? };
     Host::new(config, &state, base)
 }
@@ -106,7 +113,11 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
 async fn with_open<T>(host: &Host, watcher: Arc<dyn Watcher>, work: impl AsyncFnOnce(&OpenHost) -> Result<T>) -> Result<T> {
     let open = host.open(watcher).await?;
     let done = work(&open).await;
-    open.journal.close().await;
+    tokio::select! {
+        () = open.journal.close() => {}
+        // Everything that is done stands in the journal; a query that hangs must not keep the process.
+        () = host.clock().sleep(CLOSE_LIMIT) => tracing::warn!("the journal was not closed within {} s", CLOSE_LIMIT.as_secs()),
+    }
     warn_of_skew(&open);
     done
 }

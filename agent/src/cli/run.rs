@@ -1,46 +1,72 @@
 //! `run`: the service.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::tz::TimeZone;
 use tokio_util::sync::CancellationToken;
-use towpath_host::program;
-use towpath_journal::{LogObserver, WakeUp};
+use towpath_host::{Notifier, program};
+use towpath_journal::{Observer, WakeUp};
 use towpath_transfer::{Code, failure::Result};
 
 use super::quietly;
 use crate::{
     control::{Listener, Running},
     downlink::poll,
-    host::Host,
+    host::{Host, OpenHost},
     parts::Parts,
     schedule,
+    service::watch::Watch,
     work::Worker,
 };
 
+/// How long stopping may take in all. Steps that run have the drivers' 20 s to finish and 5 s more to give their leases back;
+/// whatever has not ended then is left as a crash would leave it, which the next start makes good.
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(30);
+
 pub(super) async fn run(host: &Host) -> Result<()> {
     let stop = program::stop_signal()?;
-    quietly(host, async |open| {
-        let wake = WakeUp::new();
-        let parts = Arc::clone(&open.parts);
-        let worker = Worker::start_alone(Arc::clone(&parts), wake.clone(), Arc::new(LogObserver)).await?;
-        let (jobs, deliveries) = (parts.config.now().jobs.len(), parts.config.now().deliveries.len());
-        tracing::info!(tenant = %parts.tenant, agent = %parts.agent, jobs, deliveries, state = %parts.layout.state().display(), "running");
-        if let Some(skew) = open.relay.clock_skew() {
-            tracing::warn!(code = %Code::ClockSkew, "the clock of this machine and the relay's differ by {skew:#}");
-        }
-        let running = Running { wake: wake.clone() };
+    quietly(host, async |open| serve(open, stop).await).await
+}
+
+/// Works until `stop` is cancelled.
+async fn serve(open: &OpenHost, stop: CancellationToken) -> Result<()> {
+    let (notifier, zone) = (Notifier::from_environment(), TimeZone::system());
+    let parts = Arc::clone(&open.parts);
+    let wake = WakeUp::new();
+    let watch = Arc::new(Watch::new(Arc::clone(&parts.clock)));
+    let worker = Worker::start_alone(Arc::clone(&parts), wake.clone(), Arc::clone(&watch) as Arc<dyn Observer>).await?;
+    let (jobs, deliveries) = (parts.config.now().jobs.len(), parts.config.now().deliveries.len());
+    tracing::info!(tenant = %parts.tenant, agent = %parts.agent, jobs, deliveries, state = %parts.layout.state().display(), "running");
+    if let Some(skew) = open.relay.clock_skew() {
+        tracing::warn!(code = %Code::ClockSkew, "the clock of this machine and the relay's differ by {skew:#}");
+    }
+    let running = Running { wake: wake.clone() };
+    notifier.ready();
+    let work = async {
         tokio::join!(
-            hear(&open.parts, running, stop.clone()),
-            schedule::run(Arc::clone(&parts), TimeZone::system(), wake.clone(), stop.clone()),
-            poll::run(parts, wake, stop.clone()),
-            open.follower.clone().run(stop),
+            hear(&parts, running, stop.clone()),
+            schedule::run(Arc::clone(&parts), zone.clone(), wake.clone(), watch.heart("schedule"), stop.clone()),
+            poll::run(Arc::clone(&parts), wake, watch.heart("poll"), stop.clone()),
+            open.follower.clone().run(stop.clone()),
+            async {
+                stop.cancelled().await;
+                notifier.stopping();
+                tracing::info!("stopping; running stages finish first");
+                worker.stop().await;
+            },
         );
-        tracing::info!("stopping; running stages finish first");
-        worker.stop().await;
-        Ok(())
-    })
-    .await
+    };
+    let too_long = async {
+        stop.cancelled().await;
+        parts.clock.sleep(STOP_LIMIT).await;
+    };
+    tokio::select! {
+        biased;
+        () = work => {}
+        () = too_long => tracing::warn!("not everything has stopped within {} s; the next start goes on with it", STOP_LIMIT.as_secs()),
+        () = watch.tell(&parts, &zone, &notifier) => {}
+    }
+    Ok(())
 }
 
 /// Answers the commands on this host. Without that the work goes on all the same.

@@ -13,7 +13,7 @@ use towpath_transfer::{
 };
 
 use super::decide;
-use crate::{config::Poll, parts::Parts};
+use crate::{config::Poll, parts::Parts, service::heart::Heart};
 
 /// How long one long poll waits.
 pub const LONG_POLL: Duration = Duration::from_secs(MAX_WAIT_SECONDS);
@@ -36,10 +36,11 @@ pub struct Taken {
 }
 
 /// Polls until `shutdown` is cancelled. An unreachable relay is asked again after growing pauses.
-pub async fn run(parts: Arc<Parts>, wake: WakeUp, shutdown: CancellationToken) {
+pub async fn run(parts: Arc<Parts>, wake: WakeUp, heart: Heart, shutdown: CancellationToken) {
     let mut version = None;
     let mut failures = 0u32;
     while !shutdown.is_cancelled() {
+        heart.works();
         let polled = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
@@ -62,6 +63,7 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, shutdown: CancellationToken) {
                 failure.retry_after().unwrap_or_else(|| Backoff::default().pause(failures, &*parts.entropy)).max(SHORTEST_PAUSE)
             }
         };
+        heart.rests();
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}

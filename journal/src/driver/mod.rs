@@ -20,7 +20,7 @@ use towpath_transfer::{Clock, Entropy, TransferKey};
 use crate::{record::Lease, traits::Journal};
 
 pub use settings::{Backoff, DriverSettings, WakeUp};
-pub use step::{FailPoints, NoFailPoints, NoObserver, Observer, Point, StageReport, StageResult, Step, StepOutcome};
+pub use step::{FailPoints, NoFailPoints, NoObserver, Observer, Point, StageReport, StageResult, Step, StepOutcome, Turn};
 
 use work::{HAND_BACK_PAUSE, Worker};
 
@@ -76,7 +76,9 @@ impl StageDriver {
         let mut running = Running::default();
         let mut hints = worker.wake.subscribe();
         let mut journal_failures = 0u32;
+        let (place, stage) = (worker.step.place(), worker.step.stage());
         while !shutdown.is_cancelled() {
+            worker.observer.turned(place, stage, Turn::Working);
             // Marked as seen before the journal is asked, so that a hint meanwhile leads to asking again.
             hints.mark_unchanged();
             running.collect();
@@ -101,6 +103,7 @@ impl StageDriver {
                 0 => running.next(worker.clock.monotonic()).min(worker.settings.poll),
                 failures => worker.settings.backoff.pause(failures, &*worker.entropy),
             };
+            worker.observer.turned(place, stage, Turn::Resting);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
@@ -176,8 +179,8 @@ impl Running {
 
     /// Waits for the running steps, then interrupts them, then drops what does not react.
     async fn drain(mut self, worker: &Worker) {
-        for _ in 0..2 {
-            let grace = worker.clock.sleep(worker.settings.shutdown_grace);
+        for grace in [worker.settings.shutdown_grace, worker.settings.release_grace] {
+            let grace = worker.clock.sleep(grace);
             let all = async { while self.set.join_next().await.is_some() {} };
             tokio::select! {
                 biased;

@@ -54,9 +54,10 @@ pub struct DriverSettings {
     pub backoff: Backoff,
     /// How often the journal is asked without a hint. Default 1 s.
     pub poll: Duration,
-    /// How long running steps may go on at shutdown; and again, how long their leases may take to be released.
-    /// Default 20 s.
+    /// How long running steps may go on at shutdown. Default 20 s.
     pub shutdown_grace: Duration,
+    /// How long steps that were interrupted then may take to give their leases back. Default 5 s.
+    pub release_grace: Duration,
     /// After so many failed tries in a row a transfer is parked. Default 50,000: some months at the longest pause, so
     /// that no outage parks anything by itself.
     pub max_attempts: u32,
@@ -70,6 +71,7 @@ impl Default for DriverSettings {
             backoff: Backoff::default(),
             poll: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(20),
+            release_grace: Duration::from_secs(5),
             max_attempts: 50_000,
         }
     }
@@ -133,5 +135,6 @@ mod tests {
         assert_eq!((settings.lease_ttl, settings.poll, settings.shutdown_grace), {
             (Duration::from_secs(60), Duration::from_secs(1), Duration::from_secs(20))
         });
+        assert_eq!(settings.release_grace, Duration::from_secs(5));
     }
 }

@@ -164,6 +164,20 @@ pub trait Observer: Send + Sync {
     fn journal_failed(&self, place: Place, stage: Stage, error: &JournalError) {
         let _ = (place, stage, error);
     }
+
+    /// The driver's loop goes round: a loop that says [`Turn::Working`] and then nothing more hangs.
+    fn turned(&self, place: Place, stage: Stage, turn: Turn) {
+        let _ = (place, stage, turn);
+    }
+}
+
+/// What the loop of a driver does now. Its steps run beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It asks the journal for work, which is over soon.
+    Working,
+    /// It waits for the end of a step, a hint or a time; or it has ended.
+    Resting,
 }
 
 /// Watches nothing.

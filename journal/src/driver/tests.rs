@@ -80,6 +80,7 @@ impl Step for Scripted {
 struct Recorder {
     seen: Mutex<Vec<&'static str>>,
     journal_failures: AtomicUsize,
+    turns: Mutex<Vec<Turn>>,
 }
 
 impl Observer for Recorder {
@@ -94,6 +95,10 @@ impl Observer for Recorder {
 
     fn journal_failed(&self, _: Place, _: Stage, _: &JournalError) {
         self.journal_failures.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn turned(&self, _: Place, _: Stage, turn: Turn) {
+        self.turns.lock().unwrap().push(turn);
     }
 }
 
@@ -363,6 +368,27 @@ async fn shutdown_interrupts_what_does_not_finish_and_gives_it_back() {
     assert_eq!(bench.seen(), ["started", "interrupted"]);
     assert_eq!(step.calls(), 1, "nothing new is begun");
     assert_eq!(bench.memory.acquire(Stage::Extract, 9, SECOND).await.unwrap().len(), 2, "both are due at once");
+}
+
+#[tokio::test]
+async fn the_loop_shows_that_it_goes_round_and_rests_while_a_step_runs() {
+    let mut bench = Bench::new(1).await;
+    bench.settings.concurrency = 1;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let step = Scripted::new([Script::Gate(Arc::clone(&gate))]);
+    let driver = bench.start(&step);
+    let turns = || std::mem::take(&mut *bench.recorder.turns.lock().unwrap());
+    bench.settle().await;
+    assert_eq!(turns(), [Turn::Working, Turn::Resting]);
+    bench.advance(SECOND * 3_600).await;
+    assert_eq!(turns(), [], "nothing more is begun, so the loop has nothing to do");
+    gate.notify_one();
+    bench.settle().await;
+    let seen = turns();
+    assert!(seen.len() >= 2 && seen.chunks(2).all(|pair| pair == [Turn::Working, Turn::Resting]), "{seen:?}");
+    bench.shutdown.cancel();
+    driver.await.unwrap();
+    assert_ne!(bench.recorder.turns.lock().unwrap().last(), Some(&Turn::Working), "whoever has ended does not hang");
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ const CRATES: &[(&str, &[&str])] = &[
 const EDGES: &[&str] = &[
     "agent/src/main.rs",
     "host/src/output.rs",
+    "host/src/program.rs",
     "journal/src/failpoints.rs",
     "agent/src/cli.rs",
     "agent/src/cli/",

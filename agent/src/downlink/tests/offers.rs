@@ -10,6 +10,7 @@ use super::world::Returns;
 use crate::{
     downlink::poll::{self, MAX_OPEN_DOWNLINKS},
     engine::Engine,
+    service::heart::Heart,
 };
 
 #[tokio::test]
@@ -86,7 +87,7 @@ async fn a_waiting_agent_learns_of_files_at_once_and_survives_an_unreachable_rel
     returns.world.far.downlinks.fail_before(Failure::retry(Code::RelayUnreachable, "no answer"));
     let (wake, stop) = (WakeUp::new(), CancellationToken::new());
     let engine = tokio::spawn(Engine::new(Arc::clone(&parts), wake.clone()).run(stop.clone()));
-    let polling = tokio::spawn(poll::run(Arc::clone(&parts), wake, stop.clone()));
+    let polling = tokio::spawn(poll::run(Arc::clone(&parts), wake, Heart::unwatched(&parts.clock), stop.clone()));
     let mut ids = Vec::new();
     for number in 1..=3u64 {
         let name = format!("orders-{number}.csv");

@@ -8,13 +8,14 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use towpath_agent::{
     chain,
-    config::Config,
+    config::{Config, SharedConfig},
     downlink::{action::SystemActions, poll},
     engine::Engine,
     enrolment::{EnrolParts, Enrolment, enrol},
     extract::ExtractParts,
     layout::Layout,
     parts::{NoWatcher, Parts, SourceExtractor},
+    service::heart::Heart,
     trust::FileTrust,
     uplink::plan,
 };
@@ -131,7 +132,7 @@ impl Agent {
             identity: self.identity.clone(),
             tenant: self.enrolment.tenant.clone(),
             agent: self.enrolment.name.clone(),
-            config: Arc::clone(&self.config),
+            config: SharedConfig::new((*self.config).clone()),
             clock,
             entropy: Arc::clone(&self.nature.entropy),
             fail_points,
@@ -140,7 +141,8 @@ impl Agent {
         self.parts = Some(Arc::clone(&parts));
         self.wake = WakeUp::new();
         let engine = Engine::new(Arc::clone(&parts), self.wake.clone()).observed_by(start.busy.clone());
-        let poll = poll::run(parts, self.wake.clone(), CancellationToken::new());
+        let heart = Heart::unwatched(&parts.clock);
+        let poll = poll::run(parts, self.wake.clone(), heart, CancellationToken::new());
         self.machine.run(&start, async move {
             tokio::join!(engine.run(CancellationToken::new()), poll);
         });

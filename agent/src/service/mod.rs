@@ -1,0 +1,6 @@
+//! The agent as a service: what the service manager is told, and how it is installed.
+
+pub mod heart;
+pub mod watch;
+
+pub use towpath_host::notify;
