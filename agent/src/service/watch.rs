@@ -75,7 +75,7 @@ impl Watch {
     fn status(&self, parts: &Parts, zone: &TimeZone) -> String {
         let now = parts.clock.now();
         let config = parts.config.now();
-        let runs = config.jobs.iter().filter_map(|job| Some((schedule::next_due(job.schedule?, now, zone)?, &job.name)));
+        let runs = config.jobs.iter().filter_map(|job| Some((schedule::next_due(job.schedule.as_ref()?, now, zone)?, &job.name)));
         let next = match runs.min() {
             Some((due, job)) => format!("next run: {job} at {}", due.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z")),
             None => "no run is scheduled".to_owned(),
