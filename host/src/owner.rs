@@ -15,7 +15,7 @@ use towpath_transfer::failure::Result;
 pub fn become_owner_of(folder: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt as _;
 
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         return Ok(());
     }
     match std::fs::metadata(folder) {
@@ -23,6 +23,35 @@ pub fn become_owner_of(folder: &Path) -> Result<()> {
         // What hinders looking at it hinders the command as well, and is said there.
         _ => Ok(()),
     }
+}
+
+/// Whether this process is root.
+#[cfg(unix)]
+#[must_use]
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// A user of this host, and its own group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserIds {
+    /// The user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// The user of this name; `None` where there is none.
+///
+/// # Errors
+/// `service-failed` where the user database cannot be asked.
+#[cfg(unix)]
+pub fn user(name: &str) -> Result<Option<UserIds>> {
+    let found = nix::unistd::User::from_name(name).map_err(|error| {
+        let message = format!("the user database cannot be asked for {name}");
+        towpath_transfer::Failure::park(towpath_transfer::Code::ServiceFailed, message).caused_by(error)
+    })?;
+    Ok(found.map(|user| UserIds { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
 
 /// There is nobody else to become.

@@ -5,13 +5,17 @@ use towpath_transfer::{
     state::{Outcome, Place},
 };
 
-use crate::{JournalError, Observer, StageReport, StageResult};
+use crate::{JournalError, Lease, Observer, StageReport, StageResult};
 
 /// Writes each stage's end to the log.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LogObserver;
 
 impl Observer for LogObserver {
+    fn stage_started(&self, _: Place, stage: Stage, lease: &Lease) {
+        tracing::debug!(%stage, transfer = %lease.key().id, attempts = lease.attempts(), "the step begins");
+    }
+
     fn stage_finished(&self, report: &StageReport<'_>) {
         let key = report.key;
         let _span =

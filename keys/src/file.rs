@@ -114,10 +114,21 @@ fn check_permissions(path: &Path, metadata: &fs::Metadata, access: Access) -> Re
     Err(Failure::park(Code::KeyPermissions, message))
 }
 
-#[cfg(not(unix))]
-fn check_permissions(_path: &Path, _metadata: &fs::Metadata, _access: Access) -> Result<()> {
-    // Where there are no permission bits, the folder's access control list protects the file.
-    Ok(())
+#[cfg(windows)]
+fn check_permissions(path: &Path, _metadata: &fs::Metadata, access: Access) -> Result<()> {
+    // What is pinned may be read by everybody; the list of its folder says who may change it.
+    if access == Access::Pinned {
+        return Ok(());
+    }
+    let shown = path.display();
+    let private = towpath_platform::acl::is_private(path);
+    let private =
+        private.map_err(|e| Failure::park(Code::FileFailed, format!("asking who may read {shown} failed")).caused_by(e))?;
+    if private {
+        return Ok(());
+    }
+    let mend = format!("icacls \"{shown}\" /inheritance:r /grant:r *S-1-5-18:F *S-1-5-32-544:F *S-1-3-4:F");
+    Err(Failure::park(Code::KeyPermissions, format!("{shown} is open to other users and was not used; run: {mend}")))
 }
 
 /// The path as a POSIX shell reads it back.
@@ -214,9 +225,15 @@ fn create_new(path: &Path, access: Access) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(path)
 }
 
-#[cfg(not(unix))]
-fn create_new(path: &Path, _access: Access) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).open(path)
+#[cfg(windows)]
+fn create_new(path: &Path, access: Access) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    // Nothing is in it yet that others could read. In a folder that is the service's own it has the right list already, with the
+    // account of the service.
+    if access == Access::Private && !towpath_platform::acl::is_private(path)? {
+        towpath_platform::acl::restrict_to_owner(path, None)?;
+    }
+    Ok(file)
 }
 
 /// Gives the file its name unless the name is taken: a hard link decides that in one step.

@@ -13,6 +13,7 @@ mod receive;
 mod receiver;
 mod run;
 mod send;
+mod service;
 mod status;
 mod tables;
 
@@ -49,6 +50,9 @@ fn execute(args: Args) -> Result<()> {
     }
     if let Command::Profile(command) = &args.command {
         return profile::run(command);
+    }
+    if let Command::Service(command) = &args.command {
+        return service::run(&args, command);
     }
     let serving = matches!(args.command, Command::Run);
     output::logs(args.log_format, serving);
@@ -105,7 +109,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Receipts(command) => receipts::run(&host, &command).await,
         Command::Key(command) => enrol::key(&host, &command),
         Command::Moved => enrol::moved(&host).await,
-        Command::Config(_) | Command::Profile(_) => Ok(()),
+        Command::Config(_) | Command::Profile(_) | Command::Service(_) => Ok(()),
     }
 }
 

@@ -4,8 +4,8 @@ use toml::{Table, Value};
 
 use super::{Finding, tree::File, tree::Tree};
 
-const MIDDLE: &[&str] = &["towpath-transfer"];
-const PROGRAM: &[&str] = &["towpath-transfer", "towpath-journal", "towpath-transport", "towpath-keys", "towpath-host"];
+const MIDDLE: &[&str] = &["towpath-transfer", PLATFORM];
+const PROGRAM: &[&str] = &["towpath-transfer", "towpath-journal", "towpath-transport", "towpath-keys", "towpath-host", PLATFORM];
 const SAMPLES: &[&str] = &[
     "towpath-transfer",
     "towpath-journal",
@@ -34,9 +34,13 @@ const TESTS: &[&str] = &[
 /// Starts other people's servers for tests; no product code may know it.
 const SERVERS: &str = "towpath-servers";
 
+/// The one room with `unsafe`, which is why its lints are its own.
+const PLATFORM: &str = "towpath-platform";
+
 /// Each room, and the rooms it may depend on. Dependencies point one way, towards `transfer`.
 const ROOMS: &[(&str, &[&str])] = &[
     ("towpath-transfer", &[]),
+    (PLATFORM, &[]),
     ("towpath-journal", MIDDLE),
     ("towpath-transport", MIDDLE),
     ("towpath-keys", MIDDLE),
@@ -57,6 +61,7 @@ const FENCED: &[(&str, &[&str])] = &[
     ("russh-sftp", &["towpath-transport", "towpath-keys"]),
     ("ssh-key", &["towpath-transport", "towpath-keys"]),
     ("rsa", &["towpath-keys"]),
+    ("windows-sys", &[PLATFORM]),
     (
         "sqlx",
         &[
@@ -122,7 +127,7 @@ pub(crate) fn inheritance(tree: &Tree) -> Vec<Finding> {
                 format!("write `{}.workspace = true` and its version with a reason in the root manifest", dependency.name);
             findings.push(Finding::new(path, dependency.line, "inherit", advice));
         }
-        if !room.inherits_lints {
+        if !room.inherits_lints && room.name != PLATFORM {
             findings.push(Finding::new(path, 1, "inherit", "add `[lints]` with `workspace = true`"));
         }
     }

@@ -15,6 +15,7 @@ mod refusals;
 mod rotation;
 mod seams;
 mod seams_downlink;
+mod stopping;
 mod tamper;
 mod tenants;
 mod ways;

@@ -1,0 +1,364 @@
+//! Installing the service for systemd, and telling systemd to start and stop it.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde::Serialize;
+use towpath_host::owner::{self, UserIds};
+use towpath_transfer::{Code, Failure, failure::Result};
+
+use super::{
+    installation::Installation,
+    unit::{self, UNIT},
+};
+use crate::layout::Layout;
+
+/// Where an administrator's units lie.
+const UNITS: &str = "/etc/systemd/system";
+/// There where systemd is the service manager (`sd_booted(3)`).
+const BOOTED: &str = "/run/systemd/system";
+/// The longest name of a user.
+const MAX_USER_CHARS: usize = 31;
+
+/// systemd, as this program uses it.
+pub struct Systemd<'a> {
+    units: PathBuf,
+    /// Runs a program with its arguments to its end.
+    run: &'a dyn Fn(&str, &[&str]) -> io::Result<Output>,
+    /// Is told each step that is done.
+    say: &'a dyn Fn(&str),
+}
+
+impl std::fmt::Debug for Systemd<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Systemd").field("units", &self.units).finish_non_exhaustive()
+    }
+}
+
+/// How the service stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Whether the unit is there.
+    pub installed: bool,
+    /// Whether it is started at boot.
+    pub enabled: bool,
+    /// Whether it runs and is ready.
+    pub running: bool,
+    /// systemd's words, such as `active (running)`.
+    pub state: String,
+    /// The main process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The user it runs as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// How often it was started again since it was started by somebody.
+    pub restarts: u32,
+    /// What it says itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub says: Option<String>,
+}
+
+/// Runs a program of this host.
+///
+/// # Errors
+/// Where it cannot be started.
+pub fn run(program: &str, arguments: &[&str]) -> io::Result<Output> {
+    Command::new(program).args(arguments).stdin(Stdio::null()).output()
+}
+
+impl<'a> Systemd<'a> {
+    /// This host's, where it has systemd and this process may change it.
+    ///
+    /// # Errors
+    /// `service-failed` without systemd, or without the right to change it.
+    pub fn of_this_host(say: &'a dyn Fn(&str)) -> Result<Self> {
+        booted()?;
+        if !owner::is_root() {
+            return Err(failed("services are installed, started and stopped by root: run the same command with sudo"));
+        }
+        Ok(Self { units: UNITS.into(), run: &run, say })
+    }
+
+    /// Makes the user, gives it what it must read and write, and writes and enables the unit. May be repeated.
+    ///
+    /// # Errors
+    /// `service-failed`, with what could not be done; what was done before stays.
+    pub fn install(&self, of: &Installation, start: bool) -> Result<()> {
+        check_user(&of.user)?;
+        check_state(&of.state)?;
+        let text = unit::text(of)?;
+        let ids = self.user(&of.user, &of.state)?;
+        self.give_state(&of.state, ids)?;
+        self.give(&of.config, 0, ids.gid, 0o640)?;
+        for secret in &of.secrets {
+            self.give(secret, ids.uid, ids.gid, 0o600)?;
+        }
+        self.write_unit(&text)?;
+        self.systemctl(&["daemon-reload"])?;
+        self.systemctl(&["enable", UNIT])?;
+        (self.say)("the service starts with this host");
+        if start {
+            self.restart()?;
+            (self.say)("the service runs");
+        } else {
+            (self.say)("start it now with: towpath-agent service start");
+        }
+        for folder in &of.writable {
+            let (user, shown) = (&of.user, folder.display());
+            (self.say)(&format!(
+                "note: {user} must be able to read and write {shown}; towpath-agent doctor tells whether it can"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Stops and removes the service, and nothing else.
+    ///
+    /// # Errors
+    /// `service-failed`.
+    pub fn uninstall(&self) -> Result<()> {
+        let file = self.units.join(UNIT);
+        if !file.exists() {
+            (self.say)("the service is not installed");
+            return Ok(());
+        }
+        self.systemctl(&["disable", "--now", UNIT])?;
+        fs::remove_file(&file).map_err(|error| failed(format!("removing {} failed", file.display())).caused_by(error))?;
+        self.systemctl(&["daemon-reload"])?;
+        (self.say)(&format!("stopped, and removed {}", file.display()));
+        Ok(())
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// `service-failed`, with where the reason stands.
+    pub fn start(&self) -> Result<()> {
+        self.installed()?;
+        self.systemctl(&["start", UNIT])
+    }
+
+    /// Stops it and waits until it has.
+    ///
+    /// # Errors
+    /// `service-failed`.
+    pub fn stop(&self) -> Result<()> {
+        self.installed()?;
+        self.systemctl(&["stop", UNIT])
+    }
+
+    /// Stops it where it runs, starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Systemd::start`].
+    pub fn restart(&self) -> Result<()> {
+        self.installed()?;
+        self.systemctl(&["restart", UNIT])
+    }
+
+    fn installed(&self) -> Result<()> {
+        if self.units.join(UNIT).exists() {
+            return Ok(());
+        }
+        Err(failed("the service is not installed; install it with: towpath-agent service install"))
+    }
+
+    fn systemctl(&self, arguments: &[&str]) -> Result<()> {
+        let output = (self.run)("systemctl", arguments).map_err(|error| failed("systemctl cannot be run").caused_by(error))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let (said, command) = (String::from_utf8_lossy(&output.stderr), arguments.join(" "));
+        let said = said.trim();
+        let reason = if arguments.first().is_some_and(|word| ["start", "restart"].contains(word)) {
+            "; the reason stands in: journalctl -u towpath-agent -n 20"
+        } else {
+            ""
+        };
+        Err(failed(format!("systemctl {command} failed: {said}{reason}")))
+    }
+
+    fn user(&self, name: &str, home: &Path) -> Result<UserIds> {
+        if let Some(ids) = owner::user(name)? {
+            return Ok(ids);
+        }
+        let home = home.to_string_lossy();
+        let arguments =
+            ["--system", "--user-group", "--no-create-home", "--home-dir", &*home, "--shell", "/usr/sbin/nologin", name];
+        let output = (self.run)("useradd", &arguments);
+        let output = output.map_err(|error| failed(format!("making the user {name} with useradd failed")).caused_by(error))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(failed(format!("making the user {name} with useradd failed: {}", said.trim())));
+        }
+        (self.say)(&format!("made the system user {name}"));
+        owner::user(name)?.ok_or_else(|| failed(format!("the user {name} is not there after useradd has made it")))
+    }
+
+    /// The state folder and what is in it.
+    fn give_state(&self, state: &Path, ids: UserIds) -> Result<()> {
+        let failed = |path: &Path, error| failed(format!("giving {} to the service failed", path.display())).caused_by(error);
+        fs::create_dir_all(state).map_err(|error| failed(state, error))?;
+        let mut given = 0_u64;
+        let mut folders = vec![state.to_owned()];
+        while let Some(folder) = folders.pop() {
+            given += u64::from(own(&folder, ids).map_err(|error| failed(&folder, error))?);
+            for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
+                let path = entry.map_err(|error| failed(&folder, error))?.path();
+                let metadata = fs::symlink_metadata(&path).map_err(|error| failed(&path, error))?;
+                if metadata.is_dir() {
+                    folders.push(path);
+                } else if metadata.is_file() && metadata.nlink() > 1 && metadata.uid() != ids.uid {
+                    // Somebody else's file under a second name would be given away with it.
+                    (self.say)(&format!("note: left {} as it is: it has another name as well", path.display()));
+                } else if !metadata.is_symlink() {
+                    given += u64::from(own(&path, ids).map_err(|error| failed(&path, error))?);
+                }
+            }
+        }
+        fs::set_permissions(state, fs::Permissions::from_mode(0o700)).map_err(|error| failed(state, error))?;
+        if given > 0 {
+            (self.say)(&format!("gave {} to the service, {given} files and folders", state.display()));
+        }
+        Ok(())
+    }
+
+    /// One file that is there, with no more than these permissions. A missing one is told, not made.
+    fn give(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<()> {
+        let failed = |error| failed(format!("giving {} to the service failed", path.display())).caused_by(error);
+        let metadata = match fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (self.say)(&format!("note: there is no {}", path.display()));
+                return Ok(());
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        if !metadata.is_file() {
+            (self.say)(&format!("note: left {} as it is: it is not a file of its own", path.display()));
+            return Ok(());
+        }
+        let mut changed = false;
+        if (metadata.uid(), metadata.gid()) != (uid, gid) {
+            lchown(path, Some(uid), Some(gid)).map_err(failed)?;
+            changed = true;
+        }
+        let wanted = metadata.mode() & mode | mode & 0o440;
+        if metadata.mode() & 0o7777 != wanted {
+            fs::set_permissions(path, fs::Permissions::from_mode(wanted)).map_err(failed)?;
+            changed = true;
+        }
+        if changed {
+            (self.say)(&format!("made {} readable for the service and nobody else", path.display()));
+        }
+        Ok(())
+    }
+
+    fn write_unit(&self, text: &str) -> Result<()> {
+        let file = self.units.join(UNIT);
+        if fs::read_to_string(&file).is_ok_and(|there| there == text) {
+            (self.say)(&format!("{} is up to date", file.display()));
+            return Ok(());
+        }
+        let temporary = self.units.join(format!(".{UNIT}.tmp"));
+        let write = || {
+            let mut new = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o644).open(&temporary)?;
+            new.write_all(text.as_bytes())?;
+            new.sync_all()?;
+            fs::rename(&temporary, &file)?;
+            fs::File::open(&self.units)?.sync_all()
+        };
+        write().map_err(|error| failed(format!("writing {} failed", file.display())).caused_by(error))?;
+        (self.say)(&format!("wrote {}", file.display()));
+        Ok(())
+    }
+}
+
+/// How the service stands; everybody may ask.
+///
+/// # Errors
+/// `service-failed` without systemd.
+pub fn status() -> Result<Status> {
+    booted()?;
+    let asked = "--property=LoadState,ActiveState,SubState,MainPID,UnitFileState,User,NRestarts,StatusText";
+    let output = run("systemctl", &["show", UNIT, asked]).map_err(|error| failed("systemctl cannot be run").caused_by(error))?;
+    if !output.status.success() {
+        return Err(failed(format!("systemctl show failed: {}", String::from_utf8_lossy(&output.stderr).trim())));
+    }
+    Ok(read_status(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn read_status(shown: &str) -> Status {
+    let value = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
+    let text = |name| Some(value(name)).filter(|text| !text.is_empty()).map(str::to_owned);
+    let running = value("ActiveState") == "active";
+    Status {
+        installed: value("LoadState") == "loaded",
+        enabled: value("UnitFileState").starts_with("enabled"),
+        running,
+        state: format!("{} ({})", value("ActiveState"), value("SubState")),
+        pid: value("MainPID").parse().ok().filter(|pid| *pid != 0),
+        user: text("User"),
+        restarts: value("NRestarts").parse().unwrap_or(0),
+        says: text("StatusText").filter(|_| running),
+    }
+}
+
+fn booted() -> Result<()> {
+    if Path::new(BOOTED).is_dir() {
+        return Ok(());
+    }
+    Err(failed("systemd does not run here; let your own service manager run in the foreground: towpath-agent run"))
+}
+
+fn failed(message: impl Into<String>) -> Failure {
+    Failure::park(Code::ServiceFailed, message.into())
+}
+
+/// The names that useradd makes.
+fn check_user(name: &str) -> Result<()> {
+    let (first, rest) = name.split_at_checked(1).unwrap_or(("", ""));
+    let starts = first.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let goes_on = rest.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'));
+    if name == "root" {
+        return Err(failed("the service needs no rights of root: name another user with --user"));
+    }
+    if starts && goes_on && name.len() <= MAX_USER_CHARS {
+        return Ok(());
+    }
+    Err(failed(format!(
+        "{name:?} is no name of a system user: a-z, 0-9, _ and -, at most {MAX_USER_CHARS}, beginning with a letter"
+    )))
+}
+
+/// Everything in the folder is given to the service, so it must be an agent's, or empty.
+fn check_state(state: &Path) -> Result<()> {
+    let layout = Layout::new(state);
+    let ours = [layout.key(), layout.enrolment(), layout.journal(), layout.lock()].iter().any(|path| path.exists());
+    let empty = fs::read_dir(state).map_or(true, |mut entries| entries.next().is_none());
+    if ours || empty {
+        return Ok(());
+    }
+    let shown = state.display();
+    Err(failed(format!(
+        "{shown} is not empty and holds nothing of an agent, so it is not given to the service; name a folder with --state"
+    )))
+}
+
+/// Whether it had another owner before.
+fn own(path: &Path, ids: UserIds) -> io::Result<bool> {
+    let metadata = fs::symlink_metadata(path)?;
+    if (metadata.uid(), metadata.gid()) == (ids.uid, ids.gid) {
+        return Ok(false);
+    }
+    lchown(path, Some(ids.uid), Some(ids.gid)).map(|()| true)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! Root's commands on a state folder that belongs to the service's user.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail and say why")]
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    path::Path,
+    process::{Command, Output},
+};
+
+/// A user with an entry in the user database, and one without.
+const NOBODY: u32 = 65_534;
+const NAMELESS: u32 = 54_321;
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// Makes a key in a state folder of `owner`, by a command that another may start.
+fn generate(launcher: &[&str], folder: &Path, owner: Option<u32>) -> Output {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let (config, state) = (folder.join("agent.toml"), folder.join("state"));
+    fs::write(&config, "").unwrap();
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+    chown(&state, owner, owner).unwrap();
+    let program = env!("CARGO_BIN_EXE_towpath-agent");
+    let mut command = match launcher.split_first() {
+        Some((launcher, arguments)) => {
+            let mut command = Command::new(launcher);
+            command.args(arguments).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.arg("--config").arg(&config).arg("--state").arg(&state).args(["key", "generate", "--type", "ed25519"]);
+    command.env("TOWPATH_LOG", "debug").output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_root_makes_in_the_services_folder_belongs_to_the_service() {
+    let owners: &[Option<u32>] = if is_root() { &[Some(NOBODY), Some(NAMELESS), None] } else { &[None] };
+    for owner in owners {
+        let folder = tempfile::tempdir().unwrap();
+        let made = generate(&[], folder.path(), *owner);
+        assert!(made.status.success(), "{}", stderr(&made));
+        let expected = owner.unwrap_or_else(|| fs::metadata("/proc/self").unwrap().uid());
+        for name in ["key", "key.pub"] {
+            assert_eq!(fs::metadata(folder.path().join("state").join(name)).unwrap().uid(), expected, "{name}");
+        }
+        assert_eq!(stderr(&made).matches("goes on as that user").count(), usize::from(owner.is_some()), "{}", stderr(&made));
+    }
+}
+
+#[test]
+fn root_without_the_right_to_become_another_says_so_and_makes_nothing() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let refused = generate(&["setpriv", "--bounding-set=-setuid,-setgid"], folder.path(), Some(NOBODY));
+    assert_eq!(refused.status.code(), Some(1));
+    let said = stderr(&refused);
+    assert!(said.contains("[service-failed]") && said.contains("run it as that user"), "{said}");
+    assert_eq!(fs::read_dir(folder.path().join("state")).unwrap().count(), 0);
+}

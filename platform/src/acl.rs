@@ -1,0 +1,212 @@
+//! Who may open a file: its owner, the system and administrators, and the service, by its access control list.
+
+use std::{io, path::Path};
+
+/// Lets only the owner, SYSTEM, the administrators, and where named one account more, such as `NT SERVICE\TowpathAgent`, open a file,
+/// or a folder and what is made in it from now on. What the folder above would grant does not count any more.
+///
+/// # Errors
+/// As Windows reports; `Unsupported` elsewhere.
+pub fn restrict_to_owner(path: &Path, also: Option<&str>) -> io::Result<()> {
+    #[cfg(windows)]
+    return windows::restrict(path, also);
+    #[cfg(not(windows))]
+    {
+        let _ = (path, also);
+        super::unsupported()
+    }
+}
+
+/// Whether nobody but the owner, SYSTEM, the administrators and service accounts may open it.
+///
+/// # Errors
+/// As Windows reports; `Unsupported` elsewhere.
+pub fn is_private(path: &Path) -> io::Result<bool> {
+    #[cfg(windows)]
+    return windows::is_private(path);
+    #[cfg(not(windows))]
+    {
+        let _ = path;
+        super::unsupported()
+    }
+}
+
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "access control lists have only this interface")]
+mod windows {
+    use std::{ffi::c_void, io, path::Path, ptr};
+
+    use windows_sys::Win32::{
+        Foundation::ERROR_SUCCESS,
+        Security::{
+            ACCESS_ALLOWED_ACE, ACE_HEADER, ACL,
+            Authorization::{
+                ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, GetNamedSecurityInfoW,
+                SDDL_REVISION_1, SE_FILE_OBJECT, SetNamedSecurityInfoW,
+            },
+            DACL_SECURITY_INFORMATION, GetAce, GetSecurityDescriptorDacl, LookupAccountNameW, OWNER_SECURITY_INFORMATION,
+            PROTECTED_DACL_SECURITY_INFORMATION, PSID, SECURITY_MAX_SID_SIZE, SID_NAME_USE,
+        },
+    };
+
+    use crate::wide::{Local, wide};
+
+    /// `ACCESS_ALLOWED_ACE_TYPE` of winnt.h.
+    const ALLOWED: u8 = 0;
+    /// `ACCESS_DENIED_ACE_TYPE` of winnt.h.
+    const DENIED: u8 = 1;
+    /// `INHERIT_ONLY_ACE` of winnt.h: it counts for what is made in the folder, not for the folder.
+    const INHERIT_ONLY: u8 = 8;
+    /// SYSTEM, the administrators, and whoever owns the file ("owner rights").
+    const TRUSTED: [&str; 3] = ["S-1-5-18", "S-1-5-32-544", "S-1-3-4"];
+    /// "Creator owner", which stands for the owner in what is inherited.
+    const CREATOR: &str = "S-1-3-0";
+    /// What service accounts begin with.
+    const SERVICES: &str = "S-1-5-80-";
+    /// The longest text of an id: 15 numbers of ten digits, and what joins them.
+    const MAX_SID_CHARS: usize = 256;
+
+    pub(super) fn restrict(path: &Path, also: Option<&str>) -> io::Result<()> {
+        let mut list = "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;OW)".to_owned();
+        if let Some(account) = also {
+            list.push_str(&format!("(A;OICI;FA;;;{})", account_id(account)?));
+        }
+        let (list, path) = (wide(&list), wide(path));
+        let mut descriptor = ptr::null_mut();
+        // SAFETY: the text ends with a NUL, and the descriptor is ours to give back.
+        let done = unsafe {
+            ConvertStringSecurityDescriptorToSecurityDescriptorW(list.as_ptr(), SDDL_REVISION_1, &mut descriptor, ptr::null_mut())
+        };
+        if done == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let _memory = Local(descriptor);
+        let (mut present, mut acl, mut defaulted) = (0, ptr::null_mut(), 0);
+        // SAFETY: the descriptor was just made; the list points into it and lives as long.
+        let done = unsafe { GetSecurityDescriptorDacl(descriptor, &mut present, &mut acl, &mut defaulted) };
+        if done == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let what = DACL_SECURITY_INFORMATION | PROTECTED_DACL_SECURITY_INFORMATION;
+        // SAFETY: the path ends with a NUL; owner, group and audit list are not set and may be null.
+        let code = unsafe {
+            SetNamedSecurityInfoW(path.as_ptr(), SE_FILE_OBJECT, what, ptr::null_mut(), ptr::null_mut(), acl, ptr::null())
+        };
+        succeeded(code)
+    }
+
+    pub(super) fn is_private(path: &Path) -> io::Result<bool> {
+        let path = wide(path);
+        let (mut owner, mut acl, mut descriptor): (PSID, *mut ACL, _) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let what = DACL_SECURITY_INFORMATION | OWNER_SECURITY_INFORMATION;
+        // SAFETY: the path ends with a NUL; owner and list point into the descriptor, which is ours to give back.
+        let code = unsafe {
+            GetNamedSecurityInfoW(
+                path.as_ptr(),
+                SE_FILE_OBJECT,
+                what,
+                &mut owner,
+                ptr::null_mut(),
+                &mut acl,
+                ptr::null_mut(),
+                &mut descriptor,
+            )
+        };
+        succeeded(code)?;
+        let _memory = Local(descriptor);
+        if acl.is_null() {
+            // Without a list everybody may do everything.
+            return Ok(false);
+        }
+        let owner = text(owner)?;
+        // SAFETY: Windows has just given the list, whose head has the number of its entries.
+        let count = unsafe { (*acl).AceCount };
+        for index in 0..u32::from(count) {
+            let mut entry: *mut c_void = ptr::null_mut();
+            // SAFETY: the index is below the number of entries; the entry points into the list.
+            if unsafe { GetAce(acl, index, &mut entry) } == 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // SAFETY: every entry begins with this head.
+            let head = unsafe { entry.cast::<ACE_HEADER>().read_unaligned() };
+            if head.AceType == DENIED {
+                continue;
+            }
+            if head.AceType != ALLOWED {
+                // What is not understood is not trusted.
+                return Ok(false);
+            }
+            // SAFETY: an entry of this type is laid out so; only the address of the id at its end is taken.
+            let sid = unsafe { &raw mut (*entry.cast::<ACCESS_ALLOWED_ACE>()).SidStart };
+            let sid = text(sid.cast())?;
+            let inherited_by_owner = sid == CREATOR && head.AceFlags & INHERIT_ONLY != 0;
+            if sid != owner && !TRUSTED.contains(&&*sid) && !sid.starts_with(SERVICES) && !inherited_by_owner {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn account_id(account: &str) -> io::Result<String> {
+        let account = wide(account);
+        let mut id = [0_u32; SECURITY_MAX_SID_SIZE as usize / 4 + 1];
+        let mut id_bytes = SECURITY_MAX_SID_SIZE;
+        let mut domain = [0_u16; MAX_SID_CHARS];
+        let mut domain_chars = MAX_SID_CHARS as u32;
+        let mut kind: SID_NAME_USE = 0;
+        // SAFETY: the name ends with a NUL, and both buffers are as long as is said.
+        let done = unsafe {
+            LookupAccountNameW(
+                ptr::null(),
+                account.as_ptr(),
+                id.as_mut_ptr().cast(),
+                &mut id_bytes,
+                domain.as_mut_ptr(),
+                &mut domain_chars,
+                &mut kind,
+            )
+        };
+        if done == 0 { Err(io::Error::last_os_error()) } else { text(id.as_mut_ptr().cast()) }
+    }
+
+    /// `S-1-…`
+    fn text(sid: PSID) -> io::Result<String> {
+        let mut text = ptr::null_mut();
+        // SAFETY: the id was given by Windows and is alive; the text is ours to give back.
+        if unsafe { ConvertSidToStringSidW(sid, &mut text) } == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let _memory = Local(text.cast());
+        let mut units = Vec::new();
+        for at in 0..MAX_SID_CHARS {
+            // SAFETY: the text ends with a NUL, and nothing behind it is read.
+            let unit = unsafe { text.add(at).read() };
+            if unit == 0 {
+                break;
+            }
+            units.push(unit);
+        }
+        Ok(String::from_utf16_lossy(&units))
+    }
+
+    fn succeeded(code: u32) -> io::Result<()> {
+        if code == ERROR_SUCCESS { Ok(()) } else { Err(io::Error::from_raw_os_error(code.cast_signed())) }
+    }
+}
+
+#[cfg(windows)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_restricted_is_private_and_still_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        std::fs::write(&file, "x").unwrap();
+        restrict_to_owner(&file, None).unwrap();
+        assert!(is_private(&file).unwrap());
+        assert_eq!(std::fs::read(&file).unwrap(), b"x");
+        assert!(restrict_to_owner(&folder.path().join("none"), None).is_err());
+    }
+}

@@ -1,0 +1,36 @@
+//! What Windows offers and the standard library does not: secrets that only this machine can read, access control lists, and the
+//! Event Log. The one room with `unsafe`.
+//!
+//! On other systems every function here answers [`std::io::ErrorKind::Unsupported`].
+
+pub mod acl;
+pub mod dpapi;
+pub mod event_log;
+#[cfg(windows)]
+mod wide;
+
+#[cfg(not(windows))]
+fn unsupported<T>() -> std::io::Result<T> {
+    Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "only Windows has this"))
+}
+
+#[cfg(not(windows))]
+#[cfg(test)]
+mod tests {
+    use std::{io::ErrorKind, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn other_systems_say_that_they_have_none_of_this() {
+        let kinds = [
+            dpapi::protect(b"x").unwrap_err().kind(),
+            dpapi::unprotect(b"x").unwrap_err().kind(),
+            acl::restrict_to_owner(Path::new("/x"), None).unwrap_err().kind(),
+            acl::is_private(Path::new("/x")).unwrap_err().kind(),
+            event_log::register("x").unwrap_err().kind(),
+            event_log::report("x", event_log::Level::Error, "x").unwrap_err().kind(),
+        ];
+        assert_eq!(kinds, [ErrorKind::Unsupported; 6]);
+    }
+}
