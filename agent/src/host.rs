@@ -11,10 +11,12 @@ use towpath_transport::{
     dial::Trust as TlsTrust,
     files::{Disk, FileStore, file_failure},
     relay_api::{Follower, HttpRelayApi, RelayPins, TokenSource},
+    store::PacedConnect,
 };
 
 use crate::{
     announcement::EnrolmentKeeper,
+    bandwidth,
     config::{Config, LoadedConfig, SharedConfig},
     downlink::action::SystemActions,
     enrolment::Enrolment,
@@ -91,19 +93,21 @@ impl Host {
         let network = self.network(&enrolment.relay_url)?;
         let pins = RelayPins::new(&enrolment.relay_keys());
         let relay = network.web(self.relay(&enrolment, &identity, &pins)?);
+        let config = SharedConfig::new(self.config.config.clone());
+        let pace = bandwidth::pace(config.clone(), Arc::clone(&self.base.clock));
         let parts = Parts {
             layout: self.layout.clone(),
             files: Arc::clone(&self.files),
             journal: journal.clone(),
             relay: Arc::new(relay.clone()),
-            stores: Arc::new(self.routes(&enrolment, &identity, &network, &pins)?),
+            stores: Arc::new(PacedConnect::new(Arc::new(self.routes(&enrolment, &identity, &network, &pins)?), pace)),
             extractor: Arc::new(SourceExtractor(self.extract_parts())),
             actions: Arc::new(SystemActions { files: Arc::clone(&self.files), clock: Arc::clone(&self.base.clock) }),
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
             identity,
             tenant: enrolment.tenant.clone(),
             agent: enrolment.name.clone(),
-            config: SharedConfig::new(self.config.config.clone()),
+            config,
             clock: Arc::clone(&self.base.clock),
             entropy: Arc::clone(&self.base.entropy),
             fail_points: Arc::clone(&self.base.fail_points),

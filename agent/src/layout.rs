@@ -72,6 +72,18 @@ impl Layout {
         self.state.join("ways.json")
     }
 
+    /// What the schedule must not forget.
+    #[must_use]
+    pub fn schedule(&self) -> PathBuf {
+        self.state.join("schedule.json")
+    }
+
+    /// There while the agent is paused.
+    #[must_use]
+    pub fn pause(&self) -> PathBuf {
+        self.state.join("pause.json")
+    }
+
     /// Held by the one process that does the work of this state folder.
     #[must_use]
     pub fn lock(&self) -> PathBuf {

@@ -6,6 +6,7 @@
 //! [`engine`] drives them, and [`host::Host`] builds the real parts.
 
 pub mod announcement;
+pub mod bandwidth;
 mod blocking;
 pub mod chain;
 pub mod cli;
@@ -19,6 +20,7 @@ pub mod host;
 pub mod layout;
 mod network;
 pub mod parts;
+pub mod pause;
 pub mod planning;
 pub mod routes;
 pub mod schedule;

@@ -94,6 +94,11 @@ fn line(key: &TransferKey, direction: Direction) -> (TenantName, AgentName, Dire
     (key.tenant.clone(), key.agent.clone(), direction)
 }
 
+fn is_open_of_job(record: &TransferRecord, new: &NewTransfer) -> bool {
+    let of = (&record.key.tenant, &record.key.agent, &record.direction, &record.job);
+    of == (&new.key.tenant, &new.key.agent, &new.direction, &new.job) && !record.state.is_final() && !record.parked
+}
+
 #[async_trait]
 impl Journal for MemoryJournal {
     fn place(&self) -> Place {
@@ -104,6 +109,11 @@ impl Journal for MemoryJournal {
         let now = self.now();
         let mut kept = self.kept();
         if let Some((row, _)) = kept.find(&new.key) {
+            return Ok(Created::Existing(row.record.clone()));
+        }
+        if new.sequence == SequenceChoice::NextOfJob
+            && let Some((row, _)) = kept.rows.values().rev().find(|(row, _)| is_open_of_job(&row.record, &new))
+        {
             return Ok(Created::Existing(row.record.clone()));
         }
         let line = line(&new.key, new.direction);

@@ -62,6 +62,9 @@ pub enum SequenceChoice {
     Given(Option<Sequence>),
     /// One more than the highest this journal has ever seen of the tenant, agent and direction; 1 if there was none.
     Next,
+    /// As [`SequenceChoice::Next`], where no transfer of the same tenant, agent, direction and job is open and waits for nobody; else
+    /// that one is what [`crate::Journal::create`] finds. So of several processes that begin a job at once one does.
+    NextOfJob,
 }
 
 /// A transfer to be created.

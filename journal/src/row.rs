@@ -219,7 +219,7 @@ impl Sequences {
         let number = match new.sequence {
             SequenceChoice::Given(None) => return Ok((None, self)),
             SequenceChoice::Given(Some(Sequence(number))) => number,
-            SequenceChoice::Next => self.last.saturating_add(1),
+            SequenceChoice::Next | SequenceChoice::NextOfJob => self.last.saturating_add(1),
         };
         if number > MAX_SEQUENCE {
             let key = Box::new(new.key.clone());

@@ -37,7 +37,8 @@ pub trait Journal: Debug + Send + Sync {
     /// The machine whose journal this is.
     fn place(&self) -> Place;
 
-    /// Creates a transfer; where one with the same key exists, returns that one unchanged.
+    /// Creates a transfer; where one with the same key exists, or for [`crate::SequenceChoice::NextOfJob`] an open one of the same job,
+    /// returns that one unchanged.
     ///
     /// # Errors
     /// [`JournalError::SequenceForked`] where another transfer of the same tenant, agent and direction has, or once

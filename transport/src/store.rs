@@ -24,7 +24,7 @@ pub use error::{Far, StoreError, StoreErrorKind};
 pub use fault::{FaultStore, StoreFault, StoreOp, StorePlan};
 pub use fetch::{Allow, FETCH_BATCH_BYTES, FetchError, fetch};
 pub use memory::{BytesSource, MemoryStore};
-pub use rate_limit::RateLimit;
+pub use rate_limit::{Pace, PacedConnect, Rate, RateLimit};
 pub use retry::{Connect, Retry, RetryPolicy};
 
 /// The result of an operation on a far folder.

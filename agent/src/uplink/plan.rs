@@ -1,6 +1,6 @@
 //! Plans transfers: one open transfer for each job at a time, and on what it builds.
 
-use towpath_journal::{Filter, NewTransfer, SequenceChoice, TransferRecord};
+use towpath_journal::{Created, Filter, NewTransfer, SequenceChoice, TransferRecord};
 use towpath_transfer::{
     Code, Direction, Failure, JobName, TransferEvent, TransferId, TransferState, manifest::Manifest, state::Rejection,
 };
@@ -52,11 +52,21 @@ pub async fn plan(parts: &Parts, job: &JobName, full: bool) -> Result<Plan, Fail
         direction: Direction::Uplink,
         job: Some(job.clone()),
         state: TransferState::Planned,
-        sequence: SequenceChoice::Next,
+        sequence: SequenceChoice::NextOfJob,
     };
-    let record = parts.journal.create(new).await?.into_record();
-    tracing::info!(transfer = %id, %job, full, "planned");
-    Ok(Plan::New(record))
+    match parts.journal.create(new).await? {
+        Created::New(record) => {
+            tracing::info!(transfer = %id, %job, full, "planned");
+            Ok(Plan::New(record))
+        }
+        // Another process, as `send` beside `run`, has planned the job since it was looked for.
+        Created::Existing(record) => {
+            if full {
+                folder::forget_work(&*parts.files, &parts.layout, id)?;
+            }
+            Ok(Plan::Open(record))
+        }
+    }
 }
 
 fn of_job(parts: &Parts, job: &JobName) -> Filter {

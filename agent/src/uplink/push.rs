@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use jiff::tz::TimeZone;
 use towpath_journal::{Lease, Step, StepOutcome};
 use towpath_transfer::{
     Code, Failure, FileName, RemotePath, Stage, TransferEvent, TransferId, TransferState,
@@ -14,7 +13,7 @@ use towpath_transfer::{
 };
 use towpath_transport::{
     files::file_failure,
-    store::{Far, FileSource, Progress as Advance, RateLimit, RemoteStore, Retry, RetryPolicy, StoreError, StoreErrorKind},
+    store::{Far, FileSource, Progress as Advance, RemoteStore, Retry, RetryPolicy, StoreError, StoreErrorKind},
 };
 
 use super::folder::{self, own_name};
@@ -144,12 +143,8 @@ pub(crate) struct Uploads<'a> {
 }
 
 impl<'a> Uploads<'a> {
-    /// Sends over `store`, not faster than the configuration allows.
+    /// Sends over `store`.
     pub(crate) fn over(parts: &'a Parts, store: Arc<dyn RemoteStore>, id: TransferId) -> Result<Self, Failure> {
-        let store: Arc<dyn RemoteStore> = match parts.config.now().bandwidth.rate(parts.clock.now(), &TimeZone::system()) {
-            Some(rate) => Arc::new(RateLimit::new(store, rate, Arc::clone(&parts.clock))),
-            None => store,
-        };
         Ok(Self { parts, store, id, folder: remote_folder(id)? })
     }
 

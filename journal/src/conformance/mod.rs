@@ -107,6 +107,7 @@ pub async fn all(make: impl AsyncFn() -> Fixture) {
     creation_is_idempotent(make().await).await;
     sequences_are_allotted_and_forks_refused(make().await).await;
     lines_of_sequences_are_apart(make().await).await;
+    of_one_job_one_is_open(make().await).await;
     a_lease_excludes_others_until_it_ends(make().await).await;
     a_stale_lease_cannot_do_anything(make().await).await;
     a_renewed_lease_lasts(make().await).await;
@@ -174,6 +175,39 @@ async fn lines_of_sequences_are_apart(t: Fixture) {
     assert_eq!(t.journal.create(agent).await.unwrap().record().sequence, Some(Sequence(1)));
     t.journal.append_unleased(&other.key, 0, &extracted()).await.unwrap();
     assert_eq!(t.record(1).await.state, TransferState::Planned);
+}
+
+async fn of_one_job_one_is_open(t: Fixture) {
+    let next = |number| planned(number, SequenceChoice::NextOfJob);
+    let create = async |new: NewTransfer| t.journal.create(new).await.unwrap();
+    let first = create(next(1)).await;
+    assert!(first.is_new());
+    assert_eq!(first.record().sequence, Some(Sequence(1)));
+    let second = create(next(2)).await;
+    assert!(!second.is_new());
+    assert_eq!((second.record(), t.journal.get(&key(2)).await.unwrap()), (first.record(), None));
+    // Another job, direction, agent or tenant has its own; so have those without a job.
+    let others: [fn(&mut NewTransfer); 5] = [
+        |new| new.job = Some("other".parse().unwrap()),
+        |new| new.job = None,
+        |new| new.direction = Direction::Downlink,
+        |new| new.key.agent = "second".parse().unwrap(),
+        |new| new.key.tenant = "other".parse().unwrap(),
+    ];
+    for (number, change) in (10..).zip(others) {
+        let mut new = next(number);
+        change(&mut new);
+        assert!(create(new).await.is_new(), "{number}");
+    }
+    // One that waits for a person leaves room, and so does one that has ended.
+    let lease = t.journal.acquire(Stage::Extract, 1, TTL).await.unwrap().pop().unwrap();
+    assert_eq!(lease.record.key, key(1));
+    assert!(!create(next(3)).await.is_new());
+    t.journal.release(&lease, Release::Park { failure: failure() }).await.unwrap();
+    assert!(create(next(3)).await.is_new());
+    t.abandon(3).await;
+    assert!(create(next(4)).await.is_new());
+    assert!(!create(next(3)).await.is_new(), "the same key is the same transfer, also when it has ended");
 }
 
 async fn a_lease_excludes_others_until_it_ends(t: Fixture) {

@@ -103,7 +103,7 @@ impl SqliteJournal {
         let known = sequences::known(connection, tenant, agent, direction).await?;
         let taken = match new.sequence {
             SequenceChoice::Given(Some(number)) => sequences::taken(connection, tenant, agent, direction, number).await?,
-            SequenceChoice::Given(None) | SequenceChoice::Next => false,
+            SequenceChoice::Given(None) | SequenceChoice::Next | SequenceChoice::NextOfJob => false,
         };
         let (sequence, after) = known.choose(new, taken)?;
         if after != known {
@@ -154,6 +154,11 @@ impl Journal for SqliteJournal {
         let mut transaction = self.begin().await?;
         let now = self.now();
         if let Some(row) = rows::load(&mut transaction, &new.key, self.place).await? {
+            return Ok(Created::Existing(row.record));
+        }
+        if new.sequence == SequenceChoice::NextOfJob
+            && let Some(row) = rows::open_of_job(&mut transaction, &new, self.place).await?
+        {
             return Ok(Created::Existing(row.record));
         }
         let sequence = self.sequence_of(&mut transaction, &new).await?;

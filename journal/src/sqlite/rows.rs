@@ -8,7 +8,7 @@ use towpath_transfer::{Direction, Sequence, TransferKey, state::Place};
 use super::failed;
 use crate::{
     error::{JournalError, Result},
-    record::{HistoryEntry, LeaseToken, TransferRecord},
+    record::{HistoryEntry, LeaseToken, NewTransfer, TransferRecord},
     row::{Held, Row},
 };
 
@@ -112,6 +112,22 @@ pub(super) async fn load(connection: &mut SqliteConnection, key: &TransferKey, p
         .fetch_optional(connection)
         .await
         .map_err(failed(READ))?;
+    found.as_ref().map(|row| decode(row, place)).transpose()
+}
+
+/// The newest row of the same line and job that has not ended and waits for nobody.
+pub(super) async fn open_of_job(connection: &mut SqliteConnection, new: &NewTransfer, place: Place) -> Result<Option<Row>> {
+    let found = sqlx::query(
+        "SELECT * FROM transfers WHERE tenant = ?1 AND agent = ?2 AND direction = ?3 AND job IS ?4 AND ended = 0 AND parked = 0
+         ORDER BY serial DESC LIMIT 1",
+    )
+    .bind(new.key.tenant.as_str())
+    .bind(new.key.agent.as_str())
+    .bind(new.direction.as_str())
+    .bind(new.job.as_ref().map(|job| job.as_str()))
+    .fetch_optional(connection)
+    .await
+    .map_err(failed(READ))?;
     found.as_ref().map(|row| decode(row, place)).transpose()
 }
 

@@ -208,6 +208,32 @@ async fn many_workers_share_the_work_without_overlap() {
     }
 }
 
+/// Two processes that begin the same job at once, again and again, never have two of it open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_processes_begin_a_job_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(conformance::start());
+    let path = folder.path().join("journal.db");
+    let mut journals = Vec::new();
+    for seed in 1..=2 {
+        let entropy = Arc::new(SeededEntropy::new(seed));
+        journals.push(SqliteJournal::open(&path, Place::Agent, Arc::new(clock.clone()), entropy).await.unwrap());
+    }
+    for round in 0..20 {
+        let mut begun = tokio::task::JoinSet::new();
+        for (of, journal) in (0..).zip(journals.iter().cycle().take(6)) {
+            let (journal, new) = (journal.clone(), conformance::planned(round * 100 + of, SequenceChoice::NextOfJob));
+            begun.spawn(async move { journal.create(new).await.unwrap() });
+        }
+        let begun = begun.join_all().await;
+        let new: Vec<_> = begun.iter().filter(|created| created.is_new()).collect();
+        assert_eq!(new.len(), 1, "round {round}");
+        assert!(begun.iter().all(|created| created.record().key == new[0].record().key));
+        let event = TransferEvent::Abandoned { reason: "test".into() };
+        journals[0].append_unleased(&new[0].record().key, 0, &event).await.unwrap();
+    }
+}
+
 /// One operation of the comparison of both stores.
 #[derive(Debug, Clone)]
 enum Op {

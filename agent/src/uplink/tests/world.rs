@@ -47,7 +47,7 @@ use crate::{
     trust::{FileTrust, RELAY_PRINCIPAL},
 };
 
-pub(crate) const CONFIG: &str = "[receipt]\npoll = \"1s\"\n[[job]]\nname = \"main\"\nschedule = \"02:00\"\n[job.source]\nkind = \"sqlite\"\npath = \"erp.sqlite\"\n[[job.table]]\nname = \"items\"\n[[job.table]]\nname = \"sales\"\n";
+pub(crate) const CONFIG: &str = "[receipt]\npoll = \"1s\"\n[[job]]\nname = \"main\"\nschedule = \"02:00\"\ntime_zone = \"UTC\"\n[job.source]\nkind = \"sqlite\"\npath = \"erp.sqlite\"\n[[job.table]]\nname = \"items\"\n[[job.table]]\nname = \"sales\"\n";
 
 /// How often the drive loop turns before a test gives up.
 const MAX_TURNS: u32 = 3_000_000;

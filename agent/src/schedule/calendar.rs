@@ -1,0 +1,142 @@
+//! What the schedule must not forget: up to when each job's runs are done with.
+
+use std::collections::BTreeMap;
+
+use jiff::{Timestamp, civil::DateTime};
+use serde::{Deserialize, Serialize};
+use towpath_journal::{CLOCK_TOLERANCE, TransferRecord};
+use towpath_transfer::{Code, Failure, JobName, Sequence, failure::Result};
+
+use super::{
+    FRESH,
+    runs::{Run, since},
+};
+use crate::{config::JobConfig, parts::Parts, small_file};
+
+/// The largest file of it, in bytes; a hundred jobs take less than a twentieth.
+const MAX_BYTES: usize = 1024 * 1024;
+const VERSION: u32 = 1;
+/// Within so many hours the same time of day in another time zone is the same run.
+const SAME_NIGHT_HOURS: u64 = 12;
+
+/// `schedule.json` of the state folder. Without it nothing is lost but what it says of other clocks and zones: the journal knows when
+/// each job was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Calendar {
+    version: u32,
+    jobs: BTreeMap<String, Kept>,
+}
+
+/// What is known of one job's schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// When the schedule first saw the job.
+    pub(super) since: Timestamp,
+    /// Runs that were due until then are done with, begun or not.
+    pub(super) settled: Timestamp,
+    /// Runs that were due until then were left out, because the job does not catch up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) skipped: Option<Timestamp>,
+    /// The run that was begun last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last: Option<Begun>,
+    /// Transfers up to this number answer no run: they were made, or known, before the clock was put right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) void: Option<Sequence>,
+}
+
+/// A run that was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Begun {
+    /// When it was due.
+    pub(super) due: Timestamp,
+    /// Which time of day it was due for, the last one where several were one.
+    pub(super) local: DateTime,
+    /// When it was begun.
+    pub(super) begun: Timestamp,
+}
+
+impl Calendar {
+    /// What is kept; nothing where there is none, or where it cannot be read any more.
+    pub(super) fn read(parts: &Parts) -> Result<Self> {
+        let empty = Self { version: VERSION, jobs: BTreeMap::new() };
+        let path = parts.layout.schedule();
+        let Some(bytes) = small_file::read(&*parts.files, &path, MAX_BYTES)? else { return Ok(empty) };
+        match serde_json::from_slice::<Self>(&bytes) {
+            Ok(calendar) if calendar.version == VERSION => Ok(calendar),
+            Ok(calendar) => {
+                tracing::warn!(version = calendar.version, "{} is of another version and is begun anew", path.display());
+                Ok(empty)
+            }
+            Err(error) => {
+                tracing::warn!("{} cannot be read and is begun anew: {error}", path.display());
+                Ok(empty)
+            }
+        }
+    }
+
+    pub(super) fn of(&self, job: &JobName) -> Option<&Kept> {
+        self.jobs.get(job.as_str())
+    }
+
+    /// Keeps what is known of a job, where that is new; jobs that are not configured any more are forgotten.
+    pub(super) fn keep(mut self, parts: &Parts, job: &JobName, kept: Kept) -> Result<()> {
+        if self.of(job) == Some(&kept) {
+            return Ok(());
+        }
+        let config = parts.config.now();
+        self.jobs.retain(|name, _| config.jobs.iter().any(|job| job.name.as_str() == name));
+        self.jobs.insert(job.to_string(), kept);
+        let bytes = serde_json::to_vec_pretty(&self)
+            .map_err(|error| Failure::park(Code::Internal, "writing the schedule's state").caused_by(error))?;
+        small_file::write(&*parts.files, &parts.layout.schedule(), &bytes)
+    }
+}
+
+impl Kept {
+    /// A job that is seen for the first time: what was due since it was sent last counts, and nothing from before now where it never
+    /// was.
+    pub(super) fn first_seen(newest: Option<&TransferRecord>, now: Timestamp) -> Self {
+        let sent = newest.map(|record| record.created).filter(|created| *created <= now);
+        let settled = sent.unwrap_or_else(|| now.checked_sub(FRESH).unwrap_or(now));
+        Self { since: now, settled, skipped: None, last: None, void: None }
+    }
+
+    /// Takes in the job's newest transfer, and what a clock that was put right has made void.
+    ///
+    /// A transfer answers what was due before it was made. One that lies in the future was made while the clock was wrong and says
+    /// nothing, nor does it once that time has come; the same holds for what was settled then.
+    pub(super) fn reconciled(mut self, newest: Option<&TransferRecord>, now: Timestamp) -> Self {
+        let soon = now.checked_add(CLOCK_TOLERANCE).unwrap_or(Timestamp::MAX);
+        let newest = newest.filter(|record| self.void.is_none_or(|void| record.sequence > Some(void)));
+        let was_ahead = self.settled > soon;
+        if was_ahead {
+            tracing::warn!(code = %Code::ClockSkew, until = %self.settled, "the clock was put back; what is due from now on counts");
+            (self.settled, self.last) = (now, None);
+            self.skipped = self.skipped.map(|skipped| skipped.min(now));
+            self.since = self.since.min(now);
+        }
+        let Some(newest) = newest else { return self };
+        if was_ahead || newest.created > soon {
+            self.void = newest.sequence;
+            if newest.created > soon {
+                tracing::warn!(
+                    code = %Code::ClockSkew, transfer = %newest.key.id, created = %newest.created,
+                    "the newest transfer lies in the future: the clock was wrong when it was made"
+                );
+            }
+        } else {
+            self.settled = self.settled.max(newest.created);
+        }
+        self
+    }
+
+    /// Whether a run was begun already by the clock of another time zone.
+    pub(super) fn is_repeated(&self, job: &JobConfig, run: &Run) -> bool {
+        let goes_by_intervals = job.schedule.as_ref().is_none_or(|schedule| schedule.is_interval());
+        self.last.is_some_and(|last| {
+            let is_near = since(last.begun, run.due).as_secs() < SAME_NIGHT_HOURS * 3_600;
+            !goes_by_intervals && last.local >= run.local && is_near
+        })
+    }
+}
