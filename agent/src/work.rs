@@ -11,6 +11,7 @@ use towpath_transfer::{Code, Direction, Failure, Stage, TransferId, TransferStat
 use crate::{
     engine::Engine,
     parts::Parts,
+    pause::Pause,
     uplink::{prune::prune_or_warn, replan},
     view::FailureView,
 };
@@ -26,7 +27,9 @@ pub struct Worker {
     parts: Arc<Parts>,
     wake: WakeUp,
     observer: Arc<dyn Observer>,
-    running: Option<(StateLock, CancellationToken, JoinHandle<()>)>,
+    /// Held while this process does the work, also while it rests.
+    lock: Option<StateLock>,
+    engine: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl Worker {
@@ -35,26 +38,29 @@ impl Worker {
     /// # Errors
     /// `file-failed` where the lock cannot be made, `journal-failed`.
     pub async fn start(parts: Arc<Parts>, wake: WakeUp, observer: Arc<dyn Observer>) -> Result<Self> {
-        let mut worker = Self { parts, wake, observer, running: None };
+        let mut worker = Self { parts, wake, observer, lock: None, engine: None };
         worker.take_over().await?;
         Ok(worker)
     }
 
-    /// Begins to work, and refuses where another process does.
+    /// Begins to work, unless the agent is paused, and refuses where another process does.
     ///
     /// # Errors
     /// `already-running`, and as [`Worker::start`].
     pub async fn start_alone(parts: Arc<Parts>, wake: WakeUp, observer: Arc<dyn Observer>) -> Result<Self> {
         let lock = StateLock::take(&parts.layout.lock(), PROGRAM).map_err(taken)?;
-        let mut worker = Self { parts, wake, observer, running: None };
-        worker.run(lock).await?;
+        let mut worker = Self { parts, wake, observer, lock: None, engine: None };
+        worker.lock = Some(lock);
+        if worker.pause().is_none() {
+            worker.go_on().await?;
+        }
         Ok(worker)
     }
 
     /// Whether this process does the work.
     #[must_use]
     pub fn works(&self) -> bool {
-        self.running.is_some()
+        self.lock.is_some()
     }
 
     /// Hints that something is due.
@@ -63,40 +69,57 @@ impl Worker {
     }
 
     async fn take_over(&mut self) -> Result<()> {
-        if self.running.is_none()
+        if self.lock.is_none()
             && let Some(lock) = StateLock::try_take(&self.parts.layout.lock())?
         {
-            self.run(lock).await?;
+            self.lock = Some(lock);
+            self.go_on().await?;
         }
         Ok(())
     }
 
-    async fn run(&mut self, lock: StateLock) -> Result<()> {
+    /// The pause in force.
+    fn pause(&self) -> Option<Pause> {
+        Pause::read(&*self.parts.files, &self.parts.layout, self.parts.clock.now())
+    }
+
+    /// Begins to work, after the start or a rest, where this process has the lock and does not work already.
+    ///
+    /// # Errors
+    /// `journal-failed`.
+    pub async fn go_on(&mut self) -> Result<()> {
+        if self.lock.is_none() || self.engine.is_some() {
+            return Ok(());
+        }
         // Whoever held leases is gone: the lock says so.
         self.parts.journal.break_leases().await?;
         prune_or_warn(&self.parts).await;
         let engine = Engine::new(Arc::clone(&self.parts), self.wake.clone()).observed_by(Arc::clone(&self.observer));
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(engine.run(shutdown.clone()));
-        self.running = Some((lock, shutdown, task));
+        self.engine = Some((shutdown, task));
         Ok(())
     }
 
-    /// Lets running steps finish, gives leases back and lets go of the lock.
-    pub async fn stop(self) {
-        let Some((lock, shutdown, task)) = self.running else { return };
+    /// Lets running steps finish, gives leases back and begins nothing more; the lock stays.
+    pub async fn rest(&mut self) {
+        let Some((shutdown, task)) = self.engine.take() else { return };
         shutdown.cancel();
         if let Err(error) = task.await {
             tracing::error!(%error, "the stages ended unexpectedly");
         }
-        drop(lock);
+    }
+
+    /// Lets running steps finish, gives leases back and lets go of the lock.
+    pub async fn stop(mut self) {
+        self.rest().await;
     }
 
     /// Waits until a transfer has come as far as `goal`, waits for a person, or `limit` is over. A transfer that was rejected
     /// because the app lacks its base is followed by one in full, once, and that one is waited for.
     ///
     /// # Errors
-    /// `cancelled` by `shutdown`; at once what a person had better mend, as a missing ERP database; the transfer's own trouble when `limit` is over, and as the journal reports.
+    /// `cancelled` by `shutdown`; `paused` where somebody pauses the agent; at once what a person had better mend, as a missing ERP database; the transfer's own trouble when `limit` is over, and as the journal reports.
     pub async fn follow(
         &mut self,
         id: TransferId,
@@ -127,6 +150,9 @@ impl Worker {
             }
             if let Some(failure) = for_a_person(&record) {
                 return Err(failure);
+            }
+            if let Some(pause) = self.pause() {
+                return Err(pause.refusal());
             }
             if clock.monotonic() >= until {
                 return Err(too_late(&record, limit));
@@ -265,7 +291,7 @@ mod tests {
         assert_eq!(follow(&world, &mut second, id, Goal::Settled, FOR_EVER).await.unwrap().state, TransferState::Imported);
         assert!(!second.works());
         // The first ends as a process does that is killed.
-        if let Some((lock, _, task)) = first.running.take() {
+        if let (Some(lock), Some((_, task))) = (first.lock.take(), first.engine.take()) {
             task.abort();
             drop(lock);
         }

@@ -66,8 +66,14 @@ pub(super) enum Command {
     Send(SendArgs),
     /// Fetch return files now, and deliver them.
     Receive(ReceiveArgs),
-    /// Send every job at its time of day and deliver return files, until stopped.
+    /// Send every job by its schedule and deliver return files, until stopped.
     Run,
+    /// The next runs of each job, and how the last one ended.
+    Schedule(ScheduleArgs),
+    /// Begin nothing until the pause is over: no run, no transfer, no question to the relay.
+    Pause(PauseArgs),
+    /// End the pause now.
+    Resume(OutputArgs),
     /// How this agent and its jobs stand.
     Status(OutputArgs),
     /// The transfers, newest first.
@@ -225,6 +231,51 @@ pub(super) struct WaitArgs {
     /// Stop waiting after this time; the transfer goes on with the next `run` or `send`.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::config::parse_duration)]
     pub(super) timeout: Duration,
+}
+
+/// The next runs of each job, and how the last one ended.
+///
+/// Example: towpath-agent schedule
+/// Example: towpath-agent schedule --job main --count 20
+/// Example: towpath-agent schedule --after 2026-10-24 --json    what the change of clocks does
+#[derive(Debug, ClapArgs)]
+#[command(verbatim_doc_comment)]
+pub(super) struct ScheduleArgs {
+    /// Only this job.
+    #[arg(long, value_name = "NAME")]
+    pub(super) job: Option<JobName>,
+    /// So many runs of each job, up to 1000.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(super) count: u16,
+    /// The runs that are due after this time instead of now: 2026-07-03, "2026-07-03 18:00", or with a zone 2026-07-03T18:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(super) after: Option<String>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// Begin nothing until the pause is over: no run, no transfer, no question to the relay.
+///
+/// What is open waits where it is and goes on afterwards; a run that was due meanwhile is made up for, once, unless its job says
+/// `catch_up = false`. Without a time the pause lasts until: towpath-agent resume
+///
+/// Example: towpath-agent pause --for 2h --reason "ERP update"
+/// Example: towpath-agent pause --until 06:00
+/// Example: towpath-agent pause --until "2026-07-03 18:00"
+#[derive(Debug, ClapArgs)]
+#[command(verbatim_doc_comment)]
+pub(super) struct PauseArgs {
+    /// When it ends by itself: 18:00, "2026-07-03 18:00", or with a zone 2026-07-03T18:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<String>,
+    /// How long it lasts, such as 30m or 2h.
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "until", value_parser = crate::config::parse_duration)]
+    pub(super) lasting: Option<Duration>,
+    /// Why; shown to whoever meets the pause.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -6,16 +6,19 @@ mod config;
 mod enrol;
 mod extract;
 mod output;
+mod pause;
 mod profile;
 mod progress;
 mod receipts;
 mod receive;
 mod receiver;
 mod run;
+mod schedule;
 mod send;
 mod service;
 mod status;
 mod tables;
+mod times;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
@@ -80,7 +83,10 @@ fn host(args: &Args) -> Result<Host> {
 }
 
 fn needs_config(command: &Command) -> bool {
-    matches!(command, Command::Extract(_) | Command::Send(_) | Command::Receive(_) | Command::Run | Command::Retry(_))
+    matches!(
+        command,
+        Command::Extract(_) | Command::Send(_) | Command::Receive(_) | Command::Run | Command::Retry(_) | Command::Schedule(_)
+    )
 }
 
 #[cfg(feature = "failpoints")]
@@ -102,6 +108,9 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Send(args) => send::run(&host, &args).await,
         Command::Receive(args) => receive::run(&host, &args).await,
         Command::Run => run::run(&host).await,
+        Command::Schedule(args) => schedule::run(&host, &args).await,
+        Command::Pause(args) => pause::pause(&host, &args),
+        Command::Resume(args) => pause::resume(&host, &args),
         Command::Status(args) => status::status(&host, &args).await,
         Command::History(args) => status::history(&host, &args).await,
         Command::Show(args) => status::show(&host, &args).await,

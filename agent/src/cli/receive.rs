@@ -12,10 +12,12 @@ use crate::{
     downlink::poll,
     host::{Host, OpenHost},
     parts::Parts,
+    pause::Pause,
     work::{Goal, Worker},
 };
 
 pub(super) async fn run(host: &Host, args: &ReceiveArgs) -> Result<()> {
+    Pause::refuse(&*host.files, &host.layout, host.clock().now())?;
     let console = Arc::new(Console::new());
     with_open(host, console.clone(), async |open| receive(open, &console, args).await).await
 }

@@ -14,6 +14,7 @@ use crate::{
     downlink::poll,
     host::{Host, OpenHost},
     parts::Parts,
+    pause::work_unless_paused,
     schedule,
     service::watch::Watch,
     work::Worker,
@@ -45,14 +46,17 @@ async fn serve(open: &OpenHost, stop: CancellationToken) -> Result<()> {
     let work = async {
         tokio::join!(
             hear(&parts, running, stop.clone()),
-            schedule::run(Arc::clone(&parts), zone.clone(), wake.clone(), watch.heart("schedule"), stop.clone()),
-            poll::run(Arc::clone(&parts), wake, watch.heart("poll"), stop.clone()),
-            open.follower.clone().run(stop.clone()),
+            work_unless_paused(&parts, worker, &stop, async |open_until| {
+                tokio::join!(
+                    schedule::run(Arc::clone(&parts), wake.clone(), watch.heart("schedule"), open_until.clone()),
+                    poll::run(Arc::clone(&parts), wake.clone(), watch.heart("poll"), open_until.clone()),
+                    open.follower.clone().run(open_until),
+                );
+            }),
             async {
                 stop.cancelled().await;
                 notifier.stopping();
                 tracing::info!("stopping; running stages finish first");
-                worker.stop().await;
             },
         );
     };

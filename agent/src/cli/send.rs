@@ -18,6 +18,7 @@ use super::{
 use crate::{
     host::{Host, OpenHost},
     parts::Parts,
+    pause::Pause,
     uplink::{Plan, plan},
     view::{FailureView, TransferDetail, detail},
     work::{Goal, Worker},
@@ -31,6 +32,7 @@ struct SentView {
 }
 
 pub(super) async fn run(host: &Host, args: &SendArgs) -> Result<()> {
+    Pause::refuse(&*host.files, &host.layout, host.clock().now())?;
     let jobs: Vec<JobName> = match &args.job {
         Some(name) => vec![one_job(host.settings(), Some(name))?.name.clone()],
         None => host.settings().jobs.iter().map(|job| job.name.clone()).collect(),
@@ -60,6 +62,7 @@ pub(super) async fn run(host: &Host, args: &SendArgs) -> Result<()> {
 }
 
 pub(super) async fn retry(host: &Host, args: &RetryArgs) -> Result<()> {
+    Pause::refuse(&*host.files, &host.layout, host.clock().now())?;
     let console = Arc::new(Console::new());
     with_open(host, console.clone(), async |open| {
         let key = open.parts.key(args.transfer);

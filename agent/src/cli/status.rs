@@ -1,6 +1,6 @@
 //! `status`, `history` and `show`.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
@@ -13,15 +13,17 @@ use super::{
     enrol::ReceiverView,
     output, quietly,
     send::what_next,
-    tables,
+    tables, times,
 };
 use crate::{
-    config::JobConfig,
+    bandwidth,
+    config::{BandwidthLimit, JobConfig},
     downlink::poll,
     host::{Host, OpenHost},
     parts::Parts,
+    pause::Pause,
     routes::{KnownWay, KnownWays},
-    schedule::next_due,
+    schedule::next_begin,
     trust::pinned_receivers,
     uplink::{plan::open_transfer, replan::newest},
     view::{self, FileView, TableView, TransferDetail, TransferView, action_output, detail},
@@ -35,11 +37,28 @@ struct StatusView {
     name: Option<String>,
     fingerprint: Option<String>,
     running: bool,
+    pause: Option<Pause>,
+    bandwidth: BandwidthView,
     receivers: Vec<ReceiverView>,
     ways: WaysView,
     jobs: Vec<JobView>,
     downlink: DownlinkView,
     parked: Vec<TransferView>,
+}
+
+/// The limit of all files to and from the relay.
+#[derive(Default, Serialize)]
+struct BandwidthView {
+    /// `null` for no limit.
+    max_bytes_per_second: Option<NonZeroU64>,
+    /// Until when that counts; `null` where it does not change.
+    until: Option<Timestamp>,
+}
+
+impl From<BandwidthLimit> for BandwidthView {
+    fn from(limit: BandwidthLimit) -> Self {
+        Self { max_bytes_per_second: limit.bytes_per_second, until: limit.until }
+    }
 }
 
 /// The way in use of each connection to the relay, once there was one.
@@ -88,6 +107,8 @@ pub(super) async fn status(host: &Host, args: &OutputArgs) -> Result<()> {
                 name: None,
                 fingerprint: None,
                 running: false,
+                pause: Pause::read(&*host.files, &host.layout, host.clock().now()),
+                bandwidth: BandwidthView::default(),
                 receivers: Vec::new(),
                 ways: WaysView::default(),
                 jobs: Vec::new(),
@@ -121,6 +142,8 @@ async fn collect(open: &OpenHost) -> Result<StatusView> {
         name: Some(parts.agent.to_string()),
         fingerprint: Some(parts.identity.fingerprint().to_string()),
         running,
+        pause: Pause::read(&*parts.files, &parts.layout, parts.clock.now()),
+        bandwidth: bandwidth::limit(&parts.config, &*parts.clock).into(),
         receivers: receivers.iter().map(Into::into).collect(),
         ways: KnownWays::read(&*parts.files, &parts.layout.ways()).into(),
         jobs,
@@ -134,7 +157,7 @@ async fn of_job(parts: &Parts, job: &JobConfig) -> Result<JobView> {
     let imported = parts.journal.list(&imported, 1, None).await?;
     let newest = newest(parts, &job.name).await?;
     let (tables, warnings, tables_of) = last_read(parts, newest.as_ref(), imported.first())?;
-    let next_run = job.schedule.as_ref().and_then(|schedule| next_due(schedule, parts.clock.now(), &job.zone()));
+    let next_run = next_begin(parts, job, parts.clock.now())?.map(|run| run.begins);
     Ok(JobView {
         job: job.name.to_string(),
         schedule: job.schedule.as_ref().map(ToString::to_string),
@@ -188,6 +211,10 @@ fn tell(view: &StatusView) -> Result<()> {
     output::line(&format!("agent {} of tenant {} with {}", told(&view.name), told(&view.tenant), told(&view.relay_url)))?;
     output::line(&format!("key {}", told(&view.fingerprint)))?;
     output::line(if view.running { "a towpath-agent works on it" } else { "no towpath-agent works on it now" })?;
+    if let Some(pause) = &view.pause {
+        output::line(&format!("{pause}; end it with: towpath-agent resume"))?;
+    }
+    tell_bandwidth(&view.bandwidth)?;
     tell_ways(&view.ways)?;
     if view.receivers.is_empty() {
         output::line("no receiver is approved: see towpath-agent receiver list")?;
@@ -217,6 +244,16 @@ fn tell(view: &StatusView) -> Result<()> {
         output::line(&format!("transfer {} waits for you{why}; {next}", parked.transfer))?;
     }
     Ok(())
+}
+
+/// The limit, where there is one or will be.
+fn tell_bandwidth(view: &BandwidthView) -> Result<()> {
+    let until = view.until.map(|until| format!(" until {}", times::told(until, &TimeZone::system()))).unwrap_or_default();
+    match view.max_bytes_per_second {
+        Some(limit) => output::line(&format!("at most {} bytes a second of files{until}", output::grouped(limit.get()))),
+        None if view.until.is_some() => output::line(&format!("files without a limit of bytes a second{until}")),
+        None => Ok(()),
+    }
 }
 
 /// The way of each connection, and which better ones are blocked.

@@ -136,7 +136,7 @@ impl Kept {
         let goes_by_intervals = job.schedule.as_ref().is_none_or(|schedule| schedule.is_interval());
         self.last.is_some_and(|last| {
             let is_near = since(last.begun, run.due).as_secs() < SAME_NIGHT_HOURS * 3_600;
-            !goes_by_intervals && last.local >= run.local && is_near
+            !goes_by_intervals && run.due > last.due && last.local >= run.local && is_near
         })
     }
 }

@@ -24,13 +24,14 @@ pub async fn expected_by(parts: &Parts, job: &JobConfig, late_after: Duration) -
     let kept = calendar.of(&job.name);
     let known = kept.map_or(now, |kept| kept.skipped.map_or(kept.since, |skipped| skipped.max(kept.since)));
     let answered = accepted(parts, job, now).await?;
-    let after = answered.map_or(known, |answered| kept.and_then(|kept| kept.skipped).map_or(answered, |skipped| skipped.max(answered)));
+    let after =
+        answered.map_or(known, |answered| kept.and_then(|kept| kept.skipped).map_or(answered, |skipped| skipped.max(answered)));
     let run = match kept {
         Some(kept) => open_run(parts, job, kept, after),
         None => next_runs(job, &parts.agent, after).next(),
     };
     let Some(run) = run else { return Ok(None) };
-    let begins = match Pause::read(&*parts.files, &parts.layout, now)? {
+    let begins = match Pause::read(&*parts.files, &parts.layout, now) {
         Some(Pause { until: None, .. }) => return Ok(None),
         Some(Pause { until: Some(until), .. }) => run.begins.max(until),
         None => run.begins,

@@ -16,6 +16,7 @@ use crate::{
     config::JobConfig,
     parts::Parts,
     pause::Pause,
+    service::heart::Heart,
     uplink::{Plan, plan, prune::prune_or_warn, replan},
 };
 
@@ -34,9 +35,10 @@ const FRESH: Duration = Duration::from_secs(60);
 pub const LATE_WITHOUT_CATCH_UP: Duration = Duration::from_secs(5 * 60);
 
 /// Plans what is due until `shutdown` is cancelled.
-pub async fn run(parts: Arc<Parts>, wake: WakeUp, shutdown: CancellationToken) {
+pub async fn run(parts: Arc<Parts>, wake: WakeUp, heart: Heart, shutdown: CancellationToken) {
     let mut pruned = parts.clock.monotonic();
     while !shutdown.is_cancelled() {
+        heart.works();
         for job in &parts.config.now().jobs {
             match plan_if_due(&parts, job).await {
                 Ok(true) => wake.hint(),
@@ -48,6 +50,7 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, shutdown: CancellationToken) {
             pruned = parts.clock.monotonic();
             prune_or_warn(&parts).await;
         }
+        heart.rests();
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
@@ -59,8 +62,7 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, shutdown: CancellationToken) {
 fn until_next(parts: &Parts) -> Duration {
     let now = parts.clock.now();
     let config = parts.config.now();
-    let times = config.jobs.iter().filter_map(|job| upcoming(parts, job, now).ok().flatten());
-    let next = times.map(|run| run.begins).filter(|begins| *begins > now).min();
+    let next = config.jobs.iter().filter_map(|job| next_begin(parts, job, now).ok()?).map(|run| run.begins).min();
     next.map_or(TICK, |begins| runs::since(now, begins)).clamp(Duration::from_millis(1), TICK)
 }
 
@@ -74,6 +76,15 @@ pub fn upcoming(parts: &Parts, job: &JobConfig, now: Timestamp) -> Result<Option
         Some(kept) => open_run(parts, job, kept, kept.settled.min(now)),
         None => next_runs(job, &parts.agent, now).next(),
     })
+}
+
+/// The next run of a job that begins after `now`. `None` without a schedule.
+///
+/// # Errors
+/// As the disk reports.
+pub fn next_begin(parts: &Parts, job: &JobConfig, now: Timestamp) -> Result<Option<Run>> {
+    let waiting = upcoming(parts, job, now)?.filter(|run| run.begins > now);
+    Ok(waiting.or_else(|| next_runs(job, &parts.agent, now).next()))
 }
 
 /// The first run that is due after `after`, other than one that was begun by the clock of another time zone.
@@ -90,7 +101,7 @@ fn open_run(parts: &Parts, job: &JobConfig, kept: &Kept, after: Timestamp) -> Op
 /// As journal and disk report.
 pub async fn plan_if_due(parts: &Parts, job: &JobConfig) -> Result<bool, Failure> {
     let now = parts.clock.now();
-    if Pause::read(&*parts.files, &parts.layout, now)?.is_some() {
+    if Pause::read(&*parts.files, &parts.layout, now).is_some() {
         return Ok(false);
     }
     if replan::of_job(parts, &job.name).await?.is_some() {

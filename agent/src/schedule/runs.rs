@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn jitter_spreads_what_a_blackout_has_gathered_and_never_leads_into_one() {
-        let timing = "schedule = \"*/10 * * * *\"\ntime_zone = \"UTC\"\njitter = \"45m\"\nblackout = [\"07:00-18:00\", \"18:20-18:50\"]";
+        let timing =
+            "schedule = \"*/10 * * * *\"\ntime_zone = \"UTC\"\njitter = \"45m\"\nblackout = [\"07:00-18:00\", \"18:20-18:50\"]";
         let mut before = Timestamp::MIN;
         for run in runs(timing, "2026-07-03T00:00:00Z", 400) {
             let time = TimeZone::UTC.to_datetime(run.begins).time().strftime("%H:%M").to_string();

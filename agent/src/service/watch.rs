@@ -12,7 +12,7 @@ use towpath_journal::{JournalError, Lease, LogObserver, Observer, StageReport, T
 use towpath_transfer::{Clock, Stage, state::Place};
 
 use super::heart::{Heart, Hearts};
-use crate::{parts::Parts, schedule};
+use crate::{parts::Parts, pause::Pause, schedule};
 
 /// How often the status is made anew.
 pub const STATUS_PAUSE: Duration = Duration::from_secs(5);
@@ -75,9 +75,12 @@ impl Watch {
     fn status(&self, parts: &Parts, zone: &TimeZone) -> String {
         let now = parts.clock.now();
         let config = parts.config.now();
-        let runs = config.jobs.iter().filter_map(|job| Some((schedule::next_due(job.schedule.as_ref()?, now, zone)?, &job.name)));
+        if let Some(pause) = Pause::read(&*parts.files, &parts.layout, now) {
+            return pause.to_string();
+        }
+        let runs = config.jobs.iter().filter_map(|job| Some((schedule::next_begin(parts, job, now).ok()??.begins, &job.name)));
         let next = match runs.min() {
-            Some((due, job)) => format!("next run: {job} at {}", due.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z")),
+            Some((begins, job)) => format!("next run: {job} at {}", begins.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z")),
             None => "no run is scheduled".to_owned(),
         };
         let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);

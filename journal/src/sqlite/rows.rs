@@ -123,7 +123,7 @@ pub(super) async fn open_of_job(connection: &mut SqliteConnection, new: &NewTran
     )
     .bind(new.key.tenant.as_str())
     .bind(new.key.agent.as_str())
-    .bind(new.direction.as_str())
+    .bind(direction_name(new.direction))
     .bind(new.job.as_ref().map(|job| job.as_str()))
     .fetch_optional(connection)
     .await

@@ -1,0 +1,247 @@
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use towpath_transfer::AgentName;
+
+use super::*;
+use crate::{
+    config::Config,
+    uplink::tests::world::{World, at as instant},
+};
+
+pub(super) fn job(timing: &str) -> JobConfig {
+    let text = format!(
+        "[[job]]\nname = \"main\"\n{timing}\n[job.source]\nkind = \"sqlite\"\npath = \"erp.sqlite\"\n[[job.table]]\nname = \"items\"\n"
+    );
+    Config::parse(&text, Path::new("/etc/agent.toml")).unwrap().jobs.remove(0)
+}
+
+pub(super) fn agent(name: &str) -> AgentName {
+    name.parse().unwrap()
+}
+
+pub(super) fn at(text: &str) -> Timestamp {
+    instant(text)
+}
+
+/// A job on a host, looked at again and again as `run` does.
+struct Host {
+    world: World,
+    job: JobConfig,
+}
+
+impl Host {
+    fn new(timing: &str) -> Self {
+        Self { world: World::new(), job: job(timing) }
+    }
+
+    /// Whether a look at this time begins a run; what was begun is finished at once.
+    async fn look(&self, now: &str) -> bool {
+        self.look_at(at(now)).await
+    }
+
+    async fn look_at(&self, now: Timestamp) -> bool {
+        self.world.clock.set_wall(now);
+        let begun = self.begin().await;
+        if begun {
+            self.finish().await;
+            self.world.clock.set_wall(now);
+        }
+        begun
+    }
+
+    /// A look without the work after it.
+    async fn begin(&self) -> bool {
+        plan_if_due(&self.world.parts, &self.job).await.unwrap()
+    }
+
+    async fn finish(&self) {
+        let newest = replan::newest(&self.world.parts, &self.job.name).await.unwrap().unwrap();
+        self.world.finish(newest.key.id).await;
+    }
+
+    /// Looks every quarter of an hour, and answers when runs were begun.
+    async fn looks(&self, from: &str, to: &str) -> Vec<String> {
+        let (mut now, to) = (at(from), at(to));
+        let mut begun = Vec::new();
+        while now < to {
+            if self.look_at(now).await {
+                begun.push(now.to_string());
+            }
+            now += SignedDuration::from_mins(15);
+        }
+        begun
+    }
+
+    async fn expected(&self, now: &str) -> Option<String> {
+        self.world.clock.set_wall(at(now));
+        let expected = expected_by(&self.world.parts, &self.job, Duration::from_secs(7_200)).await.unwrap();
+        expected.map(|at| at.to_string())
+    }
+}
+
+const DAILY: &str = "schedule = \"02:00\"\ntime_zone = \"UTC\"";
+
+#[tokio::test]
+async fn jitter_and_blackouts_put_a_run_off() {
+    let host = Host::new("schedule = \"02:00\"\ntime_zone = \"UTC\"\nblackout = [\"01:00-04:00\"]");
+    assert!(!host.look("2026-03-01T12:00:00Z").await);
+    assert_eq!(
+        host.looks("2026-03-01T12:00:00Z", "2026-03-04T00:00:00Z").await,
+        ["2026-03-02T04:00:00Z", "2026-03-03T04:00:00Z"]
+    );
+    let host = Host::new("schedule = \"02:00\"\ntime_zone = \"UTC\"\njitter = \"3h\"");
+    assert!(!host.look("2026-03-01T12:00:00Z").await);
+    for run in next_runs(&host.job, &host.world.parts.agent, at("2026-03-01T12:00:00Z")).take(5) {
+        assert!(run.begins > run.due);
+        assert!(!host.look_at(run.begins - SignedDuration::from_secs(1)).await);
+        assert!(host.look_at(run.begins).await);
+        assert!(!host.look_at(run.begins + SignedDuration::from_secs(1)).await);
+    }
+}
+
+#[tokio::test]
+async fn by_hand_in_the_jitter_answers_the_run() {
+    let host = Host::new("schedule = \"02:00\"\ntime_zone = \"UTC\"\nblackout = [\"01:00-04:00\"]");
+    assert!(!host.look("2026-03-01T12:00:00Z").await);
+    host.world.clock.set_wall(at("2026-03-02T03:00:00Z"));
+    host.world.send().await;
+    assert!(!host.look("2026-03-02T04:00:00Z").await);
+    assert!(host.look("2026-03-03T04:00:00Z").await);
+}
+
+#[tokio::test]
+async fn what_was_missed_is_made_up_for_once_or_left_out() {
+    let host = Host::new("schedule = \"0 * * * *\"\ntime_zone = \"UTC\"");
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    assert!(host.look("2026-03-05T09:20:00Z").await);
+    assert!(!host.look("2026-03-05T09:21:00Z").await);
+    assert!(host.look("2026-03-05T10:00:00Z").await);
+
+    let host = Host::new(&format!("{DAILY}\ncatch_up = false"));
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    assert!(!host.look("2026-03-05T09:20:00Z").await);
+    assert_eq!(host.expected("2026-03-05T09:20:00Z").await.unwrap(), "2026-03-06T04:00:00Z", "what is left out is not expected");
+    assert!(host.look("2026-03-06T02:04:00Z").await, "a little late is not missed");
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_a_day_ahead_and_back_loses_and_doubles_no_night() {
+    let host = Host::new(DAILY);
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    // Ahead by a day: by that clock a night has passed.
+    assert!(host.look("2026-03-03T10:00:00Z").await);
+    // Put right: the night that was sent is not sent again, the next one is, and only once.
+    let nights = host.looks("2026-03-02T10:15:00Z", "2026-03-05T00:00:00Z").await;
+    assert_eq!(nights, ["2026-03-03T02:00:00Z", "2026-03-04T02:00:00Z"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_a_day_back_and_ahead_loses_and_doubles_no_night() {
+    let host = Host::new(DAILY);
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    assert!(!host.look("2026-03-01T10:00:00Z").await, "the night before was not missed");
+    assert!(host.look("2026-03-02T02:00:00Z").await, "a night of its own, whatever the date");
+    // Put right again, a day later than that.
+    assert!(host.look("2026-03-03T10:00:00Z").await, "the night that the jump left out");
+    assert_eq!(host.looks("2026-03-03T10:15:00Z", "2026-03-05T00:00:00Z").await, ["2026-03-04T02:00:00Z"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_back_a_little_does_not_send_twice() {
+    let host = Host::new(DAILY);
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    for now in ["2026-03-02T01:56:00Z", "2026-03-02T01:59:59Z", "2026-03-02T02:00:00Z", "2026-03-02T02:00:01Z"] {
+        assert!(!host.look(now).await, "{now}");
+    }
+}
+
+#[tokio::test]
+async fn another_time_zone_loses_and_doubles_no_night() {
+    for (before, after) in [
+        ("Europe/Berlin", "America/New_York"),
+        ("America/New_York", "Europe/Berlin"),
+        ("Europe/Berlin", "Asia/Tokyo"),
+        ("UTC", "Australia/Lord_Howe"),
+    ] {
+        for hour in 0..24 {
+            let mut host = Host::new(&format!("schedule = \"02:00\"\ntime_zone = \"{before}\""));
+            assert!(!host.look("2026-07-01T12:00:00Z").await);
+            let moved = at("2026-07-05T00:00:00Z") + SignedDuration::from_hours(hour);
+            let mut begun = Vec::new();
+            let mut now = at("2026-07-01T12:00:00Z");
+            while now < at("2026-07-09T12:00:00Z") {
+                if now == moved {
+                    host.job = job(&format!("schedule = \"02:00\"\ntime_zone = \"{after}\""));
+                }
+                if host.look_at(now).await {
+                    begun.push(now);
+                }
+                now += SignedDuration::from_hours(1);
+            }
+            let told = format!("from {before} to {after} at {moved}: {begun:?}");
+            assert!((7..=9).contains(&begun.len()), "{told}");
+            for two in begun.windows(2) {
+                let hours = two[1].duration_since(two[0]).as_hours();
+                assert!((12..=38).contains(&hours), "{hours} h {told}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_loses_no_night_and_doubles_none() {
+    let host = Host::new(DAILY);
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    for damaged in ["", "{}", "{\"version\":7,\"jobs\":{}}", "\u{0}\u{0}"] {
+        crate::small_file::write(&*host.world.files, &host.world.parts.layout.schedule(), damaged.as_bytes()).unwrap();
+        assert!(!host.look("2026-03-02T03:00:00Z").await, "{damaged}");
+    }
+    host.world.parts.files.remove(&host.world.parts.layout.schedule()).unwrap();
+    assert!(host.look("2026-03-03T07:00:00Z").await);
+}
+
+#[tokio::test]
+async fn the_relay_expects_the_oldest_run_that_it_has_not_got() {
+    let host = Host::new(DAILY);
+    assert_eq!(Host::new("").expected("2026-03-01T12:00:00Z").await, None);
+    assert_eq!(host.expected("2026-03-01T12:00:00Z").await.unwrap(), "2026-03-02T04:00:00Z");
+    assert!(!host.look("2026-03-01T12:00:00Z").await);
+    host.world.clock.set_wall(at("2026-03-02T02:00:00Z"));
+    assert!(host.begin().await);
+    let open = "begun is not arrived";
+    assert_eq!(host.expected("2026-03-02T02:30:00Z").await.unwrap(), "2026-03-02T04:00:00Z", "{open}");
+    assert_eq!(host.expected("2026-03-04T02:30:00Z").await.unwrap(), "2026-03-02T04:00:00Z", "{open}, and the oldest counts");
+    host.world.clock.set_wall(at("2026-03-04T02:31:00Z"));
+    host.finish().await;
+    // The transfer was made for the second, and the third and fourth are not answered yet.
+    assert_eq!(host.expected("2026-03-04T02:40:00Z").await.unwrap(), "2026-03-03T04:00:00Z");
+    assert!(host.look("2026-03-04T02:41:00Z").await);
+    assert_eq!(host.expected("2026-03-04T02:50:00Z").await.unwrap(), "2026-03-05T04:00:00Z");
+}
+
+#[tokio::test]
+async fn while_paused_nothing_is_planned_and_nothing_expected_before_the_end() {
+    let host = Host::new(DAILY);
+    let (files, layout) = (&*host.world.parts.files, &host.world.parts.layout);
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    Pause::new(at("2026-03-02T12:00:00Z"), Some(at("2026-03-04T08:00:00Z")), "me", None).begin(files, layout).unwrap();
+    assert!(!host.look("2026-03-03T02:00:00Z").await);
+    assert_eq!(host.expected("2026-03-03T02:00:00Z").await.unwrap(), "2026-03-04T10:00:00Z");
+    assert!(host.look("2026-03-04T08:00:00Z").await, "made up for, once");
+    assert!(!host.look("2026-03-04T08:00:30Z").await);
+    Pause::new(at("2026-03-04T12:00:00Z"), None, "me", None).begin(files, layout).unwrap();
+    assert_eq!(host.expected("2026-03-06T02:00:00Z").await, None);
+    Pause::end(files, layout, at("2026-03-06T02:00:00Z")).unwrap();
+    assert_eq!(host.expected("2026-03-06T02:00:00Z").await.unwrap(), "2026-03-05T04:00:00Z");
+}
+
+#[tokio::test]
+async fn two_that_plan_at_once_begin_one_transfer() {
+    let world = World::new();
+    let name = "main".parse().unwrap();
+    let both = futures::future::join_all((0..8).map(|_| plan(&world.parts, &name, false))).await;
+    let ids: std::collections::BTreeSet<_> = both.iter().map(|plan| plan.as_ref().unwrap().record().key.id).collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(both.iter().filter(|plan| matches!(plan, Ok(Plan::New(_)))).count(), 1);
+}
