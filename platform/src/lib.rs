@@ -7,6 +7,8 @@ pub mod acl;
 pub mod dpapi;
 pub mod event_log;
 #[cfg(windows)]
+pub mod services;
+#[cfg(windows)]
 mod wide;
 
 #[cfg(not(windows))]

@@ -7,6 +7,7 @@ use towpath_host::{folders, output::LogFormat};
 use towpath_keys::KeyKind;
 use towpath_transfer::{Code, Direction, Failure, JobName, TransferId, failure::Result, public_key::Fingerprint};
 
+use super::service_args::{RunArgs, ServiceCommand};
 use crate::config::Config;
 
 /// The name of this program's configuration file and state folder.
@@ -67,7 +68,7 @@ pub(super) enum Command {
     /// Fetch return files now, and deliver them.
     Receive(ReceiveArgs),
     /// Send every job by its schedule and deliver return files, until stopped.
-    Run,
+    Run(RunArgs),
     /// The next runs of each job, and how the last one ended.
     Schedule(ScheduleArgs),
     /// Begin nothing until the pause is over: no run, no transfer, no question to the relay.
@@ -371,40 +372,4 @@ pub(super) enum ConfigCommand {
     Example,
     /// Print what is in force.
     Show,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum ServiceCommand {
-    Install(InstallArgs),
-    /// Stop the service and remove it; configuration, key and journal stay.
-    Uninstall,
-    /// Start the service, and wait until it is ready.
-    Start,
-    /// Stop the service, and wait until it has.
-    Stop,
-    /// Stop the service, start it, and wait until it is ready.
-    Restart,
-    /// How the service stands: 0 where it runs, 1 otherwise.
-    Status(OutputArgs),
-}
-
-/// Install this agent as a service that starts with the host.
-///
-/// Makes the user that it runs as, gives it the state folder, the configuration and the secret files that it names, and writes the
-/// service's unit, which denies it everything else. May be repeated, and has to be after a folder of the configuration has changed.
-///
-/// Example: towpath-agent service install --now
-/// Example: towpath-agent service install --dry-run       shows what would be done, and the unit
-#[derive(Debug, ClapArgs)]
-#[command(verbatim_doc_comment)]
-pub(super) struct InstallArgs {
-    /// The user that it runs as; made where there is none.
-    #[arg(long, value_name = "NAME", default_value = crate::service::installation::DEFAULT_USER)]
-    pub(super) user: String,
-    /// Start it, too, or start it anew, and wait until it is ready.
-    #[arg(long)]
-    pub(super) now: bool,
-    /// Print what would be done, and do nothing.
-    #[arg(long)]
-    pub(super) dry_run: bool,
 }

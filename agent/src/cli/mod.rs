@@ -16,6 +16,9 @@ mod run;
 mod schedule;
 mod send;
 mod service;
+mod service_args;
+#[cfg(windows)]
+mod service_windows;
 mod status;
 mod tables;
 mod times;
@@ -57,7 +60,11 @@ fn execute(args: Args) -> Result<()> {
     if let Command::Service(command) = &args.command {
         return service::run(&args, command);
     }
-    let serving = matches!(args.command, Command::Run);
+    #[cfg(windows)]
+    if matches!(&args.command, Command::Run(run) if run.service) {
+        return service_windows::dispatch(args);
+    }
+    let serving = matches!(args.command, Command::Run(_));
     output::logs(args.log_format, serving);
     let host = host(&args)?;
     program::block_on(Threads::Many, dispatch(host, args.command))
@@ -85,7 +92,7 @@ fn host(args: &Args) -> Result<Host> {
 fn needs_config(command: &Command) -> bool {
     matches!(
         command,
-        Command::Extract(_) | Command::Send(_) | Command::Receive(_) | Command::Run | Command::Retry(_) | Command::Schedule(_)
+        Command::Extract(_) | Command::Send(_) | Command::Receive(_) | Command::Run(_) | Command::Retry(_) | Command::Schedule(_)
     )
 }
 
@@ -107,7 +114,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Extract(args) => extract::run(&host, &args).await,
         Command::Send(args) => send::run(&host, &args).await,
         Command::Receive(args) => receive::run(&host, &args).await,
-        Command::Run => run::run(&host).await,
+        Command::Run(_) => run::run(&host).await,
         Command::Schedule(args) => schedule::run(&host, &args).await,
         Command::Pause(args) => pause::pause(&host, &args),
         Command::Resume(args) => pause::resume(&host, &args),

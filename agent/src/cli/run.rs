@@ -25,12 +25,16 @@ use crate::{
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(host: &Host) -> Result<()> {
-    let stop = program::stop_signal()?;
-    quietly(host, async |open| serve(open, stop).await).await
+    run_until(host, program::stop_signal()?, &|| ()).await
+}
+
+/// Works until `stop` is cancelled; `ready` is called once it does.
+pub(super) async fn run_until(host: &Host, stop: CancellationToken, ready: &dyn Fn()) -> Result<()> {
+    quietly(host, async |open| serve(open, stop, ready).await).await
 }
 
 /// Works until `stop` is cancelled.
-async fn serve(open: &OpenHost, stop: CancellationToken) -> Result<()> {
+async fn serve(open: &OpenHost, stop: CancellationToken, ready: &dyn Fn()) -> Result<()> {
     let (notifier, zone) = (Notifier::from_environment(), TimeZone::system());
     let parts = Arc::clone(&open.parts);
     let wake = WakeUp::new();
@@ -43,6 +47,7 @@ async fn serve(open: &OpenHost, stop: CancellationToken) -> Result<()> {
     }
     let running = Running { wake: wake.clone() };
     notifier.ready();
+    ready();
     let work = async {
         tokio::join!(
             hear(&parts, running, stop.clone()),

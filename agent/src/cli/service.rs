@@ -4,19 +4,20 @@ use std::path::Path;
 
 use towpath_transfer::{Code, Failure, failure::Result};
 
-use super::{
-    args::{Args, InstallArgs, ServiceCommand},
-    output,
+#[cfg(unix)]
+use super::service_args::ServiceCommand;
+use super::{args::Args, output, service_args::InstallArgs};
+#[cfg(unix)]
+use crate::service::{
+    systemd::{self, Systemd},
+    unit::{self, UNIT},
 };
-use crate::{
-    config::LoadedConfig,
-    service::{
-        installation::Installation,
-        systemd::{self, Systemd},
-        unit::{self, UNIT},
-    },
-};
+use crate::{config::LoadedConfig, service::installation::Installation};
 
+#[cfg(windows)]
+pub(super) use super::service_windows::run;
+
+#[cfg(unix)]
 pub(super) fn run(args: &Args, command: &ServiceCommand) -> Result<()> {
     match command {
         ServiceCommand::Install(install) => self::install(args, install),
@@ -42,29 +43,37 @@ pub(super) fn run(args: &Args, command: &ServiceCommand) -> Result<()> {
     }
 }
 
+#[cfg(unix)]
 fn on_host(act: impl FnOnce(&Systemd<'_>) -> Result<()>) -> Result<()> {
     act(&Systemd::of_this_host(&tell)?)
 }
 
 /// A step that is done. Whoever closes standard output is not told, and the work goes on.
-fn tell(text: &str) {
+pub(super) fn tell(text: &str) {
     let _ = output::line(text);
 }
 
+#[cfg(unix)]
 fn install(args: &Args, install: &InstallArgs) -> Result<()> {
-    let file = absolute(&args.config_file()?)?;
-    let loaded = LoadedConfig::read(&file)?;
-    let state = args.state_folder(&loaded.config)?;
-    let executable = std::env::current_exe();
-    let executable = executable
-        .map_err(|error| Failure::park(Code::ServiceFailed, "it is not known where this program lies").caused_by(error))?;
-    let of = Installation::new(executable, &loaded, state, &install.user);
+    let of = installation(args, install)?;
     if install.dry_run {
         return dry_run(&of, install.now);
     }
     on_host(|systemd| systemd.install(&of, install.now))
 }
 
+/// What is to be installed.
+pub(super) fn installation(args: &Args, install: &InstallArgs) -> Result<Installation> {
+    let file = absolute(&args.config_file()?)?;
+    let loaded = LoadedConfig::read(&file)?;
+    let state = args.state_folder(&loaded.config)?;
+    let executable = std::env::current_exe();
+    let executable = executable
+        .map_err(|error| Failure::park(Code::ServiceFailed, "it is not known where this program lies").caused_by(error))?;
+    Ok(Installation::new(executable, &loaded, state, &install.user))
+}
+
+#[cfg(unix)]
 fn dry_run(of: &Installation, start: bool) -> Result<()> {
     let text = unit::text(of)?;
     let (user, state, config) = (&of.user, of.state.display(), of.config.display());
@@ -91,6 +100,7 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf> {
     std::path::absolute(path).map_err(failed)
 }
 
+#[cfg(unix)]
 fn status(json: bool) -> Result<()> {
     let status = systemd::status()?;
     if json {

@@ -10,7 +10,11 @@ use towpath_transfer::Secret;
 use crate::config::{Config, DEFAULT_ARCHIVE, LoadConfig, LoadedConfig, SourceConfig};
 
 /// The user of the service where nobody says otherwise.
+#[cfg(not(windows))]
 pub const DEFAULT_USER: &str = "towpath";
+/// The user of the service where nobody says otherwise: the virtual account that Windows has for every service.
+#[cfg(windows)]
+pub const DEFAULT_USER: &str = r"NT SERVICE\TowpathAgent";
 
 /// A service that is to be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]

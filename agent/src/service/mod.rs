@@ -6,5 +6,7 @@ pub mod installation;
 pub mod systemd;
 pub mod unit;
 pub mod watch;
+#[cfg(windows)]
+pub mod windows;
 
 pub use towpath_host::notify;

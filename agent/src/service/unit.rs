@@ -167,7 +167,7 @@ mod tests {
         ] {
             assert!(unit.lines().any(|one| one == line), "{line} is missing in\n{unit}");
         }
-        let program = format!("{PLAIN}[delivery.run]\nprogram = \"/root/import\"\n");
+        let program = format!("{PLAIN}[delivery.run]\nprogram = \"/run/user/erp/import\"\n");
         let unit = text(&installation(Path::new("/tmp/x"), &program)).unwrap();
         assert!(!unit.contains("MemoryDenyWriteExecute"), "a program may need memory that it writes and executes");
         assert!(unit.contains("ProtectHome=read-only\nPrivateTmp=no\n"), "{unit}");

@@ -1,0 +1,145 @@
+//! The service of Windows: how it is installed, and what it does when Windows starts it.
+
+use std::{io, path::Path, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+use towpath_platform::{
+    acl, event_log,
+    services::{self, NewService, Standing},
+};
+use towpath_transfer::{Code, Failure, failure::Result};
+
+use super::installation::Installation;
+
+/// The name of the service, and of its source in the Event Log.
+pub const SERVICE: &str = "TowpathAgent";
+
+/// Makes or changes the service, and lets its account read and write what is its own. May be repeated.
+///
+/// # Errors
+/// `service-failed`.
+pub fn install(of: &Installation, start: bool, say: &dyn Fn(&str)) -> Result<()> {
+    let arguments = [
+        "--config".into(),
+        of.config.clone().into(),
+        "--state".into(),
+        of.state.clone().into(),
+        "run".into(),
+        "--service".into(),
+    ];
+    let new = NewService {
+        name: SERVICE.to_owned(),
+        title: "Towpath agent".to_owned(),
+        description: "Sends tables of the ERP and fetches return files.".to_owned(),
+        executable: of.executable.clone(),
+        arguments: arguments.to_vec(),
+        account: of.user.clone(),
+    };
+    services::install(&new).map_err(|error| failed("making the service failed", error))?;
+    say(&format!("made the service {SERVICE}, which starts with this host and again after a failure"));
+    std::fs::create_dir_all(&of.state).map_err(|error| failed("making the state folder failed", error))?;
+    for path in [&of.state, &of.config].into_iter().chain(&of.secrets) {
+        give(path, &of.user, say)?;
+    }
+    event_log::register(SERVICE).map_err(|error| failed("making the source of the Event Log failed", error))?;
+    for folder in &of.writable {
+        say(&format!(
+            "note: {} must be able to read and write {}; towpath-agent doctor tells whether it can",
+            of.user,
+            folder.display()
+        ));
+    }
+    if start {
+        restart()?;
+        say("the service runs");
+    } else {
+        say("start it now with: towpath-agent service start");
+    }
+    Ok(())
+}
+
+fn give(path: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
+    if !path.exists() {
+        say(&format!("note: there is no {}", path.display()));
+        return Ok(());
+    }
+    match acl::restrict_to_owner(path, Some(account)) {
+        Ok(()) => say(&format!("made {} accessible for the service and administrators, and nobody else", path.display())),
+        Err(error) => say(&format!("note: who may open {} was not changed: {error}", path.display())),
+    }
+    Ok(())
+}
+
+/// Stops and removes the service, and nothing else; `false` where there is none.
+///
+/// # Errors
+/// `service-failed`.
+pub fn uninstall() -> Result<bool> {
+    let there = services::uninstall(SERVICE).map_err(|error| failed("removing the service failed", error))?;
+    event_log::unregister(SERVICE).map_err(|error| failed("removing the source of the Event Log failed", error))?;
+    Ok(there)
+}
+
+/// Starts it and waits until it is ready.
+///
+/// # Errors
+/// `service-failed`.
+pub fn start() -> Result<()> {
+    services::start(SERVICE).map_err(|error| failed("the service was not started; the reason stands in the Event Log", error))
+}
+
+/// Stops it and waits until it has.
+///
+/// # Errors
+/// `service-failed`.
+pub fn stop() -> Result<()> {
+    services::stop(SERVICE).map_err(|error| failed("the service was not stopped", error))
+}
+
+/// Stops it where it runs, starts it and waits until it is ready.
+///
+/// # Errors
+/// `service-failed`.
+pub fn restart() -> Result<()> {
+    stop().and_then(|()| start())
+}
+
+/// How it stands; `None` where it is not installed.
+///
+/// # Errors
+/// `service-failed`.
+pub fn status() -> Result<Option<Standing>> {
+    services::standing(SERVICE).map_err(|error| failed("asking for the service failed", error))
+}
+
+/// Does `work` as the service that Windows has started, with a token that is cancelled when it is to stop. What fails is written to
+/// the Event Log.
+///
+/// # Errors
+/// `service-failed` where Windows has not started this process as a service.
+pub fn dispatch(work: impl FnOnce(CancellationToken, &dyn Fn()) -> Result<()> + Send + 'static) -> Result<()> {
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    let work = move |ready: &dyn Fn()| match work(stop, ready) {
+        Ok(()) => true,
+        Err(failure) => {
+            // There is nobody else to tell than who starts it again.
+            let _ = event_log::report(SERVICE, event_log::Level::Error, &failure.report());
+            false
+        }
+    };
+    let dispatched = services::dispatch(SERVICE, Arc::new(move || asked.cancel()), Box::new(work));
+    dispatched.map_err(|error| {
+        failed("this is for Windows, which starts the service; start it with: towpath-agent service start", error)
+    })
+}
+
+/// `ERROR_ACCESS_DENIED` has its own advice.
+fn failed(what: &str, error: io::Error) -> Failure {
+    let advice = match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run the same command from a terminal that was opened as administrator",
+        io::ErrorKind::NotFound => "; install it with: towpath-agent service install",
+        _ => "",
+    };
+    Failure::park(Code::ServiceFailed, format!("{what}{advice}")).caused_by(error)
+}
