@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use towpath_journal::{FailPoints, JournalError, MachineBinding as _, SqliteJournal};
-use towpath_keys::{Identity, KeyKind, TokenClaims};
+use towpath_keys::{Identity, KeyKind, SshSigner, TokenClaims};
 use towpath_transfer::{Clock, Code, Entropy, Failure, digest::Sha256Digest, failure::Result, state::Place};
 use towpath_transport::{
     client::SftpLogin,
@@ -24,7 +24,6 @@ use crate::{
     layout::Layout,
     network::Network,
     parts::{Parts, SourceExtractor, Watcher},
-    routes::Routes,
     small_file,
     trust::FileTrust,
 };
@@ -81,6 +80,12 @@ impl Host {
         Ok(Self { config, layout: Layout::new(state), files, base })
     }
 
+    /// A state folder that is looked at only: it is not made, and need not be there.
+    #[must_use]
+    pub fn look(config: LoadedConfig, state: &Path, base: Base) -> Self {
+        Self { config, layout: Layout::new(state), files: Arc::new(Disk), base }
+    }
+
     /// Opens everything that works on transfers.
     ///
     /// # Errors
@@ -100,7 +105,10 @@ impl Host {
             files: Arc::clone(&self.files),
             journal: journal.clone(),
             relay: Arc::new(relay.clone()),
-            stores: Arc::new(PacedConnect::new(Arc::new(self.routes(&enrolment, &identity, &network, &pins)?), pace)),
+            stores: Arc::new(PacedConnect::new(
+                Arc::new(network.sftp(&pins.trust(), &Self::sftp_login(&enrolment, &identity, &pins)?)?),
+                pace,
+            )),
             extractor: Arc::new(SourceExtractor(self.extract_parts())),
             actions: Arc::new(SystemActions { files: Arc::clone(&self.files), clock: Arc::clone(&self.base.clock) }),
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
@@ -220,7 +228,22 @@ impl Host {
         Ok(SqliteJournal::open(&self.layout.journal(), Place::Agent, clock, entropy).await?)
     }
 
-    fn relay(&self, enrolment: &Enrolment, identity: &Identity, pins: &RelayPins) -> Result<HttpRelayApi> {
+    /// The journal, to be looked at; `None` where there is none yet.
+    pub(crate) async fn look_at_journal(&self) -> Result<Option<SqliteJournal>> {
+        let path = self.layout.journal();
+        if !small_file::exists(&*self.files, &path) {
+            return Ok(None);
+        }
+        let (clock, entropy) = (Arc::clone(&self.base.clock), Arc::clone(&self.base.entropy));
+        Ok(Some(SqliteJournal::look(&path, Place::Agent, clock, entropy).await?))
+    }
+
+    /// Whether a journal may be used on this machine.
+    pub(crate) async fn check_machine(&self, journal: &SqliteJournal) -> Result<()> {
+        journal.check_machine(&machine_id()).await.map_err(moved)
+    }
+
+    pub(crate) fn relay(&self, enrolment: &Enrolment, identity: &Identity, pins: &RelayPins) -> Result<HttpRelayApi> {
         let tokens = KeyTokens {
             identity: identity.clone(),
             issuer: enrolment.sftp_user.clone(),
@@ -229,19 +252,14 @@ impl Host {
         HttpRelayApi::new(&enrolment.relay_url, &pins.trust(), Some(Arc::new(tokens)), Arc::clone(&self.base.clock))
     }
 
-    fn routes(&self, enrolment: &Enrolment, identity: &Identity, network: &Network, pins: &RelayPins) -> Result<Routes> {
+    pub(crate) fn sftp_login(enrolment: &Enrolment, identity: &Identity, pins: &RelayPins) -> Result<SftpLogin<SshSigner>> {
         let signer = identity.ssh_signer()?;
-        let login = SftpLogin {
-            user: enrolment.sftp_user.clone(),
-            public_key: signer.public_key(),
-            signer,
-            host_keys: pins.host_keys().clone(),
-        };
-        network.sftp(&pins.trust(), &login)
+        let (user, public_key) = (enrolment.sftp_user.clone(), signer.public_key());
+        Ok(SftpLogin { user, public_key, signer, host_keys: pins.host_keys().clone() })
     }
 
     /// The network to the relay at `url`.
-    fn network(&self, url: &str) -> Result<Network> {
+    pub(crate) fn network(&self, url: &str) -> Result<Network> {
         let (files, clock) = (Arc::clone(&self.files), Arc::clone(&self.base.clock));
         Network::new(&self.config.config.network, url, files, self.layout.ways(), clock)
     }

@@ -12,6 +12,7 @@ pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod downlink;
 pub mod engine;
 pub mod enrolment;

@@ -6,7 +6,7 @@ use towpath_keys::SshSigner;
 use towpath_transfer::{Clock, Code, Failure, failure::Result};
 use towpath_transport::{
     client::{SftpConnect, SftpLogin},
-    dial::{Dialer, Proxies, Trust, Way},
+    dial::{Dialer, Proxies, Proxy, Trust, Way, ways::NoMemory},
     files::FileStore,
     relay_api::HttpRelayApi,
     store::Connect,
@@ -21,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Network {
     host: String,
+    port: u16,
     ways: Vec<Way>,
     proxies: Proxies,
     file: WaysFile,
@@ -46,7 +47,7 @@ impl Network {
         let proxies = config.proxy.load(&|name| env::var(name).ok(), &towpath_keys::read_secret)?;
         let proxy = proxies.to(&host, port).map(ToString::to_string);
         let file = WaysFile::new(files, path, proxy, Arc::clone(&clock));
-        Ok(Self { host, ways: config.ways_to(port), proxies, file, clock })
+        Ok(Self { host, port, ways: config.ways_to(port), proxies, file, clock })
     }
 
     /// The web service over this network.
@@ -59,12 +60,35 @@ impl Network {
     /// # Errors
     /// `relay-certificate` where the system's trust store cannot be used.
     pub(crate) fn sftp(&self, trust: &Trust, login: &SftpLogin<SshSigner>) -> Result<Routes> {
+        Ok(Routes::new(self.each_way(trust, login)?, self.file.of(Channel::Ssh), Arc::clone(&self.clock)))
+    }
+
+    /// Each way to the relay's SFTP by itself, the best first.
+    ///
+    /// # Errors
+    /// `relay-certificate` where the system's trust store cannot be used.
+    pub(crate) fn each_way(&self, trust: &Trust, login: &SftpLogin<SshSigner>) -> Result<Vec<(Way, Arc<dyn Connect>)>> {
         let dialer = Dialer::new(trust, Arc::clone(&self.clock))?.through(self.proxies.clone());
         let connect = |way: &Way| -> Arc<dyn Connect> {
             let (clock, login) = (Arc::clone(&self.clock), login.clone());
             Arc::new(SftpConnect::new(dialer.clone(), way.route, self.host.clone(), way.port, login, clock))
         };
-        let ways = self.ways.iter().map(|way| (*way, connect(way))).collect();
-        Ok(Routes::new(ways, self.file.of(Channel::Ssh), Arc::clone(&self.clock)))
+        Ok(self.ways.iter().map(|way| (*way, connect(way))).collect())
+    }
+
+    /// The web service at the port of its URL and nowhere else, or by every way; nothing is remembered of it.
+    pub(crate) fn web_forgetting(&self, api: HttpRelayApi, every_way: bool) -> HttpRelayApi {
+        let ways = if every_way { self.ways.as_slice() } else { &[] };
+        api.through(self.proxies.clone(), ways, Arc::new(NoMemory))
+    }
+
+    /// The relay's name or address, and the port of its web service.
+    pub(crate) fn relay(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+
+    /// The proxy that leads to a port of the relay.
+    pub(crate) fn proxy_to(&self, port: u16) -> Option<&Proxy> {
+        self.proxies.to(&self.host, port)
     }
 }

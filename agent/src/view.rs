@@ -277,3 +277,30 @@ fn seconds(record: &TransferRecord, history: &History) -> BTreeMap<&'static str,
     }
     sums
 }
+
+/// What a person does about a parked transfer.
+#[must_use]
+pub fn what_next(code: Option<Code>, id: &str) -> String {
+    match code {
+        Some(Code::SequenceForked) => {
+            "a retry cannot help, because a transfer keeps its number: give the other host that sends under \
+             this name a fresh state folder and an enrolment of its own, then run here: towpath-agent send"
+                .to_owned()
+        }
+        Some(Code::AgentRevoked) => "a retry cannot help: ask the relay's operator to enrol this host anew".to_owned(),
+        _ => format!("when it is mended, run: towpath-agent retry {id}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_is_advised_only_where_it_can_help() {
+        assert!(what_next(Some(Code::HostKeyUnknown), "7").ends_with("towpath-agent retry 7"));
+        assert!(what_next(None, "7").ends_with("towpath-agent retry 7"));
+        assert!(what_next(Some(Code::SequenceForked), "7").ends_with("towpath-agent send"));
+        assert!(what_next(Some(Code::AgentRevoked), "7").contains("enrol this host anew"));
+    }
+}

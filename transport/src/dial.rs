@@ -2,6 +2,7 @@
 //!
 //! [`Dialer`] makes one connection; [`ways`] finds out which of several ways is open.
 
+pub mod block;
 mod http_connect;
 mod no_proxy;
 pub mod proxy;
@@ -25,6 +26,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use towpath_transfer::{Clock, failure::Result};
 
 pub use self::{
+    block::Block,
     http_connect::MAX_HEAD_BYTES,
     no_proxy::MAX_ENTRIES as MAX_NO_PROXY_ENTRIES,
     proxy::{Proxies, Proxy},

@@ -75,6 +75,8 @@ pub(super) enum Command {
     Pause(PauseArgs),
     /// End the pause now.
     Resume(OutputArgs),
+    /// Check this host, and say what to do about what is wrong.
+    Doctor(DoctorArgs),
     /// How this agent and its jobs stand.
     Status(OutputArgs),
     /// The transfers, newest first.
@@ -275,6 +277,25 @@ pub(super) struct PauseArgs {
     /// Why; shown to whoever meets the pause.
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// Check this host, and say what to do about what is wrong.
+///
+/// Looks at configuration, key, clock, name, each way to the relay, the login there, the ERP's source and the query of every table
+/// (prepared, not run), the folders, schedules and last runs; what depends on the account is looked at by the running service
+/// itself. Changes nothing. Ends with 0 where nothing has failed, and with 1 otherwise.
+///
+/// Example: towpath-agent doctor
+/// Example: towpath-agent doctor --offline        leaves the network and the ERP alone
+/// Example: towpath-agent doctor --json
+#[derive(Debug, ClapArgs)]
+#[command(verbatim_doc_comment)]
+pub(super) struct DoctorArgs {
+    /// Leave the network and the ERP alone.
+    #[arg(long)]
+    pub(super) offline: bool,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod config;
+mod doctor;
 mod enrol;
 mod extract;
 mod output;
@@ -59,6 +60,10 @@ fn execute(args: Args) -> Result<()> {
     }
     if let Command::Service(command) = &args.command {
         return service::run(&args, command);
+    }
+    if let Command::Doctor(asked) = &args.command {
+        output::logs(args.log_format, false);
+        return doctor::run(&args, asked);
     }
     #[cfg(windows)]
     if matches!(&args.command, Command::Run(run) if run.service) {
@@ -125,7 +130,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Receipts(command) => receipts::run(&host, &command).await,
         Command::Key(command) => enrol::key(&host, &command),
         Command::Moved => enrol::moved(&host).await,
-        Command::Config(_) | Command::Profile(_) | Command::Service(_) => Ok(()),
+        Command::Config(_) | Command::Profile(_) | Command::Service(_) | Command::Doctor(_) => Ok(()),
     }
 }
 

@@ -45,7 +45,7 @@ async fn serve(open: &OpenHost, stop: CancellationToken, ready: &dyn Fn()) -> Re
     if let Some(skew) = open.relay.clock_skew() {
         tracing::warn!(code = %Code::ClockSkew, "the clock of this machine and the relay's differ by {skew:#}");
     }
-    let running = Running { wake: wake.clone() };
+    let running = Running { parts: Arc::clone(&parts), wake: wake.clone() };
     notifier.ready();
     ready();
     let work = async {

@@ -20,7 +20,7 @@ use crate::{
     parts::Parts,
     pause::Pause,
     uplink::{Plan, plan},
-    view::{FailureView, TransferDetail, detail},
+    view::{FailureView, TransferDetail, detail, what_next},
     work::{Goal, Worker},
 };
 
@@ -161,19 +161,6 @@ fn problem(record: &TransferRecord) -> Option<Failure> {
     }
 }
 
-/// What a person does about a parked transfer.
-pub(super) fn what_next(code: Option<Code>, id: &str) -> String {
-    match code {
-        Some(Code::SequenceForked) => {
-            "a retry cannot help, because a transfer keeps its number: give the other host that sends under \
-             this name a fresh state folder and an enrolment of its own, then run here: towpath-agent send"
-                .to_owned()
-        }
-        Some(Code::AgentRevoked) => "a retry cannot help: ask the relay's operator to enrol this host anew".to_owned(),
-        _ => format!("when it is mended, run: towpath-agent retry {id}"),
-    }
-}
-
 fn sentence(one: &TransferDetail) -> String {
     if one.view.direction == Direction::Downlink {
         return returned(one);
@@ -199,17 +186,4 @@ fn returned(one: &TransferDetail) -> String {
     let folder = one.delivery_folder.as_ref().map(|folder| format!(", to {folder}")).unwrap_or_default();
     let (id, files) = (&one.view.transfer, one.files.len());
     format!("{kind}: transfer {id} {told}: {files} files, {} bytes{folder}", output::grouped(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_retry_is_advised_only_where_it_can_help() {
-        assert!(what_next(Some(Code::HostKeyUnknown), "7").ends_with("towpath-agent retry 7"));
-        assert!(what_next(None, "7").ends_with("towpath-agent retry 7"));
-        assert!(what_next(Some(Code::SequenceForked), "7").ends_with("towpath-agent send"));
-        assert!(what_next(Some(Code::AgentRevoked), "7").contains("enrol this host anew"));
-    }
 }

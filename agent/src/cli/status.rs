@@ -11,9 +11,7 @@ use towpath_transfer::{Code, Direction, Failure, JobName, failure::Result, state
 use super::{
     args::{HistoryArgs, OutputArgs, ShowArgs},
     enrol::ReceiverView,
-    output, quietly,
-    send::what_next,
-    tables, times,
+    output, quietly, tables, times,
 };
 use crate::{
     bandwidth,
@@ -26,7 +24,7 @@ use crate::{
     schedule::next_begin,
     trust::pinned_receivers,
     uplink::{plan::open_transfer, replan::newest},
-    view::{self, FileView, TableView, TransferDetail, TransferView, action_output, detail},
+    view::{self, FileView, TableView, TransferDetail, TransferView, action_output, detail, what_next},
 };
 
 #[derive(Serialize)]

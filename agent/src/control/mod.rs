@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use towpath_transfer::{
     Clock, Code, Disposition, Failure,
+    digest::Sha256Digest,
     failure::{FailureRecord, Result},
 };
 
@@ -29,7 +30,7 @@ pub use self::{
     running::Running,
     server::{Answers, Listener},
 };
-use crate::{layout::Layout, view::FailureView};
+use crate::{doctor::Check, layout::Layout, view::FailureView};
 
 /// The version of this protocol. The two sides come from one package and have the same, except between an update and the restart
 /// of the service.
@@ -51,6 +52,8 @@ pub const WORK_TIMEOUT: Duration = Duration::from_secs(180);
 pub enum Request {
     /// Look for work now: something was planned or released.
     Wake,
+    /// Look at what depends on the account that the agent runs as: sources, secrets, folders.
+    Doctor,
 }
 
 /// What the running agent answers.
@@ -59,6 +62,15 @@ pub enum Request {
 pub enum Answer {
     /// It is done, and there is nothing to say.
     Done,
+    /// What was found by the agent itself.
+    Checked {
+        /// The user that it runs as.
+        user: String,
+        /// Stands for the configuration that it works with.
+        configuration: Sha256Digest,
+        /// Its checks, in order.
+        checks: Vec<Check>,
+    },
 }
 
 /// A line of either side: its version, and what it says.
@@ -185,7 +197,7 @@ async fn read_line(stream: &mut (impl tokio::io::AsyncBufRead + Unpin), limit: u
 #[cfg(any(windows, test))]
 fn pipe_name(folder: &std::path::Path) -> String {
     let folder = std::fs::canonicalize(folder).or_else(|_| std::path::absolute(folder)).unwrap_or_else(|_| folder.to_owned());
-    let digest = towpath_transfer::digest::Sha256Digest::of(folder.to_string_lossy().to_lowercase().as_bytes());
+    let digest = Sha256Digest::of(folder.to_string_lossy().to_lowercase().as_bytes());
     format!(r"\\.\pipe\towpath-agent-{digest}")
 }
 

@@ -1,14 +1,19 @@
 //! What the agent that runs answers.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use towpath_journal::WakeUp;
 use towpath_transfer::failure::Result;
 
 use super::{Answer, Answers, Request};
+use crate::{doctor, parts::Parts};
 
 /// The agent that runs, as commands see it.
 #[derive(Debug, Clone)]
 pub struct Running {
+    /// What it works with.
+    pub parts: Arc<Parts>,
     /// Makes the stages look for work.
     pub wake: WakeUp,
 }
@@ -21,6 +26,7 @@ impl Answers for Running {
                 self.wake.hint();
                 Ok(Answer::Done)
             }
+            Request::Doctor => Ok(doctor::by_service(&self.parts).await),
         }
     }
 }

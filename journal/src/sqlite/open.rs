@@ -8,8 +8,11 @@ use sqlx::{
 };
 use towpath_transfer::{Clock, Code, Entropy, Failure, state::Place};
 
-use super::{SqliteJournal, failed, schema};
-use crate::error::{JournalError, Result};
+use super::{SqliteJournal, failed, rows::get, schema};
+use crate::{
+    error::{JournalError, Result},
+    machine::machine_digest,
+};
 
 /// How long a transaction waits for another process's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +58,39 @@ impl SqliteJournal {
         drop(connection);
         let readers = pool(READERS).connect_with(options.pragma("query_only", "ON")).await.map_err(failed("open the journal"))?;
         Ok(Self { place, clock, entropy, writer, readers })
+    }
+
+    /// Opens a journal that exists, to be looked at: nothing is made, migrated or written, and what would write fails.
+    ///
+    /// # Errors
+    /// As [`SqliteJournal::open`].
+    pub async fn look(path: &Path, place: Place, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .read_only(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("query_only", "ON")
+            .pragma("trusted_schema", "OFF");
+        let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(TURN_TIMEOUT);
+        let readers = pool.connect_with(options).await.map_err(failed("open the journal"))?;
+        let mut connection = readers.acquire().await.map_err(failed("open the journal"))?;
+        schema::check(&mut connection, place).await?;
+        drop(connection);
+        Ok(Self { place, clock, entropy, writer: readers.clone(), readers })
+    }
+
+    /// Whether the journal belongs to this machine; one that is not bound yet will.
+    ///
+    /// # Errors
+    /// [`JournalError::HostMoved`] where it is bound to another machine; storage.
+    pub async fn check_machine(&self, machine_id: &str) -> Result<()> {
+        let bound = sqlx::query("SELECT digest FROM machine").fetch_optional(&self.readers).await;
+        let bound = bound.map_err(failed("read the journal"))?;
+        match bound {
+            Some(row) if get::<&str>(&row, "digest")? != machine_digest(machine_id).to_string() => Err(JournalError::HostMoved),
+            _ => Ok(()),
+        }
     }
 
     /// Ends every connection and folds the write-ahead log into the file.

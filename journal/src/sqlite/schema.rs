@@ -74,15 +74,7 @@ pub(super) async fn migrate(connection: &mut SqliteConnection, place: Place) -> 
     let what = "prepare the tables of the journal";
     // Several processes may open the file at once; the lock makes one of them migrate and the others find it done.
     let mut transaction = sqlx::Connection::begin_with(connection, "BEGIN IMMEDIATE").await.map_err(failed(what))?;
-    let found = sqlx::query("PRAGMA user_version").fetch_one(&mut *transaction).await.map_err(failed(what))?;
-    let found: i64 = found.try_get(0).map_err(failed(what))?;
-    let known = MIGRATIONS.len();
-    let pending = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)).ok_or_else(|| {
-        JournalError::corrupt(format!(
-            "the journal has schema version {found}, this program knows versions up to {known}: it was written by a newer \
-             version of Towpath; install that version, or a newer one"
-        ))
-    })?;
+    let pending = pending(&mut transaction, what).await?;
     for migration in pending {
         sqlx::raw_sql(*migration).execute(&mut *transaction).await.map_err(failed(what))?;
     }
@@ -92,12 +84,40 @@ pub(super) async fn migrate(connection: &mut SqliteConnection, place: Place) -> 
         .execute(&mut *transaction)
         .await
         .map_err(failed(what))?;
-    let owner = sqlx::query("SELECT place FROM about").fetch_one(&mut *transaction).await.map_err(failed(what))?;
+    check_owner(&mut transaction, name, what).await?;
+    transaction.commit().await.map_err(failed(what))
+}
+
+/// Checks that the file has the newest schema and is the journal of `place`.
+pub(super) async fn check(connection: &mut SqliteConnection, place: Place) -> Result<()> {
+    let what = "look at the tables of the journal";
+    if !pending(connection, what).await?.is_empty() {
+        return Err(JournalError::corrupt(
+            "the journal is of an older version of Towpath, or empty; the next start brings it up to date",
+        ));
+    }
+    check_owner(connection, place_name(place), what).await
+}
+
+async fn pending(connection: &mut SqliteConnection, what: &'static str) -> Result<&'static [&'static str]> {
+    let found = sqlx::query("PRAGMA user_version").fetch_one(connection).await.map_err(failed(what))?;
+    let found: i64 = found.try_get(0).map_err(failed(what))?;
+    let known = MIGRATIONS.len();
+    usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)).ok_or_else(|| {
+        JournalError::corrupt(format!(
+            "the journal has schema version {found}, this program knows versions up to {known}: it was written by a newer \
+             version of Towpath; install that version, or a newer one"
+        ))
+    })
+}
+
+async fn check_owner(connection: &mut SqliteConnection, name: &str, what: &'static str) -> Result<()> {
+    let owner = sqlx::query("SELECT place FROM about").fetch_one(connection).await.map_err(failed(what))?;
     let owner: String = owner.try_get(0).map_err(failed(what))?;
     if owner != name {
         return Err(JournalError::corrupt(format!("the file is the journal of the {owner}, not of the {name}")));
     }
-    transaction.commit().await.map_err(failed(what))
+    Ok(())
 }
 
 const fn place_name(place: Place) -> &'static str {

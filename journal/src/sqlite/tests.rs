@@ -103,6 +103,36 @@ async fn a_newer_schema_a_foreign_place_and_a_damaged_file_are_refused() {
 }
 
 #[tokio::test]
+async fn who_only_looks_makes_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let look = async |name: &str, place| {
+        let path = folder.path().join(name);
+        SqliteJournal::look(&path, place, Arc::new(clock()), Arc::new(SeededEntropy::new(1))).await
+    };
+    assert!(look("journal.db", Place::Relay).await.is_err());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let path = folder.path().join("journal.db");
+    let journal = SqliteJournal::open(&path, Place::Relay, Arc::new(clock()), Arc::new(SeededEntropy::new(1))).await.unwrap();
+    // Beside the one that works, and after it.
+    for bound in [false, true] {
+        let looking = look("journal.db", Place::Relay).await.unwrap();
+        looking.check_machine("one").await.unwrap();
+        assert!(looking.bind_or_check("one").await.is_err());
+        assert!(looking.list(&Filter::default(), 1, None).await.unwrap().is_empty());
+        let other = looking.check_machine("two").await;
+        assert_eq!(matches!(other, Err(JournalError::HostMoved)), bound, "{other:?}");
+        looking.close().await;
+        if !bound {
+            journal.bind_or_check("one").await.unwrap();
+            journal.close().await;
+        }
+    }
+    assert!(look("journal.db", Place::Agent).await.unwrap_err().to_string().contains("journal of the relay"));
+    std::fs::write(folder.path().join("empty.db"), "").unwrap();
+    assert!(look("empty.db", Place::Relay).await.unwrap_err().to_string().contains("or empty"));
+}
+
+#[tokio::test]
 async fn a_full_disk_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path(), &clock(), Place::Agent).await.unwrap();

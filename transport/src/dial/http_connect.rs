@@ -142,11 +142,12 @@ fn judge(head: &Head, proxy: &Proxy, login: Option<&Login>, target: &str) -> Sto
     match head.status {
         200..300 => Ok(()),
         407 if !head.offers_basic() => {
-            let offered = if head.schemes.is_empty() { "no scheme at all".to_owned() } else { head.schemes.join(", ") };
-            refused(format!(
-                "the proxy {proxy} wants authentication and offers {offered}, but Towpath speaks Basic: let the proxy's \
+            let only = OffersOnly(head.schemes.clone());
+            let message = format!(
+                "the proxy {proxy} wants authentication and {only}, but Towpath speaks Basic: let the proxy's \
                  administrator offer Basic, or allow this host to reach {target} without authentication"
-            ))
+            );
+            Err(StoreError::new(StoreErrorKind::ProxyRefused, message).caused_by(only))
         }
         // Some, such as tinyproxy, answer a wrong password with 401.
         401 | 407 if login.is_some() => {
@@ -163,6 +164,11 @@ fn judge(head: &Head, proxy: &Proxy, login: Option<&Login>, target: &str) -> Sto
         _ => refused(format!("the proxy {proxy} does not let a connection to {target} through: it answers {answer}")),
     }
 }
+
+/// The schemes that a proxy offers, none of which Towpath speaks.
+#[derive(Debug, thiserror::Error)]
+#[error("offers {}", if .0.is_empty() { "no scheme at all".to_owned() } else { .0.join(", ") })]
+pub(super) struct OffersOnly(pub(super) Vec<String>);
 
 fn offers(head: &Head) -> String {
     if head.schemes.is_empty() { String::new() } else { format!(" (it offers {})", head.schemes.join(", ")) }

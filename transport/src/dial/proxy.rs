@@ -127,7 +127,8 @@ impl Proxy {
     }
 
     /// Its host and port, to be connected to.
-    pub(super) fn address(&self) -> (&str, u16) {
+    #[must_use]
+    pub fn address(&self) -> (&str, u16) {
         (&self.host, self.port)
     }
 

@@ -18,7 +18,8 @@ use tokio_rustls::TlsAcceptor;
 use towpath_transfer::{clock::ManualClock, digest::Sha256Digest};
 
 use super::{
-    ALPN_SSH, CONNECT_TIMEOUT, Dialer, InvalidWay, PROXY_TIMEOUT, Proxies, Proxy, Route, TLS_TIMEOUT, Trust, Way, tls::spki_pin,
+    ALPN_SSH, Block, CONNECT_TIMEOUT, Dialer, InvalidWay, PROXY_TIMEOUT, Proxies, Proxy, Route, TLS_TIMEOUT, Trust, Way,
+    tls::spki_pin,
 };
 use crate::{
     pins::Pins,
@@ -112,6 +113,29 @@ async fn another_key_is_refused_and_named() {
     let report = error.into_failure(crate::store::Far::Relay).report();
     assert!(report.contains(&pin.to_string()) && report.contains(&spki_pin(&made.certificate).unwrap().to_string()), "{report}");
     assert_eq!(echoed(Trust::Public, port).await.unwrap_err().kind(), StoreErrorKind::Certificate);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_believed_is_told_with_its_issuer() {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "Inspecting\u{1b}Proxy CA");
+    let authority = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "relay.example");
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let port = serve(certificate.der(), &key, Some(ALPN_SSH)).await;
+    for trust in [Trust::Pinned(vec![Sha256Digest::of(b"the relay's own")]), Trust::Public] {
+        let error = echoed(trust, port).await.unwrap_err();
+        let Block::Certificate(Some(shown)) = Block::of(&error) else { panic!("{}", error.report()) };
+        assert_eq!(
+            (shown.subject.as_str(), shown.issuer.as_str(), shown.is_self_signed()),
+            ("CN=relay.example", "CN=InspectingProxy CA", false)
+        );
+        assert!(error.report().contains("CN=InspectingProxy CA"), "{}", error.report());
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Whom TLS trusts: one or more pinned keys, or the system's trust store.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme,
@@ -11,10 +11,11 @@ use rustls::{
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use rustls_platform_verifier::BuilderVerifierExt;
+use rustls_platform_verifier::Verifier;
 use towpath_transfer::{Code, Failure, digest::Sha256Digest, failure::Result};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
+use super::block::causes;
 use crate::pins::Pins;
 
 /// Whom to trust.
@@ -43,7 +44,10 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig> {
     let pins = match trust {
         Trust::Pinned(pins) => Pins::new(pins.clone()),
         Trust::Following(pins) => pins.clone(),
-        Trust::Public => return Ok(builder.with_platform_verifier().map_err(failed)?.with_no_client_auth()),
+        Trust::Public => {
+            let verifier = PubliclyTrusted(Verifier::new(provider).map_err(failed)?);
+            return Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth());
+        }
     };
     let verifier = PinnedKey { pins, provider };
     let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
@@ -62,16 +66,113 @@ pub fn spki_pin(certificate: &[u8]) -> Option<Sha256Digest> {
 /// Whether an error, or one of its causes, says that the server's certificate was not accepted.
 #[must_use]
 pub fn is_certificate_error(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)) {
-            return true;
-        }
-        // An `io::Error` gives its cause's cause as `source`, and so hides the one that matters.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        cause = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
+    causes(error).any(|cause| {
+        matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
+    })
+}
+
+/// The longest name of a certificate that is repeated, in characters.
+const MAX_NAME_CHARS: usize = 200;
+
+/// Whose certificate a server has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Whom it names.
+    pub subject: String,
+    /// Who has signed it; the same where it is self-signed.
+    pub issuer: String,
+}
+
+impl Shown {
+    /// `None` where the certificate, in DER form, cannot be read.
+    #[must_use]
+    pub fn of(certificate: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        // Whoever is in between chooses these names.
+        let name = |name: &X509Name<'_>| -> String {
+            name.to_string().chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect()
+        };
+        Some(Self { subject: name(certificate.subject()), issuer: name(certificate.issuer()) })
     }
-    false
+
+    /// Whether it was signed by its own key, as a relay's own certificate is, and none of a proxy that opens TLS.
+    #[must_use]
+    pub fn is_self_signed(&self) -> bool {
+        self.subject == self.issuer
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_self_signed() {
+            write!(f, "{}, signed by itself", self.subject)
+        } else {
+            write!(f, "{}, issued by {}", self.subject, self.issuer)
+        }
+    }
+}
+
+/// Whose certificate was not accepted, where the error says it.
+#[must_use]
+pub fn shown(error: &(dyn Error + 'static)) -> Option<Shown> {
+    causes(error).find_map(|cause| match cause.downcast_ref()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(why))) => {
+            let why: &(dyn Error + 'static) = &**why;
+            let pinned = why.downcast_ref::<PinMismatch>().and_then(|mismatch| mismatch.certificate.clone());
+            pinned.or_else(|| why.downcast_ref::<NotTrusted>().map(|not| not.certificate.clone()))
+        }
+        _ => None,
+    })
+}
+
+fn other(why: impl Error + Send + Sync + 'static) -> rustls::Error {
+    rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(why))))
+}
+
+/// The system's own trust store, which does not say whose certificate it refuses.
+#[derive(Debug)]
+struct PubliclyTrusted(Verifier);
+
+impl ServerCertVerifier for PubliclyTrusted {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).map_err(|error| {
+            match (&error, Shown::of(end_entity)) {
+                (rustls::Error::InvalidCertificate(why), Some(certificate)) => {
+                    other(NotTrusted { certificate, why: format!("{why}") })
+                }
+                _ => error,
+            }
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 #[derive(Debug)]
@@ -95,8 +196,7 @@ impl ServerCertVerifier for PinnedKey {
             return Ok(ServerCertVerified::assertion());
         }
         let pins: Vec<String> = pins.iter().map(Sha256Digest::to_string).collect();
-        let mismatch = PinMismatch { shown: pin, pinned: pins.join(" or ") };
-        Err(rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(mismatch)))))
+        Err(other(PinMismatch { shown: pin, pinned: pins.join(" or "), certificate: Shown::of(end_entity) }))
     }
 
     /// Without this anybody could show the pinned certificate, which is no secret.
@@ -125,8 +225,20 @@ impl ServerCertVerifier for PinnedKey {
 
 /// The server's key is none of the pinned ones.
 #[derive(Debug, thiserror::Error)]
-#[error("the server's certificate has the key {shown}, but pinned is {pinned}")]
+#[error(
+    "the server's certificate{} has the key {shown}, but pinned is {pinned}",
+    certificate.as_ref().map(|shown| format!(" ({shown})")).unwrap_or_default()
+)]
 struct PinMismatch {
     shown: Sha256Digest,
     pinned: String,
+    certificate: Option<Shown>,
+}
+
+/// The system's trust store does not accept the certificate.
+#[derive(Debug, thiserror::Error)]
+#[error("this system does not trust the server's certificate ({certificate}): {why}")]
+struct NotTrusted {
+    certificate: Shown,
+    why: String,
 }

@@ -8,6 +8,7 @@
 
 mod crash;
 mod databases;
+mod doctor;
 mod downlink;
 mod flow;
 mod interop;

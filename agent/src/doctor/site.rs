@@ -1,0 +1,229 @@
+//! What depends on the account: sources, secrets, and folders. The running service looks at these by itself.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
+use towpath_transfer::{Clock, Code, Failure, digest::Sha256Digest, failure::Result};
+use towpath_transport::files::{FileKind, FileStore, file_failure};
+
+use super::{
+    check::{Check, Subject},
+    user,
+};
+use crate::{
+    blocking::blocking,
+    config::{ActionConfig, Config, DEFAULT_ARCHIVE, DeliveryConfig, JobConfig, SourceConfig},
+    extract::{SourceCheck, check_source},
+    planning::{self, Contract},
+};
+
+/// How long one job's source may take.
+pub const SOURCE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one folder may take.
+pub const FOLDER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long everything that depends on the account may take together; what has not begun then is left out.
+pub const SITE_TIMEOUT: Duration = Duration::from_secs(150);
+/// How many sources and folders are looked at beside each other.
+const AT_ONCE: usize = 4;
+/// The most tables that are named as unreadable; the others are counted.
+const MAX_NAMED: usize = 5;
+
+/// Where checks are made: a configuration, and the files and the account it is used with.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    pub(crate) config: Arc<Config>,
+    pub(crate) files: Arc<dyn FileStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Stands for a configuration, so that two processes can compare theirs.
+pub(crate) fn digest(config: &Config) -> Sha256Digest {
+    Sha256Digest::of(format!("{config:?}").as_bytes())
+}
+
+impl Site {
+    /// Every check in order, by the user that this process is.
+    pub(crate) fn checks(&self) -> impl Stream<Item = Check> + '_ {
+        let until = self.clock.monotonic().saturating_add(SITE_TIMEOUT);
+        let user = user::present();
+        let jobs = stream::iter(&self.config.jobs).map(move |job| self.job(job, until)).buffered(AT_ONCE);
+        let deliveries = stream::iter(&self.config.deliveries)
+            .map(move |delivery| async move { vec![self.delivery(delivery, until).await] })
+            .buffered(AT_ONCE);
+        let named = move |check: Check| Check { user: Some(user.clone()), ..check };
+        jobs.chain(deliveries).flat_map(stream::iter).map(named)
+    }
+
+    /// As much of `limit` as is left of the whole.
+    fn left(&self, until: Duration, limit: Duration) -> Option<Duration> {
+        let left = until.saturating_sub(self.clock.monotonic()).min(limit);
+        (left > Duration::ZERO).then_some(left)
+    }
+
+    async fn job(&self, job: &JobConfig, until: Duration) -> Vec<Check> {
+        let name = &job.name;
+        let source = Subject::new(format!("source:{name}"), format!("source of job {name}"), describe(&job.source));
+        let queries = format!("preparing {} queries without running them", job.tables.len());
+        let tables = Subject::new(format!("tables:{name}"), format!("tables of job {name}"), queries);
+        let contract = job.profile.as_ref().map(|profile| {
+            let tried = format!("comparing what the profile {profile} gives with the planning data contract");
+            Subject::new(format!("contract:{name}"), format!("planning data of job {name}"), tried)
+        });
+        let Some(limit) = self.left(until, SOURCE_TIMEOUT) else { return vec![source.skipped(NO_TIME)] };
+        let cancel = CancellationToken::new();
+        // Also a query that is given up must not go on at the database.
+        let _guard = cancel.clone().drop_guard();
+        let opened = tokio::select! {
+            opened = check_source(job, &self.files, Arc::clone(&self.clock), &cancel) => opened,
+            () = self.clock.sleep(limit) => {
+                let late = format!("the source has not answered within {} seconds", limit.as_secs());
+                Err(Failure::retry(Code::ErpMissing, late))
+            }
+        };
+        let mut checks = match &opened {
+            Err(failure) => {
+                let mut checks = vec![source.failed(failure), tables.skipped(CLOSED)];
+                checks.extend(contract.map(|contract| contract.skipped(CLOSED)));
+                checks
+            }
+            Ok(found) => {
+                let mut checks = vec![of_source(source, found), of_tables(tables, found)];
+                checks.extend(contract.map(|contract| of_contract(contract, found)));
+                checks
+            }
+        };
+        if let SourceConfig::Files(files) = &job.source {
+            let archive = files.archive.clone().unwrap_or_else(|| files.folder.join(DEFAULT_ARCHIVE));
+            checks.push(self.archive(job, &files.folder, &archive, until).await);
+        }
+        checks
+    }
+
+    async fn archive(&self, job: &JobConfig, folder: &Path, archive: &Path, until: Duration) -> Check {
+        let tried = format!("writing to {} and {}, and removing it again", folder.display(), archive.display());
+        let subject = Subject::new(format!("archive:{}", job.name), format!("files of job {}", job.name), tried);
+        let (files, folder, archive) = (Arc::clone(&self.files), folder.to_owned(), archive.to_owned());
+        self.in_time(subject, until, async move |subject| {
+            let done = blocking(move || {
+                writable(&*files, &folder)?;
+                // One that is missing is made when the first file goes there.
+                if files.stat(&archive).is_ok() { writable(&*files, &archive) } else { Ok(()) }
+            });
+            match done.await {
+                Ok(()) => subject.ok("what was imported can be put away"),
+                Err(failure) => {
+                    let remedy = "make the folder, and let the agent's user write to it: imported files are moved to the archive";
+                    subject.wrong(Code::FileFailed, super::check::said(&failure), remedy)
+                }
+            }
+        })
+        .await
+    }
+
+    async fn delivery(&self, delivery: &DeliveryConfig, until: Duration) -> Check {
+        let of = delivery.job.as_ref().map(|job| format!("/{job}")).unwrap_or_default();
+        let tried = format!("writing to {}, and removing it again", delivery.folder.display());
+        let subject =
+            Subject::new(format!("delivery:{}{of}", delivery.kind), format!("delivery folder of {}{of}", delivery.kind), tried);
+        let (files, delivery) = (Arc::clone(&self.files), delivery.clone());
+        self.in_time(subject, until, async move |subject| {
+            let folder = delivery.folder.clone();
+            match blocking(move || writable(&*files, &folder)).await {
+                Ok(()) => match program_missing(&delivery) {
+                    None => subject.ok(format!("return files can be put into {}", delivery.folder.display())),
+                    Some(why) => subject.wrong(Code::ActionFailed, why, super::remedy::of(Code::ActionFailed)),
+                },
+                Err(failure) => {
+                    let remedy = super::remedy::of(Code::DeliveryFailed);
+                    subject.wrong(Code::DeliveryFailed, super::check::said(&failure), remedy)
+                }
+            }
+        })
+        .await
+    }
+
+    async fn in_time(&self, subject: Subject, until: Duration, work: impl AsyncFnOnce(Subject) -> Check) -> Check {
+        match self.left(until, FOLDER_TIMEOUT) {
+            Some(limit) => subject.within(&*self.clock, limit, work).await,
+            None => subject.skipped(NO_TIME),
+        }
+    }
+}
+
+const CLOSED: &str = "the source cannot be opened";
+const NO_TIME: &str = "there was no time left: what came before took too long";
+
+/// What leads to a source, without anything secret.
+fn describe(source: &SourceConfig) -> String {
+    let server = |kind: &str, server: &crate::config::ServerConfig| {
+        let crate::config::ServerConfig { host, port, database, user, .. } = server;
+        format!("opening the {kind} database {database} at {host}:{port} as {user}")
+    };
+    match source {
+        SourceConfig::Sqlite { path, .. } => format!("opening the SQLite database {}", path.display()),
+        SourceConfig::PostgreSql(config) => server("PostgreSQL", config),
+        SourceConfig::MariaDb(config) => server("MariaDB or MySQL", config),
+        SourceConfig::Odbc(config) => {
+            format!("opening the ODBC source{}", config.user.as_ref().map(|user| format!(" as {user}")).unwrap_or_default())
+        }
+        SourceConfig::Files(config) => format!("looking into the folder {}", config.folder.display()),
+    }
+}
+
+fn of_source(subject: Subject, found: &SourceCheck) -> Check {
+    if found.warnings.is_empty() {
+        return subject.ok("it can be opened, and the login has no more rights than it needs");
+    }
+    let remedy = "see docs/operations.md, ERP databases; the agent works all the same";
+    subject.warning(None, found.warnings.join("; "), remedy)
+}
+
+fn of_tables(subject: Subject, found: &SourceCheck) -> Check {
+    let all = found.tables.len();
+    let bad: Vec<_> = found.tables.iter().filter_map(|one| Some((&one.table, one.columns.as_ref().err()?))).collect();
+    let Some((_, first)) = bad.first() else { return subject.ok(format!("{all} of {all} can be read")) };
+    let named: Vec<String> =
+        bad.iter().take(MAX_NAMED).map(|(table, failure)| format!("{table}: {}", super::check::said(failure))).collect();
+    let more = bad.len().saturating_sub(MAX_NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let told = format!("{} of {all} cannot be read: {}{more}", bad.len(), named.join("; "));
+    subject.wrong(first.code(), told, super::remedy::of(first.code()))
+}
+
+fn of_contract(subject: Subject, found: &SourceCheck) -> Check {
+    let contract = match Contract::get() {
+        Ok(contract) => contract,
+        Err(mistake) => return subject.failed(&mistake.into()),
+    };
+    let report = planning::check(Some(&contract), &found.tables, &[]);
+    match report.unmet() {
+        0 => subject.ok(format!("{} tables are what an app for planning needs", report.tables.len())),
+        unmet => {
+            let told = format!("{unmet} of {} tables are not what the contract says", report.tables.len());
+            subject.wrong(Code::ContractUnmet, told, super::remedy::of(Code::ContractUnmet))
+        }
+    }
+}
+
+/// Whether a file can be made in a folder that exists. It is hidden, empty, and there for a moment only.
+fn writable(files: &dyn FileStore, folder: &Path) -> Result<()> {
+    let failed = |what: &'static str| move |error| file_failure(what, folder, error);
+    if files.stat(folder).map_err(failed("looking for the folder"))?.kind == FileKind::File {
+        return Err(Failure::park(Code::FileFailed, format!("{} is no folder", folder.display())));
+    }
+    let probe = folder.join(format!(".towpath-doctor-{}", std::process::id()));
+    let made = files.create(&probe).map(drop);
+    let removed = towpath_transport::files::ignore_missing(files.remove(&probe));
+    made.and(removed).map_err(failed("writing to the folder"))
+}
+
+/// A program that is named by its whole path must be there.
+fn program_missing(delivery: &DeliveryConfig) -> Option<String> {
+    match delivery.action()? {
+        ActionConfig::Run(run) if run.program.is_absolute() && !run.program.is_file() => {
+            Some(format!("the program {} that is to follow a delivery is not there", run.program.display()))
+        }
+        _ => None,
+    }
+}
