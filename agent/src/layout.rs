@@ -195,6 +195,12 @@ impl Layout {
         self.state.join("work")
     }
 
+    /// Where a dry run writes; gone when it is over.
+    #[must_use]
+    pub fn dry_run(&self) -> PathBuf {
+        self.work().join("dry-run")
+    }
+
     /// What the agent notes while it works on one transfer.
     #[must_use]
     pub fn work_of(&self, id: TransferId) -> PathBuf {

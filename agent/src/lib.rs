@@ -26,6 +26,7 @@ pub mod planning;
 pub mod routes;
 pub mod schedule;
 pub mod service;
+pub mod setup;
 mod small_file;
 pub mod trust;
 pub mod uplink;

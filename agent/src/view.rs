@@ -1,5 +1,6 @@
 //! Transfers as `--json` shows them. These forms are stable: fields may be added, none change their meaning.
 
+mod difference;
 mod table;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use towpath_transfer::{
     state::Rejection,
 };
 
+pub use self::difference::{Change, Difference, Side, TableDifference, TotalDifference, difference};
 use self::table::imported_rows;
 pub use self::table::{TableView, table_views, tables, warnings};
 use crate::{downlink::stage_files, parts::Parts, small_file, uplink::folder};

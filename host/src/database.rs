@@ -14,7 +14,7 @@ pub const POSTGRES_PORT: u16 = 5432;
 pub const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Whether a connection to a database is encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tls {
     /// Never.
@@ -24,6 +24,18 @@ pub enum Tls {
     Prefer,
     /// Always, with a certificate that is checked and names the host.
     Verify,
+}
+
+impl Tls {
+    /// As configuration files name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Prefer => "prefer",
+            Self::Verify => "verify",
+        }
+    }
 }
 
 /// Makes a mistake at a place.

@@ -51,10 +51,16 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>, none: &str) -> Result<(), Fa
         say(none);
         return Ok(());
     }
+    line(&table_text(head, rows))
+}
+
+/// The text of a table for people.
+#[must_use]
+pub fn table_text(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(head.iter().map(|word| word.to_uppercase()));
     table.add_rows(rows);
-    line(&table.trim_fmt())
+    table.trim_fmt()
 }
 
 /// A word to a person beside the result.

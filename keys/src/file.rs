@@ -83,6 +83,15 @@ pub fn read_secret(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(read(path, Access::Private, limit)?.ok_or_else(missing)?.to_vec())
 }
 
+/// Writes a file that holds a secret of somebody else's, in the place of one that is there already, so that only its owner may
+/// read it.
+///
+/// # Errors
+/// `disk-full`, `file-failed`.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, bytes, Access::Private, Existing::Replace, "new").map_err(|error| write_failed(path, error))
+}
+
 #[cfg(unix)]
 fn open_without_waiting(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;

@@ -7,21 +7,22 @@ use towpath_host::{folders, output::LogFormat};
 use towpath_keys::KeyKind;
 use towpath_transfer::{Code, Direction, Failure, JobName, TransferId, failure::Result, public_key::Fingerprint};
 
-use super::service_args::{RunArgs, ServiceCommand};
+use super::{
+    init::InitArgs,
+    service_args::{RunArgs, ServiceCommand},
+};
 use crate::config::Config;
 
 /// The name of this program's configuration file and state folder.
-const NAME: &str = "agent";
+pub(super) const NAME: &str = "agent";
 
 /// Sends tables of an ERP to an app, and brings its answers back, checked and signed from end to end.
 ///
 /// A first start:
 ///
-///   towpath-agent config example > /etc/towpath/agent.toml    and name the ERP's database and tables
-///   towpath-agent enrol CODE                                  with the code of the relay's operator
-///   towpath-agent receiver approve FINGERPRINT                as the receiver's operator reads it out
-///   towpath-agent send --wait                                 sends once, waits for the receipt
-///   towpath-agent run                                         sends every day, fetches the answers
+///   towpath-agent init           asks, tries everything, writes the configuration, sends a first transfer
+///   towpath-agent doctor         tells what keeps it from its work, and what to do about it
+///   towpath-agent run            sends by the schedule and fetches the answers; the service does this
 #[derive(Debug, Parser)]
 #[command(name = "towpath-agent", version, verbatim_doc_comment, max_term_width = 110)]
 pub(super) struct Args {
@@ -53,6 +54,8 @@ impl Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Set this host up: by questions, or by answers given beforehand.
+    Init(Box<InitArgs>),
     /// Enrol this host with the relay, once.
     Enrol(EnrolArgs),
     /// Whom this agent believes to be the receiver.
@@ -83,6 +86,8 @@ pub(super) enum Command {
     History(HistoryArgs),
     /// Everything about one transfer.
     Show(ShowArgs),
+    /// What has changed between two transfers of a job: tables, columns, rows and sums.
+    Diff(DiffArgs),
     /// Try a transfer again that waits for a person, or that pauses.
     Retry(RetryArgs),
     /// The signed receipts.
@@ -164,7 +169,7 @@ pub(super) struct ExtractArgs {
     pub(super) output: OutputArgs,
 }
 
-fn parameter(text: &str) -> std::result::Result<(String, String), &'static str> {
+pub(super) fn parameter(text: &str) -> std::result::Result<(String, String), &'static str> {
     let (name, value) = text.split_once('=').ok_or("a parameter looks like NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -337,6 +342,22 @@ impl From<Way> for Direction {
 pub(super) struct ShowArgs {
     /// The transfer's id.
     pub(super) transfer: TransferId,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// What has changed between two transfers of a job: tables, columns, rows and sums.
+///
+/// By what their manifests say; the rows themselves are not kept once the app has them.
+///
+/// Example: towpath-agent diff 01890a5d-ac96-7b7c-8c8e-000000000001 01890a5d-ac96-7b7c-8c8e-000000000002
+#[derive(Debug, ClapArgs)]
+#[command(verbatim_doc_comment)]
+pub(super) struct DiffArgs {
+    /// The earlier transfer's id.
+    pub(super) from: TransferId,
+    /// The later transfer's id.
+    pub(super) to: TransferId,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }

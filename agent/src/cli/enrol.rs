@@ -3,8 +3,12 @@
 use std::io::Read as _;
 
 use serde::Serialize;
-use towpath_keys::Identity;
-use towpath_transfer::{Code, Failure, api::MAX_ENROLMENT_CODE_CHARS, failure::Result};
+use towpath_keys::{Identity, KeyKind};
+use towpath_transfer::{
+    Code, Failure,
+    api::{EnrolmentCode, MAX_ENROLMENT_CODE_CHARS},
+    failure::Result,
+};
 
 use super::{
     args::{EnrolArgs, KeyCommand},
@@ -42,7 +46,16 @@ impl From<&KnownReceiver> for ReceiverView {
 
 pub(super) async fn run(host: &Host, args: &EnrolArgs) -> Result<()> {
     let code = parse_code(&if args.code == "-" { from_stdin()? } else { args.code.clone() })?;
-    let identity = host.identity_or_new(args.key_type)?;
+    let (enrolled, identity) = with_code(host, &code, args.key_type).await?;
+    if args.output.json {
+        return output::json(&view(&enrolled, &identity));
+    }
+    tell(&enrolled, &identity)
+}
+
+/// Enrols with a code, with a key of this kind where there is none yet.
+pub(super) async fn with_code(host: &Host, code: &EnrolmentCode, kind: KeyKind) -> Result<(Enrolled, Identity)> {
+    let identity = host.identity_or_new(kind)?;
     let relay = host.relay_before_enrolment(&code.relay_url, code.spki_pin)?;
     let (path, trust) = (host.layout.enrolment(), FileTrust(host.layout.allowed_signers()));
     let parts = EnrolParts {
@@ -53,14 +66,11 @@ pub(super) async fn run(host: &Host, args: &EnrolArgs) -> Result<()> {
         identity: &identity,
         mode: host.settings().trust,
     };
-    let enrolled = enrol(parts, &code).await?;
-    if args.output.json {
-        return output::json(&view(&enrolled, &identity));
-    }
-    tell(&enrolled, &identity)
+    let enrolled = enrol(parts, code).await?;
+    Ok((enrolled, identity))
 }
 
-fn from_stdin() -> Result<String> {
+pub(super) fn from_stdin() -> Result<String> {
     let mut text = String::new();
     // A line feed, or two, at the end belong to the file and not to the code.
     let limit = MAX_ENROLMENT_CODE_CHARS as u64 + 2;

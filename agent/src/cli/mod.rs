@@ -3,9 +3,11 @@
 mod args;
 mod check;
 mod config;
+mod diff;
 mod doctor;
 mod enrol;
 mod extract;
+mod init;
 mod output;
 mod pause;
 mod profile;
@@ -65,6 +67,10 @@ fn execute(args: Args) -> Result<()> {
         output::logs(args.log_format, false);
         return doctor::run(&args, asked);
     }
+    if let Command::Init(init) = &args.command {
+        output::logs(args.log_format, false);
+        return init::run(&args, init);
+    }
     #[cfg(windows)]
     if matches!(&args.command, Command::Run(run) if run.service) {
         return service_windows::dispatch(args);
@@ -90,8 +96,11 @@ fn host(args: &Args) -> Result<Host> {
     };
     let state = args.state_folder(&config.config)?;
     owner::become_owner_of(&state)?;
-    let base = Base { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()), fail_points: fail_points()? };
-    Host::new(config, &state, base)
+    Host::new(config, &state, base()?)
+}
+
+fn base() -> Result<Base> {
+    Ok(Base { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()), fail_points: fail_points()? })
 }
 
 fn needs_config(command: &Command) -> bool {
@@ -126,11 +135,12 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Status(args) => status::status(&host, &args).await,
         Command::History(args) => status::history(&host, &args).await,
         Command::Show(args) => status::show(&host, &args).await,
+        Command::Diff(args) => diff::run(&host, &args).await,
         Command::Retry(args) => send::retry(&host, &args).await,
         Command::Receipts(command) => receipts::run(&host, &command).await,
         Command::Key(command) => enrol::key(&host, &command),
         Command::Moved => enrol::moved(&host).await,
-        Command::Config(_) | Command::Profile(_) | Command::Service(_) | Command::Doctor(_) => Ok(()),
+        Command::Config(_) | Command::Init(_) | Command::Profile(_) | Command::Service(_) | Command::Doctor(_) => Ok(()),
     }
 }
 

@@ -34,7 +34,7 @@ async fn list(open: &OpenHost, json: bool) -> Result<()> {
     output::table(&["receiver", "fingerprint", "trust"], known.iter().map(row).collect(), "no receiver is known yet")
 }
 
-async fn named_by_relay(open: &OpenHost) -> Result<Vec<KnownReceiver>> {
+pub(super) async fn named_by_relay(open: &OpenHost) -> Result<Vec<KnownReceiver>> {
     let mut named = Vec::new();
     for peer in open.relay.peers().await?.peers {
         match proven_receiver(&peer) {

@@ -82,7 +82,7 @@ pub struct Config {
 }
 
 /// Whom the agent believes to be the receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trust {
     /// A person compares the fingerprint and approves it: `towpath-agent receiver approve`.

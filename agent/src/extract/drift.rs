@@ -9,7 +9,7 @@ use crate::config::{DriftPolicy, Policy};
 
 /// The differences, by name as it is written: what was added or changed in the order of the columns, then what was removed. The
 /// order of columns and whether they may be NULL are none.
-pub(super) fn between(before: &[Column], now: &[Column]) -> Vec<Drift> {
+pub(crate) fn between(before: &[Column], now: &[Column]) -> Vec<Drift> {
     let find = |columns: &[Column], name: &Label| columns.iter().find(|column| column.name == *name).cloned();
     let new = now.iter().filter_map(|column| match find(before, &column.name) {
         None => Some(Drift::Added { column: column.name.clone(), to: column.sql_type }),

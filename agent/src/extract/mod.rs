@@ -12,6 +12,7 @@ mod columns;
 mod course;
 pub(crate) mod drift;
 mod folder;
+mod listing;
 mod pseudonyms;
 pub mod source;
 mod table;
@@ -42,6 +43,7 @@ use self::{
 };
 pub use self::{
     folder::file_names,
+    listing::{ListedTable, MAX_LISTED, list_tables},
     pseudonyms::{KeyFile, Pseudonyms},
 };
 use crate::config::JobConfig;

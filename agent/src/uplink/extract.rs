@@ -118,7 +118,7 @@ fn configured(parts: &Parts, record: &TransferRecord) -> Result<JobConfig, Failu
     })
 }
 
-fn progress(event: ExtractEvent) -> Option<Progress> {
+pub(crate) fn progress(event: ExtractEvent) -> Option<Progress> {
     match event {
         ExtractEvent::TableStarted { table } => Some(Progress::TableStarted { table }),
         ExtractEvent::Rows { table, rows } => Some(Progress::Rows { table, rows }),

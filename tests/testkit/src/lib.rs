@@ -8,11 +8,13 @@ mod compare;
 mod packing;
 mod program;
 pub mod seams;
+mod terminal;
 mod world;
 
 pub use compare::{assert_same_tables, query_text, query_texts};
 pub use packing::pack;
 pub use program::{Outcome, Program, Server};
+pub use terminal::Terminal;
 pub use world::{AGENT, End, JOB, RECEIVER, TENANT, World};
 
 use std::time::{Duration, Instant};

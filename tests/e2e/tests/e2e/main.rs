@@ -16,6 +16,7 @@ mod refusals;
 mod rotation;
 mod seams;
 mod seams_downlink;
+mod setting_up;
 mod stopping;
 mod tamper;
 mod tenants;

@@ -1,0 +1,272 @@
+//! `init`: sets this host up, by questions at a terminal or by answers given beforehand.
+
+mod args;
+mod dialog;
+mod relay;
+mod source;
+mod try_out;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use towpath_host::{
+    owner,
+    program::{self, Threads},
+};
+use towpath_transfer::{Code, Failure, failure::Result};
+
+pub(super) use self::args::InitArgs;
+use self::{dialog::Dialog, try_out::DryTable};
+use super::{
+    args::{Args, OutputArgs, SendArgs, WaitArgs},
+    base, output, send, service,
+    service_args::InstallArgs,
+};
+use crate::{
+    config::{Config, LoadedConfig, TableConfig},
+    host::{Host, not_enrolled},
+    setup::{Answers, NONE, SourceKind, configuration},
+};
+
+/// The steps, as they are counted in front of a person.
+const STEPS: usize = 7;
+
+/// What came of it.
+#[derive(Serialize)]
+struct SetUpView {
+    configuration: String,
+    /// Whether the file was there before; then nothing in it was changed.
+    configuration_kept: bool,
+    state: String,
+    tenant: String,
+    name: String,
+    fingerprint: String,
+    /// The receiver whose receipts are believed.
+    receiver: Option<String>,
+    job: String,
+    /// What the dry run has read; empty without one.
+    tables: Vec<DryTable>,
+    /// Whether the first transfer was sent and imported.
+    sent: bool,
+    /// Whether the service was installed and runs.
+    service: bool,
+}
+
+/// A set-up under way.
+struct SetUp<'a> {
+    args: &'a Args,
+    file: PathBuf,
+    dialog: Dialog,
+    answers: Answers,
+    /// The tables beside those of the profile.
+    chosen: Vec<TableConfig>,
+}
+
+pub(super) fn run(args: &Args, init: &InitArgs) -> Result<()> {
+    let file = std::path::absolute(args.config_file()?)
+        .map_err(|error| Failure::park(Code::ConfigInvalid, "the path of the configuration file").caused_by(error))?;
+    if let Ok(loaded) = LoadedConfig::read(&file) {
+        // Then nothing is written outside the state folder, which may belong to the service's user by now.
+        owner::become_owner_of(&args.state_folder(&loaded.config)?)?;
+    }
+    let answers = init.merged()?;
+    program::block_on(Threads::Many, async {
+        let dialog = Dialog::new(init.answers.is_some() || init.output.json, program::stop_signal()?);
+        SetUp { args, file, dialog, answers, chosen: Vec::new() }.run(&init.output).await
+    })
+}
+
+impl SetUp<'_> {
+    async fn run(mut self, output: &OutputArgs) -> Result<()> {
+        let kept = self.kept()?;
+        let host = match &kept {
+            Some(config) => self.host(config.clone())?,
+            None => self.host(self.network()?)?,
+        };
+        if !self.dialog.is_there() {
+            self.refuse_gaps(kept.is_some(), host.enrolment()?.is_some())?;
+        }
+        output::say(&format!(
+            "configuration  {}{}",
+            self.file.display(),
+            if kept.is_some() { " (is there, and stays as it is)" } else { "" }
+        ));
+        output::say(&format!("state          {}", host.layout.state().display()));
+        self.step(1, "the relay");
+        let host = self.enrolled(host).await?;
+        self.step(2, "the receiver");
+        let receiver = self.receiver(&host).await?;
+        let kept_it = kept.is_some();
+        let config = match kept {
+            Some(config) => {
+                output::say(&format!("the jobs stand in {} already", self.file.display()));
+                config
+            }
+            None => self.new_config(&host).await?,
+        };
+        let host = self.host(config)?;
+        self.step(5, "a dry run: everything is read once, nothing is sent");
+        let tables = self.dry_run(&host).await?;
+        if !kept_it {
+            self.write()?;
+        }
+        self.step(6, "the first transfer");
+        let sent = self.first_transfer(&host, receiver.is_some()).await?;
+        self.step(7, "the service");
+        let service = self.service().await?;
+        let enrolment = host.enrolment()?.ok_or_else(|| not_enrolled(&host.layout))?;
+        let view = SetUpView {
+            configuration: self.file.display().to_string(),
+            configuration_kept: kept_it,
+            state: host.layout.state().display().to_string(),
+            tenant: enrolment.tenant.to_string(),
+            name: enrolment.name.to_string(),
+            fingerprint: host.identity()?.fingerprint().to_string(),
+            receiver,
+            job: host.settings().jobs.first().map(|job| job.name.to_string()).unwrap_or_default(),
+            tables,
+            sent,
+            service,
+        };
+        if output.json { output::json(&view) } else { tell(&view) }
+    }
+
+    /// Job and tables, asked for and found to be there.
+    async fn new_config(&mut self, host: &Host) -> Result<Config> {
+        self.step(3, "the ERP");
+        let listed = self.source(host).await?;
+        self.step(4, "what is sent, and when");
+        self.chosen = self.tables(listed.as_deref().unwrap_or_default()).await?;
+        let tables = self.chosen.clone();
+        self.schedule(&tables).await?;
+        self.config(&tables)
+    }
+
+    /// The configuration that is there already, with its jobs.
+    fn kept(&self) -> Result<Option<Config>> {
+        match LoadedConfig::read(&self.file) {
+            Ok(loaded) if loaded.config.jobs.is_empty() => {
+                let shown = self.file.display();
+                let message = format!("{shown} is there and has no [[job]]: add one, or move the file away and set up anew");
+                Err(Failure::park(Code::ConfigInvalid, message))
+            }
+            Ok(loaded) => Ok(Some(loaded.config)),
+            Err(failure) if failure.code() == Code::ConfigMissing => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// What is known before the ERP is asked for: how the relay is reached, and whom to believe.
+    fn network(&self) -> Result<Config> {
+        let Answers { trust, proxy, proxy_user, proxy_password, .. } = self.answers.clone();
+        let network = Answers { trust, proxy, proxy_user, proxy_password, ..Answers::default() };
+        let stand_in = Answers { source: Some(SourceKind::Sqlite), path: Some("not-asked-yet".into()), ..network };
+        self.parsed(&stand_in, &[placeholder()?])
+    }
+
+    /// The configuration that the answers make, with these tables.
+    fn config(&self, tables: &[TableConfig]) -> Result<Config> {
+        self.parsed(&self.answers, tables)
+    }
+
+    fn parsed(&self, answers: &Answers, tables: &[TableConfig]) -> Result<Config> {
+        let text = configuration(answers, tables);
+        // The person has not written this file: where in it a mistake stands means nothing to them.
+        Config::parse(&text, &self.file).map_err(|mistake| {
+            let meant = mistake.meant.map(|meant| format!(" - did you mean `{meant}`?")).unwrap_or_default();
+            Failure::park(Code::ConfigInvalid, format!("{}{meant}", mistake.problem))
+        })
+    }
+
+    fn host(&self, config: Config) -> Result<Host> {
+        let state = self.args.state_folder(&config)?;
+        Host::new(LoadedConfig { file: self.file.clone(), config }, &state, base()?)
+    }
+
+    fn write(&self) -> Result<()> {
+        let folder = self.file.parent().unwrap_or(&self.file);
+        let failed = |error| Failure::park(Code::FileFailed, format!("writing {} failed", self.file.display())).caused_by(error);
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let text = configuration(&self.answers, &self.chosen);
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
+        let mut new = options.open(&self.file).map_err(failed)?;
+        std::io::Write::write_all(&mut new, text.as_bytes()).and_then(|()| new.sync_all()).map_err(failed)?;
+        output::say(&format!("written: {}", self.file.display()));
+        Ok(())
+    }
+
+    async fn first_transfer(&self, host: &Host, receiver: bool) -> Result<bool> {
+        let question = "Send the first transfer now? The receiver's operator must have approved this agent's key";
+        let wanted = match self.answers.send {
+            Some(wanted) => wanted,
+            None => receiver && self.dialog.is_there() && self.dialog.yes(question, true).await?,
+        };
+        if !wanted {
+            output::say("not sent; later: towpath-agent send --wait");
+            return Ok(false);
+        }
+        let wait = WaitArgs { wait: true, timeout: FIRST_TRANSFER_TIMEOUT };
+        match send::run(host, &SendArgs { job: None, full: false, wait, output: OutputArgs { json: false } }).await {
+            Ok(()) => Ok(true),
+            // Everything is set up; what holds the first transfer up is no reason to begin anew.
+            Err(failure) if self.dialog.is_there() => {
+                output::say(&format!("the first transfer: {}\nhelp: see docs/errors/{}.md", failure.report(), failure.code()));
+                Ok(false)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The service comes last: from then on the state folder belongs to its user.
+    async fn service(&self) -> Result<bool> {
+        let question = "Install the service and start it? It runs by the schedule, and starts with this host";
+        let wanted = match self.answers.service {
+            Some(wanted) => wanted,
+            None => self.dialog.is_there() && owner::is_root() && self.dialog.yes(question, true).await?,
+        };
+        if !wanted {
+            output::say("not installed; later, as root: towpath-agent service install --now");
+            return Ok(false);
+        }
+        let install = InstallArgs { user: crate::service::installation::DEFAULT_USER.to_owned(), now: true, dry_run: false };
+        match service::install(self.args, &install) {
+            Ok(()) => Ok(true),
+            Err(failure) if self.dialog.is_there() => {
+                output::say(&format!("the service: {}\nhelp: see docs/errors/{}.md", failure.report(), failure.code()));
+                Ok(false)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn step(&self, number: usize, what: &str) {
+        output::say(&format!("\n[{number}/{STEPS}] {what}"));
+    }
+}
+
+/// How long the first transfer is waited for; it goes on all the same.
+const FIRST_TRANSFER_TIMEOUT: std::time::Duration = std::time::Duration::from_hours(1);
+
+/// A job has a table; before any is chosen, this one.
+fn placeholder() -> Result<TableConfig> {
+    crate::setup::table_config("not-asked-yet", &[])
+}
+
+fn tell(view: &SetUpView) -> Result<()> {
+    output::say("");
+    output::line(&format!("agent {} of tenant {} is set up", view.name, view.tenant))?;
+    if view.receiver.is_none() {
+        output::line("next: compare the receiver's key with its operator, then: towpath-agent receiver approve SHA256:…")?;
+    }
+    if !view.sent {
+        output::line(&format!("next: its operator approves this agent: towpath-receiver agent approve {}", view.fingerprint))?;
+        output::line("next: send the first transfer: towpath-agent send --wait")?;
+    }
+    if !view.service {
+        output::line("next: leave it running: towpath-agent service install --now (or towpath-agent run in a terminal)")?;
+    }
+    output::line("whenever you want to know: towpath-agent status, towpath-agent doctor")
+}
