@@ -53,20 +53,9 @@ pub(super) fn tell(text: &str) {
     let _ = output::line(text);
 }
 
-<<<<<<< HEAD
 #[cfg(unix)]
 fn install(args: &Args, install: &InstallArgs) -> Result<()> {
     let of = installation(args, install)?;
-=======
-pub(super) fn install(args: &Args, install: &InstallArgs) -> Result<()> {
-    let file = absolute(&args.config_file()?)?;
-    let loaded = LoadedConfig::read(&file)?;
-    let state = args.state_folder(&loaded.config)?;
-    let executable = std::env::current_exe();
-    let executable = executable
-        .map_err(|error| Failure::park(Code::ServiceFailed, "it is not known where this program lies").caused_by(error))?;
-    let of = Installation::new(executable, &loaded, state, &install.user);
->>>>>>> a238396 (towpath-agent init: asks for what it does not know, tries each answer at once, writes the configuration last; diff compares two transfers)
     if install.dry_run {
         return dry_run(&of, install.now);
     }

@@ -20,7 +20,7 @@ use self::{dialog::Dialog, try_out::DryTable};
 use super::{
     args::{Args, OutputArgs, SendArgs, WaitArgs},
     base, output, send, service,
-    service_args::InstallArgs,
+    service_args::{InstallArgs, ServiceCommand},
 };
 use crate::{
     config::{Config, LoadedConfig, TableConfig},
@@ -232,7 +232,7 @@ impl SetUp<'_> {
             return Ok(false);
         }
         let install = InstallArgs { user: crate::service::installation::DEFAULT_USER.to_owned(), now: true, dry_run: false };
-        match service::install(self.args, &install) {
+        match service::run(self.args, &ServiceCommand::Install(install)) {
             Ok(()) => Ok(true),
             Err(failure) if self.dialog.is_there() => {
                 output::say(&format!("the service: {}\nhelp: see docs/errors/{}.md", failure.report(), failure.code()));
