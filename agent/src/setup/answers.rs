@@ -183,6 +183,17 @@ mod tests {
     }
 
     #[test]
+    fn the_handbook_shows_answers_that_make_a_configuration() {
+        let handbook = include_str!("../../../docs/agent.md");
+        let blocks: Vec<&str> =
+            handbook.split("```toml answers\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect();
+        assert_eq!(blocks.len(), 1);
+        let answers = Answers::parse(blocks[0], Path::new("answers.toml")).unwrap();
+        assert_eq!((answers.service, answers.send), (Some(true), Some(false)));
+        crate::config::Config::parse(&crate::setup::configuration(&answers, &[]), Path::new("/etc/agent.toml")).unwrap();
+    }
+
+    #[test]
     fn a_misspelt_answer_is_told_with_its_place_and_codes_are_not_shown() {
         let mistake = Answers::parse("\nschedul = \"02:00\"\n", Path::new("answers.toml")).unwrap_err().to_string();
         assert!(mistake.starts_with("answers.toml:2:1: ") && mistake.ends_with("did you mean `schedule`?"), "{mistake}");
