@@ -67,7 +67,9 @@ mod windows {
     const MAX_SID_CHARS: usize = 256;
 
     pub(super) fn restrict(path: &Path, also: Option<&str>) -> io::Result<()> {
-        let mut list = "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;OW)".to_owned();
+        // The owner of today by name, and whoever owns what is made in it by the words for that.
+        let owner = owner(path)?;
+        let mut list = format!("D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;OW)(A;;FA;;;{owner})");
         if let Some(account) = also {
             list.push_str(&format!("(A;OICI;FA;;;{})", account_id(account)?));
         }
@@ -93,6 +95,20 @@ mod windows {
             SetNamedSecurityInfoW(path.as_ptr(), SE_FILE_OBJECT, what, ptr::null_mut(), ptr::null_mut(), acl, ptr::null())
         };
         succeeded(code)
+    }
+
+    fn owner(path: &Path) -> io::Result<String> {
+        let path = wide(path);
+        let (mut owner, mut descriptor): (PSID, _) = (ptr::null_mut(), ptr::null_mut());
+        let (none, what) = (ptr::null_mut(), OWNER_SECURITY_INFORMATION);
+        // SAFETY: the path ends with a NUL; the owner points into the descriptor, which is ours to give back.
+        let code = unsafe {
+            let path = path.as_ptr();
+            GetNamedSecurityInfoW(path, SE_FILE_OBJECT, what, &mut owner, none, ptr::null_mut(), ptr::null_mut(), &mut descriptor)
+        };
+        succeeded(code)?;
+        let _memory = Local(descriptor);
+        text(owner)
     }
 
     pub(super) fn is_private(path: &Path) -> io::Result<bool> {

@@ -34,6 +34,8 @@ const DOES_NOT_EXIST: i32 = 1_060;
 const ALREADY_RUNNING: i32 = 1_056;
 /// `ERROR_SERVICE_NOT_ACTIVE` of winerror.h.
 const NOT_ACTIVE: i32 = 1_062;
+/// `ERROR_INVALID_LEVEL` of winerror.h.
+const INVALID_LEVEL: i32 = 124;
 /// What a service that has failed ends with.
 const FAILED: u32 = 1;
 
@@ -96,7 +98,7 @@ pub fn install(new: &NewService) -> io::Result<()> {
         None => manager.create_service(&info, access).map_err(system)?,
     };
     service.set_description(&new.description).map_err(system)?;
-    service.set_delayed_auto_start(true).map_err(system)?;
+    where_known(service.set_delayed_auto_start(true))?;
     let action = |delay| ServiceAction { action_type: ServiceActionType::Restart, delay };
     let actions = ServiceFailureActions {
         reset_period: ServiceFailureResetPeriod::After(FORGIVEN_AFTER),
@@ -104,8 +106,16 @@ pub fn install(new: &NewService) -> io::Result<()> {
         command: None,
         actions: Some(RESTARTS.map(action).to_vec()),
     };
-    service.update_failure_actions(actions).map_err(system)?;
-    service.set_failure_actions_on_non_crash_failures(true).map_err(system)
+    where_known(service.update_failure_actions(actions))?;
+    where_known(service.set_failure_actions_on_non_crash_failures(true))
+}
+
+/// A system that does not know a setting works without it.
+fn where_known(set: windows_service::Result<()>) -> io::Result<()> {
+    match set.map_err(system) {
+        Err(error) if error.raw_os_error() == Some(INVALID_LEVEL) => Ok(()),
+        other => other,
+    }
 }
 
 /// Stops and removes a service; `false` where there is none.
