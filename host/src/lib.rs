@@ -7,14 +7,17 @@ pub mod config;
 pub mod database;
 pub mod folders;
 pub mod lock;
+pub mod logs;
 pub mod notify;
 pub mod output;
 pub mod owner;
+pub mod process;
 pub mod program;
 pub mod units;
 
 pub use config::ConfigMistake;
 pub use database::Tls;
 pub use lock::StateLock;
+pub use logs::LogConfig;
 pub use notify::Notifier;
 pub use units::{Bytes, Pause};

@@ -1,20 +1,10 @@
 //! What is printed: results on standard output, everything else on standard error. Only the programs' `cli` calls this.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 use towpath_transfer::{Code, Failure};
-use tracing_subscriber::EnvFilter;
-
-/// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs: one JSON object per line.
-    Json,
-}
 
 /// One line, or several, of a result.
 ///
@@ -72,20 +62,6 @@ pub fn say(text: &str) {
 /// The failure that ended the program, once.
 pub fn failed(failure: &Failure) {
     say(&format!("error: {}\nhelp: see docs/errors/{}.md", failure.report(), failure.code()));
-}
-
-/// Sends log lines to standard error. A command beside the service says only what is wrong.
-pub fn logs(format: Option<LogFormat>, serving: bool) {
-    let default = if serving { "info" } else { "warn" };
-    let filter = EnvFilter::try_from_env("TOWPATH_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let terminal = io::stderr().is_terminal();
-    let json = match format {
-        Some(format) => format == LogFormat::Json,
-        None => !terminal && serving,
-    };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal && !json);
-    // Another subscriber is there already only where a test has set one.
-    let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{Code, Failure, failure::Result};
 
-use crate::output;
+use crate::{logs, output};
 
 /// Exit status of a wrong command line; 1 is a failure, 0 success.
 pub const USAGE: u8 = 2;
@@ -33,7 +33,9 @@ pub fn run<A: clap::Parser>(args: impl Iterator<Item = OsString>, execute: impl 
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    match execute(args) {
+    let done = execute(args);
+    logs::flush();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::failed(&failure);

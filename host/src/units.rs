@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// A length of time: a whole number and `ms`, `s`, `m`, `h` or `d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +71,22 @@ impl std::str::FromStr for Bytes {
     }
 }
 
+impl std::fmt::Display for Bytes {
+    /// In the largest unit that gives a whole number.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        let (unit, shift) =
+            units.into_iter().find(|(_, shift)| self.0 != 0 && self.0.trailing_zeros() >= *shift).unwrap_or(("B", 0));
+        write!(f, "{}{unit}", self.0 >> shift)
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Pause {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
@@ -92,6 +108,9 @@ mod tests {
         assert_eq!("24h".parse(), Ok(Pause::days(1)));
         assert_eq!("0s".parse(), Ok(Pause(Duration::ZERO)));
         assert_eq!("2 GiB".parse(), Ok(Bytes::gib(2)));
+        for text in ["0B", "1B", "1025B", "64KiB", "10MiB", "3TiB"] {
+            assert_eq!(text.parse::<Bytes>().unwrap().to_string(), text);
+        }
         for bad in ["", "s", "5", "-1s", "1.5h", "1 week", "99999999999999999999s", "99999999999d"] {
             assert!(bad.parse::<Pause>().is_err(), "{bad:?}");
         }

@@ -149,6 +149,12 @@ impl Dialer {
         Ok(Self { tls: Arc::new(tls), proxies: Arc::default(), clock })
     }
 
+    /// A dialer with a TLS configuration of a test's own.
+    #[cfg(test)]
+    pub(crate) fn of_config(tls: rustls::ClientConfig, clock: Arc<dyn Clock>) -> Self {
+        Self { tls: Arc::new(tls), proxies: Arc::default(), clock }
+    }
+
     /// The same dialer, through the proxies that lead out.
     #[must_use]
     pub fn through(self, proxies: Proxies) -> Self {
@@ -177,7 +183,7 @@ impl Dialer {
 
     /// A TCP connection, or a tunnel: the proxy's answer is read to its end and not a byte further, so that the connection to the
     /// proxy is itself the tunnel.
-    async fn tcp(&self, host: &str, port: u16) -> StoreResult<TcpStream> {
+    pub(crate) async fn tcp(&self, host: &str, port: u16) -> StoreResult<TcpStream> {
         let target = authority(host, port);
         let proxy = self.proxies.to(host, port);
         let (what, address) = match proxy {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use towpath_host::{folders, output::LogFormat};
+use towpath_host::{folders, logs::LogFormat};
 use towpath_keys::KeyKind;
 use towpath_transfer::{Code, Direction, Failure, JobName, TransferId, failure::Result, public_key::Fingerprint};
 

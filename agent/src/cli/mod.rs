@@ -29,7 +29,7 @@ mod times;
 use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use towpath_host::{
-    owner,
+    logs, owner,
     program::{self, Threads},
 };
 use towpath_journal::{
@@ -47,6 +47,8 @@ use args::{Args, Command};
 
 /// How long closing the journal may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+/// What this program is called in logs.
+const PROGRAM: &str = "towpath-agent";
 
 /// Runs the program with its command line, the program's own name first.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -64,11 +66,11 @@ fn execute(args: Args) -> Result<()> {
         return service::run(&args, command);
     }
     if let Command::Doctor(asked) = &args.command {
-        output::logs(args.log_format, false);
+        logs::start(PROGRAM, args.log_format, false, None);
         return doctor::run(&args, asked);
     }
     if let Command::Init(init) = &args.command {
-        output::logs(args.log_format, false);
+        logs::start(PROGRAM, args.log_format, false, None);
         return init::run(&args, init);
     }
     #[cfg(windows)]
@@ -76,8 +78,9 @@ fn execute(args: Args) -> Result<()> {
         return service_windows::dispatch(args);
     }
     let serving = matches!(args.command, Command::Run(_));
-    output::logs(args.log_format, serving);
+    let log = logs::start(PROGRAM, args.log_format, serving, None);
     let host = host(&args)?;
+    log.apply(&host.settings().log);
     program::block_on(Threads::Many, dispatch(host, args.command))
 }
 

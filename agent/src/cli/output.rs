@@ -1,6 +1,6 @@
 //! What is printed: results on standard output, everything else on standard error.
 
-pub(super) use towpath_host::output::{json, line, logs, say, table, table_text};
+pub(super) use towpath_host::output::{json, line, say, table, table_text};
 
 /// A number with thousands apart.
 pub(super) fn grouped(number: u64) -> String {

@@ -23,6 +23,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use towpath_host::LogConfig;
 use towpath_transfer::{JobName, ReturnKind};
 
 pub use self::{
@@ -63,6 +64,8 @@ pub struct Config {
     pub trust: Trust,
     /// Where the agent keeps what it must not lose.
     pub state: StateConfig,
+    /// How much is logged, and where besides.
+    pub log: LogConfig,
     /// How the relay is reached.
     pub network: NetworkConfig,
     /// How much of the host an extract may use.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use towpath_host::{Pause, output::LogFormat};
+use towpath_host::{Pause, logs::LogFormat};
 use towpath_transfer::{AgentName, JobName, ReturnKind, TransferId, public_key::Fingerprint};
 
 use crate::downlink::take::{DEFAULT_JOB, DEFAULT_KIND};

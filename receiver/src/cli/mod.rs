@@ -15,7 +15,7 @@ mod verify;
 use std::{ffi::OsString, process::ExitCode};
 
 use towpath_host::{
-    folders, output,
+    folders, logs, output,
     program::{self, Threads},
 };
 use towpath_transfer::Failure;
@@ -28,6 +28,9 @@ use args::{Args, Command, ConfigCommand, ReceiptsCommand};
 
 /// The name of this program's configuration file and state folder.
 const NAME: &str = "receiver";
+
+/// What this program is called in logs.
+const PROGRAM: &str = "towpath-receiver";
 
 /// Runs the program with its command line, the program's own name first.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -46,7 +49,7 @@ fn execute(args: Args) -> Result<(), Failure> {
         return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
     }
     let serving = matches!(args.command, Command::Serve(_));
-    output::logs(args.log_format, serving);
+    logs::start(PROGRAM, args.log_format, serving, None).apply(&config.log);
     let threads = if serving { Threads::Many } else { Threads::One };
     program::block_on(threads, async {
         // Looking at a folder needs no state, and must not make one.

@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 use toml::Spanned;
-use towpath_host::{Bytes, ConfigMistake, Pause, config};
+use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, config};
 use towpath_transfer::{Failure, manifest::Label};
 use towpath_transport::dial::settings::ProxySettings;
 
@@ -41,6 +41,8 @@ pub struct Config {
     pub trust: TrustPolicy,
     /// The state folder, where the file names one.
     pub state: Option<PathBuf>,
+    /// How much is logged, and where besides.
+    pub log: LogConfig,
     /// The proxy for the relay's web service.
     pub proxy: ProxySettings,
     /// Where the landing listens; `None` where another SFTP server writes into its folder.
@@ -68,6 +70,8 @@ struct RawConfig {
     trust: TrustPolicy,
     #[serde(default)]
     state: RawState,
+    #[serde(default)]
+    log: LogConfig,
     #[serde(default)]
     network: RawNetwork,
     #[serde(default)]
@@ -153,6 +157,7 @@ impl Config {
         Ok(Self {
             trust: raw.trust,
             state: raw.state.folder.map(|state| folder.join(state)),
+            log: raw.log.resolved(folder),
             proxy: check.proxy(&raw.network, folder)?,
             listen: check.listen(raw.landing.listen)?,
             advertise,

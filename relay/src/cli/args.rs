@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use towpath_host::{Pause, output::LogFormat};
+use towpath_host::{Pause, logs::LogFormat};
 use towpath_transfer::{AgentName, Direction, TenantName, api::Role, public_key::PublicKeyLine};
 use url::Url;
 

@@ -11,7 +11,7 @@ mod transfer;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
 
 use towpath_host::{
-    folders, output,
+    folders, logs, output,
     program::{self, Threads},
 };
 use towpath_journal::system::{SystemClock, SystemEntropy};
@@ -25,6 +25,9 @@ use args::{Args, Command, ConfigCommand};
 
 /// The name of this program's configuration file and state folder.
 const NAME: &str = "relay";
+
+/// What this program is called in logs.
+const PROGRAM: &str = "towpath-relay";
 
 /// Runs the program with its command line, the program's own name first.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -44,7 +47,7 @@ fn execute(args: Args) -> Result<()> {
         return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
     }
     let serving = matches!(args.command, Command::Serve(_));
-    output::logs(args.log_format, serving);
+    logs::start(PROGRAM, args.log_format, serving, None).apply(&config.log);
     let host = Host { config, state, clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()) };
     let threads = if serving { Threads::Many } else { Threads::One };
     program::block_on(threads, dispatch(host, args.command))

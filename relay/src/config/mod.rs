@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use towpath_host::{Bytes, Pause, config};
+use towpath_host::{Bytes, LogConfig, Pause, config};
 use towpath_transfer::{Code, Failure, api::MAX_OFFERS, failure::Result};
 use towpath_transport::server::Limits;
 use url::Url;
@@ -26,6 +26,8 @@ pub const EXAMPLE: &str = include_str!("default.toml");
 pub struct Config {
     /// Addresses and the public URL.
     pub relay: RelaySection,
+    /// How much is logged, and where besides.
+    pub log: LogConfig,
     /// The certificate.
     pub tls: TlsSection,
     /// How much there may be.
@@ -256,6 +258,7 @@ impl Config {
     /// [`Code::ConfigInvalid`] with line and column.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         let mut parsed: Self = config::parse(text, file)?;
+        parsed.log = parsed.log.resolved(file.parent().unwrap_or(Path::new("")));
         parsed.check().map_err(|why| Failure::park(Code::ConfigInvalid, format!("{}: {why}", file.display())))?;
         Ok(parsed)
     }
@@ -361,7 +364,7 @@ mod tests {
         // Every key is there, and not only as a comment, so that the file teaches all of them.
         let table: toml::Table = EXAMPLE.parse().unwrap();
         let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
-        assert_eq!(keys, 33);
+        assert_eq!(keys, 36);
     }
 
     #[test]

@@ -293,7 +293,7 @@ fn parsed<T: DeserializeOwned>(what: &str, answer: Answer, offset: &ClockOffset)
 /// The failure that an answer without success means: the relay's own code where it gives one.
 fn refusal(what: &str, answer: Answer, offset: &ClockOffset) -> Failure {
     let status = answer.status;
-    let pause = retry_after(&answer.headers, offset);
+    let pause = retry_after(&answer.headers, offset.relay_now());
     let is_problem = answer.headers.get(CONTENT_TYPE).is_some_and(|kind| {
         kind.to_str().is_ok_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("application/problem+json"))
     });
@@ -323,14 +323,14 @@ fn code_of(status: StatusCode) -> Code {
     }
 }
 
-/// Seconds or a date (RFC 9110 section 10.2.3), the date by the relay's clock.
-fn retry_after(headers: &HeaderMap, offset: &ClockOffset) -> Option<Duration> {
+/// Seconds or a date (RFC 9110 section 10.2.3), where it is `now` at the far side; at most [`MAX_RETRY_AFTER`].
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
             let until = clock_offset::parse_date(text)?;
-            Duration::try_from(until.duration_since(offset.relay_now())).unwrap_or_default()
+            Duration::try_from(until.duration_since(now)).unwrap_or_default()
         }
     };
     Some(pause.min(MAX_RETRY_AFTER))

@@ -2,7 +2,6 @@
 
 pub mod load;
 pub mod run;
-mod tail;
 
 use std::{fmt::Debug, path::PathBuf, sync::Arc};
 

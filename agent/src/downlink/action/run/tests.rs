@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    time::Duration,
 };
 
 use towpath_journal::system::SystemClock;
