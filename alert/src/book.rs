@@ -334,7 +334,10 @@ mod tests {
         scene.look(Finding::Well);
         scene.wrong();
         scene.look(Finding::Well);
-        assert_eq!((scene.tell(Way::Program), scene.tell(Way::Webhook)), (vec!["t5-recovered".into()], vec!["t5-recovered".into()]));
+        assert_eq!(
+            (scene.tell(Way::Program), scene.tell(Way::Webhook)),
+            (vec!["t5-recovered".into()], vec!["t5-recovered".into()])
+        );
         scene.wrong();
         scene.look(Finding::Well);
         assert_eq!(scene.tell(Way::Webhook), ["t6-raised", "t6-recovered"]);

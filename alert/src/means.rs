@@ -60,7 +60,7 @@ pub trait Means: Send + Sync {
 }
 
 /// The configuration that is in force at a moment.
-pub type Settings = dyn Fn() -> (AlertConfig, ProxySettings) + Send + Sync;
+type Settings = dyn Fn() -> (AlertConfig, ProxySettings) + Send + Sync;
 
 /// Real programs and real web services, as they are configured when something is told.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! Programs of other people: an argument list and never a shell, in a process group of their own, with a time limit, their output
 //! kept.
 
+mod arguments;
 mod tail;
 
 use std::{
@@ -18,6 +19,7 @@ use tokio::{
 };
 use towpath_transfer::{Clock, Code, Failure, failure::Result};
 
+pub use self::arguments::{filled, unknown_placeholder};
 use self::tail::Tail;
 
 /// How long output is still read after the program has ended: something that it has left running may hold the pipe.

@@ -71,6 +71,16 @@ impl std::str::FromStr for Bytes {
     }
 }
 
+impl std::fmt::Display for Pause {
+    /// In the largest unit that gives a whole number.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let millis = self.0.as_millis();
+        let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+        let (unit, one) = units.into_iter().find(|(_, one)| millis != 0 && millis.is_multiple_of(*one)).unwrap_or(("ms", 1));
+        write!(f, "{}{unit}", millis / one)
+    }
+}
+
 impl std::fmt::Display for Bytes {
     /// In the largest unit that gives a whole number.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -108,6 +118,9 @@ mod tests {
         assert_eq!("24h".parse(), Ok(Pause::days(1)));
         assert_eq!("0s".parse(), Ok(Pause(Duration::ZERO)));
         assert_eq!("2 GiB".parse(), Ok(Bytes::gib(2)));
+        for text in ["0ms", "1500ms", "90s", "90m", "36h", "30d"] {
+            assert_eq!(text.parse::<Pause>().unwrap().to_string(), text);
+        }
         for text in ["0B", "1B", "1025B", "64KiB", "10MiB", "3TiB"] {
             assert_eq!(text.parse::<Bytes>().unwrap().to_string(), text);
         }

@@ -9,7 +9,10 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use toml::Spanned;
-use towpath_host::ConfigMistake;
+use towpath_host::{
+    ConfigMistake,
+    process::{filled, unknown_placeholder},
+};
 use towpath_transfer::{JobName, ReturnKind, manifest::Label};
 
 use super::time;
@@ -136,30 +139,8 @@ impl RunConfig {
             "{kind}" => of.kind.to_string(),
             _ => of.transfer.to_string(),
         };
-        self.arguments.iter().map(|argument| filled(argument, value)).collect()
+        self.arguments.iter().map(|argument| filled(argument, &PLACEHOLDERS, value)).collect()
     }
-}
-
-fn filled(argument: &str, value: impl Fn(&str) -> String) -> String {
-    let mut text = String::new();
-    let mut rest = argument;
-    while let Some(at) = rest.find('{') {
-        let (before, from) = rest.split_at(at);
-        text.push_str(before);
-        let found = PLACEHOLDERS.into_iter().find_map(|one| from.strip_prefix(one).map(|after| (one, after)));
-        rest = match found {
-            Some((placeholder, after)) => {
-                text.push_str(&value(placeholder));
-                after
-            }
-            None => {
-                text.push('{');
-                from.get(1..).unwrap_or_default()
-            }
-        };
-    }
-    text.push_str(rest);
-    text
 }
 
 /// `[delivery.load]`.
@@ -262,7 +243,7 @@ fn checked_run(raw: RawRun, folder: &Path, at: At<'_>) -> Result<RunConfig, Conf
         return Err(at(span, format!("the program's timeout must be 1s to {} h", MAX_RUN_TIMEOUT.as_secs() / 3_600)));
     }
     for argument in &arguments {
-        if let Some(unknown) = unknown_placeholder(argument.get_ref()) {
+        if let Some(unknown) = unknown_placeholder(argument.get_ref(), &PLACEHOLDERS) {
             let known = PLACEHOLDERS.join(", ");
             return Err(at(Some(argument.span()), format!("{unknown} is no placeholder; there are {known}")));
         }
@@ -271,18 +252,6 @@ fn checked_run(raw: RawRun, folder: &Path, at: At<'_>) -> Result<RunConfig, Conf
     let is_bare = program.components().count() == 1 && !program.is_absolute();
     let program = if is_bare { program } else { folder.join(program) };
     Ok(RunConfig { program, arguments: arguments.into_iter().map(Spanned::into_inner).collect(), timeout })
-}
-
-/// A word in braces that stands for nothing. Other braces are left alone: they may be JSON.
-fn unknown_placeholder(argument: &str) -> Option<&str> {
-    argument.match_indices('{').find_map(|(at, _)| {
-        let from = argument.get(at..)?;
-        let end = from.find('}')? + 1;
-        let word = from.get(..end)?;
-        let inner = word.get(1..end - 1)?;
-        let is_word = !inner.is_empty() && inner.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
-        (is_word && !PLACEHOLDERS.contains(&word)).then_some(word)
-    })
 }
 
 fn checked_load(raw: Spanned<RawLoad>, folder: &Path, at: At<'_>) -> Result<LoadConfig, ConfigMistake> {
