@@ -84,6 +84,12 @@ impl Layout {
         self.state.join("pause.json")
     }
 
+    /// What was raised, and who was told of it.
+    #[must_use]
+    pub fn alerts(&self) -> PathBuf {
+        self.state.join("alerts.json")
+    }
+
     /// Held by the one process that does the work of this state folder.
     #[must_use]
     pub fn lock(&self) -> PathBuf {

@@ -5,6 +5,7 @@
 //! [`cli::run`] is the whole program. [`uplink`] and [`downlink`] hold the stages, over the [`parts::Parts`] that they touch;
 //! [`engine`] drives them, and [`host::Host`] builds the real parts.
 
+pub mod alert;
 pub mod announcement;
 pub mod bandwidth;
 mod blocking;

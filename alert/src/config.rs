@@ -68,6 +68,12 @@ pub struct RawAlert {
 type At<'a> = &'a dyn Fn(Option<Range<usize>>, String) -> ConfigMistake;
 
 impl RawAlert {
+    /// Where the time stands, for a program that has none.
+    #[must_use]
+    pub fn late_after_span(&self) -> Option<Range<usize>> {
+        self.late_after.as_ref().map(Spanned::span)
+    }
+
     /// The settings, checked. Relative paths count from `folder`; `at` makes a mistake at a place.
     ///
     /// # Errors

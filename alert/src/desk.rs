@@ -108,6 +108,13 @@ impl Desk {
         self.kept().book.open()
     }
 
+    /// Whether somebody still has to be told of something.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        let kept = self.kept();
+        Way::ALL.iter().any(|way| !kept.book.owed(*way).is_empty())
+    }
+
     /// Tells what is owed until `shutdown` is cancelled; what is being told then is told again at the next start.
     pub async fn run(&self, shutdown: CancellationToken) {
         let work = async { tokio::join!(self.tell_by(Way::Program), self.tell_by(Way::Webhook)) };

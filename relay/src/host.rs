@@ -11,11 +11,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use towpath_alert::{Desk, DeskParts, SystemMeans};
 use towpath_host::StateLock;
 use towpath_journal::{DriverSettings, FailPoints, Journal, SqliteJournal};
 use towpath_keys::{HostKeys, Identity, KeyKind};
 use towpath_transfer::{Clock, Code, Entropy, Failure, failure::Result, state::Place};
 use towpath_transport::{
+    dial::settings::ProxySettings,
     files::{Disk, FileStore, write_whole},
     server::{SshServer, SshServerConfig},
 };
@@ -27,6 +29,7 @@ use crate::{
     config::{Config, DEFAULT_PUBLIC_URL},
     door::{Door, DoorLimits, tls::Certificate},
     keyring::{KeyFolder, KeyWatch, Keyring, ssh_keys, warn_strangers},
+    late::{LateWatch, MAX_OPEN_ALERTS},
     registry::Registry,
     relay::{Parts, Relay, StageSettings},
     service::RelayIdentity,
@@ -244,6 +247,11 @@ impl Host {
         tasks.spawn(admin.serve(admin_listener, shutdown.clone()));
         let watch = KeyWatch::new(folder, keyring, ssh, door.clone(), registry.clone(), present.certificate);
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(watch.run()));
+        let late = self.late_watch(registry.clone(), relay.metrics().clone()).await?;
+        let desk = late.desk.clone();
+        tasks.spawn(shutdown.clone().run_until_cancelled_owned(late.run()));
+        let stop = shutdown.clone();
+        tasks.spawn(async move { desk.run(stop).await });
         tasks.close();
         tracing::info!(listen = ?listening.listen, admin = %listening.admin, url = self.config.relay.public_url, "serving");
         if self.config.relay.public_url == DEFAULT_PUBLIC_URL {
@@ -256,6 +264,22 @@ impl Host {
         let _ = fs::remove_file(self.state.join("listening.json"));
         tracing::info!("stopped");
         Ok(())
+    }
+
+    /// The watch over what is late, with its own book and the configured ways to tell.
+    async fn late_watch(&self, registry: Registry, metrics: Metrics) -> Result<LateWatch> {
+        let alert = self.config.alert.clone();
+        let means = SystemMeans::new(move || (alert.clone(), ProxySettings::default()), Arc::clone(&self.clock));
+        let parts = DeskParts {
+            files: Arc::new(Disk),
+            path: self.state.join("alerts.json"),
+            means: Arc::new(means),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            most: MAX_OPEN_ALERTS,
+        };
+        let desk = blocking(move || Desk::open(parts)).await?;
+        Ok(LateWatch { registry, desk, metrics, clock: Arc::clone(&self.clock) })
     }
 
     fn write_listening(&self, listeners: &[TcpListener], admin: &TcpListener) -> Result<Listening> {

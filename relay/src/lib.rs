@@ -12,6 +12,7 @@ pub mod door;
 pub mod downlink;
 pub mod host;
 pub mod keyring;
+pub mod late;
 pub mod registry;
 pub mod relay;
 pub mod remove;

@@ -14,8 +14,8 @@ use towpath_transfer::{
     AgentName, TransferId,
     announcement::SignedAnnouncement,
     api::{
-        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peers,
-        UplinkStatus,
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
+        Peers, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -89,6 +89,12 @@ pub trait RelayApi: Debug + Send + Sync {
     /// # Errors
     /// As above; `not-found` for a transfer the relay does not know.
     async fn export_status(&self, agent: &AgentName, transfer: TransferId) -> Result<ExportStatus>;
+
+    /// `PUT /v1/expectations`: by when the relay must have each of the calling agent's jobs.
+    ///
+    /// # Errors
+    /// As above.
+    async fn expect(&self, expectations: &Expectations) -> Result<()>;
 
     /// `GET /v1/announcement`: the keys that the relay shows now and will show next. `pinned` is the serial of the announcement
     /// that the caller has pinned, 0 before the first; the relay uses a next key only once every end has said that it pinned it.

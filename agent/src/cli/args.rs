@@ -96,6 +96,9 @@ pub(super) enum Command {
     /// The key of this agent.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Who is told of what is wrong.
+    #[command(subcommand)]
+    Alert(AlertCommand),
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -414,4 +417,10 @@ pub(super) enum ConfigCommand {
     Example,
     /// Print what is in force.
     Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AlertCommand {
+    /// Tell the configured program and webhook a test, now, and say what came of it.
+    Test(OutputArgs),
 }

@@ -1,5 +1,6 @@
 //! The command line: `towpath-agent`.
 
+mod alert;
 mod args;
 mod check;
 mod config;
@@ -141,6 +142,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Diff(args) => diff::run(&host, &args).await,
         Command::Retry(args) => send::retry(&host, &args).await,
         Command::Receipts(command) => receipts::run(&host, &command).await,
+        Command::Alert(command) => alert::run(&host, &command).await,
         Command::Key(command) => enrol::key(&host, &command),
         Command::Moved => enrol::moved(&host).await,
         Command::Config(_) | Command::Init(_) | Command::Profile(_) | Command::Service(_) | Command::Doctor(_) => Ok(()),

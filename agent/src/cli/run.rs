@@ -10,6 +10,7 @@ use towpath_transfer::{Code, failure::Result};
 
 use super::quietly;
 use crate::{
+    alert,
     control::{Listener, Running},
     downlink::poll,
     host::{Host, OpenHost},
@@ -58,6 +59,7 @@ async fn serve(open: &OpenHost, stop: CancellationToken, ready: &dyn Fn()) -> Re
                     open.follower.clone().run(open_until),
                 );
             }),
+            alert::run(Arc::clone(&parts), stop.clone()),
             async {
                 stop.cancelled().await;
                 notifier.stopping();

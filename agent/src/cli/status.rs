@@ -4,6 +4,7 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
+use towpath_alert::{OpenAlert, open_alerts};
 use towpath_host::StateLock;
 use towpath_journal::{Filter, MAX_LIST, TransferRecord};
 use towpath_transfer::{Code, Direction, Failure, JobName, failure::Result, state::Outcome};
@@ -42,6 +43,8 @@ struct StatusView {
     jobs: Vec<JobView>,
     downlink: DownlinkView,
     parked: Vec<TransferView>,
+    /// What was raised and is not over.
+    alerts: Vec<OpenAlert>,
 }
 
 /// The limit of all files to and from the relay.
@@ -112,6 +115,7 @@ pub(super) async fn status(host: &Host, args: &OutputArgs) -> Result<()> {
                 jobs: Vec::new(),
                 downlink: DownlinkView::default(),
                 parked: Vec::new(),
+                alerts: Vec::new(),
             });
         }
         return output::line("not enrolled: ask the relay's operator for a code, then run: towpath-agent enrol CODE");
@@ -147,6 +151,7 @@ async fn collect(open: &OpenHost) -> Result<StatusView> {
         jobs,
         downlink: downlink(parts).await?,
         parked: parked.iter().map(Into::into).collect(),
+        alerts: open_alerts(&*parts.files, &parts.layout.alerts())?,
     })
 }
 
@@ -213,6 +218,10 @@ fn tell(view: &StatusView) -> Result<()> {
         output::line(&format!("{pause}; end it with: towpath-agent resume"))?;
     }
     tell_bandwidth(&view.bandwidth)?;
+    for alert in &view.alerts {
+        let told = if alert.told { "" } else { " (not everybody is told yet)" };
+        output::line(&format!("ALERT since {}: {} [{}]{told}", alert.since, alert.summary, alert.code))?;
+    }
     tell_ways(&view.ways)?;
     if view.receivers.is_empty() {
         output::line("no receiver is approved: see towpath-agent receiver list")?;

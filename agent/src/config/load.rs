@@ -8,6 +8,7 @@ use std::{
 
 use serde::Deserialize;
 use toml::Spanned;
+use towpath_alert::RawAlert;
 use towpath_host::{ConfigMistake, LogConfig, config};
 use towpath_transfer::{Code, Failure, JobName};
 
@@ -39,6 +40,8 @@ struct RawConfig {
     state: StateConfig,
     #[serde(default)]
     log: LogConfig,
+    #[serde(default)]
+    alert: RawAlert,
     #[serde(default)]
     network: RawNetwork,
     #[serde(default)]
@@ -107,11 +110,24 @@ impl Config {
         let folder = file.parent().unwrap_or(Path::new(""));
         let state = StateConfig { folder: raw.state.folder.map(|state| folder.join(state)) };
         let log = raw.log.resolved(folder);
+        let alert = raw.alert.check(folder, &|span, problem| check.at(span, problem))?;
         let network = raw.network.check(folder, |span, problem| check.at(span, problem))?;
         let bandwidth = raw.bandwidth.check(|span, problem| check.at(span, problem))?;
         let jobs = check.jobs(raw.jobs, folder)?;
         let deliveries = delivery::deliveries(raw.deliveries, folder, &|span, problem| check.at(span, problem))?;
-        Ok(Self { trust: raw.trust, state, log, network, extract, bandwidth, receipt, downlink: raw.downlink, jobs, deliveries })
+        Ok(Self {
+            trust: raw.trust,
+            state,
+            log,
+            alert,
+            network,
+            extract,
+            bandwidth,
+            receipt,
+            downlink: raw.downlink,
+            jobs,
+            deliveries,
+        })
     }
 }
 

@@ -23,6 +23,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use towpath_alert::AlertConfig;
 use towpath_host::LogConfig;
 use towpath_transfer::{JobName, ReturnKind};
 
@@ -66,6 +67,8 @@ pub struct Config {
     pub state: StateConfig,
     /// How much is logged, and where besides.
     pub log: LogConfig,
+    /// Who is told of what is wrong, and when a run is missing.
+    pub alert: AlertConfig,
     /// How the relay is reached.
     pub network: NetworkConfig,
     /// How much of the host an extract may use.

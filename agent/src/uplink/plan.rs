@@ -143,7 +143,9 @@ pub async fn basis(parts: &Parts, record: &TransferRecord) -> Result<Basis, Fail
     match folder::manifest(&*parts.files, &parts.layout, base.key.id) {
         Ok((manifest, _)) => Ok(Basis { previous: Some(manifest), full }),
         Err(failure) => {
-            tracing::warn!(transfer = %record.key.id, base = %base.key.id, "everything is sent in full: {}", failure.report());
+            tracing::warn!(
+                code = %failure.code(), transfer = %record.key.id, base = %base.key.id, "everything is sent in full: {}", failure.report()
+            );
             Ok(Basis { previous: None, full: true })
         }
     }

@@ -27,6 +27,7 @@ struct Inner {
     authentication_failures: IntCounterVec,
     spool_bytes: IntGauge,
     downlinks_overdue: IntGaugeVec,
+    runs_late: IntGaugeVec,
 }
 
 fn failed(e: prometheus::Error) -> Failure {
@@ -68,6 +69,8 @@ impl Metrics {
         figures.register(Box::new(spool_bytes.clone())).map_err(failed)?;
         let overdue = "Return files that have waited for their agent for longer than the alarm says, by tenant.";
         let downlinks_overdue = gauges("towpath_downlinks_overdue", overdue, &["tenant"])?;
+        let late = "Runs that an agent has promised and that are not here, by tenant.";
+        let runs_late = gauges("towpath_runs_late", late, &["tenant"])?;
         let inner = Inner {
             figures,
             transfers,
@@ -79,6 +82,7 @@ impl Metrics {
             authentication_failures,
             spool_bytes,
             downlinks_overdue,
+            runs_late,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -105,11 +109,12 @@ impl Metrics {
 
     /// How many transfers of each tenant are overdue; of every other tenant none is.
     pub fn downlinks_overdue(&self, tenants: &BTreeMap<TenantName, u64>) {
-        self.inner.downlinks_overdue.reset();
-        for (tenant, transfers) in tenants {
-            let gauge = self.inner.downlinks_overdue.with_label_values(&[tenant.as_str()]);
-            gauge.set(i64::try_from(*transfers).unwrap_or(i64::MAX));
-        }
+        set_all(&self.inner.downlinks_overdue, tenants);
+    }
+
+    /// How many runs of each tenant are late; of every other tenant none is.
+    pub fn runs_late(&self, tenants: &BTreeMap<TenantName, u64>) {
+        set_all(&self.inner.runs_late, tenants);
     }
 
     /// Everything, with the present counts of transfers and the spool.
@@ -125,6 +130,14 @@ impl Metrics {
         }
         self.inner.spool_bytes.set(i64::try_from(spool_bytes).unwrap_or(i64::MAX));
         TextEncoder::new().encode_to_string(&self.inner.figures.gather()).map_err(failed)
+    }
+}
+
+/// A figure of each tenant; that of every other tenant is gone.
+fn set_all(gauges: &IntGaugeVec, tenants: &BTreeMap<TenantName, u64>) {
+    gauges.reset();
+    for (tenant, count) in tenants {
+        gauges.with_label_values(&[tenant.as_str()]).set(i64::try_from(*count).unwrap_or(i64::MAX));
     }
 }
 

@@ -21,6 +21,7 @@ use super::{downlinks, handlers};
         handlers::enrol,
         handlers::peers,
         handlers::announcement,
+        handlers::expect,
         handlers::complete,
         handlers::uplink,
         handlers::receipt,

@@ -8,7 +8,9 @@ use axum::{
 };
 use serde::Deserialize;
 use towpath_transfer::announcement::SignedAnnouncement;
-use towpath_transfer::api::{AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Peers, Problem, UplinkStatus};
+use towpath_transfer::api::{
+    AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Expectations, Peers, Problem, UplinkStatus,
+};
 
 use super::{
     App,
@@ -102,6 +104,29 @@ pub(super) async fn announcement(
     QueryOf(query): QueryOf<Pinned>,
 ) -> Answer<Json<SignedAnnouncement>> {
     Ok(Json(app.service.announcement(&caller, query.pinned).await?))
+}
+
+/// An agent says by when the relay must have each of its jobs.
+///
+/// What it has said before is replaced. The relay raises the alarm where such a time is over: the agent's host may be silent.
+#[utoipa::path(
+    put,
+    path = "/v1/expectations",
+    request_body = Expectations,
+    security(("token" = [])),
+    responses(
+        (status = 204, description = "Kept."),
+        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
+        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+    )
+)]
+pub(super) async fn expect(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    JsonBody(expectations): JsonBody<Expectations>,
+) -> Answer<StatusCode> {
+    app.service.expect(&caller, &expectations).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Everything of an uplink was sent: check it, forward it. The folder is frozen from here on.

@@ -18,7 +18,7 @@ use axum::{
     Router,
     http::StatusCode,
     middleware::from_fn_with_state,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use tokio::sync::Semaphore;
 use towpath_transfer::{Code, Failure, api::MAX_BODY_BYTES};
@@ -90,6 +90,7 @@ impl WebService {
             .route("/v1/enrolments", post(handlers::enrol))
             .route("/v1/peers", get(handlers::peers))
             .route("/v1/announcement", get(handlers::announcement))
+            .route("/v1/expectations", put(handlers::expect))
             .route("/v1/uplinks/{transfer}", get(handlers::uplink))
             .route("/v1/uplinks/{transfer}/complete", post(handlers::complete))
             .route(guard::LONG_POLL, get(downlinks::downlinks))

@@ -59,6 +59,8 @@ pub(super) enum Command {
     /// Change the relay's own keys while it serves: announce the next, wait until the ends have pinned it, switch.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Print which runs should be here and are not, since when, and when their agents were last heard of.
+    Late(LateArgs),
     /// Print who did what, newest first.
     Audit(AuditArgs),
     /// The configuration file.
@@ -262,4 +264,11 @@ pub(super) enum ConfigCommand {
     Check,
     /// Print the defaults, commented: a configuration file to start from.
     Example,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct LateArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
 }

@@ -4,6 +4,7 @@ mod agent;
 mod args;
 mod enrolment;
 mod key;
+mod late;
 mod serve;
 mod tenant;
 mod transfer;
@@ -78,6 +79,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Transfer(command) => transfer::run(&host, command).await,
         Command::Keys => tenant::keys(&host),
         Command::Key(command) => key::run(&host, command).await,
+        Command::Late(options) => late::run(&host, &options).await,
         Command::Audit(options) => agent::audit(&host, &options).await,
         Command::Config(_) | Command::Openapi => Ok(()),
     }

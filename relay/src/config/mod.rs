@@ -8,7 +8,8 @@ use std::{
 };
 
 use serde::Deserialize;
-use towpath_host::{Bytes, LogConfig, Pause, config};
+use towpath_alert::{AlertConfig, RawAlert};
+use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, config};
 use towpath_transfer::{Code, Failure, api::MAX_OFFERS, failure::Result};
 use towpath_transport::server::Limits;
 use url::Url;
@@ -28,6 +29,12 @@ pub struct Config {
     pub relay: RelaySection,
     /// How much is logged, and where besides.
     pub log: LogConfig,
+    /// Who is told of runs that are late.
+    #[serde(skip)]
+    pub alert: AlertConfig,
+    /// The same as it is written, until it is checked.
+    #[serde(rename = "alert")]
+    raw_alert: RawAlert,
     /// The certificate.
     pub tls: TlsSection,
     /// How much there may be.
@@ -259,6 +266,12 @@ impl Config {
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         let mut parsed: Self = config::parse(text, file)?;
         parsed.log = parsed.log.resolved(file.parent().unwrap_or(Path::new("")));
+        let at = |span, problem: String| ConfigMistake::at(file, text, span, problem);
+        let raw_alert = std::mem::take(&mut parsed.raw_alert);
+        if let Some(span) = raw_alert.late_after_span() {
+            return Err(at(Some(span), "late_after belongs to each agent's configuration".into()).into());
+        }
+        parsed.alert = raw_alert.check(file.parent().unwrap_or(Path::new("")), &at)?;
         parsed.check().map_err(|why| Failure::park(Code::ConfigInvalid, format!("{}: {why}", file.display())))?;
         Ok(parsed)
     }
@@ -376,6 +389,14 @@ mod tests {
         assert!(report.contains("did you mean `limit`"), "{report}");
         let report = parse("[spool]\nlimit = \"5 Gibs\"\n").unwrap_err().report();
         assert!(report.contains("relay.toml:2:9") && report.contains("GiB"), "{report}");
+    }
+
+    #[test]
+    fn alerts_are_as_the_agents_without_the_time() {
+        let config = parse("[alert]\nprogram = \"tell\"\n").unwrap();
+        assert_eq!(config.alert.program.as_deref(), Some(Path::new("tell")));
+        let report = parse("[alert]\nlate_after = \"2h\"\n").unwrap_err().report();
+        assert!(report.contains("relay.toml:2:14") && report.contains("each agent"), "{report}");
     }
 
     #[test]

@@ -179,6 +179,7 @@ impl Registry {
         verify_enrolment(&key, &secret, &relay_url, request.proof.as_bytes())?;
         let name: AgentName = parsed("an end's name", row.try_get("name").map_err(&what)?)?;
         super::announcements::forget(&mut tx, &request.tenant, &name).await?;
+        super::expectations::forget(&mut tx, &request.tenant, &name).await?;
         if used.is_none() {
             refuse_revoked(&mut tx, &request.public_key).await?;
             let id: i64 = row.try_get("id").map_err(&what)?;

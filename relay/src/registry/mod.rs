@@ -8,12 +8,13 @@ mod announcements;
 mod audit;
 mod ends;
 mod enrolments;
+mod expectations;
 mod schema;
 mod tenants;
 mod tokens;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fmt,
@@ -34,6 +35,7 @@ pub use announcements::Follower;
 pub use audit::{AuditRow, MAX_AUDIT_ROWS};
 pub use ends::{End, MAX_ENDS};
 pub use enrolments::{EnrolmentRow, MAX_ENROLMENT_LIFE, MAX_OPEN_ENROLMENTS, NewEnrolment};
+pub use expectations::{Expected, MAX_EXPECTED};
 pub use tenants::{LandingOrigin, MAX_TENANTS, TenantRow, check_landing};
 pub use tokens::MAX_LIVE_TOKENS;
 

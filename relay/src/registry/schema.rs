@@ -5,7 +5,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use super::{Registry, commit, db};
 
 /// The version of the tables below, kept in SQLite's `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const TABLES: &[&str] = &[
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT",
@@ -61,16 +61,33 @@ const TABLES: &[&str] = &[
 ];
 
 /// Since version 2.
-const PINNED_ANNOUNCEMENTS: &[&str] = &[
-    "CREATE TABLE pinned_announcements (
+const PINNED_ANNOUNCEMENTS: &[&str] = &["CREATE TABLE pinned_announcements (
         tenant TEXT NOT NULL,
         name TEXT NOT NULL,
         serial INTEGER NOT NULL,
         at INTEGER NOT NULL,
         PRIMARY KEY (tenant, name),
         FOREIGN KEY (tenant, name) REFERENCES ends (tenant, name)
+    ) STRICT, WITHOUT ROWID"];
+
+/// Since version 3. A time that is null says that nothing is expected.
+const EXPECTATIONS: &[&str] = &[
+    "CREATE TABLE expecting (
+        tenant TEXT NOT NULL,
+        name TEXT NOT NULL,
+        heard INTEGER NOT NULL,
+        PRIMARY KEY (tenant, name),
+        FOREIGN KEY (tenant, name) REFERENCES ends (tenant, name)
     ) STRICT, WITHOUT ROWID",
-    "PRAGMA user_version = 2",
+    "CREATE TABLE expectations (
+        tenant TEXT NOT NULL,
+        name TEXT NOT NULL,
+        job TEXT NOT NULL,
+        expected_by INTEGER,
+        PRIMARY KEY (tenant, name, job),
+        FOREIGN KEY (tenant, name) REFERENCES expecting (tenant, name)
+    ) STRICT, WITHOUT ROWID",
+    "PRAGMA user_version = 3",
 ];
 
 impl Registry {
@@ -80,9 +97,9 @@ impl Registry {
             sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *tx).await.map_err(db("read the registry's version"))?;
         match found {
             VERSION => Ok(()),
-            0 | 1 => {
-                let first = if found == 0 { TABLES } else { &[] };
-                for statement in first.iter().chain(PINNED_ANNOUNCEMENTS) {
+            0..VERSION => {
+                let since = [(1, TABLES), (2, PINNED_ANNOUNCEMENTS), (3, EXPECTATIONS)];
+                for statement in since.iter().filter(|(version, _)| found < *version).flat_map(|(_, statements)| *statements) {
                     sqlx::query(*statement).execute(&mut *tx).await.map_err(db("make the registry's tables"))?;
                 }
                 commit(tx).await

@@ -4,7 +4,7 @@ use futures::future::join_all;
 use towpath_keys::{Identity, KeyKind, TokenClaims, sign_enrolment};
 use towpath_transfer::{
     AgentName, TenantName,
-    api::{EnrolmentCode, EnrolmentRequest, Role},
+    api::{EnrolmentCode, EnrolmentRequest, Expectation, Expectations, Role},
     clock::{ManualClock, SeededEntropy},
 };
 
@@ -325,11 +325,75 @@ async fn a_registry_of_version_1_becomes_one_of_today() {
     };
     let before = open().await.unwrap();
     before.create_tenant(&"acme".parse().unwrap(), None).await.unwrap();
-    for statement in ["DROP TABLE pinned_announcements", "PRAGMA user_version = 1"] {
+    for statement in
+        ["DROP TABLE pinned_announcements", "DROP TABLE expectations", "DROP TABLE expecting", "PRAGMA user_version = 1"]
+    {
         sqlx::query(statement).execute(&before.pool).await.unwrap();
     }
     before.close().await;
     let after = open().await.unwrap();
     assert_eq!(after.tenants().await.unwrap().len(), 1);
     assert!(after.followers(10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_registry_of_version_2_becomes_one_of_today() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registry.sqlite");
+    let open = async || {
+        let clock = Arc::new(ManualClock::new("2026-03-01T00:00:00Z".parse().unwrap()));
+        Registry::open(&path, clock, Arc::new(SeededEntropy::new(3))).await
+    };
+    let before = open().await.unwrap();
+    before.create_tenant(&"acme".parse().unwrap(), None).await.unwrap();
+    for statement in ["DROP TABLE expectations", "DROP TABLE expecting", "PRAGMA user_version = 2"] {
+        sqlx::query(statement).execute(&before.pool).await.unwrap();
+    }
+    before.close().await;
+    let after = open().await.unwrap();
+    assert_eq!(after.tenants().await.unwrap().len(), 1);
+    assert!(after.expected().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_expected_is_the_agents_newest_word_until_it_is_revoked_or_enrols_anew() {
+    let fixture = Fixture::on_disk().await;
+    let (registry, code) = (&fixture.registry, fixture.code(Role::Agent, None).await.unwrap());
+    let identity = fixture.identity();
+    registry.redeem(&request(&code, &identity)).await.unwrap();
+    let scope = registry.authenticate_key("acme.agent", identity.public_line()).await.unwrap().as_agent().unwrap();
+    let expected = |job: &str, by: Option<Timestamp>| Expectation { job: job.parse().unwrap(), expected_by: by };
+    let by = fixture.clock.now();
+    let told = Expectations { jobs: vec![expected("a", Some(by)), expected("b", None)] };
+    registry.expect(&scope, &told).await.unwrap();
+    let jobs = async || -> Vec<(String, Option<Timestamp>)> {
+        registry.expected().await.unwrap().into_iter().map(|one| (one.job.to_string(), one.by)).collect()
+    };
+    assert_eq!(jobs().await, [("a".to_owned(), Some(by)), ("b".to_owned(), None)]);
+    assert!(!registry.expected().await.unwrap()[0].is_late(by));
+    fixture.clock.advance(Duration::from_secs(1));
+    assert!(registry.expected().await.unwrap()[0].is_late(fixture.clock.now()));
+    registry.expect(&scope, &Expectations { jobs: vec![expected("b", Some(by))] }).await.unwrap();
+    assert_eq!(jobs().await, [("b".to_owned(), Some(by))]);
+    registry.redeem(&request(&code, &identity)).await.unwrap();
+    assert!(jobs().await.is_empty());
+    registry.expect(&scope, &told).await.unwrap();
+    registry.revoke(&fixture.scope, &"agent".parse().unwrap()).await.unwrap();
+    assert!(jobs().await.is_empty());
+}
+
+/// Two agents of the same name, each of a tenant of its own.
+pub(crate) async fn enrolled_agents(registry: &Registry, entropy: &dyn Entropy) -> [crate::scope::AgentScope; 2] {
+    let mut scopes = Vec::new();
+    for tenant in ["acme", "other"] {
+        let scope = registry.create_tenant(&tenant.parse().unwrap(), None).await.unwrap();
+        let name = Some("erp".parse().unwrap());
+        let new = NewEnrolment { role: Role::Agent, name, valid_for: HOUR, relay_url: URL.to_owned(), spki_pin: None };
+        let (code, _) = registry.create_enrolment(&scope, new).await.unwrap();
+        let identity = Identity::generate(KeyKind::Ed25519, entropy).unwrap();
+        registry.redeem(&request(&code, &identity)).await.unwrap();
+        let caller = registry.authenticate_key(&format!("{tenant}.erp"), identity.public_line()).await.unwrap();
+        scopes.push(caller.as_agent().unwrap());
+    }
+    scopes.try_into().unwrap()
 }

@@ -7,8 +7,8 @@ use towpath_transfer::{
     AgentName, Code, Failure, TransferId,
     announcement::SignedAnnouncement,
     api::{
-        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peers,
-        UplinkStatus,
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
+        Peers, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -83,6 +83,10 @@ impl RelayApi for LocalRelayApi {
 
     async fn export_status(&self, agent: &AgentName, transfer: TransferId) -> Result<ExportStatus> {
         self.service.export_status(&self.caller().await?, agent, transfer).await
+    }
+
+    async fn expect(&self, expectations: &Expectations) -> Result<()> {
+        self.service.expect(&self.caller().await?, expectations).await
     }
 
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {

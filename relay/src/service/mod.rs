@@ -15,8 +15,8 @@ use towpath_transfer::{
     AgentName, Clock, Code, Failure, TenantName, TransferId,
     announcement::SignedAnnouncement,
     api::{
-        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peers, Role,
-        UplinkStatus,
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
+        MAX_EXPECTATIONS, Peers, Role, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -183,6 +183,21 @@ impl RelayService {
             self.registry.announcement_pinned(caller, pinned).await?;
         }
         Ok(announced.signed.clone())
+    }
+
+    /// By when the relay must have each of the agent's jobs, in the place of what the agent has said before. Idempotent.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] to a receiver; [`Code::RequestInvalid`] for more than [`MAX_EXPECTATIONS`] jobs, or for one twice;
+    /// [`Code::FileFailed`].
+    pub async fn expect(&self, caller: &Caller, expectations: &Expectations) -> Result<()> {
+        let agent = caller.as_agent()?;
+        let names: std::collections::BTreeSet<_> = expectations.jobs.iter().map(|expected| &expected.job).collect();
+        if names.len() != expectations.jobs.len() || names.len() > MAX_EXPECTATIONS {
+            let message = format!("expectations name at most {MAX_EXPECTATIONS} jobs, each once");
+            return Err(Failure::park(Code::RequestInvalid, message));
+        }
+        self.registry.expect(&agent, expectations).await
     }
 
     /// The ends of the other role.

@@ -22,7 +22,7 @@ use towpath_transfer::{
     AgentName, Clock, Code, Failure, TransferId,
     announcement::{SERIAL_HEADER, SignedAnnouncement},
     api::{
-        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus,
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
         MAX_WAIT_SECONDS, Peers, Problem, UplinkStatus,
     },
     digest::Sha256Digest,
@@ -192,8 +192,8 @@ impl HttpRelayApi {
     }
 
     /// A call whose answer has no body.
-    async fn tell(&self, what: &str, path: &str, body: &(impl Serialize + Sync)) -> Result<()> {
-        let answer = self.authenticated(what, Method::POST, path, Some(json(what, body)?)).await?;
+    async fn tell(&self, what: &str, method: Method, path: &str, body: &(impl Serialize + Sync)) -> Result<()> {
+        let answer = self.authenticated(what, method, path, Some(json(what, body)?)).await?;
         if answer.status.is_success() { Ok(()) } else { Err(refusal(what, answer, &self.offset)) }
     }
 }
@@ -224,7 +224,7 @@ impl RelayApi for HttpRelayApi {
 
     async fn post_receipt(&self, receipt: &AppReceipt) -> Result<()> {
         let what = format!("handing the relay the receipt for transfer {}", receipt.transfer);
-        self.tell(&what, "v1/app/receipts", receipt).await
+        self.tell(&what, Method::POST, "v1/app/receipts", receipt).await
     }
 
     async fn downlinks(&self, wait: Duration, unless: Option<Sha256Digest>) -> Result<Downlinks> {
@@ -237,7 +237,7 @@ impl RelayApi for HttpRelayApi {
 
     async fn acknowledge(&self, transfer: TransferId, acknowledgement: &Acknowledgement) -> Result<()> {
         let what = format!("acknowledging transfer {transfer} to the relay");
-        self.tell(&what, &format!("v1/downlinks/{transfer}/acknowledge"), acknowledgement).await
+        self.tell(&what, Method::POST, &format!("v1/downlinks/{transfer}/acknowledge"), acknowledgement).await
     }
 
     async fn export(&self, export: &Export) -> Result<ExportStatus> {
@@ -248,6 +248,11 @@ impl RelayApi for HttpRelayApi {
     async fn export_status(&self, agent: &AgentName, transfer: TransferId) -> Result<ExportStatus> {
         let what = format!("asking the relay for transfer {transfer}");
         self.call(&what, Method::GET, &format!("v1/app/exports/{transfer}?agent={agent}"), NO_BODY).await
+    }
+
+    async fn expect(&self, expectations: &Expectations) -> Result<()> {
+        let what = "telling the relay when it is to expect each job";
+        self.tell(what, Method::PUT, "v1/expectations", expectations).await
     }
 
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {

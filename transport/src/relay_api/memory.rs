@@ -12,8 +12,8 @@ use towpath_transfer::{
     AgentName, Code, Failure, TransferId,
     announcement::SignedAnnouncement,
     api::{
-        Acknowledgement, AppReceipt, Complete, DownlinkState, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus,
-        Offer, Peers, UplinkState, UplinkStatus,
+        Acknowledgement, AppReceipt, Complete, DownlinkState, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export,
+        ExportStatus, Offer, Peers, UplinkState, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -46,6 +46,7 @@ struct State {
     exports: BTreeMap<TransferId, (Export, ExportStatus)>,
     announcement: Option<SignedAnnouncement>,
     pinned: Option<u64>,
+    expectations: Option<Expectations>,
     failures: VecDeque<(When, Failure)>,
 }
 
@@ -127,6 +128,12 @@ impl MemoryRelay {
     #[must_use]
     pub fn pinned(&self) -> Option<u64> {
         self.lock().pinned
+    }
+
+    /// What the agent has said last that is to be expected of it.
+    #[must_use]
+    pub fn expected(&self) -> Option<Expectations> {
+        self.lock().expectations.clone()
     }
 
     /// One of the next calls, in the order given here, does nothing and fails.
@@ -243,6 +250,13 @@ impl RelayApi for MemoryRelay {
         self.call(|state| {
             let known = state.exports.get(&transfer).filter(|(export, _)| export.agent == *agent);
             known.map(|(_, status)| status.clone()).ok_or_else(unknown)
+        })
+    }
+
+    async fn expect(&self, expectations: &Expectations) -> Result<()> {
+        self.call(|state| {
+            state.expectations = Some(expectations.clone());
+            Ok(())
         })
     }
 

@@ -5,7 +5,8 @@ use toml::{Table, Value};
 use super::{Finding, tree::File, tree::Tree};
 
 const MIDDLE: &[&str] = &["towpath-transfer", PLATFORM];
-const PROGRAM: &[&str] = &["towpath-transfer", "towpath-journal", "towpath-transport", "towpath-keys", "towpath-host", PLATFORM];
+const PROGRAM: &[&str] =
+    &["towpath-transfer", "towpath-journal", "towpath-transport", "towpath-keys", "towpath-host", "towpath-alert", PLATFORM];
 const SAMPLES: &[&str] = &[
     "towpath-transfer",
     "towpath-journal",
@@ -16,6 +17,8 @@ const SAMPLES: &[&str] = &[
     "towpath-relay",
     "towpath-receiver",
 ];
+/// Its desk keeps a file, reads a secret, and calls programs and webhooks.
+const ALERT: &[&str] = &["towpath-transfer", "towpath-host", "towpath-keys", "towpath-transport"];
 /// It starts the servers that the tests share.
 const XTASK: &[&str] = &[SERVERS, "towpath-transfer"];
 const TESTS: &[&str] = &[
@@ -45,6 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("towpath-transport", MIDDLE),
     ("towpath-keys", MIDDLE),
     ("towpath-host", MIDDLE),
+    ("towpath-alert", ALERT),
     ("towpath-agent", PROGRAM),
     ("towpath-relay", PROGRAM),
     ("towpath-receiver", PROGRAM),

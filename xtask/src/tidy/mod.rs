@@ -10,6 +10,7 @@ use crate::{console::say, repository};
 mod errors;
 mod form;
 mod links;
+mod logs;
 mod manifests;
 mod mask;
 mod names;
@@ -57,6 +58,7 @@ const RULES: &[Rule] = &[
     form::whitespace,
     errors::pages,
     links::resolve,
+    logs::codes,
 ];
 
 /// Checks the working tree and prints what it finds. True when there is nothing to say.

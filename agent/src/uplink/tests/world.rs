@@ -522,6 +522,10 @@ impl RelayApi for Far {
         Err(Failure::park(Code::RequestInvalid, "agents export nothing"))
     }
 
+    async fn expect(&self, expectations: &towpath_transfer::api::Expectations) -> Result<(), Failure> {
+        self.downlinks.expect(expectations).await
+    }
+
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement, Failure> {
         self.downlinks.announcement(pinned).await
     }

@@ -289,6 +289,10 @@ impl RelayApi for Tenfold {
         self.0.export_status(agent, transfer).await
     }
 
+    async fn expect(&self, expectations: &towpath_transfer::api::Expectations) -> Result<()> {
+        self.0.expect(expectations).await
+    }
+
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {
         self.0.announcement(pinned).await
     }

@@ -144,6 +144,10 @@ impl RelayApi for Line {
         self.call(async |api| api.export_status(agent, transfer).await).await
     }
 
+    async fn expect(&self, expectations: &towpath_transfer::api::Expectations) -> Result<()> {
+        self.call(async |api| api.expect(expectations).await).await
+    }
+
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {
         self.call(async |api| api.announcement(pinned).await).await
     }

@@ -1,0 +1,126 @@
+//! Finds out what is wrong.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use towpath_alert::{Finding, OpenAlert, Trouble};
+use towpath_journal::{Filter, TransferRecord};
+use towpath_transfer::{
+    Code, Direction, JobName, TransferState,
+    failure::{FailureRecord, Result},
+};
+
+use crate::{config::JobConfig, parts::Parts, pause::Pause, schedule::expected_by, uplink::replan::newest, view::FailureView};
+
+/// How long a transfer may stay rejected that the agent follows with one in full by itself.
+pub const REPLAN_GRACE: Duration = Duration::from_secs(5 * 60);
+/// The most return files' transfers that are looked at for one alert.
+const MAX_PARKED: usize = 100;
+/// What the alert of return files is called.
+const RETURN_FILES: &str = "return-files";
+
+/// What is wrong and what is well, by names that stay the same. `open` is what was raised before. While the agent is paused nothing
+/// is known, so that whatever was stays.
+///
+/// # Errors
+/// As journal and disk report.
+pub async fn findings(parts: &Parts, open: &[OpenAlert]) -> Result<BTreeMap<String, Finding>> {
+    let config = parts.config.now();
+    let (now, late_after) = (parts.clock.now(), config.alert.late_after);
+    let names = config.jobs.iter().map(|job| named(&job.name)).chain([RETURN_FILES.to_owned()]);
+    if Pause::read(&*parts.files, &parts.layout, now).is_some() {
+        return Ok(names.map(|name| (name, Finding::Unknown)).collect());
+    }
+    let mut found = BTreeMap::new();
+    for job in &config.jobs {
+        let raised = open.iter().find(|alert| alert.job.as_ref() == Some(&job.name)).map(|alert| alert.code);
+        let newest = newest(parts, &job.name).await?;
+        let missing = missing(parts, job, late_after, now).await?;
+        let failed = newest.as_ref().and_then(|record| failed(parts, &job.name, record, late_after, now));
+        let finding = match failed.or(missing) {
+            Some(trouble) => Finding::Wrong(Box::new(trouble)),
+            None => judged(newest.as_ref(), raised),
+        };
+        found.insert(named(&job.name), finding);
+    }
+    found.insert(RETURN_FILES.to_owned(), return_files(parts).await?);
+    Ok(found)
+}
+
+/// What the alert of a job is called.
+fn named(job: &JobName) -> String {
+    format!("job:{job}")
+}
+
+/// Whether a job is well of which nothing is known to be wrong: one whose run has failed is so when a run has come to its end.
+fn judged(newest: Option<&TransferRecord>, raised: Option<Code>) -> Finding {
+    match newest.map(|record| &record.state) {
+        None | Some(TransferState::Imported) => Finding::Well,
+        // The run that was missing is at the relay.
+        Some(TransferState::Accepted { .. }) if raised == Some(Code::RunLate) => Finding::Well,
+        _ => Finding::Unknown,
+    }
+}
+
+fn failed(parts: &Parts, job: &JobName, record: &TransferRecord, late_after: Duration, now: Timestamp) -> Option<Trouble> {
+    let id = record.key.id;
+    let lasts = |limit: Duration| Duration::try_from(now.duration_since(record.changed)).is_ok_and(|past| past >= limit);
+    let (code, summary) = match &record.state {
+        TransferState::Rejected { rejection } if rejection.code != Code::BaseMissing || lasts(REPLAN_GRACE) => {
+            (rejection.code, format!("job {job}: transfer {id} was rejected: {}", rejection.detail))
+        }
+        state if state.is_final() => return None,
+        _ => {
+            let failure = record.last_failure.as_ref();
+            let report = |failure: &FailureRecord| FailureView::from(failure).report;
+            let why = failure.map_or_else(String::new, report);
+            let code = failure.map_or(Code::Internal, |failure| failure.code);
+            if record.parked {
+                (code, format!("job {job}: transfer {id} waits for a person: {why}"))
+            } else if failure.is_some() && lasts(late_after) {
+                (code, format!("job {job}: transfer {id} has not got further since {}: {why}", record.changed))
+            } else {
+                return None;
+            }
+        }
+    };
+    Some(trouble(parts, Some(job), code, summary, record.changed, Some(record)))
+}
+
+async fn missing(parts: &Parts, job: &JobConfig, late_after: Duration, now: Timestamp) -> Result<Option<Trouble>> {
+    let by = expected_by(parts, job, late_after).await?;
+    Ok(by.filter(|by| *by < now).map(|by| {
+        let summary = format!("job {}: a run was to be at the relay by {by} and is not", job.name);
+        trouble(parts, Some(&job.name), Code::RunLate, summary, by, None)
+    }))
+}
+
+async fn return_files(parts: &Parts) -> Result<Finding> {
+    let filter = Filter { direction: Some(Direction::Downlink), parked: Some(true), ended: Some(false), ..Filter::default() };
+    let parked = parts.journal.list(&filter, MAX_PARKED, None).await?;
+    let Some(oldest) = parked.iter().min_by_key(|record| record.changed) else { return Ok(Finding::Well) };
+    let failure = oldest.last_failure.as_ref();
+    let code = failure.map_or(Code::Internal, |failure| failure.code);
+    let why = failure.map_or_else(String::new, |failure| FailureView::from(failure).report);
+    let summary = format!("return files wait for a person ({} transfers), since {}: {why}", parked.len(), oldest.changed);
+    Ok(Finding::Wrong(Box::new(trouble(parts, None, code, summary, oldest.changed, Some(oldest)))))
+}
+
+fn trouble(
+    parts: &Parts,
+    job: Option<&JobName>,
+    code: Code,
+    summary: String,
+    since: Timestamp,
+    record: Option<&TransferRecord>,
+) -> Trouble {
+    Trouble {
+        agent: parts.agent.clone(),
+        tenant: parts.tenant.clone(),
+        job: job.cloned(),
+        code,
+        summary,
+        since,
+        transfer: record.map(|record| record.key.id),
+    }
+}
