@@ -108,11 +108,11 @@ impl Desk {
         self.kept().book.open()
     }
 
-    /// Whether somebody still has to be told of something.
+    /// Whether somebody still has to be told of something, or it is not yet on the disk that everybody was.
     #[must_use]
     pub fn owes(&self) -> bool {
         let kept = self.kept();
-        Way::ALL.iter().any(|way| !kept.book.owed(*way).is_empty())
+        kept.unwritten || Way::ALL.iter().any(|way| !kept.book.owed(*way).is_empty())
     }
 
     /// Tells what is owed until `shutdown` is cancelled; what is being told then is told again at the next start.

@@ -1,20 +1,23 @@
 //! The web service's messages, version 1, and the enrolment code that an operator hands over.
 
+mod expectations;
+
 use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
     digest::Sha256Digest,
     failure::Code,
-    id::{AgentName, JobName, Sequence, TenantName, TransferId},
+    id::{AgentName, Sequence, TenantName, TransferId},
     public_key::PublicKeyLine,
     receipt::SignedReceipt,
     state::{Announced, Identity, MissingFile, Stage},
 };
+
+pub use expectations::{Expectation, Expectations, MAX_EXPECTATIONS};
 
 /// The longest enrolment code, in characters.
 pub const MAX_ENROLMENT_CODE_CHARS: usize = 1024;
@@ -24,9 +27,6 @@ pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_WAIT_SECONDS: u64 = 55;
 /// The most downlinks one answer names, oldest first.
 pub const MAX_OFFERS: usize = 1_000;
-
-/// The most jobs of one agent that are expected.
-pub const MAX_EXPECTATIONS: usize = 100;
 
 const CODE_PREFIX: &str = "towpath1-";
 
@@ -377,27 +377,6 @@ impl Downlinks {
 pub struct Acknowledgement {
     /// The signed receipt.
     pub signed: SignedReceipt,
-}
-
-/// `PUT /v1/expectations`: by when the relay must have each of the calling agent's jobs. What was told before is replaced.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Expectations {
-    /// The agent's jobs, at most [`MAX_EXPECTATIONS`], each once.
-    #[schema(max_items = 100)]
-    pub jobs: Vec<Expectation>,
-}
-
-/// By when the relay must have a transfer of one job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Expectation {
-    /// The job.
-    pub job: JobName,
-    /// When the relay raises the alarm, unless the agent has told another time by then; absent where nothing is expected.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub expected_by: Option<Timestamp>,
 }
 
 /// An error answer: `application/problem+json` (RFC 9457) with the operator error code.
