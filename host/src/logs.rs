@@ -5,6 +5,7 @@
 //! field `code`. Nothing here ever fails the program or holds it up: what cannot be written is dropped, counted and told.
 
 mod config;
+mod event_log;
 mod file;
 #[cfg(unix)]
 mod journald;
@@ -20,6 +21,7 @@ use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt as _, reload,
 
 pub use self::{
     config::{DEFAULT_FILES, DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Level, LogConfig, MAX_FILES},
+    event_log::EventLog,
     file::{FLUSH_LIMIT, QUEUE_LINES},
     line::{Line, MAX_FIELDS, MAX_VALUE_BYTES, Value},
 };

@@ -1,10 +1,11 @@
 //! `service`, and `run --service`, on Windows.
 
 use serde_json::json;
+use towpath_host::logs;
 use towpath_transfer::{Code, Failure, failure::Result};
 
 use super::{
-    args::{Args, Command},
+    args::Args,
     output,
     service::{installation, tell},
     service_args::ServiceCommand,
@@ -70,8 +71,10 @@ fn status(as_json: bool) -> Result<()> {
 /// `run --service`: what Windows starts.
 pub(super) fn dispatch(args: Args) -> Result<()> {
     windows::dispatch(move |stop, ready| {
-        output::logs(args.log_format, matches!(args.command, Command::Run(_)));
+        let events = Box::new(logs::EventLog(windows::SERVICE));
+        let log = logs::start(super::PROGRAM, args.log_format, true, Some(events));
         let host = super::host(&args)?;
+        log.apply(&host.settings().log);
         super::program::block_on(super::Threads::Many, super::run::run_until(&host, stop, ready))
     })
 }
