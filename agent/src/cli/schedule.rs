@@ -40,7 +40,8 @@ struct RunView {
     begins: Option<Timestamp>,
     /// Why it begins later than it is due: `jitter`, `blackout`.
     moved_by: Vec<&'static str>,
-    /// It was to begin already, and waits for the end of another transfer, of a pause, or for `run`.
+    /// It was to begin already, and waits for the end of another transfer, of a pause, or for `run`; not one that waits for the end
+    /// of a blackout.
     overdue: bool,
 }
 

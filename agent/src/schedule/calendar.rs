@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{config::JobConfig, parts::Parts, small_file};
 
-/// The largest file of it, in bytes; a hundred jobs take less than a twentieth.
+/// The largest file of it, in bytes; a hundred jobs take less than an eighth.
 const MAX_BYTES: usize = 1024 * 1024;
 const VERSION: u32 = 1;
 /// Within so many hours the same time of day in another time zone is the same run.
@@ -43,6 +43,24 @@ pub(super) struct Kept {
     /// Transfers up to this number answer no run: they were made, or known, before the clock was put right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) void: Option<Sequence>,
+    /// What was known before the clock was put back, until a run begins by the clock of now, or that clock has come as far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) former: Option<Former>,
+}
+
+/// What was known of one job's schedule when its clock was put back. It is not known which of the two clocks is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Former {
+    /// As [`Kept::since`].
+    since: Timestamp,
+    /// As [`Kept::settled`], with what the newest transfer answered.
+    settled: Timestamp,
+    /// As [`Kept::skipped`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    skipped: Option<Timestamp>,
+    /// As [`Kept::last`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<Begun>,
 }
 
 /// A run that was begun.
@@ -99,17 +117,24 @@ impl Kept {
     pub(super) fn first_seen(newest: Option<&TransferRecord>, now: Timestamp) -> Self {
         let sent = newest.map(|record| record.created).filter(|created| *created <= now);
         let settled = sent.unwrap_or_else(|| now.checked_sub(FRESH).unwrap_or(now));
-        Self { since: now, settled, skipped: None, last: None, void: None }
+        Self { since: now, settled, skipped: None, last: None, void: None, former: None }
     }
 
     /// Takes in the job's newest transfer, and what a clock that was put right has made void.
     ///
     /// A transfer answers what was due before it was made. One that lies in the future was made while the clock was wrong and says
-    /// nothing, nor does it once that time has come; the same holds for what was settled then.
+    /// nothing, nor does it once that time has come; the same holds for what was settled then. Where it is the clock of now that is
+    /// wrong, [`Self::restored`] takes that back.
     pub(super) fn reconciled(mut self, newest: Option<&TransferRecord>, now: Timestamp) -> Self {
         let soon = now.checked_add(CLOCK_TOLERANCE).unwrap_or(Timestamp::MAX);
         let newest = newest.filter(|record| self.void.is_none_or(|void| record.sequence > Some(void)));
         let was_ahead = self.settled > soon;
+        let ahead = newest.map(|record| record.created).filter(|created| was_ahead || *created > soon);
+        if was_ahead || ahead.is_some() {
+            let Self { since, settled, skipped, last, .. } = self;
+            let former = self.former.get_or_insert(Former { since, settled, skipped, last });
+            former.settled = former.settled.max(settled).max(ahead.unwrap_or(settled));
+        }
         if was_ahead {
             tracing::warn!(code = %Code::ClockSkew, until = %self.settled, "the clock was put back; what is due from now on counts");
             (self.settled, self.last) = (now, None);
@@ -127,6 +152,24 @@ impl Kept {
             }
         } else {
             self.settled = self.settled.max(newest.created);
+        }
+        self
+    }
+
+    /// Takes back that the clock was put back, where it stands beyond what was settled then and no run has begun since: it was behind
+    /// for a while, as that of a host whose battery is empty is at boot.
+    ///
+    /// `next` is the first run that is not settled. Where it begins just now the clock came here by running, not by being put right:
+    /// what a clock that was ahead had settled is due now, and it was right to put it back.
+    pub(super) fn restored(mut self, next: Option<&Run>, now: Timestamp) -> Self {
+        let Some(former) = self.former else { return self };
+        if next.is_some_and(|run| run.begins <= now && since(run.begins, now) <= FRESH) {
+            self.former = None;
+        } else if now > former.settled {
+            tracing::info!(until = %former.settled, "the clock was behind and is put right; what was done with before is not due again");
+            self.settled = self.settled.max(former.settled);
+            (self.since, self.skipped) = (former.since, self.skipped.max(former.skipped));
+            (self.last, self.former) = (self.last.or(former.last), None);
         }
         self
     }

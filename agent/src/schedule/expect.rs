@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use towpath_journal::{CLOCK_TOLERANCE, Filter, MAX_LIST, TransferRecord};
 use towpath_transfer::{Direction, TransferState, failure::Result};
 
-use super::{calendar::Calendar, next_runs, open_run};
+use super::{calendar::Calendar, next_runs, open_run, restored};
 use crate::{config::JobConfig, parts::Parts, pause::Pause};
 
 /// When the relay must have a transfer of the job at the latest: `late_after` after the oldest run began that no transfer answers
@@ -21,7 +21,8 @@ pub async fn expected_by(parts: &Parts, job: &JobConfig, late_after: Duration) -
     }
     let now = parts.clock.now();
     let calendar = Calendar::read(parts)?;
-    let kept = calendar.of(&job.name);
+    let kept = calendar.of(&job.name).map(|kept| restored(parts, job, kept.clone(), now));
+    let kept = kept.as_ref();
     let known = kept.map_or(now, |kept| kept.skipped.map_or(kept.since, |skipped| skipped.max(kept.since)));
     let answered = accepted(parts, job, now).await?;
     let after =

@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use towpath_journal::WakeUp;
 use towpath_transfer::{Failure, failure::Result};
 
-use self::calendar::{Begun, Calendar, Kept};
+use self::{
+    calendar::{Begun, Calendar, Kept},
+    runs::{lateness, put_off},
+};
 use crate::{
     config::JobConfig,
     parts::Parts,
@@ -66,14 +69,21 @@ fn until_next(parts: &Parts) -> Duration {
     next.map_or(TICK, |begins| runs::since(now, begins)).clamp(Duration::from_millis(1), TICK)
 }
 
-/// The next run of a job that has not begun; it may be overdue. `None` without a schedule.
+/// The next run of a job that has not begun; it may be overdue, and one that waits for the end of a blackout begins then. `None`
+/// without a schedule.
 ///
 /// # Errors
 /// As the disk reports.
 pub fn upcoming(parts: &Parts, job: &JobConfig, now: Timestamp) -> Result<Option<Run>> {
     let calendar = Calendar::read(parts)?;
     Ok(match calendar.of(&job.name) {
-        Some(kept) => open_run(parts, job, kept, kept.settled.min(now)),
+        Some(kept) => {
+            let kept = restored(parts, job, kept.clone(), now);
+            open_run(parts, job, &kept, kept.settled.min(now)).map(|run| {
+                // What is too late already is left out at the next look, and not put off.
+                if is_left_out(job, &newest_of(parts, job, run, now), now) { run } else { put_off(job, run, now) }
+            })
+        }
         None => next_runs(job, &parts.agent, now).next(),
     })
 }
@@ -92,10 +102,29 @@ fn open_run(parts: &Parts, job: &JobConfig, kept: &Kept, after: Timestamp) -> Op
     next_runs(job, &parts.agent, after).find(|run| !kept.is_repeated(job, run))
 }
 
+/// What is kept of a job, by a clock that may have been put right since.
+fn restored(parts: &Parts, job: &JobConfig, kept: Kept, now: Timestamp) -> Kept {
+    if kept.former.is_none() {
+        return kept;
+    }
+    let next = open_run(parts, job, &kept, kept.settled);
+    kept.restored(next.as_ref(), now)
+}
+
+/// Of the runs since `run`, that one included, the newest whose time has come: the one that is made up for.
+fn newest_of(parts: &Parts, job: &JobConfig, run: Run, now: Timestamp) -> Run {
+    last_run(job, &parts.agent, now).filter(|newest| newest.due > run.due).unwrap_or(run)
+}
+
+/// Whether it is too late for a run whose time has come.
+fn is_left_out(job: &JobConfig, newest: &Run, now: Timestamp) -> bool {
+    !job.catch_up && lateness(job, newest.begins, now) > LATE_WITHOUT_CATCH_UP
+}
+
 /// Plans a job where a run of it is to begin, or where the app lacks what its newest transfer builds on.
 ///
 /// A run is answered by any transfer of the job that was made since it was due, also by hand; of several that were missed one is made
-/// up for. While a transfer of the job is open its next run waits. A job that was never sent begins with the next run.
+/// up for. While a transfer of the job is open its next run waits, and in a blackout none begins. A job that was never sent begins with the next run.
 ///
 /// # Errors
 /// As journal and disk report.
@@ -113,7 +142,7 @@ pub async fn plan_if_due(parts: &Parts, job: &JobConfig) -> Result<bool, Failure
     let calendar = Calendar::read(parts)?;
     let newest = replan::newest(parts, &job.name).await?;
     let kept = calendar.of(&job.name).cloned().unwrap_or_else(|| Kept::first_seen(newest.as_ref(), now));
-    let mut kept = kept.reconciled(newest.as_ref(), now);
+    let mut kept = restored(parts, job, kept.reconciled(newest.as_ref(), now), now);
     let run = open_run(parts, job, &kept, kept.settled).filter(|run| run.begins <= now);
     let begun = match run {
         Some(run) if plan::open_transfer(parts, &job.name).await?.is_none() => begin(parts, job, &mut kept, run, now).await?,
@@ -125,11 +154,14 @@ pub async fn plan_if_due(parts: &Parts, job: &JobConfig) -> Result<bool, Failure
 
 /// Begins a run whose time has come, or leaves it out where it is too late for that.
 async fn begin(parts: &Parts, job: &JobConfig, kept: &mut Kept, run: Run, now: Timestamp) -> Result<bool> {
-    let newest = last_run(job, &parts.agent, now).filter(|newest| newest.due > run.due).unwrap_or(run);
-    let late = runs::since(newest.begins, now);
-    if !job.catch_up && late > LATE_WITHOUT_CATCH_UP {
+    let newest = newest_of(parts, job, run, now);
+    if is_left_out(job, &newest, now) {
         tracing::info!(job = %job.name, due = %newest.due, "left out: its time passed while the agent did not work");
-        (kept.settled, kept.skipped) = (now, Some(now));
+        // One that is due already may begin later by its jitter or a blackout, and is not missed.
+        (kept.settled, kept.skipped) = (newest.due, Some(newest.due));
+        return Ok(false);
+    }
+    if put_off(job, newest, now).begins > now {
         return Ok(false);
     }
     let record = match plan(parts, &job.name, false).await? {
@@ -137,10 +169,10 @@ async fn begin(parts: &Parts, job: &JobConfig, kept: &mut Kept, run: Run, now: T
         // Somebody has sent it by hand in this moment; that this was in time is seen at the next look.
         Plan::Open(_) => return Ok(false),
     };
-    if late > LATE_WITHOUT_CATCH_UP {
+    if lateness(job, newest.begins, now) > LATE_WITHOUT_CATCH_UP {
         tracing::info!(job = %job.name, due = %newest.due, "made up for: its time passed while the agent did not work");
     }
-    kept.settled = record.created.max(now);
+    (kept.settled, kept.former) = (record.created.max(now), None);
     kept.last = Some(Begun { due: run.due, local: newest.local, begun: now });
     Ok(true)
 }

@@ -5,7 +5,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use towpath_transfer::{AgentName, digest::Sha256Digest};
 
-use crate::config::{JobConfig, Occurrence, outside};
+use super::LATE_WITHOUT_CATCH_UP;
+use crate::config::{JobConfig, MAX_WINDOWS, Occurrence, outside};
+
+/// How many blackouts may follow each other so closely that a run which is late for one is in time for the next: each on every day of
+/// a week and a day.
+const MAX_BLACKOUTS_IN_A_ROW: usize = MAX_WINDOWS * 8;
 
 /// One run of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,30 @@ pub fn last_run(job: &JobConfig, agent: &AgentName, now: Timestamp) -> Option<Ru
     let of = Timing::of(job);
     let occurrences = job.schedule.as_ref()?.until(now, &zone);
     occurrences.map(|occurrence| of.run(agent, occurrence, &zone)).find(|run| run.begins <= now)
+}
+
+/// How late a run is by `now` that was to begin at `begins`. Where a blackout keeps it from beginning while it is still in time for a
+/// job that does not catch up, the end of the blackout counts.
+pub(super) fn lateness(job: &JobConfig, begins: Timestamp, now: Timestamp) -> Duration {
+    let zone = job.zone();
+    let mut from = begins;
+    for _ in 0..MAX_BLACKOUTS_IN_A_ROW {
+        // No window is shorter than a minute.
+        let minutes = (0..=LATE_WITHOUT_CATCH_UP.as_secs() / 60).map(|minute| Duration::from_secs(minute * 60));
+        let mut times = minutes.filter_map(|minutes| from.checked_add(minutes).ok()).take_while(|time| *time <= now);
+        let end = times.find_map(|time| Some(outside(&job.blackout, time, &zone)).filter(|end| *end > time));
+        match end {
+            Some(end) => from = end,
+            None => break,
+        }
+    }
+    since(from, now)
+}
+
+/// A run as it begins by `now`: one whose time has come in vain, and lies in a blackout now, waits until that is over.
+pub(super) fn put_off(job: &JobConfig, run: Run, now: Timestamp) -> Run {
+    let free = outside(&job.blackout, now, &job.zone());
+    if run.begins <= now && free > now { Run { begins: free, blackout: true, ..run } } else { run }
 }
 
 /// What decides when a run begins.

@@ -148,6 +148,134 @@ async fn a_clock_that_jumps_a_day_back_and_ahead_loses_and_doubles_no_night() {
 }
 
 #[tokio::test]
+async fn what_is_left_out_takes_no_run_with_it_that_begins_later() {
+    let host = Host::new(&format!("{DAILY}\njitter = \"30m\"\ncatch_up = false"));
+    assert!(!host.look("2026-03-01T12:00:00Z").await);
+    let runs = next_runs(&host.job, &host.world.parts.agent, at("2026-03-02T12:00:00Z"));
+    let run = runs.into_iter().find(|run| run.jitter > Duration::from_secs(6 * 60)).unwrap();
+    let boot = run.due + SignedDuration::from_mins(5);
+    assert!(!host.look_at(boot).await, "the night before is left out");
+    let expected = expected_by(&host.world.parts, &host.job, Duration::from_secs(7_200)).await.unwrap();
+    assert_eq!(expected, Some(run.begins + SignedDuration::from_hours(2)), "and is not expected, but this one is");
+    assert_eq!(upcoming(&host.world.parts, &host.job, boot).unwrap(), Some(run));
+    assert!(!host.look_at(run.begins - SignedDuration::from_secs(1)).await);
+    assert!(host.look_at(run.begins).await);
+
+    let host = Host::new(&format!("{DAILY}\nblackout = [\"01:00-04:00\"]\ncatch_up = false"));
+    assert!(host.looks("2026-03-01T12:00:00Z", "2026-03-02T05:00:00Z").await.len() == 1);
+    assert!(!host.look("2026-03-04T03:00:00Z").await, "the night before is left out");
+    assert_eq!(host.expected("2026-03-04T03:00:00Z").await.unwrap(), "2026-03-04T06:00:00Z");
+    assert!(host.look("2026-03-04T04:00:00Z").await);
+}
+
+#[tokio::test]
+async fn what_is_made_up_for_waits_until_the_blackout_is_over() {
+    let host = Host::new(&format!("{DAILY}\nblackout = [\"07:00-18:00\"]"));
+    let (parts, files, layout) = (&host.world.parts, &*host.world.parts.files, &host.world.parts.layout);
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    for (now, free) in [("2026-03-03T07:00:00Z", false), ("2026-03-03T17:59:59Z", false), ("2026-03-03T18:00:00Z", true)] {
+        let run = upcoming(parts, &host.job, at(now)).unwrap().unwrap();
+        assert_eq!((run.due, run.blackout), (at("2026-03-03T02:00:00Z"), !free), "{now}");
+        assert_eq!(run.begins, at(if free { "2026-03-03T02:00:00Z" } else { "2026-03-03T18:00:00Z" }), "{now}");
+        let next = if free { "2026-03-04T02:00:00Z" } else { "2026-03-03T18:00:00Z" };
+        assert_eq!(next_begin(parts, &host.job, at(now)).unwrap().unwrap().begins, at(next), "{now}");
+        assert_eq!(host.look(now).await, free, "{now}");
+    }
+    assert!(!host.look("2026-03-03T18:00:01Z").await, "once");
+
+    Pause::new(at("2026-03-03T20:00:00Z"), Some(at("2026-03-04T08:00:00Z")), "me", None).begin(files, layout).unwrap();
+    assert_eq!(host.looks("2026-03-04T01:00:00Z", "2026-03-04T23:00:00Z").await, ["2026-03-04T18:00:00Z"], "after a pause");
+
+    host.world.clock.set_wall(at("2026-03-05T02:00:00Z"));
+    assert!(host.begin().await);
+    host.world.clock.set_wall(at("2026-03-06T08:00:00Z"));
+    assert!(!host.begin().await, "the transfer is open");
+    host.finish().await;
+    assert_eq!(host.looks("2026-03-06T08:15:00Z", "2026-03-06T23:00:00Z").await, ["2026-03-06T18:00:00Z"], "after a transfer");
+}
+
+#[tokio::test]
+async fn without_catch_up_lateness_counts_from_the_end_of_the_blackout() {
+    let timing =
+        "schedule = \"58 6 * * *\"\ntime_zone = \"UTC\"\ncatch_up = false\nblackout = [\"07:00-18:00\", \"18:02-20:00\"]";
+    for (end, begins) in [
+        ("2026-03-02T18:01:00Z", true),
+        ("2026-03-02T18:03:00Z", false),
+        ("2026-03-02T20:05:00Z", true),
+        ("2026-03-02T20:05:01Z", false),
+    ] {
+        let host = Host::new(timing);
+        assert!(!host.look("2026-03-01T12:00:00Z").await);
+        assert!(!host.look("2026-03-02T07:01:00Z").await, "it waits for the end of the blackout");
+        let begins_by_list = upcoming(&host.world.parts, &host.job, at("2026-03-02T07:01:00Z")).unwrap().unwrap().begins;
+        assert_eq!(begins_by_list, at("2026-03-02T18:00:00Z"));
+        assert_eq!(host.look(end).await, begins, "{end}");
+    }
+    // What was too late before the blackout began is left out at once, and is not announced.
+    let host = Host::new(&format!("{DAILY}\ncatch_up = false\nblackout = [\"07:00-18:00\"]"));
+    assert!(!host.look("2026-03-01T12:00:00Z").await);
+    assert!(!host.look("2026-03-02T12:00:00Z").await);
+    assert_eq!(
+        next_begin(&host.world.parts, &host.job, at("2026-03-02T12:00:00Z")).unwrap().unwrap().begins,
+        at("2026-03-03T02:00:00Z")
+    );
+    assert!(host.looks("2026-03-02T12:15:00Z", "2026-03-03T02:00:00Z").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_at_boot_and_put_right_sends_nothing_again() {
+    for timing in [DAILY.to_owned(), format!("{DAILY}\ncatch_up = false")] {
+        for behind in ["1970-01-01T00:00:30Z", "2026-03-01T10:00:00Z", "2026-03-02T01:50:00Z"] {
+            let host = Host::new(&timing);
+            assert!(host.look("2026-03-02T02:00:00Z").await);
+            assert!(!host.look(behind).await, "{behind}");
+            assert!(!host.look_at(at(behind) + SignedDuration::from_secs(30)).await, "{behind}");
+            assert_eq!(host.expected("2026-03-02T09:00:00Z").await.unwrap(), "2026-03-03T04:00:00Z", "{behind}");
+            let shown = upcoming(&host.world.parts, &host.job, at("2026-03-02T09:00:00Z")).unwrap().unwrap();
+            assert_eq!(shown.due, at("2026-03-03T02:00:00Z"), "{behind}");
+            let nights = host.looks("2026-03-02T09:00:00Z", "2026-03-05T00:00:00Z").await;
+            assert_eq!(nights, ["2026-03-03T02:00:00Z", "2026-03-04T02:00:00Z"], "{behind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_at_boot_forgets_nothing_of_a_job_that_was_not_sent() {
+    let host = Host::new(&format!("{DAILY}\ncatch_up = false"));
+    assert!(!host.look("2026-03-01T12:00:00Z").await);
+    assert!(!host.look("2026-03-03T12:00:00Z").await, "left out");
+    for _ in 0..2 {
+        assert!(!host.look("1970-01-01T00:00:30Z").await);
+        assert!(!host.look("2000-01-01T00:00:30Z").await);
+        assert!(!host.look("1980-01-01T00:00:30Z").await);
+        assert_eq!(host.expected("2026-03-03T12:05:00Z").await.unwrap(), "2026-03-04T04:00:00Z");
+        assert!(!host.look("2026-03-03T12:05:00Z").await);
+        assert_eq!(host.expected("2026-03-03T12:06:00Z").await.unwrap(), "2026-03-04T04:00:00Z");
+    }
+    assert!(host.look("2026-03-04T02:00:00Z").await);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_at_boot_and_a_lost_file_send_nothing_again() {
+    let host = Host::new(DAILY);
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    host.world.parts.files.remove(&host.world.parts.layout.schedule()).unwrap();
+    assert!(!host.look("2026-02-20T10:00:00Z").await);
+    assert_eq!(host.looks("2026-03-02T09:00:00Z", "2026-03-04T00:00:00Z").await, ["2026-03-03T02:00:00Z"]);
+}
+
+#[tokio::test]
+async fn the_night_that_a_clock_ahead_had_settled_is_begun_when_it_really_comes() {
+    let host = Host::new(DAILY);
+    // Ahead by exactly a day: the true night comes at the very time that was settled.
+    assert!(!host.look("2026-03-02T12:00:00Z").await);
+    assert!(host.look("2026-03-03T02:00:00Z").await);
+    assert!(!host.look("2026-03-02T02:01:00Z").await);
+    assert!(host.look("2026-03-03T02:00:20Z").await);
+    assert!(!host.look("2026-03-03T02:00:50Z").await);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_put_back_a_little_does_not_send_twice() {
     let host = Host::new(DAILY);
     assert!(host.look("2026-03-02T02:00:00Z").await);
