@@ -109,7 +109,7 @@ impl Host {
                 Arc::new(network.sftp(&pins.trust(), &Self::sftp_login(&enrolment, &identity, &pins)?)?),
                 pace,
             )),
-            extractor: Arc::new(SourceExtractor(self.extract_parts())),
+            extractor: Arc::new(SourceExtractor { parts: self.extract_parts(), config: config.clone() }),
             actions: Arc::new(SystemActions { files: Arc::clone(&self.files), clock: Arc::clone(&self.base.clock) }),
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
             identity,

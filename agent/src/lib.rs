@@ -24,6 +24,7 @@ mod network;
 pub mod parts;
 pub mod pause;
 pub mod planning;
+pub mod reload;
 pub mod routes;
 pub mod schedule;
 pub mod service;

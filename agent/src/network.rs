@@ -1,6 +1,6 @@
 //! The network between this host and its relay: the proxy that leads out, the ways that may be open.
 
-use std::{env, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use towpath_keys::SshSigner;
 use towpath_transfer::{Clock, Code, Failure, failure::Result};
@@ -44,7 +44,7 @@ impl Network {
         let url = url::Url::parse(relay_url).map_err(|error| unusable().caused_by(error))?;
         let host = url.host_str().ok_or_else(unusable)?.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = url.port_or_known_default().ok_or_else(unusable)?;
-        let proxies = config.proxy.load(&|name| env::var(name).ok(), &towpath_keys::read_secret)?;
+        let proxies = config.proxy.load(&towpath_keys::SystemSecrets)?;
         let proxy = proxies.to(&host, port).map(ToString::to_string);
         let file = WaysFile::new(files, path, proxy, Arc::clone(&clock));
         Ok(Self { host, port, ways: config.ways_to(port), proxies, file, clock })

@@ -89,9 +89,14 @@ pub trait Extractor: Send + Sync {
     ) -> Result<Extracted, Failure>;
 }
 
-/// Reads from the job's own source.
+/// Reads from the job's own source, with as many threads as the configuration in force says.
 #[derive(Debug)]
-pub struct SourceExtractor(pub ExtractParts);
+pub struct SourceExtractor {
+    /// What an extract touches.
+    pub parts: ExtractParts,
+    /// The configuration.
+    pub config: SharedConfig,
+}
 
 #[async_trait]
 impl Extractor for SourceExtractor {
@@ -101,7 +106,8 @@ impl Extractor for SourceExtractor {
         events: mpsc::Sender<ExtractEvent>,
         cancel: CancellationToken,
     ) -> Result<Extracted, Failure> {
-        crate::extract::extract(&self.0, request, events, cancel).await
+        let parts = ExtractParts { workers: self.config.now().extract.workers, ..self.parts.clone() };
+        crate::extract::extract(&parts, request, events, cancel).await
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, Serializer};
 use toml::Spanned;
-use towpath_host::{ConfigMistake, Pause};
+use towpath_host::{ConfigMistake, Pause, SecretText, secret};
 use towpath_transfer::Secret;
 use towpath_transport::webhook::parse_webhook_url;
 use url::Url;
@@ -60,12 +60,11 @@ pub struct RawAlert {
     program: Option<Spanned<PathBuf>>,
     arguments: Option<Spanned<Vec<Spanned<String>>>>,
     webhook: Option<Spanned<String>>,
-    webhook_secret: Option<Spanned<String>>,
+    webhook_secret: Option<Spanned<SecretText>>,
     late_after: Option<Spanned<Pause>>,
 }
 
-/// A place in the file, and what is wrong there.
-type At<'a> = &'a dyn Fn(Option<Range<usize>>, String) -> ConfigMistake;
+use secret::At;
 
 impl RawAlert {
     /// Where the time stands, for a program that has none.
@@ -89,14 +88,10 @@ impl RawAlert {
         };
         let webhook = self.webhook.map(|url| parse_webhook_url(url.get_ref()).map_err(|why| at(Some(url.span()), why.into())));
         let webhook = webhook.transpose()?;
-        let secret = |text: Spanned<String>| {
-            if webhook.is_none() {
-                return Err(at(Some(text.span()), "`webhook_secret` belongs to a `webhook`".into()));
-            }
-            let form = "a secret is referred to, not written here: \"file:PATH\" or \"env:NAME\"";
-            Secret::parse(text.get_ref(), folder).ok_or_else(|| at(Some(text.span()), form.into()))
-        };
-        let webhook_secret = self.webhook_secret.map(secret).transpose()?;
+        if let Some(text) = self.webhook_secret.as_ref().filter(|_| webhook.is_none()) {
+            return Err(at(Some(text.span()), "`webhook_secret` belongs to a `webhook`".into()));
+        }
+        let webhook_secret = secret::secret(self.webhook_secret, folder, at)?;
         let late_after = match self.late_after {
             None => DEFAULT_LATE_AFTER,
             Some(time) if (LEAST_LATE_AFTER..=MAX_LATE_AFTER).contains(&time.get_ref().0) => time.into_inner().0,
@@ -198,6 +193,13 @@ mod tests {
         assert_eq!(config.webhook_secret, Some(Secret::File("/etc/towpath/secret".into())));
         let shown = toml::to_string(&config).unwrap();
         assert!(shown.contains("late_after = \"90m\"") && !shown.contains("hush"), "{shown}");
+        let clear = parse("webhook = \"https://x.example\"\nwebhook_secret = \"clear:hunter2\"\n").unwrap();
+        assert!(!format!("{clear:?}{}", toml::to_string(&clear).unwrap()).contains("hunter2"));
+        for bad in ["\"hunter2\"", "hunter2", "[\"hunter2\"]"] {
+            assert!(
+                !parse(&format!("webhook = \"https://x.example\"\nwebhook_secret = {bad}\n")).unwrap_err().contains("hunter2")
+            );
+        }
         assert_eq!(parse("program = \"tell\"\n").unwrap().program.as_deref(), Some(Path::new("tell")));
     }
 

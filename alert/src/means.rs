@@ -1,6 +1,6 @@
 //! How somebody is told: a program, a webhook.
 
-use std::{env, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use towpath_host::process::{self, Call, Output};
@@ -97,14 +97,13 @@ impl SystemMeans {
 
     async fn webhook(&self, config: &AlertConfig, proxy: &ProxySettings, id: &str, body: &[u8]) -> Result<Told> {
         let Some(url) = config.webhook.clone() else { return Ok(Told::NotConfigured) };
-        let variable = |name: &str| env::var(name).ok();
         let unusable = |failure: Failure| Failure::retry(Code::AlertFailed, "preparing to tell the webhook").caused_by(failure);
         let secret = |reference: &towpath_transfer::Secret| {
-            let text = reference.read("the webhook's secret", &variable, &towpath_keys::read_secret)?;
+            let text = towpath_keys::read_secret(reference, "the webhook's secret")?;
             WebhookSecret::parse(&text).map_err(|error| Failure::park(Code::ConfigInvalid, error.to_string()))
         };
         let secret = config.webhook_secret.as_ref().map(secret).transpose().map_err(unusable)?;
-        let proxies = proxy.load(&variable, &towpath_keys::read_secret).map_err(unusable)?;
+        let proxies = proxy.load(&towpath_keys::SystemSecrets).map_err(unusable)?;
         let webhook = Webhook::new(url, secret, proxies, Arc::clone(&self.clock)).map_err(unusable)?;
         webhook.post(id, body).await.map(|()| Told::Told)
     }

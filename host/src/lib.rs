@@ -13,6 +13,7 @@ pub mod output;
 pub mod owner;
 pub mod process;
 pub mod program;
+pub mod secret;
 pub mod units;
 
 pub use config::ConfigMistake;
@@ -20,4 +21,5 @@ pub use database::Tls;
 pub use lock::StateLock;
 pub use logs::LogConfig;
 pub use notify::Notifier;
+pub use secret::SecretText;
 pub use units::{Bytes, Pause};

@@ -79,6 +79,50 @@ pub fn stop_signal() -> Result<CancellationToken> {
     Ok(stop)
 }
 
+/// Hears SIGHUP, by which a service manager asks for the configuration to be read again. On a terminal the signal keeps its old
+/// meaning: the terminal is gone, and the program ends with it.
+#[derive(Debug)]
+pub struct Hangups(#[cfg(unix)] Option<tokio::signal::unix::Signal>);
+
+impl Hangups {
+    /// Hears every one from now on; several may show as one.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] where the system does not let the program listen for signals.
+    #[cfg(unix)]
+    pub fn listen() -> Result<Self> {
+        use std::io::IsTerminal as _;
+
+        use tokio::signal::unix::{SignalKind, signal};
+        if std::io::stdin().is_terminal() {
+            return Ok(Self(None));
+        }
+        let listen = signal(SignalKind::hangup());
+        Ok(Self(Some(listen.map_err(|error| Failure::park(Code::Internal, "listening for signals").caused_by(error))?)))
+    }
+
+    /// There is no such signal on this system.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(not(unix))]
+    #[expect(clippy::unnecessary_wraps, reason = "on other systems it can fail")]
+    pub fn listen() -> Result<Self> {
+        Ok(Self())
+    }
+
+    /// Waits for the next one; for ever where there can be none.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(signal) = &mut self.0
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Ends without running anything more: what other threads do at this moment might keep an ordinary exit from ending.
 #[cfg(unix)]
 fn end_at_once() {
@@ -165,6 +209,22 @@ mod tests {
             let failed = block_on(threads, async { Err::<(), _>(Failure::park(Code::NotFound, "nothing")) });
             assert_eq!(failed.unwrap_err().code(), Code::NotFound);
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_hangup_is_heard() {
+        let heard = block_on(Threads::One, async {
+            let mut hangups = Hangups::listen()?;
+            // Run by hand, a test has a terminal.
+            if hangups.0.is_some() {
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP)
+                    .map_err(|error| Failure::park(Code::Internal, "raising a signal").caused_by(error))?;
+                hangups.next().await;
+            }
+            Ok(())
+        });
+        assert!(heard.is_ok());
     }
 
     #[cfg(unix)]

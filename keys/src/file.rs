@@ -16,13 +16,15 @@ pub(crate) enum Access {
     Private,
     /// Read it, but not change it: it says whom to trust.
     Pinned,
+    /// Whatever the folder allows that it lies in: somebody else guards that.
+    Guarded,
 }
 
 impl Access {
     #[cfg(unix)]
     const fn mode(self) -> u32 {
         match self {
-            Self::Private => 0o600,
+            Self::Private | Self::Guarded => 0o600,
             Self::Pinned => 0o644,
         }
     }
@@ -33,6 +35,7 @@ impl Access {
         match self {
             Self::Private => 0o077,
             Self::Pinned => 0o022,
+            Self::Guarded => 0,
         }
     }
 }
@@ -76,10 +79,10 @@ pub(crate) fn read(path: &Path, access: Access, limit: u64) -> Result<Option<Zer
 /// Reads a file that holds a secret of somebody else's, such as a proxy's password, under the rules of a private key.
 ///
 /// # Errors
-/// [`Code::ConfigInvalid`] where there is none; [`Code::KeyPermissions`] where other users may read it; [`Code::KeyInvalid`] where
-/// it has more than `limit` bytes or is no file; [`Code::FileFailed`].
-pub fn read_secret(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let missing = || Failure::park(Code::ConfigInvalid, format!("there is no file {}", path.display()));
+/// [`Code::SecretUnusable`] where there is none; [`Code::KeyPermissions`] where other users may read or change it;
+/// [`Code::KeyInvalid`] where it has more than `limit` bytes or is no file; [`Code::FileFailed`].
+pub(crate) fn read_secret(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let missing = || Failure::park(Code::SecretUnusable, format!("there is no file {}", path.display()));
     Ok(read(path, Access::Private, limit)?.ok_or_else(missing)?.to_vec())
 }
 
@@ -90,6 +93,12 @@ pub fn read_secret(path: &Path, limit: u64) -> Result<Vec<u8>> {
 /// `disk-full`, `file-failed`.
 pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, bytes, Access::Private, Existing::Replace, "new").map_err(|error| write_failed(path, error))
+}
+
+/// Reads a credential that systemd has put into a folder of the service's own. Its permission bits say nothing: systemd gives the
+/// service's user access by an access control list, whose mask stands where the group's bits are.
+pub(crate) fn read_credential(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    Ok(read(path, Access::Guarded, limit)?.map(|bytes| bytes.to_vec()))
 }
 
 #[cfg(unix)]
@@ -117,7 +126,7 @@ fn check_permissions(path: &Path, metadata: &fs::Metadata, access: Access) -> Re
     let quoted = shell_quoted(path);
     let (what, mend) = match access {
         Access::Private => ("open to other users", format!("chmod 600 {quoted}")),
-        Access::Pinned => ("writable by other users", format!("chmod go-w {quoted}")),
+        Access::Pinned | Access::Guarded => ("writable by other users", format!("chmod go-w {quoted}")),
     };
     let message = format!("{} is {what} (mode {mode:04o}) and was not used; run: {mend}", path.display());
     Err(Failure::park(Code::KeyPermissions, message))
@@ -301,7 +310,7 @@ mod tests {
     fn a_secret_is_read_only_where_nobody_else_can() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
-        assert_eq!(read_secret(&path, 10).unwrap_err().code(), Code::ConfigInvalid);
+        assert_eq!(read_secret(&path, 10).unwrap_err().code(), Code::SecretUnusable);
         fs::write(&path, "hush\n").unwrap();
         for (mode, refused) in [(0o644, true), (0o640, true), (0o600, false), (0o400, false)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();

@@ -150,7 +150,7 @@ impl Host {
     }
 
     fn through_proxy(&self, relay: HttpRelayApi) -> Result<HttpRelayApi, Failure> {
-        let proxies = self.config.proxy.load(&|name| std::env::var(name).ok(), &towpath_keys::read_secret)?;
+        let proxies = self.config.proxy.load(&towpath_keys::SystemSecrets)?;
         Ok(relay.through(proxies, &[], Arc::new(NoMemory)))
     }
 

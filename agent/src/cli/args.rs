@@ -102,6 +102,11 @@ pub(super) enum Command {
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Let the agent that runs read its configuration again, without a restart.
+    Reload(OutputArgs),
+    /// Passwords of others that the configuration refers to.
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// This agent as a service of the host.
     #[command(subcommand)]
     Service(ServiceCommand),
@@ -412,11 +417,24 @@ pub(super) enum ConfigCommand {
         /// Look at the file alone, and at no database.
         #[arg(long)]
         file_only: bool,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Print a file with every setting, its default and a comment.
     Example,
     /// Print what is in force.
     Show,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(super) enum SecretCommand {
+    /// Print a password in the form that only this machine can read again, for the configuration file.
+    ///
+    /// The password is typed without being shown, or comes from standard input. Windows only: elsewhere it says what to do instead.
+    ///
+    /// Example: towpath-agent secret protect
+    #[command(verbatim_doc_comment)]
+    Protect,
 }
 
 #[derive(Debug, Subcommand)]

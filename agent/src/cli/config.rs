@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use towpath_host::program::{self, Threads};
+use towpath_host::{
+    config::CheckReport,
+    program::{self, Threads},
+};
 use towpath_journal::system::SystemClock;
+use towpath_keys::SystemSecrets;
 use towpath_transfer::{Code, Failure, failure::Result};
 use towpath_transport::files::{Disk, FileStore};
 
 use super::{
-    args::{Args, ConfigCommand},
+    args::{Args, ConfigCommand, OutputArgs},
     output, tables,
 };
 use crate::{
@@ -20,15 +25,7 @@ use crate::{
 pub(super) fn run(args: &Args, command: &ConfigCommand) -> Result<()> {
     match command {
         ConfigCommand::Example => output::line(EXAMPLE.trim_end()),
-        ConfigCommand::Check { file_only } => {
-            let loaded = LoadedConfig::read(&args.config_file()?)?;
-            if !file_only {
-                program::block_on(Threads::Many, check_sources(&loaded))?;
-            }
-            let tables: usize = loaded.config.jobs.iter().map(|job| job.tables.len()).sum();
-            let jobs = loaded.config.jobs.len();
-            output::line(&format!("{}: the configuration is valid ({jobs} jobs, {tables} tables)", loaded.file.display()))
-        }
+        ConfigCommand::Check { file_only, output: OutputArgs { json } } => check(args, *file_only, *json),
         ConfigCommand::Show => {
             let loaded = LoadedConfig::read(&args.config_file()?)?;
             let text = toml::to_string(&loaded.config)
@@ -39,15 +36,43 @@ pub(super) fn run(args: &Args, command: &ConfigCommand) -> Result<()> {
     }
 }
 
+#[derive(Serialize)]
+struct CheckView<'a> {
+    #[serde(flatten)]
+    report: CheckReport<'a>,
+    jobs: usize,
+    tables: usize,
+}
+
+fn check(args: &Args, file_only: bool, json: bool) -> Result<()> {
+    let loaded = LoadedConfig::checked(&args.config_file()?, json)?;
+    if !file_only {
+        loaded.config.network.proxy.load(&SystemSecrets)?;
+        program::block_on(Threads::Many, check_sources(&loaded, json))?;
+    }
+    let tables: usize = loaded.config.jobs.iter().map(|job| job.tables.len()).sum();
+    let (jobs, file, warnings) = (loaded.config.jobs.len(), &*loaded.file, &loaded.config.warnings());
+    if json {
+        return output::json(&CheckView { report: CheckReport { file, valid: true, mistakes: &[], warnings }, jobs, tables });
+    }
+    for warning in warnings {
+        output::say(&format!("warning: {warning}"));
+    }
+    output::line(&format!("{}: the configuration is valid ({jobs} jobs, {tables} tables)", file.display()))
+}
+
 /// Prepares every query, reads no rows, and tells of every table that cannot be read; the first of them is the failure.
-async fn check_sources(loaded: &LoadedConfig) -> Result<()> {
+async fn check_sources(loaded: &LoadedConfig, json: bool) -> Result<()> {
     let mut first = None;
     let files: Arc<dyn FileStore> = Arc::new(Disk);
     for job in &loaded.config.jobs {
         let check = check_source(job, &files, Arc::new(SystemClock::new()), &CancellationToken::new()).await?;
-        tables::tell_source(job.name.as_str(), Some(&check.snapshot.into()), &check.warnings)?;
+        if !json {
+            tables::tell_source(job.name.as_str(), Some(&check.snapshot.into()), &check.warnings)?;
+        }
         for table in check.tables {
             match table.columns {
+                Ok(_) if json => {}
                 Ok(columns) => {
                     output::line(&format!(
                         "{}: table {} has {} columns, into {}",

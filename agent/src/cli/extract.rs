@@ -5,7 +5,7 @@ use std::{borrow::Cow, path::Path};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use towpath_host::program;
+use towpath_host::{config::closest, program};
 use towpath_keys::{Identity, Namespace};
 use towpath_transfer::{
     Code, Direction, Failure, JobName, Sequence, TransferId,
@@ -74,7 +74,11 @@ pub(super) async fn run(host: &Host, args: &ExtractArgs) -> Result<()> {
 pub(super) fn one_job<'a>(config: &'a Config, name: Option<&JobName>) -> Result<&'a JobConfig> {
     let unknown = |message: String| Failure::park(Code::ConfigInvalid, message);
     match (name, config.jobs.as_slice()) {
-        (Some(name), _) => config.job(name).ok_or_else(|| unknown(format!("there is no job {name} in the configuration"))),
+        (Some(name), _) => config.job(name).ok_or_else(|| {
+            let meant = closest(name.as_str(), config.jobs.iter().map(|job| job.name.as_str()));
+            let meant = meant.map(|meant| format!(" - did you mean {meant}?")).unwrap_or_default();
+            unknown(format!("there is no job {name} in the configuration{meant}"))
+        }),
         (None, [only]) => Ok(only),
         (None, []) => Err(unknown("the configuration has no [[job]]".into())),
         (None, _) => Err(unknown("there are several jobs: say which one with --job NAME".into())),

@@ -16,8 +16,10 @@ mod progress;
 mod receipts;
 mod receive;
 mod receiver;
+mod reload;
 mod run;
 mod schedule;
+mod secret;
 mod send;
 mod service;
 mod service_args;
@@ -63,6 +65,9 @@ fn execute(args: Args) -> Result<()> {
     if let Command::Profile(command) = &args.command {
         return profile::run(command);
     }
+    if let Command::Secret(command) = &args.command {
+        return secret::run(command);
+    }
     if let Command::Service(command) = &args.command {
         return service::run(&args, command);
     }
@@ -95,6 +100,10 @@ fn host(args: &Args) -> Result<Host> {
         Err(failure) if failure.code() == Code::ConfigMissing => {
             let message = format!("{failure}; begin with: towpath-agent config example > {}", file.display());
             return Err(Failure::park(Code::ConfigMissing, message));
+        }
+        Err(failure) if matches!(args.command, Command::Reload(_)) => {
+            let message = format!("{}; an agent that runs keeps the configuration that it has", failure.message());
+            return Err(Failure::park(failure.code(), message));
         }
         other => other?,
     };
@@ -141,11 +150,17 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Show(args) => status::show(&host, &args).await,
         Command::Diff(args) => diff::run(&host, &args).await,
         Command::Retry(args) => send::retry(&host, &args).await,
+        Command::Reload(args) => reload::run(&host, &args).await,
         Command::Receipts(command) => receipts::run(&host, &command).await,
         Command::Alert(command) => alert::run(&host, &command).await,
         Command::Key(command) => enrol::key(&host, &command),
         Command::Moved => enrol::moved(&host).await,
-        Command::Config(_) | Command::Init(_) | Command::Profile(_) | Command::Service(_) | Command::Doctor(_) => Ok(()),
+        Command::Config(_)
+        | Command::Secret(_)
+        | Command::Init(_)
+        | Command::Profile(_)
+        | Command::Service(_)
+        | Command::Doctor(_) => Ok(()),
     }
 }
 

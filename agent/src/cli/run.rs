@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::tz::TimeZone;
 use tokio_util::sync::CancellationToken;
-use towpath_host::{Notifier, program};
+use towpath_host::{
+    Notifier,
+    program::{self, Hangups},
+};
 use towpath_journal::{Observer, WakeUp};
 use towpath_transfer::{Code, failure::Result};
 
@@ -16,6 +19,7 @@ use crate::{
     host::{Host, OpenHost},
     parts::Parts,
     pause::work_unless_paused,
+    reload::Reloader,
     schedule,
     service::watch::Watch,
     work::Worker,
@@ -31,11 +35,12 @@ pub(super) async fn run(host: &Host) -> Result<()> {
 
 /// Works until `stop` is cancelled; `ready` is called once it does.
 pub(super) async fn run_until(host: &Host, stop: CancellationToken, ready: &dyn Fn()) -> Result<()> {
-    quietly(host, async |open| serve(open, stop, ready).await).await
+    let hangups = Hangups::listen()?;
+    quietly(host, async |open| serve(host, open, hangups, stop, ready).await).await
 }
 
 /// Works until `stop` is cancelled.
-async fn serve(open: &OpenHost, stop: CancellationToken, ready: &dyn Fn()) -> Result<()> {
+async fn serve(host: &Host, open: &OpenHost, hangups: Hangups, stop: CancellationToken, ready: &dyn Fn()) -> Result<()> {
     let (notifier, zone) = (Notifier::from_environment(), TimeZone::system());
     let parts = Arc::clone(&open.parts);
     let wake = WakeUp::new();
@@ -46,12 +51,14 @@ async fn serve(open: &OpenHost, stop: CancellationToken, ready: &dyn Fn()) -> Re
     if let Some(skew) = open.relay.clock_skew() {
         tracing::warn!(code = %Code::ClockSkew, "the clock of this machine and the relay's differ by {skew:#}");
     }
-    let running = Running { parts: Arc::clone(&parts), wake: wake.clone() };
+    let reloader = Reloader::new(host.config.file.clone(), parts.config.clone(), wake.clone());
+    let running = Running { parts: Arc::clone(&parts), wake: wake.clone(), reloader: reloader.clone() };
     notifier.ready();
     ready();
     let work = async {
         tokio::join!(
             hear(&parts, running, stop.clone()),
+            reload_on_hangup(&reloader, hangups, &notifier, &stop),
             work_unless_paused(&parts, worker, &stop, async |open_until| {
                 tokio::join!(
                     schedule::run(Arc::clone(&parts), wake.clone(), watch.heart("schedule"), open_until.clone()),
@@ -78,6 +85,21 @@ async fn serve(open: &OpenHost, stop: CancellationToken, ready: &dyn Fn()) -> Re
         () = watch.tell(&parts, &zone, &notifier) => {}
     }
     Ok(())
+}
+
+/// Reads the configuration again whenever the service manager asks for it.
+async fn reload_on_hangup(reloader: &Reloader, mut hangups: Hangups, notifier: &Notifier, stop: &CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = hangups.next() => {}
+        }
+        notifier.reloading();
+        // What came of it is logged.
+        let _ = reloader.reload().await;
+        notifier.ready();
+    }
 }
 
 /// Answers the commands on this host. Without that the work goes on all the same.

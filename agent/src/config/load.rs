@@ -13,7 +13,8 @@ use towpath_host::{ConfigMistake, LogConfig, config};
 use towpath_transfer::{Code, Failure, JobName};
 
 use super::{
-    Config, DownlinkConfig, ExtractConfig, JobConfig, MAX_JOBS, MAX_WORKERS, ReceiptConfig, SourceConfig, StateConfig, Trust,
+    Config, DownlinkConfig, EXAMPLE, ExtractConfig, JobConfig, MAX_JOBS, MAX_WORKERS, ReceiptConfig, SourceConfig, StateConfig,
+    Trust,
     bandwidth::RawBandwidth,
     delivery,
     network::RawNetwork,
@@ -87,9 +88,27 @@ impl LoadedConfig {
         let text = config::read_text(file)?;
         Ok(Self { file: file.to_owned(), config: Config::parse(&text, file)? })
     }
+
+    /// As [`LoadedConfig::read`], for a person who asks what is wrong: every mistake is told, on standard error or as JSON on standard
+    /// output.
+    ///
+    /// # Errors
+    /// As [`LoadedConfig::read`].
+    pub fn checked(file: &Path, json: bool) -> Result<Self, Failure> {
+        let config = config::checked(file, EXAMPLE, json, &|text| Config::parse(text, file))?;
+        Ok(Self { file: file.to_owned(), config })
+    }
 }
 
 impl Config {
+    /// As [`Config::parse`], with every mistake.
+    ///
+    /// # Errors
+    /// The mistakes, in the order of their places.
+    pub fn every_mistake(text: &str, file: &Path) -> Result<Self, Vec<ConfigMistake>> {
+        config::every_mistake(text, file, EXAMPLE, &|text| Self::parse(text, file))
+    }
+
     /// Reads the text of a configuration file; `file` names it in mistakes, and its folder resolves relative paths.
     ///
     /// # Errors
@@ -197,7 +216,11 @@ impl Check<'_> {
             let text = profile::value(value.get_ref()).map_err(|problem| self.at(Some(value.span()), problem))?;
             given.insert(name, text);
         }
-        let wrong = |problem: String| self.at(span.clone(), problem);
+        let wrong = |problem: String| {
+            let names = Profile::names();
+            let mistake = self.at(span.clone(), problem);
+            if mistake.problem.starts_with("there is no profile") { mistake.meaning(reference.get_ref(), names) } else { mistake }
+        };
         let own = std::mem::take(&mut job.tables);
         job.use_profile(reference.get_ref(), given, folder, &wrong)?;
         job.tables = profile::merged(std::mem::take(&mut job.tables), own);
@@ -260,7 +283,7 @@ mod tests {
     use towpath_transfer::manifest::SqlType;
 
     use super::*;
-    use crate::config::{EXAMPLE, MAX_TABLES};
+    use crate::config::MAX_TABLES;
 
     const JOB: &str =
         "[[job]]\nname = \"main\"\n[job.source]\nkind = \"sqlite\"\npath = \"erp.sqlite\"\n[[job.table]]\nname = \"items\"\n";
@@ -311,6 +334,38 @@ mod tests {
         assert!(said.contains("did you mean `trust`?"), "{said}");
         let said = mistake(&JOB.replace("path = ", "pth = "));
         assert!(said.starts_with("agent.toml:5:1: unknown field `pth`"), "{said}");
+    }
+
+    #[test]
+    fn every_mistake_of_a_file_is_found() {
+        let text = JOB
+            .replace("path = \"erp.sqlite\"", "path = \"erp.sqlite\"\nhost = \"x\"\nbusy_timeout = 5")
+            .replace("name = \"items\"", "name = \"items\"\nqurey = \"x\"\n[[job.table]]\nname = \"a/b\"");
+        let text =
+            format!("[extract]\nworkers = 0\n[push]\nx = 1\n{text}profile = \"x\"\n[receipt]\npoll = \"soon\"\nworkers = 1\n");
+        let mistakes = Config::every_mistake(&text, Path::new("agent.toml")).unwrap_err();
+        let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        let expected = [
+            "agent.toml:1:1: workers must be",
+            "agent.toml:3:2: unknown field `push`",
+            "agent.toml:10:8: a source of kind \"sqlite\" has no `host`",
+            "agent.toml:11:16: ",
+            "agent.toml:14:1: unknown field `qurey`",
+            "agent.toml:16:8: ",
+            "agent.toml:17:1: unknown field `profile`",
+            "agent.toml:19:8: a duration looks like",
+            "agent.toml:20:1: unknown field `workers`",
+        ];
+        assert_eq!(told.len(), expected.len(), "{told:#?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with(expected), "{told}, not {expected}");
+        }
+        assert!(told[8].contains("`workers` belongs to [extract]"), "{}", told[8]);
+        assert!(told[6].contains("`profile` belongs to [[job]]"), "{}", told[6]);
+        assert!(Config::every_mistake(EXAMPLE, Path::new("agent.toml")).is_ok());
+        let named =
+            Config::every_mistake(&JOB.replace("[job.source]", "profile = \"tryon\"\n[job.source]"), Path::new("agent.toml"));
+        assert!(named.unwrap_err()[0].to_string().ends_with("did you mean `tryton`?"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod network;
 mod optional_char;
 mod profile;
 mod schedule;
+mod secrets;
 mod shared;
 mod source;
 mod table;
@@ -38,7 +39,7 @@ pub use self::{
     network::{MAX_WAYS, NetworkConfig},
     profile::{ErpTable, MAX_PARAMETER_CHARS, Parameter, Profile},
     schedule::{InvalidSchedule, MAX_JITTER, Occurrence, Occurrences, Schedule, Zone},
-    shared::SharedConfig,
+    shared::{Changes, SharedConfig},
     source::{
         Complete, DEFAULT_ARCHIVE, DEFAULT_BUSY_TIMEOUT, DEFAULT_MARKER_SUFFIX, DEFAULT_STABLE_FOR, DEFAULT_STATEMENT_TIMEOUT,
         FolderConfig, MYSQL_PORT, OdbcConfig, OdbcIsolation, POSTGRES_PORT, ServerConfig, SourceConfig, Tls,

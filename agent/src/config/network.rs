@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
-use towpath_host::ConfigMistake;
+use towpath_host::{ConfigMistake, SecretText};
 use towpath_transport::dial::{
     Way,
     settings::{NO_PROXY_WORD, ProxyChoice, ProxySettings},
@@ -28,7 +28,7 @@ pub struct NetworkConfig {
 pub(super) struct RawNetwork {
     proxy: Option<Spanned<String>>,
     proxy_user: Option<Spanned<String>>,
-    proxy_password: Option<Spanned<String>>,
+    proxy_password: Option<Spanned<SecretText>>,
     ways: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
@@ -47,16 +47,17 @@ impl RawNetwork {
         folder: &Path,
         at: impl Fn(Option<std::ops::Range<usize>>, String) -> ConfigMistake,
     ) -> Result<NetworkConfig, ConfigMistake> {
-        let text = |value: &Option<Spanned<String>>| value.as_ref().map(|value| value.get_ref().clone());
-        let (proxy, user, password) = (text(&self.proxy), text(&self.proxy_user), text(&self.proxy_password));
-        let proxy = ProxySettings::parse(proxy.as_deref(), user.as_deref(), password.as_deref(), folder);
+        let text = |value: &'_ Option<Spanned<String>>| value.as_ref().map(|value| value.get_ref().clone());
+        let (proxy, user) = (text(&self.proxy), text(&self.proxy_user));
+        let password = self.proxy_password.as_ref().map(|password| password.get_ref().text());
+        let proxy = ProxySettings::parse(proxy.as_deref(), user.as_deref(), password, folder);
         let proxy = proxy.map_err(|mistake| {
             let place = match mistake.key {
-                "proxy_user" => &self.proxy_user,
-                "proxy_password" => &self.proxy_password,
-                _ => &self.proxy,
+                "proxy_user" => self.proxy_user.as_ref().map(Spanned::span),
+                "proxy_password" => self.proxy_password.as_ref().map(Spanned::span),
+                _ => self.proxy.as_ref().map(Spanned::span),
             };
-            at(place.as_ref().map(Spanned::span), mistake.problem)
+            at(place, mistake.problem)
         })?;
         let Some(named) = self.ways else { return Ok(NetworkConfig { proxy, ways: Vec::new() }) };
         let span = Some(named.span());
@@ -83,6 +84,8 @@ struct Shown {
     proxy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy_user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_password: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ways: Vec<String>,
 }
@@ -95,7 +98,8 @@ impl From<NetworkConfig> for Shown {
             ProxyChoice::Named(proxy) => Some(proxy.to_string()),
         };
         let ways = network.ways.iter().map(Way::to_string).collect();
-        Self { proxy, proxy_user: network.proxy.login.map(|(user, _)| user), ways }
+        let (proxy_user, password) = network.proxy.login.unzip();
+        Self { proxy, proxy_user, proxy_password: password.map(|reference| reference.to_string()), ways }
     }
 }
 
@@ -161,6 +165,11 @@ mod tests {
         let config = Config::parse("[network]\nproxy = \"http://u:hunter2@p:3128\"\n", Path::new("agent.toml")).unwrap();
         let shown = toml::to_string(&config).unwrap();
         assert!(shown.contains("proxy = \"http://p:3128\"") && !shown.contains("hunter2"), "{shown}");
+        assert!(!format!("{config:?}").contains("hunter2"));
+        let login = "[network]\nproxy = \"http://p:3128\"\nproxy_user = \"u\"\nproxy_password = \"clear:hunter2\"\n";
+        let config = Config::parse(login, Path::new("agent.toml")).unwrap();
+        let shown = toml::to_string(&config).unwrap();
+        assert!(shown.contains("proxy_password = \"clear:(not shown)\"") && !shown.contains("hunter2"), "{shown}");
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

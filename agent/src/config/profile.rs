@@ -111,6 +111,11 @@ impl Profile {
         BUILT_IN.iter().map(|(name, text)| Self::parse(text, Path::new(&format!("{name}.toml")))).collect()
     }
 
+    /// The names of the profiles that this program has.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
     /// The text of a profile that this program has.
     #[must_use]
     pub fn text(name: &str) -> Option<&'static str> {

@@ -8,10 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize, Serializer};
 use toml::Spanned;
-use towpath_host::{ConfigMistake, database::secret};
+use towpath_host::{ConfigMistake, SecretText, secret::secret};
 use towpath_transfer::Secret;
 
-use super::time;
+use super::time::{self, Long};
 pub use towpath_host::database::{POSTGRES_PORT, Tls};
 
 /// How long a source waits for a locked database unless the job says otherwise.
@@ -149,23 +149,20 @@ fn reference<S: Serializer>(secret: &Option<Secret>, to: S) -> Result<S::Ok, S::
 pub(super) struct RawSource {
     kind: SourceKind,
     path: Option<Spanned<PathBuf>>,
-    #[serde(default, with = "time::optional_duration")]
-    busy_timeout: Option<Duration>,
+    busy_timeout: Option<Spanned<Long>>,
     host: Option<Spanned<String>>,
     port: Option<Spanned<u16>>,
     database: Option<Spanned<String>>,
     user: Option<Spanned<String>>,
-    password: Option<Spanned<String>>,
+    password: Option<Spanned<SecretText>>,
     tls: Option<Spanned<Tls>>,
     ca: Option<Spanned<PathBuf>>,
-    #[serde(default, with = "time::optional_duration")]
-    statement_timeout: Option<Duration>,
+    statement_timeout: Option<Spanned<Long>>,
     connection: Option<Spanned<String>>,
     isolation: Option<Spanned<OdbcIsolation>>,
     folder: Option<Spanned<PathBuf>>,
     complete: Option<Spanned<CompleteKind>>,
-    #[serde(default, with = "time::optional_duration")]
-    stable_for: Option<Duration>,
+    stable_for: Option<Spanned<Long>>,
     marker_suffix: Option<Spanned<String>>,
     archive: Option<Spanned<PathBuf>>,
 }
@@ -201,10 +198,14 @@ impl SourceConfig {
     }
 }
 
-pub(super) use towpath_host::database::At;
+pub(super) use towpath_host::secret::At;
 
 /// A setting and where it stands, if it does.
-type Place = (&'static str, Option<Range<usize>>);
+type Place = (&'static str, Range<usize>);
+
+fn duration(long: Spanned<Long>) -> Duration {
+    long.into_inner().0
+}
 
 impl RawSource {
     /// The source, checked; relative paths count from `folder`, `span` is where the section stands.
@@ -214,7 +215,7 @@ impl RawSource {
         Ok(match self.kind {
             SourceKind::Sqlite => {
                 let path = self.path.ok_or_else(|| needs("a source of kind \"sqlite\" needs `path`, the database file"))?;
-                SourceConfig::Sqlite { path: folder.join(path.into_inner()), busy_timeout: self.busy_timeout }
+                SourceConfig::Sqlite { path: folder.join(path.into_inner()), busy_timeout: self.busy_timeout.map(duration) }
             }
             SourceKind::PostgreSql => SourceConfig::PostgreSql(self.server(POSTGRES_PORT, &needs, folder, at)?),
             SourceKind::MariaDb => SourceConfig::MariaDb(self.server(MYSQL_PORT, &needs, folder, at)?),
@@ -226,10 +227,9 @@ impl RawSource {
     /// Refuses settings of other kinds, which would have no effect.
     fn no_foreign_settings(&self, at: At<'_>) -> Result<(), ConfigMistake> {
         fn place<T>(name: &'static str, value: Option<&Spanned<T>>) -> Option<Place> {
-            value.map(|value| (name, Some(value.span())))
+            value.map(|value| (name, value.span()))
         }
-        let timed = |name: &'static str, value: Option<Duration>| value.map(|_| (name, None));
-        let sqlite = [place("path", self.path.as_ref()), timed("busy_timeout", self.busy_timeout)];
+        let sqlite = [place("path", self.path.as_ref()), place("busy_timeout", self.busy_timeout.as_ref())];
         let server = [
             place("host", self.host.as_ref()),
             place("port", self.port.as_ref()),
@@ -238,12 +238,12 @@ impl RawSource {
             place("ca", self.ca.as_ref()),
         ];
         let login = [place("user", self.user.as_ref()), place("password", self.password.as_ref())];
-        let timeout = [timed("statement_timeout", self.statement_timeout)];
+        let timeout = [place("statement_timeout", self.statement_timeout.as_ref())];
         let odbc = [place("connection", self.connection.as_ref()), place("isolation", self.isolation.as_ref())];
         let files = [
             place("folder", self.folder.as_ref()),
             place("complete", self.complete.as_ref()),
-            timed("stable_for", self.stable_for),
+            place("stable_for", self.stable_for.as_ref()),
             place("marker_suffix", self.marker_suffix.as_ref()),
             place("archive", self.archive.as_ref()),
         ];
@@ -255,7 +255,7 @@ impl RawSource {
             SourceKind::Files => ("files", vec![&sqlite, &server, &login, &timeout, &odbc]),
         };
         match foreign.into_iter().flatten().flatten().next() {
-            Some((name, span)) => Err(at(span.clone(), format!("a source of kind \"{kind}\" has no `{name}`"))),
+            Some((name, span)) => Err(at(Some(span.clone()), format!("a source of kind \"{kind}\" has no `{name}`"))),
             None => Ok(()),
         }
     }
@@ -279,7 +279,7 @@ impl RawSource {
             password: secret(self.password, folder, at)?,
             tls,
             ca: self.ca.map(|ca| folder.join(ca.into_inner())),
-            statement_timeout: self.statement_timeout.unwrap_or(DEFAULT_STATEMENT_TIMEOUT),
+            statement_timeout: self.statement_timeout.map_or(DEFAULT_STATEMENT_TIMEOUT, duration),
         })
     }
 
@@ -291,7 +291,8 @@ impl RawSource {
             ["pwd", "password"].iter().any(|name| key.eq_ignore_ascii_case(name))
         };
         if connection.get_ref().split(';').any(has_password) {
-            let told = "the password does not stand in the connection string: use `password = \"file:PATH\"` or \"env:VARIABLE\"";
+            let told =
+                "the password does not stand in the connection string: use `password = \"file:PATH\"` or another reference";
             return Err(at(Some(connection.span()), told.to_owned()));
         }
         Ok(OdbcConfig {
@@ -299,7 +300,7 @@ impl RawSource {
             user: self.user.map(Spanned::into_inner),
             password: secret(self.password, folder, at)?,
             isolation: self.isolation.map(Spanned::into_inner).unwrap_or_default(),
-            statement_timeout: self.statement_timeout.unwrap_or(DEFAULT_STATEMENT_TIMEOUT),
+            statement_timeout: self.statement_timeout.map_or(DEFAULT_STATEMENT_TIMEOUT, duration),
         })
     }
 
@@ -311,7 +312,7 @@ impl RawSource {
                     let told = "`marker_suffix` has an effect only with complete = \"marker\"";
                     return Err(at(Some(suffix.span()), told.to_owned()));
                 }
-                Complete::Stable { stable_for: self.stable_for.unwrap_or(DEFAULT_STABLE_FOR) }
+                Complete::Stable { stable_for: self.stable_for.map_or(DEFAULT_STABLE_FOR, duration) }
             }
             CompleteKind::Marker => {
                 let suffix = self.marker_suffix.map_or_else(|| DEFAULT_MARKER_SUFFIX.to_owned(), Spanned::into_inner);
@@ -375,11 +376,15 @@ mod tests {
     fn what_has_no_effect_and_passwords_in_clear_are_refused() {
         for (settings, said) in [
             ("kind = \"sqlite\"\npath = \"x\"\nhost = \"y\"", "agent.toml:6:8: a source of kind \"sqlite\" has no `host`"),
+            (
+                "kind = \"sqlite\"\npath = \"x\"\nstatement_timeout = \"1h\"",
+                "agent.toml:6:21: a source of kind \"sqlite\" has no",
+            ),
             ("kind = \"odbc\"\nconnection = \"DSN=x\"\nfolder = \"y\"", "\"odbc\" has no `folder`"),
             ("kind = \"files\"\nfolder = \"y\"\nuser = \"x\"", "\"files\" has no `user`"),
             ("kind = \"postgresql\"\nuser = \"x\"", "needs `database`"),
             ("kind = \"postgresql\"\ndatabase = \"x\"", "needs `user`"),
-            ("kind = \"mariadb\"\ndatabase = \"x\"\nuser = \"x\"\npassword = \"secret\"", "does not stand here"),
+            ("kind = \"mariadb\"\ndatabase = \"x\"\nuser = \"x\"\npassword = \"secret\"", "so that it does not stand here"),
             ("kind = \"mariadb\"\ndatabase = \"x\"\nuser = \"x\"\nca = \"x\"", "only with tls"),
             ("kind = \"odbc\"\nconnection = \"DSN=x; pwd = secret\"", "does not stand in the connection string"),
             ("kind = \"odbc\"", "needs `connection`"),

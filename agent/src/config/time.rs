@@ -39,6 +39,16 @@ pub(super) mod duration {
     }
 }
 
+/// A duration in the file, of which the place may be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Long(pub(super) Duration);
+
+impl<'de> serde::Deserialize<'de> for Long {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        duration::deserialize(from).map(Self)
+    }
+}
+
 pub(super) mod optional_duration {
     use std::time::Duration;
 

@@ -30,7 +30,7 @@ pub use self::{
     running::Running,
     server::{Answers, Listener},
 };
-use crate::{doctor::Check, layout::Layout, view::FailureView};
+use crate::{doctor::Check, layout::Layout, reload::Reloaded, view::FailureView};
 
 /// The version of this protocol. The two sides come from one package and have the same, except between an update and the restart
 /// of the service.
@@ -54,6 +54,8 @@ pub enum Request {
     Wake,
     /// Look at what depends on the account that the agent runs as: sources, secrets, folders.
     Doctor,
+    /// Read the configuration again.
+    Reload,
 }
 
 /// What the running agent answers.
@@ -71,6 +73,8 @@ pub enum Answer {
         /// Its checks, in order.
         checks: Vec<Check>,
     },
+    /// The configuration was read again.
+    Reloaded(Reloaded),
 }
 
 /// A line of either side: its version, and what it says.

@@ -7,7 +7,7 @@ use towpath_journal::WakeUp;
 use towpath_transfer::failure::Result;
 
 use super::{Answer, Answers, Request};
-use crate::{doctor, parts::Parts};
+use crate::{doctor, parts::Parts, reload::Reloader};
 
 /// The agent that runs, as commands see it.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub struct Running {
     pub parts: Arc<Parts>,
     /// Makes the stages look for work.
     pub wake: WakeUp,
+    /// Reads the configuration again.
+    pub reloader: Reloader,
 }
 
 #[async_trait]
@@ -27,6 +29,7 @@ impl Answers for Running {
                 Ok(Answer::Done)
             }
             Request::Doctor => Ok(doctor::by_service(&self.parts).await),
+            Request::Reload => self.reloader.reload().await.map(Answer::Reloaded),
         }
     }
 }

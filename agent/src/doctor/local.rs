@@ -86,6 +86,10 @@ fn configuration(host: &Host, unreadable: Option<&Failure>) -> Check {
     if jobs.is_empty() && deliveries.is_empty() {
         return subject.warning(None, format!("{found}: there is nothing to do"), "add a [[job]] or a [[delivery]]");
     }
+    let warnings = host.settings().warnings();
+    if !warnings.is_empty() {
+        return subject.warning(None, format!("{found}; {}", warnings.join("; ")), "see: towpath-agent config check");
+    }
     subject.ok(found)
 }
 

@@ -13,7 +13,11 @@ use towpath_transfer::{
 };
 
 use super::decide;
-use crate::{config::Poll, parts::Parts, service::heart::Heart};
+use crate::{
+    config::{Changes, Poll},
+    parts::Parts,
+    service::heart::Heart,
+};
 
 /// How long one long poll waits.
 pub const LONG_POLL: Duration = Duration::from_secs(MAX_WAIT_SECONDS);
@@ -39,12 +43,19 @@ pub struct Taken {
 pub async fn run(parts: Arc<Parts>, wake: WakeUp, heart: Heart, shutdown: CancellationToken) {
     let mut version = None;
     let mut failures = 0u32;
+    let mut changes = parts.config.changes();
     while !shutdown.is_cancelled() {
         heart.works();
+        let poll = parts.config.now().downlink.poll;
         let polled = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            polled = once(&parts, wait(&parts.config.now().downlink.poll), version) => polled,
+            polled = once(&parts, wait(&poll), version) => polled,
+            () = another_way(&mut changes, poll) => {
+                // What was taken before the question was given up is there to be worked on.
+                wake.hint();
+                continue;
+            }
         };
         let pause = match polled {
             Ok((list, taken)) => {
@@ -68,8 +79,14 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, heart: Heart, shutdown: Cancel
             biased;
             () = shutdown.cancelled() => {}
             () = parts.clock.sleep(pause) => {}
+            () = another_way(&mut changes, poll) => {}
         }
     }
+}
+
+/// Waits until the configuration in force says of another way to ask.
+async fn another_way(changes: &mut Changes, now: Poll) {
+    while changes.next().await.downlink.poll == now {}
 }
 
 /// An outage is told once, and then as seldom as the pauses get long.

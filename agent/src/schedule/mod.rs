@@ -40,6 +40,7 @@ pub const LATE_WITHOUT_CATCH_UP: Duration = Duration::from_secs(5 * 60);
 /// Plans what is due until `shutdown` is cancelled.
 pub async fn run(parts: Arc<Parts>, wake: WakeUp, heart: Heart, shutdown: CancellationToken) {
     let mut pruned = parts.clock.monotonic();
+    let mut changes = parts.config.changes();
     while !shutdown.is_cancelled() {
         heart.works();
         for job in &parts.config.now().jobs {
@@ -57,6 +58,7 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, heart: Heart, shutdown: Cancel
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
+            _ = changes.next() => {}
             () = parts.clock.sleep(until_next(&parts)) => {}
         }
     }

@@ -81,15 +81,9 @@ impl Installation {
 }
 
 fn secrets(config: &Config) -> BTreeSet<PathBuf> {
-    let proxy = config.network.proxy.login.iter().map(|(_, secret)| secret);
-    let sources = config.jobs.iter().filter_map(|job| match &job.source {
-        SourceConfig::PostgreSql(server) | SourceConfig::MariaDb(server) => server.password.as_ref(),
-        SourceConfig::Odbc(odbc) => odbc.password.as_ref(),
-        SourceConfig::Sqlite { .. } | SourceConfig::Files(_) => None,
-    });
     let file = |secret: &Secret| match secret {
         Secret::File(path) => Some(path.clone()),
         _ => None,
     };
-    proxy.chain(sources).filter_map(file).collect()
+    config.secrets().into_iter().filter_map(|(_, secret)| file(secret)).collect()
 }

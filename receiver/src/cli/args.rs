@@ -232,8 +232,12 @@ pub(super) enum QuarantineCommand {
 /// `config`
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Say whether the configuration is valid, and which folders it means.
-    Check,
+    /// Say whether the configuration is valid, with every mistake, and which folders it means.
+    Check {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a configuration with every default and what it means.
     Example,
 }

@@ -15,6 +15,7 @@ mod verify;
 use std::{ffi::OsString, process::ExitCode};
 
 use towpath_host::{
+    config::CheckReport,
     folders, logs, output,
     program::{self, Threads},
 };
@@ -43,9 +44,21 @@ fn execute(args: Args) -> Result<(), Failure> {
     }
     // The file that is named, or the one in its usual place, or the defaults.
     let file = args.config.clone().or_else(|| folders::usual_config(NAME).filter(|path| path.exists()));
-    let config = file.map_or_else(Config::defaults, |path| Config::read(&path))?;
+    let config = match (&file, &args.command) {
+        (None, _) => Config::defaults()?,
+        (Some(path), Command::Config(ConfigCommand::Check { json })) => Config::checked(path, *json)?,
+        (Some(path), _) => Config::read(path)?,
+    };
     let state = folders::state(NAME, [args.state.as_deref(), config.state.as_deref()])?;
-    if let Command::Config(ConfigCommand::Check) = &args.command {
+    if let Command::Config(ConfigCommand::Check { json }) = args.command {
+        let warnings = &config.warnings();
+        if json {
+            let file = &file.unwrap_or_default();
+            return output::json(&CheckReport { file, valid: true, mistakes: &[], warnings });
+        }
+        for warning in warnings {
+            output::say(&format!("warning: {warning}"));
+        }
         return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
     }
     let serving = matches!(args.command, Command::Serve(_));

@@ -8,8 +8,9 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 use towpath_host::{
-    Bytes, ConfigMistake,
-    database::{POSTGRES_PORT, Tls, secret},
+    Bytes, ConfigMistake, SecretText,
+    database::{POSTGRES_PORT, Tls},
+    secret::secret,
 };
 use towpath_transfer::{Secret, manifest::Label};
 
@@ -54,7 +55,7 @@ pub(super) struct RawImport {
     port: Option<Spanned<u16>>,
     database: Option<Spanned<String>>,
     user: Option<Spanned<String>>,
-    password: Option<Spanned<String>>,
+    password: Option<Spanned<SecretText>>,
     tls: Option<Spanned<Tls>>,
     ca: Option<Spanned<PathBuf>>,
     pub(super) tables: Option<Spanned<Vec<Label>>>,
@@ -174,7 +175,7 @@ mod tests {
             (format!("{server}folder = \"d\"\n"), ":5:10: an import of kind \"postgresql\" has no `folder`"),
             ("kind = \"postgresql\"\nuser = \"u\"\n".to_owned(), "needs `database`"),
             ("kind = \"postgresql\"\ndatabase = \"d\"\n".to_owned(), "needs `user`"),
-            (format!("{server}password = \"secret\"\n"), ":5:12: a password is \"file:PATH\""),
+            (format!("{server}password = \"secret\"\n"), ":5:12: a secret is \"file:PATH\""),
             (format!("{server}ca = \"ca.pem\"\n"), ":5:6: a `ca` has an effect only"),
             (format!("{server}port = 65536\n"), ":5:8: "),
             ("kind = \"postgres\"\n".to_owned(), "did you mean `postgresql`?"),

@@ -11,8 +11,8 @@ use std::{
 
 use serde::Deserialize;
 use toml::Spanned;
-use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, config};
-use towpath_transfer::{Failure, manifest::Label};
+use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, SecretText, config};
+use towpath_transfer::{Failure, Secret, manifest::Label};
 use towpath_transport::dial::settings::ProxySettings;
 
 use self::import::RawImport;
@@ -96,7 +96,7 @@ struct RawState {
 struct RawNetwork {
     proxy: Option<Spanned<String>>,
     proxy_user: Option<Spanned<String>>,
-    proxy_password: Option<Spanned<String>>,
+    proxy_password: Option<Spanned<SecretText>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -138,6 +138,32 @@ impl Config {
     /// `config-missing` where there is no such file, `config-invalid` with line and column where it has a mistake.
     pub fn read(file: &Path) -> Result<Self, Failure> {
         Ok(Self::parse(&config::read_text(file)?, file)?)
+    }
+
+    /// As [`Config::read`], for a person who asks what is wrong: every mistake is told, on standard error or as JSON on standard output.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn checked(file: &Path, json: bool) -> Result<Self, Failure> {
+        config::checked(file, EXAMPLE, json, &|text| Self::parse(text, file))
+    }
+
+    /// What is allowed and better done otherwise. No password is in it.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let database = match &self.import {
+            ImportConfig::PostgreSql(server) => server.password.as_ref(),
+            ImportConfig::Sqlite(_) => None,
+        };
+        let proxy = self.proxy.login.as_ref().map(|(_, secret)| secret);
+        let settings = [("[import] password", database), ("[network] proxy_password", proxy)];
+        let clear = settings.into_iter().filter(|(_, secret)| secret.is_some_and(Secret::is_clear));
+        let told = |(setting, _): (&str, _)| {
+            format!(
+                "{setting} stands in the configuration itself (\"clear:\"); put it into a file of its own and write \"file:PATH\""
+            )
+        };
+        clear.map(told).collect()
     }
 
     /// Reads the text of a configuration file; `file` names it in mistakes, and its folder resolves relative paths.
@@ -203,15 +229,16 @@ impl Check<'_> {
 
     fn proxy(&self, raw: &RawNetwork, folder: &Path) -> Result<ProxySettings, ConfigMistake> {
         let text = |value: &'_ Option<Spanned<String>>| value.as_ref().map(|value| value.get_ref().clone());
-        let (proxy, user, password) = (text(&raw.proxy), text(&raw.proxy_user), text(&raw.proxy_password));
-        let parsed = ProxySettings::parse(proxy.as_deref(), user.as_deref(), password.as_deref(), folder);
+        let (proxy, user) = (text(&raw.proxy), text(&raw.proxy_user));
+        let password = raw.proxy_password.as_ref().map(|password| password.get_ref().text());
+        let parsed = ProxySettings::parse(proxy.as_deref(), user.as_deref(), password, folder);
         parsed.map_err(|mistake| {
             let place = match mistake.key {
-                "proxy_user" => &raw.proxy_user,
-                "proxy_password" => &raw.proxy_password,
-                _ => &raw.proxy,
+                "proxy_user" => raw.proxy_user.as_ref().map(Spanned::span),
+                "proxy_password" => raw.proxy_password.as_ref().map(Spanned::span),
+                _ => raw.proxy.as_ref().map(Spanned::span),
             };
-            ConfigMistake::at(self.file, self.text, place.as_ref().map(Spanned::span), mistake.problem)
+            ConfigMistake::at(self.file, self.text, place, mistake.problem)
         })
     }
 
@@ -342,6 +369,28 @@ mod tests {
         }
         let many: Vec<String> = (0..=MAX_TABLES).map(|n| format!("\"t{n}\"")).collect();
         assert!(mistake(&format!("[import]\ntables = [{}]\n", many.join(","))).contains("more than 10000 tables"));
+    }
+
+    #[test]
+    fn a_password_in_clear_is_warned_of_and_never_shown() {
+        let text = "[network]\nproxy = \"http://p:1\"\nproxy_user = \"u\"\nproxy_password = \"clear:hunter2\"\n\
+                    [import]\nkind = \"postgresql\"\ndatabase = \"d\"\nuser = \"u\"\npassword = \"clear:hunter2\"\n";
+        let config = parse(text);
+        assert_eq!(config.warnings().len(), 2);
+        assert!(!format!("{config:?}{:?}", config.warnings()).contains("hunter2"));
+        assert!(parse(EXAMPLE).warnings().is_empty());
+        for bad in ["\"hunter2\"", "hunter2", "[\"hunter2\"]"] {
+            assert!(!mistake(&text.replace("\"clear:hunter2\"", bad)).contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told() {
+        let text = "trust = \"aprove\"\n[landing]\nscan = \"1ms\"\nport = 1\n[import]\nkind = \"postgresql\"\ndatabase = \"d\"\n[[export]]\nfolder = \"\"\nkind = \"k\"\n";
+        let read = |text: &str| Config::parse(text, Path::new("receiver.toml"));
+        let told = config::every_mistake(text, Path::new("receiver.toml"), EXAMPLE, &read).unwrap_err();
+        let places: Vec<_> = told.iter().map(|mistake| (mistake.line, mistake.column)).collect();
+        assert_eq!(places, [(1, 9), (3, 8), (4, 1), (5, 1), (9, 10)], "{told:#?}");
     }
 
     #[test]

@@ -260,8 +260,12 @@ pub(super) struct AuditArgs {
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Read the configuration and say what is wrong with it.
-    Check,
+    /// Read the configuration and say everything that is wrong with it.
+    Check {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the defaults, commented: a configuration file to start from.
     Example,
 }

@@ -12,6 +12,7 @@ mod transfer;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
 
 use towpath_host::{
+    config::CheckReport,
     folders, logs, output,
     program::{self, Threads},
 };
@@ -44,7 +45,11 @@ fn execute(args: Args) -> Result<()> {
     }
     let config = config(&args)?;
     let state = folders::state(NAME, [args.state.as_deref(), config.relay.state.as_deref()])?;
-    if let Command::Config(ConfigCommand::Check) = &args.command {
+    if let Command::Config(ConfigCommand::Check { json }) = args.command {
+        if json {
+            let file = args.config.clone().or_else(|| folders::usual_config(NAME)).unwrap_or_default();
+            return output::json(&CheckReport { file: &file, valid: true, mistakes: &[], warnings: &[] });
+        }
         return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
     }
     let serving = matches!(args.command, Command::Serve(_));
@@ -57,7 +62,11 @@ fn execute(args: Args) -> Result<()> {
 /// The configuration: the file that is named, or the one in its usual place, or the defaults; with what the command line says.
 fn config(args: &Args) -> Result<Config> {
     let file: Option<PathBuf> = args.config.clone().or_else(|| folders::usual_config(NAME).filter(|path| path.exists()));
-    let mut config = file.map_or_else(|| Ok(Config::default()), |path| Config::load(&path))?;
+    let mut config = match (file, &args.command) {
+        (None, _) => Config::default(),
+        (Some(path), Command::Config(ConfigCommand::Check { json })) => Config::checked(&path, *json)?,
+        (Some(path), _) => Config::load(&path)?,
+    };
     if let Some(url) = &args.public_url {
         config.relay.public_url = config::public_url(url).map_err(|why| Failure::park(Code::ConfigInvalid, why))?;
     }

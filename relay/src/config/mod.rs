@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 use towpath_alert::{AlertConfig, RawAlert};
 use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, config};
-use towpath_transfer::{Code, Failure, api::MAX_OFFERS, failure::Result};
+use towpath_transfer::{Failure, api::MAX_OFFERS};
 use towpath_transport::server::Limits;
 use url::Url;
 
@@ -255,41 +255,55 @@ impl Config {
     ///
     /// # Errors
     /// [`Code::ConfigMissing`]; [`Code::ConfigInvalid`] with file, line and column.
-    pub fn load(path: &Path) -> Result<Self> {
-        Self::parse(&config::read_text(path)?, path)
+    pub fn load(path: &Path) -> Result<Self, Failure> {
+        Ok(Self::parse(&config::read_text(path)?, path)?)
+    }
+
+    /// As [`Config::load`], for a person who asks what is wrong: every mistake is told, on standard error or as JSON on standard output.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn checked(path: &Path, json: bool) -> Result<Self, Failure> {
+        config::checked(path, EXAMPLE, json, &|text| Self::parse(text, path))
     }
 
     /// Reads and checks the text of a configuration; `file` stands for it in messages.
     ///
     /// # Errors
-    /// [`Code::ConfigInvalid`] with line and column.
-    pub fn parse(text: &str, file: &Path) -> Result<Self> {
+    /// The first [`ConfigMistake`].
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigMistake> {
         let mut parsed: Self = config::parse(text, file)?;
         parsed.log = parsed.log.resolved(file.parent().unwrap_or(Path::new("")));
         let at = |span, problem: String| ConfigMistake::at(file, text, span, problem);
         let raw_alert = std::mem::take(&mut parsed.raw_alert);
         if let Some(span) = raw_alert.late_after_span() {
-            return Err(at(Some(span), "late_after belongs to each agent's configuration".into()).into());
+            return Err(at(Some(span), "late_after belongs to each agent's configuration".into()));
         }
         parsed.alert = raw_alert.check(file.parent().unwrap_or(Path::new("")), &at)?;
-        parsed.check().map_err(|why| Failure::park(Code::ConfigInvalid, format!("{}: {why}", file.display())))?;
+        let wrong = |(place, why): Wrong| ConfigMistake::at(file, text, config::place(text, &place), why);
+        parsed.check().map_err(wrong)?;
         Ok(parsed)
     }
 
     /// What the form alone does not say. The public URL gets its one spelling, because tokens name it.
-    fn check(&mut self) -> Result<(), String> {
-        self.relay.public_url = public_url(&self.relay.public_url)?;
+    fn check(&mut self) -> Result<(), Wrong> {
+        self.relay.public_url = public_url(&self.relay.public_url).map_err(|why| (["relay", "public_url"], why))?;
         if self.relay.listen.is_empty() || self.relay.listen.len() > MAX_LISTENERS {
-            return Err(format!("`relay.listen` needs 1 to {MAX_LISTENERS} addresses"));
+            return Err((["relay", "listen"], format!("`listen` needs 1 to {MAX_LISTENERS} addresses")));
         }
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
-            return Err("`tls.certificate` and `tls.key` belong together".to_owned());
+            let there = if self.tls.key.is_some() { "key" } else { "certificate" };
+            return Err((["tls", there], "`certificate` and `key` belong together".to_owned()));
         }
-        if self.spool.open_transfers == 0 || self.spool.files_per_transfer == 0 {
-            return Err("`spool.open_transfers` and `spool.files_per_transfer` are at least 1".to_owned());
+        for (key, figure) in
+            [("open_transfers", self.spool.open_transfers), ("files_per_transfer", self.spool.files_per_transfer)]
+        {
+            if figure == 0 {
+                return Err((["spool", key], format!("`{key}` is at least 1")));
+            }
         }
         if self.downlink.waiting == 0 || self.downlink.waiting > MAX_OFFERS {
-            return Err(format!("`downlink.waiting` is 1 to {MAX_OFFERS}"));
+            return Err((["downlink", "waiting"], format!("`waiting` is 1 to {MAX_OFFERS}")));
         }
         Ok(())
     }
@@ -346,6 +360,9 @@ impl Config {
     }
 }
 
+/// A setting and what is wrong with it.
+type Wrong = ([&'static str; 2], String);
+
 /// The most addresses one relay listens on.
 const MAX_LISTENERS: usize = 16;
 
@@ -367,8 +384,10 @@ pub(crate) fn public_url(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    use towpath_transfer::{Code, failure::Result};
+
     fn parse(text: &str) -> Result<Config> {
-        Config::parse(text, Path::new("relay.toml"))
+        Ok(Config::parse(text, Path::new("relay.toml"))?)
     }
 
     #[test]
@@ -411,6 +430,26 @@ mod tests {
             "[downlink]\nwaiting = 1001",
         ] {
             assert_eq!(parse(bad).unwrap_err().code(), Code::ConfigInvalid, "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_place() {
+        let text = "[relay]\nlisten = []\npublic_ulr = \"x\"\n[spool]\nopen_transfers = 0\n[downlink]\nwaiting = \"5\"\nlimit = \"1GiB\"\n";
+        let mistakes = towpath_host::config::every_mistake(text, Path::new("relay.toml"), EXAMPLE, &|text| {
+            Config::parse(text, Path::new("relay.toml"))
+        });
+        let told: Vec<String> = mistakes.unwrap_err().iter().map(ToString::to_string).collect();
+        let expected = [
+            ("relay.toml:2:10: ", "1 to 16 addresses"),
+            ("relay.toml:3:1: ", "did you mean `public_url`?"),
+            ("relay.toml:5:18: ", "at least 1"),
+            ("relay.toml:7:11: ", "without quotes"),
+            ("relay.toml:8:1: ", "`limit` belongs to [spool]"),
+        ];
+        assert_eq!(told.len(), expected.len(), "{told:#?}");
+        for (told, (place, word)) in told.iter().zip(expected) {
+            assert!(told.starts_with(place) && told.contains(word), "{told}");
         }
     }
 

@@ -66,6 +66,12 @@ impl InvalidProxy {
 }
 
 impl Proxy {
+    /// Whether user and password are known.
+    #[must_use]
+    pub fn has_login(&self) -> bool {
+        self.login.is_some()
+    }
+
     /// Reads `http://[user:password@]host[:port]`, `socks5://…` or `socks5h://…`, or `host:port` for an HTTP proxy.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use towpath_transfer::{Code, Failure, Secret, failure::Result};
+use towpath_transfer::{Code, Failure, Secret, failure::Result, secret::SecretSources};
 
 use super::proxy::{Proxies, Proxy};
 
@@ -69,33 +69,27 @@ impl ProxySettings {
                 };
                 // The user is checked here, where its place is known; the password when it is read.
                 proxy.clone().with_login(user, "-").map_err(|why| mistake("proxy_user", &why.to_string()))?;
-                let form = || {
-                    mistake("proxy_password", "a password is \"file:PATH\" or \"env:VARIABLE\", so that it does not stand here")
-                };
-                Some((user.to_owned(), Secret::parse(password, folder).ok_or_else(form)?))
+                let secret = Secret::parse(password, folder).map_err(|why| mistake("proxy_password", &why.to_string()))?;
+                Some((user.to_owned(), secret))
             }
         };
         Ok(Self { proxy, login })
     }
 
-    /// The proxies, with their passwords read: a file by `file`, which gives at most so many bytes and refuses one that others may read.
+    /// The proxies, with their passwords read from `sources`.
     ///
     /// # Errors
-    /// `config-invalid` where the environment or a password cannot be used; those of `file`.
-    pub fn load(
-        &self,
-        variable: &dyn Fn(&str) -> Option<String>,
-        file: &dyn Fn(&Path, u64) -> Result<Vec<u8>>,
-    ) -> Result<Proxies> {
+    /// `config-invalid` where the environment names no proxy that can be used; `secret-unusable` where the password cannot.
+    pub fn load(&self, sources: &dyn SecretSources) -> Result<Proxies> {
         let proxy = match &self.proxy {
-            ProxyChoice::Environment => return Proxies::from_environment(variable),
+            ProxyChoice::Environment => return Proxies::from_environment(&|name| sources.variable(name)),
             ProxyChoice::Direct => return Ok(Proxies::direct()),
             ProxyChoice::Named(proxy) => proxy.clone(),
         };
         let Some((user, secret)) = &self.login else { return Ok(Proxies::always(proxy)) };
         let unusable =
-            |why: &str| Failure::park(Code::ConfigInvalid, format!("the password of the proxy {proxy} cannot be used: {why}"));
-        let password = secret.read(&format!("the password of the proxy {proxy}"), variable, file)?;
+            |why: &str| Failure::retry(Code::SecretUnusable, format!("the password of the proxy {proxy} cannot be used: {why}"));
+        let password = secret.read(&format!("the password of the proxy {proxy}"), sources)?;
         let with = proxy.clone().with_login(user, &password).map_err(|why| unusable(&why.to_string()))?;
         Ok(Proxies::always(with))
     }
@@ -111,13 +105,27 @@ mod tests {
         ProxySettings::parse(proxy, user, password, Path::new("/etc/towpath"))
     }
 
-    fn load(settings: &ProxySettings, content: &str) -> Result<Proxies> {
-        let variable = |name: &str| (name == "SECRET" || name == "HTTPS_PROXY").then(|| "http://from.environment".to_owned());
-        let file = |path: &Path, limit: u64| {
+    /// One file with this content, and two variables.
+    struct Given<'a>(&'a str);
+
+    impl SecretSources for Given<'_> {
+        fn variable(&self, name: &str) -> Option<String> {
+            (name == "SECRET" || name == "HTTPS_PROXY").then(|| "http://from.environment".to_owned())
+        }
+        fn file(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
             assert_eq!((path, limit), (Path::new("/etc/towpath/secret"), MAX_SECRET_FILE_BYTES));
-            Ok(content.as_bytes().to_vec())
-        };
-        settings.load(&variable, &file)
+            Ok(self.0.as_bytes().to_vec())
+        }
+        fn credential(&self, _: &str, _: u64) -> Result<Vec<u8>> {
+            Err(Failure::park(Code::SecretUnusable, "there is none"))
+        }
+        fn unprotect(&self, _: &[u8]) -> Result<Vec<u8>> {
+            Err(Failure::park(Code::SecretUnusable, "not on this system"))
+        }
+    }
+
+    fn load(settings: &ProxySettings, content: &str) -> Result<Proxies> {
+        settings.load(&Given(content))
     }
 
     #[test]
@@ -135,12 +143,27 @@ mod tests {
             assert_eq!(load(&from_file, content).unwrap(), expected(password));
         }
         for bad in ["", "\n", "a\nb", "\n\n"] {
-            assert_eq!(load(&from_file, bad).unwrap_err().code(), Code::ConfigInvalid, "{bad:?}");
+            assert_eq!(load(&from_file, bad).unwrap_err().code(), Code::SecretUnusable, "{bad:?}");
         }
         let from_variable = parse(Some("http://p:1"), Some("u"), Some("env:SECRET")).unwrap();
         assert_eq!(load(&from_variable, "").unwrap(), expected("http://from.environment"));
         let missing = parse(Some("http://p:1"), Some("u"), Some("env:OTHER")).unwrap();
-        assert!(load(&missing, "").unwrap_err().message().contains("no variable OTHER"));
+        assert!(load(&missing, "").unwrap_err().report().contains("no variable OTHER"));
+    }
+
+    #[test]
+    fn a_password_in_clear_is_never_shown() {
+        let settings = parse(Some("http://p:1"), Some("u"), Some("clear:hunter2")).unwrap();
+        assert_eq!(
+            load(&settings, "").unwrap(),
+            Proxies::always(Proxy::parse("http://p:1").unwrap().with_login("u", "hunter2").unwrap())
+        );
+        let mistake = parse(Some("http://p:1"), Some("u"), Some("hunter2")).unwrap_err();
+        let bad = parse(Some("http://p:1"), Some("u"), Some("clear:hunter2\nx")).unwrap();
+        let failed = load(&bad, "").unwrap_err();
+        for shown in [format!("{settings:?}"), format!("{mistake:?}"), format!("{:?}{}", failed, failed.report())] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ fn world() -> World {
     let files: Arc<dyn FileStore> = world.files.clone();
     files.create_dir_all(Path::new("/erp")).unwrap();
     let extract = ExtractParts { files, clock: Arc::clone(&world.parts.clock), workers: 1, ..crate::extract::tests::parts() };
-    world.parts.extractor = Arc::new(SourceExtractor(extract));
+    world.parts.extractor = Arc::new(SourceExtractor { parts: extract, config: world.parts.config.clone() });
     world.parts.config = crate::config::SharedConfig::new(Config::parse(CONFIG, Path::new("/etc/agent.toml")).unwrap());
     world.threads = true;
     world

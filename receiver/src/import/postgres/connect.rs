@@ -24,7 +24,7 @@ pub(super) async fn options(server: &ServerConfig) -> Result<PgConnectOptions, F
     blocking(move || {
         let what = format!("the password of the database user {}", server.user);
         let password = match &server.password {
-            Some(secret) => secret.read(&what, &|name| std::env::var(name).ok(), &towpath_keys::read_secret)?,
+            Some(secret) => towpath_keys::read_secret(secret, &what)?,
             None => String::new(),
         };
         // A Unix socket does not leave this machine, and no certificate names it.

@@ -173,8 +173,8 @@ async fn logins_and_servers_that_are_wrong_are_told_apart() {
         ("password", Code::ImportFailed, Disposition::Park, Box::new(|c| c.password = Some(Secret::File(wrong)))),
         (
             "no variable",
-            Code::ConfigInvalid,
-            Disposition::Park,
+            Code::SecretUnusable,
+            Disposition::Retry,
             Box::new(|c| c.password = Some(Secret::Variable("TOWPATH_NO".into()))),
         ),
         ("database", Code::ImportFailed, Disposition::Retry, Box::new(|c| c.database = "nowhere".into())),

@@ -77,7 +77,9 @@ impl Agent {
         let machine = Machine::new(Place::Agent, nature);
         let identity = Identity::generate(KeyKind::Ed25519, &*nature.entropy).unwrap();
         let trust = FileTrust(folder.join("agent_signers"));
-        let config = Config::parse(&configuration(&erp, tables), &folder.join("agent.toml")).unwrap();
+        let mut config = Config::parse(&configuration(&erp, tables), &folder.join("agent.toml")).unwrap();
+        // Threads would make what a seed stands for depend on the machine.
+        config.extract.workers = 1;
         let layout = Layout::new("/agent");
         for folder in [layout.state(), Path::new(DELIVERY)] {
             machine.disk.create_dir_all(folder).unwrap();
@@ -126,7 +128,7 @@ impl Agent {
             journal: self.machine.journal.clone(),
             relay: self.line(door, times),
             stores: Arc::new(self.connect(door)),
-            extractor: Arc::new(SourceExtractor(extract)),
+            extractor: Arc::new(SourceExtractor { parts: extract, config: SharedConfig::new((*self.config).clone()) }),
             actions: Arc::new(SystemActions { files: start.files.clone(), clock: Arc::clone(&self.nature.clock) }),
             trust: Arc::new(self.trust.clone()),
             identity: self.identity.clone(),

@@ -314,7 +314,7 @@ async fn options(config: &ServerConfig) -> Result<MySqlConnectOptions, Failure> 
     let (secret, user, ca) = (config.password.clone(), config.user.clone(), config.ca.clone());
     let read = move || {
         let what = format!("the password of {user}");
-        let password = secret.map(|secret| secret.read(&what, &|name| std::env::var(name).ok(), &towpath_keys::read_secret));
+        let password = secret.map(|secret| towpath_keys::read_secret(&secret, &what));
         Ok((password.transpose()?, ca.as_deref().map(read_ca).transpose()?))
     };
     let (password, ca) = blocking(read).await?;

@@ -316,11 +316,7 @@ const VIEW: &str = "towpath_columns";
 /// again with the driver's settings.
 fn login(config: &OdbcConfig, string: ConnectionString<'_>, shown: &str) -> Result<(Connection<'static>, String), Failure> {
     let password = match &config.password {
-        Some(secret) => Some(secret.read(
-            &format!("the password of the ERP database {shown}"),
-            &|name| std::env::var(name).ok(),
-            &towpath_keys::read_secret,
-        )?),
+        Some(secret) => Some(towpath_keys::read_secret(secret, &format!("the password of the ERP database {shown}"))?),
         None => None,
     };
     let whole = |dbms: Option<&Dbms>| string.whole(dbms, config.user.as_deref(), password.as_deref());

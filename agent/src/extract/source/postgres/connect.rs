@@ -29,7 +29,7 @@ pub(super) async fn options(config: &ServerConfig) -> Result<PgConnectOptions, F
     blocking(move || {
         let what = format!("the password of the database user {}", config.user);
         let password = match &config.password {
-            Some(secret) => secret.read(&what, &|name| std::env::var(name).ok(), &towpath_keys::read_secret)?,
+            Some(secret) => towpath_keys::read_secret(secret, &what)?,
             None => String::new(),
         };
         // A Unix socket does not leave this machine, and no certificate names it.

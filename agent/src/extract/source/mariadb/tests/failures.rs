@@ -40,7 +40,7 @@ async fn logins_that_are_refused() {
         .await;
     refused(ServerConfig { port: 1, ..config.clone() }, Code::ErpMissing, Disposition::Retry).await;
     let no_file = Some(Secret::File("/no/such/file".into()));
-    refused(ServerConfig { password: no_file, ..config.clone() }, Code::ConfigInvalid, Disposition::Park).await;
+    refused(ServerConfig { password: no_file, ..config.clone() }, Code::SecretUnusable, Disposition::Retry).await;
     let no_ca = ServerConfig { tls: Tls::Verify, ca: Some("/no/such/ca".into()), ..config };
     refused(no_ca, Code::ConfigInvalid, Disposition::Park).await;
 }

@@ -42,7 +42,7 @@ async fn a_login_that_is_refused() {
     assert_eq!(code, Code::ErpRefused);
     let absent = Some(Secret::Variable("TOWPATH_TEST_NO_SUCH_VARIABLE".to_owned()));
     let (code, _, text) = refused(ServerConfig { password: absent, ..bench.config() }).await;
-    assert_eq!(code, Code::ConfigInvalid);
+    assert_eq!(code, Code::SecretUnusable);
     assert!(text.contains("the password of the database user reader"), "{text}");
 }
 
