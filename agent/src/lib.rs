@@ -30,6 +30,7 @@ pub mod schedule;
 pub mod service;
 pub mod setup;
 mod small_file;
+pub mod support;
 pub mod trust;
 pub mod uplink;
 pub mod view;

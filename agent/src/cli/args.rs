@@ -88,6 +88,8 @@ pub(super) enum Command {
     Show(ShowArgs),
     /// What has changed between two transfers of a job: tables, columns, rows and sums.
     Diff(DiffArgs),
+    /// Pack what somebody who helps from afar needs to know into one file, without secrets.
+    SupportBundle(SupportArgs),
     /// Try a transfer again that waits for a person, or that pauses.
     Retry(RetryArgs),
     /// The signed receipts.
@@ -366,6 +368,25 @@ pub(super) struct DiffArgs {
     pub(super) from: TransferId,
     /// The later transfer's id.
     pub(super) to: TransferId,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// Pack what somebody who helps from afar needs to know into one file, without secrets.
+///
+/// Configuration, the checks of `doctor`, status, the newest transfers and the end of the log file; no key, no password, no
+/// enrolment code and no row of the ERP. It works also where nothing else does.
+///
+/// Example: towpath-agent support-bundle --out agent.zip
+#[derive(Debug, ClapArgs)]
+#[command(verbatim_doc_comment)]
+pub(super) struct SupportArgs {
+    /// The file, which must not be there yet; without it one that is named by the time, in the present folder.
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    /// Do not try to reach the relay.
+    #[arg(long)]
+    pub(super) offline: bool,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }

@@ -1,22 +1,36 @@
 //! `doctor`: checks this host and says what to do.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use towpath_host::program::{self, Threads};
-use towpath_journal::system::{SystemClock, SystemEntropy};
-use towpath_transfer::failure::Result;
+use towpath_transfer::{Failure, failure::Result};
 
 use super::{
     args::{Args, DoctorArgs},
-    fail_points, output, owner,
+    base, output, owner,
 };
 use crate::{
     config::{Config, LoadedConfig},
     doctor::{Check, Report, Visit, examine},
-    host::{Base, Host},
+    host::Host,
 };
 
 pub(super) fn run(args: &Args, asked: &DoctorArgs) -> Result<()> {
+    let (host, unreadable) = look(args)?;
+    let visit = Visit { host: &host, unreadable: unreadable.as_ref(), offline: asked.offline };
+    let json = asked.output.json;
+    let report =
+        program::block_on(Threads::Many, async { examine(&visit, &mut |check| if json { Ok(()) } else { tell(check) }).await })?;
+    if json {
+        output::json(&report)?;
+    } else {
+        output::line(&sum(&report))?;
+    }
+    report.outcome()
+}
+
+/// The host as far as it can be looked at, and what is wrong with its configuration. Makes nothing.
+pub(super) fn look(args: &Args) -> Result<(Host, Option<Failure>)> {
     // Nothing that is wrong with the configuration hides what else is.
     let file = args.config_file().and_then(|file| {
         let failed = |error| {
@@ -33,18 +47,7 @@ pub(super) fn run(args: &Args, asked: &DoctorArgs) -> Result<()> {
     };
     let state = args.state_folder(&config.config)?;
     owner::become_owner_of(&state)?;
-    let base = Base { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()), fail_points: fail_points()? };
-    let host = Host::look(config, &state, base);
-    let visit = Visit { host: &host, unreadable: unreadable.as_ref(), offline: asked.offline };
-    let json = asked.output.json;
-    let report =
-        program::block_on(Threads::Many, async { examine(&visit, &mut |check| if json { Ok(()) } else { tell(check) }).await })?;
-    if json {
-        output::json(&report)?;
-    } else {
-        output::line(&sum(&report))?;
-    }
-    report.outcome()
+    Ok((Host::look(config, &state, base()?), unreadable))
 }
 
 fn tell(check: &Check) -> Result<()> {

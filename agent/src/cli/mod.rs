@@ -26,6 +26,7 @@ mod service_args;
 #[cfg(windows)]
 mod service_windows;
 mod status;
+mod support;
 mod tables;
 mod times;
 
@@ -74,6 +75,10 @@ fn execute(args: Args) -> Result<()> {
     if let Command::Doctor(asked) = &args.command {
         logs::start(PROGRAM, args.log_format, false, None);
         return doctor::run(&args, asked);
+    }
+    if let Command::SupportBundle(asked) = &args.command {
+        output::logs(args.log_format, false);
+        return support::run(&args, asked);
     }
     if let Command::Init(init) = &args.command {
         logs::start(PROGRAM, args.log_format, false, None);
@@ -155,12 +160,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Alert(command) => alert::run(&host, &command).await,
         Command::Key(command) => enrol::key(&host, &command),
         Command::Moved => enrol::moved(&host).await,
-        Command::Config(_)
-        | Command::Secret(_)
-        | Command::Init(_)
-        | Command::Profile(_)
-        | Command::Service(_)
-        | Command::Doctor(_) => Ok(()),
+        Command::Config(_) | Command::Doctor(_) | Command::Init(_) | Command::Profile(_) | Command::Secret(_) | Command::Service(_) | Command::SupportBundle(_) => Ok(()),
     }
 }
 

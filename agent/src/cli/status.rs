@@ -29,7 +29,7 @@ use crate::{
 };
 
 #[derive(Serialize)]
-struct StatusView {
+pub(super) struct StatusView {
     enrolled: bool,
     relay_url: Option<String>,
     tenant: Option<String>,
@@ -127,7 +127,7 @@ pub(super) async fn status(host: &Host, args: &OutputArgs) -> Result<()> {
     .await
 }
 
-async fn collect(open: &OpenHost) -> Result<StatusView> {
+pub(super) async fn collect(open: &OpenHost) -> Result<StatusView> {
     let parts = &open.parts;
     let mut jobs = Vec::new();
     for job in &parts.config.now().jobs {
