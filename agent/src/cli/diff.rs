@@ -2,7 +2,7 @@
 
 use towpath_transfer::{Code, Failure, TransferId, failure::Result, manifest::Manifest};
 
-use super::{args::DiffArgs, output, quietly};
+use super::{output, quietly, transfer_args::DiffArgs};
 use crate::{
     host::Host,
     parts::Parts,

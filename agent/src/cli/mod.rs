@@ -8,6 +8,7 @@ mod diff;
 mod doctor;
 mod enrol;
 mod extract;
+mod history;
 mod init;
 mod output;
 mod pause;
@@ -29,6 +30,7 @@ mod status;
 mod support;
 mod tables;
 mod times;
+mod transfer_args;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
@@ -77,7 +79,7 @@ fn execute(args: Args) -> Result<()> {
         return doctor::run(&args, asked);
     }
     if let Command::SupportBundle(asked) = &args.command {
-        output::logs(args.log_format, false);
+        logs::start(PROGRAM, args.log_format, false, None);
         return support::run(&args, asked);
     }
     if let Command::Init(init) = &args.command {
@@ -151,8 +153,8 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Pause(args) => pause::pause(&host, &args),
         Command::Resume(args) => pause::resume(&host, &args),
         Command::Status(args) => status::status(&host, &args).await,
-        Command::History(args) => status::history(&host, &args).await,
-        Command::Show(args) => status::show(&host, &args).await,
+        Command::History(args) => history::history(&host, &args).await,
+        Command::Show(args) => history::show(&host, &args).await,
         Command::Diff(args) => diff::run(&host, &args).await,
         Command::Retry(args) => send::retry(&host, &args).await,
         Command::Reload(args) => reload::run(&host, &args).await,

@@ -9,10 +9,11 @@ use towpath_journal::{TransferRecord, WakeUp};
 use towpath_transfer::{Code, Direction, Failure, JobName, TransferId, TransferState, failure::Result};
 
 use super::{
-    args::{OutputArgs, RetryArgs, SendArgs, WaitArgs},
+    args::{OutputArgs, SendArgs, WaitArgs},
     extract::one_job,
     output,
     progress::Console,
+    transfer_args::RetryArgs,
     with_open,
 };
 use crate::{

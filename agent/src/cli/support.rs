@@ -12,10 +12,7 @@ use towpath_host::program::{self, Threads};
 use towpath_journal::Filter;
 use towpath_transfer::{Code, Failure, failure::Result};
 
-use super::{
-    args::{Args, SupportArgs},
-    base, doctor, output, quietly, status,
-};
+use super::{args::Args, base, doctor, output, quietly, status, transfer_args::SupportArgs};
 use crate::{
     doctor::{Visit, examine},
     host::{Host, OpenHost},
@@ -90,7 +87,8 @@ fn create(path: &Path) -> Result<File> {
 }
 
 fn failed(path: &Path, error: std::io::Error) -> Failure {
-    Failure::park(Code::FileFailed, format!("writing {} failed; say --out FILE for another place", path.display())).caused_by(error)
+    Failure::park(Code::FileFailed, format!("writing {} failed; say --out FILE for another place", path.display()))
+        .caused_by(error)
 }
 
 fn make(args: &Args, asked: &SupportArgs) -> Result<(Vec<u8>, Vec<String>)> {

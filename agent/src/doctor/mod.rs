@@ -130,6 +130,15 @@ async fn account(visit: &Visit<'_>, told: &mut Told<'_>) -> Result<()> {
     let host = visit.host;
     let config = host.settings();
     let subject = Subject::new("service", "service", "asking the agent that runs on the state folder");
+    if visit.offline {
+        // Also a service that is asked would open the sources.
+        told.add(subject.skipped("left out, because of --offline"))?;
+        for job in &config.jobs {
+            let subject = Subject::new(format!("source:{}", job.name), format!("source of job {}", job.name), "opening it");
+            told.add(subject.skipped("left out, because of --offline"))?;
+        }
+        return Ok(());
+    }
     let site = Site { config: Arc::new(config.clone()), files: Arc::clone(&host.files), clock: Arc::clone(host.clock()) };
     let answer = control::ask(&host.layout, &**host.clock(), &Request::Doctor).await;
     match answer {
@@ -156,16 +165,6 @@ async fn account(visit: &Visit<'_>, told: &mut Told<'_>) -> Result<()> {
             told.add(subject.warning(Some(Code::NotRunning), found, remedy::of(Code::NotRunning)))?;
         }
         Err(failure) => told.add(subject.failed(&failure))?,
-    }
-    if visit.offline {
-        let jobs = config.jobs.iter().map(|job| {
-            let subject = Subject::new(format!("source:{}", job.name), format!("source of job {}", job.name), "opening it");
-            subject.skipped("left out, because of --offline")
-        });
-        for check in jobs {
-            told.add(check)?;
-        }
-        return Ok(());
     }
     let mut checks = std::pin::pin!(site.checks());
     while let Some(check) = checks.next().await {

@@ -92,7 +92,7 @@ fn says(report: &Report, id: &str, outcome: Outcome, code: Option<Code>, found: 
 
 fn sqlite_job(path: &Path, tables: &str) -> String {
     format!(
-        "[[job]]\nname = \"main\"\nschedule = \"02:00\"\n[job.source]\nkind = \"sqlite\"\npath = \"{}\"\n{tables}",
+        "[[job]]\nname = \"main\"\nschedule = \"02:00\"\ntime_zone = \"UTC\"\n[job.source]\nkind = \"sqlite\"\npath = \"{}\"\n{tables}",
         path.display()
     )
 }

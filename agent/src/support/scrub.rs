@@ -20,7 +20,10 @@ const SHAPES: &[(&str, &str)] = &[
     // Secrets of webhooks.
     (r"wh(sec|sk)_[A-Za-z0-9+/=_-]+", "(removed)"),
     // Passwords in connection strings, headers and settings.
-    (r#"(?i)\b(pwd|password|passwd|secret|token|authorization)(["']?\s*[=:]\s*)(basic |bearer )?(["']?)[^\s;"',}]+"#, "$1$2$4(removed)"),
+    (
+        r#"(?i)\b(pwd|password|passwd|secret|token|authorization)(["']?\s*[=:]\s*)(basic |bearer )?(["']?)[^\s;"',}]+"#,
+        "$1$2$4(removed)",
+    ),
     (r"clear:[^\s;,}]+", "clear:(removed)"),
     (r"dpapi:[A-Za-z0-9+/=]+", "dpapi:(removed)"),
 ];
@@ -75,7 +78,12 @@ fn forms(secret: String) -> Vec<String> {
     let percent = url.replace('+', "%20");
     let lines: Vec<String> = match secret.lines().count() {
         0 | 1 => Vec::new(),
-        _ => secret.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("-----")).map(str::to_owned).collect(),
+        _ => secret
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with("-----"))
+            .map(str::to_owned)
+            .collect(),
     };
     let base64 = STANDARD.encode(secret.as_bytes());
     [secret, json, url, percent, base64].into_iter().chain(lines).filter(|form| !form.is_empty()).collect()
@@ -95,7 +103,8 @@ mod tests {
 
     #[test]
     fn what_looks_like_a_secret_goes_though_nobody_knows_it() {
-        let scrubber = Scrubber::new(["-----BEGIN X PRIVATE KEY-----\nAAAABBBB\n-----END X PRIVATE KEY-----".to_owned()]).unwrap();
+        let scrubber =
+            Scrubber::new(["-----BEGIN X PRIVATE KEY-----\nAAAABBBB\n-----END X PRIVATE KEY-----".to_owned()]).unwrap();
         for (text, clean) in [
             ("code towpath1-eyJ1_-x.", "code towpath1-(removed)."),
             ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blb\n-----END OPENSSH PRIVATE KEY-----\nrest", "(removed)\nrest"),

@@ -6,6 +6,7 @@ use std::{
     os::unix::ffi::OsStrExt as _,
     process::{Child, ExitStatus},
     sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
 };
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -18,6 +19,8 @@ pub struct Terminal {
     child: Child,
     keyboard: File,
     screen: Arc<Mutex<Vec<u8>>>,
+    /// Reads what is shown until the command is over.
+    reader: Option<JoinHandle<()>>,
     /// How far the screen was read.
     read: usize,
 }
@@ -44,14 +47,14 @@ impl Terminal {
         let mut display = keyboard.try_clone().expect("a second handle of the terminal");
         let screen = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&screen);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut chunk = [0; 4096];
             // The end of a terminal is an error on Linux.
             while let Ok(length @ 1..) = display.read(&mut chunk) {
                 shown.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(chunk.get(..length).unwrap_or_default());
             }
         });
-        Self { child, keyboard, screen, read: 0 }
+        Self { child, keyboard, screen, reader: Some(reader), read: 0 }
     }
 
     /// Everything that was shown.
@@ -66,7 +69,7 @@ impl Terminal {
     /// Where the command ends without it.
     pub fn expect(&mut self, text: &str) -> &mut Self {
         let found = eventually(&format!("{text:?} is shown"), || {
-            let ended = self.child.try_wait().expect("asking for a child's status").is_some();
+            let ended = self.reader.as_ref().is_none_or(JoinHandle::is_finished);
             let screen = self.screen();
             if let Some(at) = screen.get(self.read..).and_then(|rest| rest.find(text)) {
                 return Some(self.read + at + text.len());
@@ -92,7 +95,11 @@ impl Terminal {
     /// # Panics
     /// Where it does not.
     pub fn ends(&mut self) -> ExitStatus {
-        eventually("the command ends", || self.child.try_wait().expect("asking for a child's status"))
+        let status = eventually("the command ends", || self.child.try_wait().expect("asking for a child's status"));
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("reading the terminal");
+        }
+        status
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
-use console::Term;
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{Code, Failure, failure::Result};
 
@@ -106,11 +105,14 @@ impl Dialog {
 
     /// One line. Reading blocks a thread, which a signal leaves behind.
     async fn read(&self, prompt: &str, echo: Echo) -> Result<String> {
+        // What is pasted before the question is read is not shown either, and a signal gives the terminal its echo back.
+        let quiet = (echo == Echo::Hidden).then(Quiet::begin).transpose();
+        let quiet = quiet.map_err(|error| Failure::park(Code::Cancelled, "hiding what is typed").caused_by(error))?;
         let _ = write!(io::stderr(), "{prompt}");
         let _ = io::stderr().flush();
         let reading = tokio::task::spawn_blocking(move || match echo {
             Echo::Shown => shown_line(),
-            Echo::Hidden => Term::stderr().read_secure_line(),
+            Echo::Hidden => hidden_line(),
         });
         let given_up = || Failure::park(Code::Cancelled, "told to stop; what was answered so far is not kept");
         let Some(read) = self.stop.run_until_cancelled(reading).await else {
@@ -118,6 +120,9 @@ impl Dialog {
             return Err(given_up());
         };
         let failed = |error: io::Error| Failure::park(Code::Cancelled, "reading the answer").caused_by(error);
+        if quiet.is_some() {
+            output::say("");
+        }
         let line = read.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
         if line.len() > MAX_ANSWER_BYTES {
             return Err(failed(io::Error::other(format!("it is longer than {MAX_ANSWER_BYTES} bytes"))));
@@ -133,4 +138,51 @@ fn shown_line() -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the terminal was closed"));
     }
     Ok(line)
+}
+
+/// The terminal does not show what is typed, as long as this lives.
+#[cfg(unix)]
+struct Quiet(rustix::termios::Termios);
+
+#[cfg(unix)]
+impl Quiet {
+    fn begin() -> io::Result<Self> {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+        let before = tcgetattr(io::stdin())?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &quiet)?;
+        Ok(Self(before))
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing back.
+        let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, &self.0);
+    }
+}
+
+#[cfg(unix)]
+fn hidden_line() -> io::Result<String> {
+    shown_line()
+}
+
+/// Windows hides a line while it is read, and gives the terminal back by itself.
+#[cfg(not(unix))]
+struct Quiet;
+
+#[cfg(not(unix))]
+impl Quiet {
+    #[expect(clippy::unnecessary_wraps, reason = "on other systems it can fail")]
+    fn begin() -> io::Result<Self> {
+        Ok(Self)
+    }
+}
+
+#[cfg(not(unix))]
+fn hidden_line() -> io::Result<String> {
+    console::Term::stderr().read_secure_line()
 }

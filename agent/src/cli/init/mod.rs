@@ -65,11 +65,12 @@ struct SetUp<'a> {
 pub(super) fn run(args: &Args, init: &InitArgs) -> Result<()> {
     let file = std::path::absolute(args.config_file()?)
         .map_err(|error| Failure::park(Code::ConfigInvalid, "the path of the configuration file").caused_by(error))?;
+    // The answers may be root's alone.
+    let answers = init.merged()?;
     if let Ok(loaded) = LoadedConfig::read(&file) {
         // Then nothing is written outside the state folder, which may belong to the service's user by now.
         owner::become_owner_of(&args.state_folder(&loaded.config)?)?;
     }
-    let answers = init.merged()?;
     program::block_on(Threads::Many, async {
         let dialog = Dialog::new(init.answers.is_some() || init.output.json, program::stop_signal()?);
         SetUp { args, file, dialog, answers, chosen: Vec::new() }.run(&init.output).await
@@ -225,8 +226,13 @@ impl SetUp<'_> {
         let question = "Install the service and start it? It runs by the schedule, and starts with this host";
         let wanted = match self.answers.service {
             Some(wanted) => wanted,
-            None => self.dialog.is_there() && owner::is_root() && self.dialog.yes(question, true).await?,
+            None => self.dialog.is_there() && may_install() && self.dialog.yes(question, true).await?,
         };
+        if wanted && !may_install() {
+            // A set-up that was repeated goes on as the service's user, who can look whether everything is done.
+            let runs = service::run(self.args, &ServiceCommand::Status(OutputArgs { json: false }));
+            return runs.map(|()| true);
+        }
         if !wanted {
             output::say("not installed; later, as root: towpath-agent service install --now");
             return Ok(false);
@@ -245,6 +251,14 @@ impl SetUp<'_> {
     fn step(&self, number: usize, what: &str) {
         output::say(&format!("\n[{number}/{STEPS}] {what}"));
     }
+}
+
+/// Whether this process may still install a service; Windows says so itself.
+fn may_install() -> bool {
+    #[cfg(unix)]
+    return owner::is_root();
+    #[cfg(not(unix))]
+    true
 }
 
 /// How long the first transfer is waited for; it goes on all the same.

@@ -18,6 +18,7 @@ mod seams;
 mod seams_downlink;
 mod setting_up;
 mod stopping;
+mod support;
 mod tamper;
 mod tenants;
 mod ways;
