@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use towpath_host::{folders, logs::LogFormat};
 use towpath_keys::KeyKind;
-use towpath_transfer::{Code, Failure, JobName, failure::Result, public_key::Fingerprint};
+use towpath_transfer::{Code, Failure, JobName, TransferId, failure::Result, public_key::Fingerprint};
 
 use super::{
     init::InitArgs,

@@ -162,7 +162,13 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Alert(command) => alert::run(&host, &command).await,
         Command::Key(command) => enrol::key(&host, &command),
         Command::Moved => enrol::moved(&host).await,
-        Command::Config(_) | Command::Doctor(_) | Command::Init(_) | Command::Profile(_) | Command::Secret(_) | Command::Service(_) | Command::SupportBundle(_) => Ok(()),
+        Command::Config(_)
+        | Command::Doctor(_)
+        | Command::Init(_)
+        | Command::Profile(_)
+        | Command::Secret(_)
+        | Command::Service(_)
+        | Command::SupportBundle(_) => Ok(()),
     }
 }
 

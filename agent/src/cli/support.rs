@@ -131,10 +131,9 @@ async fn transfers(bundle: &mut Bundle, open: &OpenHost) -> Result<()> {
 
 fn about(host: &Host) -> About {
     let release = std::fs::read_to_string("/etc/os-release").ok();
-    let release = release.and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"').to_owned());
-        line
-    });
+    let named =
+        |text: &String| Some(text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?.trim_matches('"').to_owned());
+    let release = release.as_ref().and_then(named);
     About {
         program: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),

@@ -10,7 +10,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 pub use self::scrub::{REMOVED, Scrubber};
-use crate::host::Host;
+use crate::{host::Host, small_file};
 
 /// The newest transfers that are listed.
 pub const MAX_LISTED: usize = 200;
@@ -19,7 +19,7 @@ pub const MAX_TOLD: usize = 20;
 /// The last bytes of the log file that go along.
 pub const MAX_LOG_BYTES: usize = 1024 * 1024;
 /// The largest key file that is read to know what must not be in the bundle.
-const MAX_KEY_BYTES: u64 = 64 * 1024;
+const MAX_KEY_BYTES: usize = 64 * 1024;
 
 /// Everything that is known here and must not be in a bundle.
 #[must_use]
@@ -28,7 +28,7 @@ pub fn secrets(host: &Host) -> Vec<String> {
     // One that cannot be read cannot be in the bundle by way of this process.
     let referred = settings.secrets().into_iter().filter_map(|(what, secret)| towpath_keys::secrets::read(secret, &what).ok());
     let keys = [host.layout.key(), host.layout.pseudonym_key()];
-    let kept = keys.iter().filter_map(|path| towpath_keys::read_secret(path, MAX_KEY_BYTES).ok());
+    let kept = keys.iter().filter_map(|path| small_file::read(&*host.files, path, MAX_KEY_BYTES).ok().flatten());
     referred.chain(kept.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())).collect()
 }
 

@@ -63,7 +63,8 @@ fn no_secret_of_the_host_can_be_in_it() {
     }
     assert!(names.iter().any(|name| name.starts_with("transfers/")), "{names:?}");
     assert!(texts["log.txt"].contains("nothing special") && texts["doctor.json"].contains("relay"), "{texts:?}");
-    let secrets = ["canary-in-a-file", "ä\"", in_clear, in_log, "canary-in-a-path", "whsec_Y2Fu", line, code.as_str(), "PRIVATE KEY"];
+    let secrets =
+        ["canary-in-a-file", "ä\"", in_clear, in_log, "canary-in-a-path", "whsec_Y2Fu", line, code.as_str(), "PRIVATE KEY"];
     for (name, text) in &texts {
         for secret in secrets {
             assert!(!text.contains(secret), "{secret:?} is in {name}:\n{text}");
