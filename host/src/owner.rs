@@ -32,6 +32,13 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// There is no root on other systems.
+#[cfg(not(unix))]
+#[must_use]
+pub fn is_root() -> bool {
+    false
+}
+
 /// A user of this host, and its own group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserIds {

@@ -31,6 +31,20 @@ pub fn is_private(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether it has a list of its own, as [`restrict_to_owner`] gives it, to which a list of the folder above adds nothing.
+///
+/// # Errors
+/// As Windows reports; `Unsupported` elsewhere.
+pub fn is_protected(path: &Path) -> io::Result<bool> {
+    #[cfg(windows)]
+    return windows::is_protected(path);
+    #[cfg(not(windows))]
+    {
+        let _ = path;
+        super::unsupported()
+    }
+}
+
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "access control lists have only this interface")]
 mod windows {
@@ -44,8 +58,9 @@ mod windows {
                 ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, GetNamedSecurityInfoW,
                 SDDL_REVISION_1, SE_FILE_OBJECT, SetNamedSecurityInfoW,
             },
-            DACL_SECURITY_INFORMATION, GetAce, GetSecurityDescriptorDacl, LookupAccountNameW, OWNER_SECURITY_INFORMATION,
-            PROTECTED_DACL_SECURITY_INFORMATION, PSID, SECURITY_MAX_SID_SIZE, SID_NAME_USE,
+            DACL_SECURITY_INFORMATION, GetAce, GetSecurityDescriptorControl, GetSecurityDescriptorDacl, LookupAccountNameW,
+            OWNER_SECURITY_INFORMATION, PROTECTED_DACL_SECURITY_INFORMATION, PSID, SE_DACL_PROTECTED, SECURITY_MAX_SID_SIZE,
+            SID_NAME_USE,
         },
     };
 
@@ -109,6 +124,32 @@ mod windows {
         succeeded(code)?;
         let _memory = Local(descriptor);
         text(owner)
+    }
+
+    pub(super) fn is_protected(path: &Path) -> io::Result<bool> {
+        let path = wide(path);
+        let (mut descriptor, none) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: the path ends with a NUL; what is not asked for may be null, and the descriptor is ours to give back.
+        let code = unsafe {
+            GetNamedSecurityInfoW(
+                path.as_ptr(),
+                SE_FILE_OBJECT,
+                DACL_SECURITY_INFORMATION,
+                none,
+                none,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                &mut descriptor,
+            )
+        };
+        succeeded(code)?;
+        let _memory = Local(descriptor);
+        let (mut control, mut revision) = (0, 0);
+        // SAFETY: Windows has just given the descriptor, and both numbers are written to.
+        if unsafe { GetSecurityDescriptorControl(descriptor, &mut control, &mut revision) } == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(control & SE_DACL_PROTECTED != 0)
     }
 
     pub(super) fn is_private(path: &Path) -> io::Result<bool> {
@@ -220,8 +261,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
         std::fs::write(&file, "x").unwrap();
+        assert!(!is_protected(&file).unwrap(), "what is made in a folder has the list of the folder");
         restrict_to_owner(&file, None).unwrap();
-        assert!(is_private(&file).unwrap());
+        assert!(is_private(&file).unwrap() && is_protected(&file).unwrap());
         assert_eq!(std::fs::read(&file).unwrap(), b"x");
         assert!(restrict_to_owner(&folder.path().join("none"), None).is_err());
     }

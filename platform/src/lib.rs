@@ -30,9 +30,10 @@ mod tests {
             dpapi::unprotect(b"x").unwrap_err().kind(),
             acl::restrict_to_owner(Path::new("/x"), None).unwrap_err().kind(),
             acl::is_private(Path::new("/x")).unwrap_err().kind(),
+            acl::is_protected(Path::new("/x")).unwrap_err().kind(),
             event_log::register("x").unwrap_err().kind(),
             event_log::report("x", event_log::Level::Error, "x").unwrap_err().kind(),
         ];
-        assert_eq!(kinds, [ErrorKind::Unsupported; 6]);
+        assert_eq!(kinds, [ErrorKind::Unsupported; 7]);
     }
 }

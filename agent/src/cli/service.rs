@@ -67,6 +67,8 @@ pub(super) fn installation(args: &Args, install: &InstallArgs) -> Result<Install
     let file = absolute(&args.config_file()?)?;
     let loaded = LoadedConfig::read(&file)?;
     let state = args.state_folder(&loaded.config)?;
+    #[cfg(unix)]
+    let state = crate::service::installation::resolved(&state)?;
     let executable = std::env::current_exe();
     let executable = executable
         .map_err(|error| Failure::park(Code::ServiceFailed, "it is not known where this program lies").caused_by(error))?;

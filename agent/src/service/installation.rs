@@ -6,6 +6,8 @@ use std::{
 };
 
 use towpath_transfer::Secret;
+#[cfg(unix)]
+use towpath_transfer::{Code, Failure, failure::Result};
 
 use crate::config::{Config, DEFAULT_ARCHIVE, LoadConfig, LoadedConfig, SourceConfig};
 
@@ -23,7 +25,7 @@ pub struct Installation {
     pub executable: PathBuf,
     /// The configuration file, absolute.
     pub config: PathBuf,
-    /// The state folder, absolute.
+    /// The state folder, absolute, and where there are links in its path, what they lead to: see `resolved`.
     pub state: PathBuf,
     /// The user it runs as.
     pub user: String,
@@ -78,6 +80,31 @@ impl Installation {
     pub(super) fn sees_below(&self, folders: &[&str]) -> bool {
         self.seen.iter().any(|path| folders.iter().any(|folder| path.starts_with(folder)))
     }
+}
+
+/// The folder itself where its path has links, because a link is not given to anybody and the unit grants what it names. What is not
+/// there yet keeps its name.
+///
+/// # Errors
+/// `service-failed` for a link to nothing, and where the system does not tell.
+#[cfg(unix)]
+pub fn resolved(folder: &Path) -> Result<PathBuf> {
+    let failed = |error| {
+        let message = format!("where the state folder {} leads to cannot be told", folder.display());
+        Failure::park(Code::ServiceFailed, message).caused_by(error)
+    };
+    let folder = std::path::absolute(folder).map_err(failed)?;
+    for there in folder.ancestors() {
+        match there.canonicalize() {
+            Ok(real) => {
+                let missing = folder.strip_prefix(there).unwrap_or(Path::new(""));
+                return Ok(real.components().chain(missing.components()).collect());
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !there.is_symlink() => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(folder)
 }
 
 fn secrets(config: &Config) -> BTreeSet<PathBuf> {

@@ -3,11 +3,12 @@
 use std::{
     fs,
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
+use rustix::fs::Mode;
 use serde::Serialize;
 use towpath_host::owner::{self, UserIds};
 use towpath_transfer::{Code, Failure, failure::Result};
@@ -17,6 +18,8 @@ use super::{
     unit::{self, UNIT},
 };
 use crate::layout::Layout;
+
+mod given;
 
 /// Where an administrator's units lie.
 const UNITS: &str = "/etc/systemd/system";
@@ -28,6 +31,10 @@ const MAX_USER_CHARS: usize = 31;
 /// systemd, as this program uses it.
 pub struct Systemd<'a> {
     units: PathBuf,
+    /// Whose the configuration is: root's, so that the service reads and cannot change it.
+    config_owner: u32,
+    /// Looks up a user of this host.
+    user: &'a dyn Fn(&str) -> Result<Option<UserIds>>,
     /// Runs a program with its arguments to its end.
     run: &'a dyn Fn(&str, &[&str]) -> io::Result<Output>,
     /// Is told each step that is done.
@@ -82,7 +89,7 @@ impl<'a> Systemd<'a> {
         if !owner::is_root() {
             return Err(failed("services are installed, started and stopped by root: run the same command with sudo"));
         }
-        Ok(Self { units: UNITS.into(), run: &run, say })
+        Ok(Self { units: UNITS.into(), config_owner: 0, user: &owner::user, run: &run, say })
     }
 
     /// Makes the user, gives it what it must read and write, and writes and enables the unit. May be repeated.
@@ -94,10 +101,13 @@ impl<'a> Systemd<'a> {
         check_state(&of.state)?;
         let text = unit::text(of)?;
         let ids = self.user(&of.user, &of.state)?;
-        self.give_state(&of.state, ids)?;
-        self.give(&of.config, 0, ids.gid, 0o640)?;
+        fs::create_dir_all(&of.state)
+            .map_err(|error| failed(format!("making {} failed", of.state.display())).caused_by(error))?;
+        given::folder(&of.state, ids, self.say)?;
+        let of_config = UserIds { uid: self.config_owner, ..ids };
+        given::file(&of.config, of_config, Mode::RUSR | Mode::WUSR | Mode::RGRP, self.say)?;
         for secret in &of.secrets {
-            self.give(secret, ids.uid, ids.gid, 0o600)?;
+            given::file(secret, ids, Mode::RUSR | Mode::WUSR, self.say)?;
         }
         self.write_unit(&text)?;
         self.systemctl(&["daemon-reload"])?;
@@ -185,7 +195,7 @@ impl<'a> Systemd<'a> {
     }
 
     fn user(&self, name: &str, home: &Path) -> Result<UserIds> {
-        if let Some(ids) = owner::user(name)? {
+        if let Some(ids) = (self.user)(name)? {
             return Ok(ids);
         }
         let home = home.to_string_lossy();
@@ -198,66 +208,7 @@ impl<'a> Systemd<'a> {
             return Err(failed(format!("making the user {name} with useradd failed: {}", said.trim())));
         }
         (self.say)(&format!("made the system user {name}"));
-        owner::user(name)?.ok_or_else(|| failed(format!("the user {name} is not there after useradd has made it")))
-    }
-
-    /// The state folder and what is in it.
-    fn give_state(&self, state: &Path, ids: UserIds) -> Result<()> {
-        let failed = |path: &Path, error| failed(format!("giving {} to the service failed", path.display())).caused_by(error);
-        fs::create_dir_all(state).map_err(|error| failed(state, error))?;
-        let mut given = 0_u64;
-        let mut folders = vec![state.to_owned()];
-        while let Some(folder) = folders.pop() {
-            given += u64::from(own(&folder, ids).map_err(|error| failed(&folder, error))?);
-            for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
-                let path = entry.map_err(|error| failed(&folder, error))?.path();
-                let metadata = fs::symlink_metadata(&path).map_err(|error| failed(&path, error))?;
-                if metadata.is_dir() {
-                    folders.push(path);
-                } else if metadata.is_file() && metadata.nlink() > 1 && metadata.uid() != ids.uid {
-                    // Somebody else's file under a second name would be given away with it.
-                    (self.say)(&format!("note: left {} as it is: it has another name as well", path.display()));
-                } else if !metadata.is_symlink() {
-                    given += u64::from(own(&path, ids).map_err(|error| failed(&path, error))?);
-                }
-            }
-        }
-        fs::set_permissions(state, fs::Permissions::from_mode(0o700)).map_err(|error| failed(state, error))?;
-        if given > 0 {
-            (self.say)(&format!("gave {} to the service, {given} files and folders", state.display()));
-        }
-        Ok(())
-    }
-
-    /// One file that is there, with no more than these permissions. A missing one is told, not made.
-    fn give(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<()> {
-        let failed = |error| failed(format!("giving {} to the service failed", path.display())).caused_by(error);
-        let metadata = match fs::symlink_metadata(path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                (self.say)(&format!("note: there is no {}", path.display()));
-                return Ok(());
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        if !metadata.is_file() {
-            (self.say)(&format!("note: left {} as it is: it is not a file of its own", path.display()));
-            return Ok(());
-        }
-        let mut changed = false;
-        if (metadata.uid(), metadata.gid()) != (uid, gid) {
-            lchown(path, Some(uid), Some(gid)).map_err(failed)?;
-            changed = true;
-        }
-        let wanted = metadata.mode() & mode | mode & 0o440;
-        if metadata.mode() & 0o7777 != wanted {
-            fs::set_permissions(path, fs::Permissions::from_mode(wanted)).map_err(failed)?;
-            changed = true;
-        }
-        if changed {
-            (self.say)(&format!("made {} readable for the service and nobody else", path.display()));
-        }
-        Ok(())
+        (self.user)(name)?.ok_or_else(|| failed(format!("the user {name} is not there after useradd has made it")))
     }
 
     fn write_unit(&self, text: &str) -> Result<()> {
@@ -349,15 +300,6 @@ fn check_state(state: &Path) -> Result<()> {
     Err(failed(format!(
         "{shown} is not empty and holds nothing of an agent, so it is not given to the service; name a folder with --state"
     )))
-}
-
-/// Whether it had another owner before.
-fn own(path: &Path, ids: UserIds) -> io::Result<bool> {
-    let metadata = fs::symlink_metadata(path)?;
-    if (metadata.uid(), metadata.gid()) == (ids.uid, ids.gid) {
-        return Ok(false);
-    }
-    lchown(path, Some(ids.uid), Some(ids.gid)).map(|()| true)
 }
 
 #[cfg(test)]

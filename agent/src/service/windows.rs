@@ -41,6 +41,7 @@ pub fn install(of: &Installation, start: bool, say: &dyn Fn(&str)) -> Result<()>
     for path in [&of.state, &of.config].into_iter().chain(&of.secrets) {
         give(path, &of.user, say)?;
     }
+    give_private(&of.state, &of.user, say)?;
     event_log::register(SERVICE).map_err(|error| failed("making the source of the Event Log failed", error))?;
     for folder in &of.writable {
         say(&format!(
@@ -54,6 +55,21 @@ pub fn install(of: &Installation, start: bool, say: &dyn Fn(&str)) -> Result<()>
         say("the service runs");
     } else {
         say("start it now with: towpath-agent service start");
+    }
+    Ok(())
+}
+
+/// What has a list of its own in the state folder, such as the key that an administrator has made, does not get the folder's. All of
+/// it lies in the folder itself, none in a folder below.
+fn give_private(state: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
+    let unread = |error| failed("reading the state folder failed", error);
+    for entry in std::fs::read_dir(state).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
+        let is_file = entry.file_type().map_err(unread)?.is_file();
+        // What cannot be asked is tried, and said where that fails as well.
+        if is_file && acl::is_protected(&entry.path()).unwrap_or(true) {
+            give(&entry.path(), account, say)?;
+        }
     }
     Ok(())
 }

@@ -1,9 +1,22 @@
 //! Installing into a folder, with a systemctl that only notes what it is told.
 
-use std::{cell::RefCell, os::unix::process::ExitStatusExt as _, process::ExitStatus};
+use std::{
+    cell::RefCell,
+    os::{
+        fd::AsFd as _,
+        unix::{
+            fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+            process::ExitStatusExt as _,
+        },
+    },
+    process::ExitStatus,
+};
 
 use super::*;
-use crate::config::{Config, LoadedConfig};
+use crate::{
+    config::{Config, LoadedConfig},
+    service::installation::resolved,
+};
 
 /// A host with an agent's files, all of them of this process's user and open to everybody.
 struct Host {
@@ -14,16 +27,22 @@ struct Host {
     status: i32,
 }
 
-/// A user that every host has: as root another one, else oneself, because nobody else can be given anything.
-fn user() -> &'static str {
-    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    NAME.get_or_init(|| {
-        if owner::is_root() {
-            return "nobody".to_owned();
-        }
-        let output = run("id", &["-un"]).unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    })
+/// A user that hosts have and nothing else runs as.
+const NOBODY: u32 = 65_534;
+/// The name that the service's user goes by here; who that is, is said by `ids`.
+const USER: &str = "towpath-test";
+
+/// Somebody else where this process may give files away, which even root may not in a namespace with few ids; else oneself.
+fn ids() -> UserIds {
+    let trial = tempfile::NamedTempFile::new().unwrap();
+    if chown(trial.path(), Some(NOBODY), Some(NOBODY)).is_ok() {
+        return UserIds { uid: NOBODY, gid: NOBODY };
+    }
+    UserIds { uid: own_uid(), gid: rustix::process::getegid().as_raw() }
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 impl Host {
@@ -41,8 +60,13 @@ impl Host {
                     folder = \"in\"\n";
         let file = at("agent.toml");
         let loaded = LoadedConfig { config: Config::parse(toml, &file).unwrap(), file };
-        let of = Installation::new("/usr/bin/towpath-agent".into(), &loaded, at("state"), user());
+        let state = resolved(&at("state")).unwrap();
+        let of = Installation::new("/usr/bin/towpath-agent".into(), &loaded, state, USER);
         Self { folder, of, ran: RefCell::default(), said: RefCell::default(), status: 0 }
+    }
+
+    fn install(&self) -> Result<()> {
+        self.act(|systemd| systemd.install(&self.of, false))
     }
 
     fn act(&self, act: impl FnOnce(&Systemd<'_>) -> Result<()>) -> Result<()> {
@@ -52,7 +76,9 @@ impl Host {
             Ok(Output { status, stdout: Vec::new(), stderr: b"it is broken\n".to_vec() })
         };
         let say = |text: &str| self.said.borrow_mut().push(text.to_owned());
-        act(&Systemd { units: self.folder.path().join("units"), run: &run, say: &say })
+        let user = |_: &str| Ok(Some(ids()));
+        let units = self.folder.path().join("units");
+        act(&Systemd { units, config_owner: own_uid(), user: &user, run: &run, say: &say })
     }
 
     fn ran(&self) -> Vec<String> {
@@ -71,17 +97,16 @@ fn everything_is_given_to_the_service_once_and_the_second_time_nothing_is_left_t
     host.act(|systemd| systemd.install(&host.of, true)).unwrap();
     let unit = format!("systemctl enable {UNIT}");
     assert_eq!(host.ran(), ["systemctl daemon-reload", &unit, &format!("systemctl restart {UNIT}")]);
-    let ids = owner::user(user()).unwrap().unwrap();
-    let root = if owner::is_root() { 0 } else { ids.uid };
+    let ids = ids();
     assert_eq!(host.owner_and_mode("state"), (ids.uid, 0o700));
     assert_eq!(host.owner_and_mode("state/transfers/one").0, ids.uid);
     assert_eq!(host.owner_and_mode("pw"), (ids.uid, 0o600));
-    assert_eq!(host.owner_and_mode("agent.toml"), (root, 0o640), "the service reads its configuration and cannot change it");
+    assert_eq!(host.owner_and_mode("agent.toml"), (own_uid(), 0o640), "the service reads its configuration and cannot change it");
     let text = fs::read_to_string(host.folder.path().join("units").join(UNIT)).unwrap();
-    assert!(text.contains(&format!("User={}\n", user())) && text.contains("/in\"\n"));
+    assert!(text.contains(&format!("User={USER}\n")) && text.contains("/in\"\n"));
     let first = host.said.take();
     assert!(first.iter().any(|line| line.starts_with("wrote ")) && first.iter().any(|line| line.contains("doctor")), "{first:?}");
-    host.act(|systemd| systemd.install(&host.of, false)).unwrap();
+    host.install().unwrap();
     let second = host.said.take();
     assert!(
         !second.iter().any(|line| line.starts_with("gave") || line.starts_with("made") || line.starts_with("wrote")),
@@ -96,7 +121,7 @@ fn removing_it_leaves_what_the_agent_has() {
     assert_eq!(host.act(|systemd| systemd.start()).unwrap_err().code(), Code::ServiceFailed);
     host.act(|systemd| systemd.uninstall()).unwrap();
     assert_eq!(host.ran(), [""; 0]);
-    host.act(|systemd| systemd.install(&host.of, false)).unwrap();
+    host.install().unwrap();
     host.ran();
     host.act(|systemd| systemd.start()).unwrap();
     host.act(|systemd| systemd.stop()).unwrap();
@@ -113,7 +138,7 @@ fn removing_it_leaves_what_the_agent_has() {
 #[test]
 fn what_systemd_says_is_said() {
     let host = Host { status: 1, ..Host::new() };
-    let failure = host.act(|systemd| systemd.install(&host.of, false)).unwrap_err();
+    let failure = host.install().unwrap_err();
     assert_eq!(failure.code(), Code::ServiceFailed);
     assert!(failure.report().contains("systemctl daemon-reload failed: it is broken"), "{}", failure.report());
     let failure = host.act(|systemd| systemd.start()).unwrap_err();
@@ -130,13 +155,91 @@ fn somebody_elses_folder_is_never_given_away() {
     let failure = host.act(|systemd| systemd.install(&of, false)).unwrap_err();
     assert!(failure.report().contains("holds nothing of an agent"), "{}", failure.report());
     fs::hard_link(host.of.config.clone(), host.of.state.join("second-name")).unwrap();
-    std::os::unix::fs::symlink("/etc/passwd", host.of.state.join("link")).unwrap();
-    host.act(|systemd| systemd.install(&host.of, false)).unwrap();
-    let passwd = fs::metadata("/etc/passwd").unwrap();
-    assert_eq!(passwd.uid(), 0, "a link is not followed");
-    if owner::is_root() {
+    host.install().unwrap();
+    if ids().uid != own_uid() {
         assert!(host.said.take().iter().any(|line| line.contains("another name as well")));
-        assert_eq!(host.owner_and_mode("agent.toml").0, 0);
+        assert_eq!(host.owner_and_mode("agent.toml").0, own_uid());
+    }
+}
+
+/// Somebody else's folder with a file, beside the state folder.
+fn others(host: &Host) -> PathBuf {
+    let other = host.folder.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("theirs"), "x").unwrap();
+    other
+}
+
+#[test]
+fn links_in_the_state_folder_are_not_followed() {
+    let host = Host::new();
+    let other = others(&host);
+    let before = [host.owner_and_mode("other"), host.owner_and_mode("other/theirs")];
+    symlink(&other, host.of.state.join("folder")).unwrap();
+    symlink(other.join("theirs"), host.of.state.join("transfers/file")).unwrap();
+    fs::remove_file(host.folder.path().join("pw")).unwrap();
+    symlink(other.join("theirs"), host.folder.path().join("pw")).unwrap();
+    let link = host.owner_and_mode("state/folder");
+    host.install().unwrap();
+    assert_eq!([host.owner_and_mode("other"), host.owner_and_mode("other/theirs")], before);
+    assert_eq!(host.owner_and_mode("state/folder"), link);
+    let said = host.said.take();
+    assert!(said.iter().any(|line| line.ends_with("pw as it is: it is not a file of its own")), "{said:?}");
+}
+
+#[test]
+fn a_link_that_is_put_in_after_the_look_is_not_followed() {
+    let host = Host::new();
+    let other = others(&host);
+    let before = [host.owner_and_mode("other"), host.owner_and_mode("other/theirs")];
+    symlink(&other, host.of.state.join("folder")).unwrap();
+    symlink(other.join("theirs"), host.of.state.join("file")).unwrap();
+    let state = fs::File::open(&host.of.state).unwrap();
+    let say = |text: &str| host.said.borrow_mut().push(text.to_owned());
+    let mut giving = given::Giving { ids: ids(), say: &say, given: 0 };
+    giving.subfolder(state.as_fd(), c"folder", Path::new("folder"), 1).unwrap();
+    giving.file(state.as_fd(), c"file", Path::new("file")).unwrap();
+    giving.file(state.as_fd(), c"gone", Path::new("gone")).unwrap();
+    giving.subfolder(state.as_fd(), c"gone", Path::new("gone"), 1).unwrap();
+    assert_eq!(giving.given, 0);
+    assert_eq!([host.owner_and_mode("other"), host.owner_and_mode("other/theirs")], before);
+    let said = host.said.take();
+    assert!(said.len() == 2 && said.iter().all(|line| line.contains("was just put in its place")), "{said:?}");
+}
+
+#[test]
+fn folders_are_given_down_to_a_depth() {
+    let host = Host::new();
+    let deepest = (1..=given::MAX_DEPTH + 1).fold("state".to_owned(), |path, _| path + "/d");
+    fs::create_dir_all(host.folder.path().join(&deepest)).unwrap();
+    host.install().unwrap();
+    let last = deepest.strip_suffix("/d").unwrap();
+    assert_eq!(host.owner_and_mode(last).0, ids().uid);
+    assert_eq!(host.owner_and_mode(&deepest).0, own_uid());
+    let said = host.said.take();
+    assert_eq!(said.iter().filter(|line| line.contains("deeper than")).count(), 1, "{said:?}");
+}
+
+#[test]
+fn a_state_folder_behind_a_link_is_installed_where_it_is() {
+    let host = Host::new();
+    let link = host.folder.path().join("link");
+    symlink(&host.of.state, &link).unwrap();
+    let unresolved = Installation { state: link.clone(), ..host.of.clone() };
+    let before = host.owner_and_mode("state");
+    let failure = host.act(|systemd| systemd.install(&unresolved, false)).unwrap_err();
+    assert_eq!((failure.code(), host.owner_and_mode("state")), (Code::ServiceFailed, before));
+    let of = Installation { state: resolved(&link).unwrap(), ..unresolved };
+    assert_eq!(of, host.of);
+    let link_before = host.owner_and_mode("link");
+    host.act(|systemd| systemd.install(&of, false)).unwrap();
+    assert_eq!(host.owner_and_mode("state"), (ids().uid, 0o700));
+    assert_eq!(host.owner_and_mode("link"), link_before);
+    assert_eq!(resolved(&link.join("not/there")).unwrap(), host.of.state.join("not/there"));
+    let dangling = host.folder.path().join("dangling");
+    symlink(host.folder.path().join("nothing"), &dangling).unwrap();
+    for path in [dangling.join("state"), dangling] {
+        assert_eq!(resolved(&path).unwrap_err().code(), Code::ServiceFailed);
     }
 }
 
