@@ -254,7 +254,7 @@ impl Config {
     /// Reads and checks a configuration file.
     ///
     /// # Errors
-    /// [`Code::ConfigMissing`]; [`Code::ConfigInvalid`] with file, line and column.
+    /// `config-missing`; `config-invalid` with file, line and column.
     pub fn load(path: &Path) -> Result<Self, Failure> {
         Ok(Self::parse(&config::read_text(path)?, path)?)
     }
