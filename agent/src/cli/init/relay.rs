@@ -74,8 +74,8 @@ impl SetUp<'_> {
                 return Ok(Some(receiver.name.clone()));
             }
             output::say(&format!(
-                "this agent's key is {}: read it out to the receiver's operator",
-                open.parts.identity.fingerprint()
+                "this agent's key is {fingerprint}: the receiver's operator compares it and runs: towpath-receiver agent approve {fingerprint}",
+                fingerprint = open.parts.identity.fingerprint()
             ));
             let named = named_by_relay(open).await?;
             if named.is_empty() {
