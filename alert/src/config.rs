@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
-use toml::Spanned;
-use towpath_host::{ConfigMistake, Pause, SecretText, secret};
+use towpath_host::{ConfigMistake, Pause, SecretText, Spanned, secret};
 use towpath_transfer::Secret;
 use towpath_transport::webhook::parse_webhook_url;
 use url::Url;
@@ -54,13 +54,20 @@ impl Default for AlertConfig {
 }
 
 /// `[alert]` as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Alert")]
 pub struct RawAlert {
+    /// The program that is told, or a name that the system finds. It gets the alert as JSON on standard input.
     program: Option<Spanned<PathBuf>>,
+    /// Its arguments, without a shell; with {alert}, {agent}, {tenant}, {job}, {code} and {summary}.
     arguments: Option<Spanned<Vec<Spanned<String>>>>,
+    /// The web service that is told: a POST of JSON.
+    #[schemars(regex(pattern = "^https?://"))]
     webhook: Option<Spanned<String>>,
+    /// Signs what the web service is told, as Standard Webhooks say.
     webhook_secret: Option<Spanned<SecretText>>,
+    /// So long after it was due a run counts as missing; 2h where it is not said.
     late_after: Option<Spanned<Pause>>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_transfer::{Code, Failure};
 
@@ -11,7 +12,7 @@ pub const POSTGRES_PORT: u16 = 5432;
 pub const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Whether a connection to a database is encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tls {
     /// Never.

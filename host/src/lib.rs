@@ -13,7 +13,9 @@ pub mod output;
 pub mod owner;
 pub mod process;
 pub mod program;
+pub mod schema;
 pub mod secret;
+pub mod spanned;
 pub mod units;
 
 pub use config::ConfigMistake;
@@ -22,4 +24,5 @@ pub use lock::StateLock;
 pub use logs::LogConfig;
 pub use notify::Notifier;
 pub use secret::SecretText;
+pub use spanned::Spanned;
 pub use units::{Bytes, Pause};

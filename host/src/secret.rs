@@ -3,13 +3,12 @@
 use std::{fmt, ops::Range, path::Path};
 
 use serde::{Deserialize, Deserializer, de};
-use toml::Spanned;
 use towpath_transfer::{
     Secret,
     secret::{HIDDEN, InvalidSecret},
 };
 
-use crate::ConfigMistake;
+use crate::{ConfigMistake, Spanned};
 
 /// Makes a mistake at a place.
 pub type At<'a> = &'a dyn Fn(Option<Range<usize>>, String) -> ConfigMistake;

@@ -360,6 +360,8 @@ pub(super) enum ConfigCommand {
     Example,
     /// Print what is in force.
     Show,
+    /// Print the JSON Schema of the file, by which editors complete and check it.
+    Schema,
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

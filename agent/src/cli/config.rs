@@ -18,13 +18,14 @@ use super::{
     output, tables,
 };
 use crate::{
-    config::{EXAMPLE, LoadedConfig},
+    config::{EXAMPLE, LoadedConfig, schema},
     extract::check_source,
 };
 
 pub(super) fn run(args: &Args, command: &ConfigCommand) -> Result<()> {
     match command {
         ConfigCommand::Example => output::line(EXAMPLE.trim_end()),
+        ConfigCommand::Schema => output::line(schema()?.trim_end()),
         ConfigCommand::Check { file_only, output: OutputArgs { json } } => check(args, *file_only, *json),
         ConfigCommand::Show => {
             let loaded = LoadedConfig::read(&args.config_file()?)?;

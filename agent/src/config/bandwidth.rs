@@ -3,9 +3,9 @@
 use std::{num::NonZeroU64, ops::Range};
 
 use jiff::{Timestamp, tz::TimeZone};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
-use towpath_host::ConfigMistake;
+use towpath_host::{ConfigMistake, Spanned};
 
 use super::window::{MAX_WINDOWS, Window};
 
@@ -63,18 +63,24 @@ impl BandwidthConfig {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Bandwidth")]
 pub(super) struct RawBandwidth {
+    /// The most bytes a second of files to and from the relay, both ways together; 0 for no limit.
     max_bytes_per_second: u64,
+    /// Other limits at times of the week; the first that fits counts.
     #[serde(rename = "window")]
     windows: Vec<RawWindow>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "BandwidthWindow")]
 struct RawWindow {
+    /// When it counts, such as mon-fri 07:00-18:00.
     during: Spanned<String>,
+    /// The most bytes a second then; 0 for no limit.
     max_bytes_per_second: u64,
 }
 

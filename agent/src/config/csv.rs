@@ -4,18 +4,21 @@ use jiff::{
     fmt::strtime::BrokenDownTime,
     tz::{Offset, TimeZone},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::optional_char;
 
 /// `[job.table.csv]`: the dialect of an ERP's files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Csv")]
 pub struct CsvConfig {
     /// What stands between two fields.
     pub delimiter: char,
     /// What may stand around a field; doubled within. `None` (written `""`) where nothing does.
     #[serde(with = "optional_char")]
+    #[schemars(with = "String", length(max = 1))]
     pub quote: Option<char>,
     /// How characters are written.
     pub encoding: Encoding,
@@ -27,6 +30,7 @@ pub struct CsvConfig {
     pub decimal: char,
     /// What may stand between groups of three digits.
     #[serde(with = "optional_char")]
+    #[schemars(with = "String", length(max = 1))]
     pub thousands: Option<char>,
     /// How a date is written (strftime).
     pub date: String,
@@ -60,7 +64,7 @@ impl Default for CsvConfig {
 }
 
 /// How an ERP writes characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// UTF-8, with or without byte order mark.

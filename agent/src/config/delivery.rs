@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use toml::Spanned;
 use towpath_host::{
-    ConfigMistake,
+    ConfigMistake, Spanned,
     process::{filled, unknown_placeholder},
 };
 use towpath_transfer::{JobName, ReturnKind, manifest::Label};
@@ -34,10 +34,12 @@ pub const DEFAULT_TRANSFER_COLUMN: &str = "towpath_transfer";
 const PLACEHOLDERS: [&str; 4] = ["{file}", "{folder}", "{kind}", "{transfer}"];
 
 /// `[downlink]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Downlink")]
 pub struct DownlinkConfig {
-    /// How the relay is asked for return files.
+    /// How the relay is asked for return files: `long` for a question that is answered as soon as there is one, or an interval.
+    #[schemars(with = "PollText")]
     pub poll: Poll,
 }
 
@@ -49,6 +51,23 @@ pub enum Poll {
     Long,
     /// Asked after each such time.
     Every(Duration),
+}
+
+/// What stands in the file.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+#[expect(dead_code, reason = "only its schema is used; `Poll` reads it")]
+enum PollText {
+    Long(LongPoll),
+    Every(time::Long),
+}
+
+/// Answered as soon as there is something.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum LongPoll {
+    Long,
 }
 
 impl Serialize for Poll {
@@ -158,38 +177,59 @@ pub enum LoadConfig {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Delivery")]
 pub(super) struct RawDelivery {
+    /// What the files are, as the app names them.
+    #[schemars(with = "String", regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     kind: Spanned<ReturnKind>,
+    /// Only those of this job; all where it is not said.
+    #[schemars(with = "Option<String>")]
     job: Option<JobName>,
+    /// The ERP's folder, which must exist.
     folder: Spanned<PathBuf>,
+    /// The program that follows.
     run: Option<Spanned<RawRun>>,
+    /// Or the load into a table that follows.
     load: Option<Spanned<RawLoad>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Run")]
 struct RawRun {
+    /// The program's file, or a name that the system finds.
     program: Spanned<PathBuf>,
+    /// Its arguments, without a shell; with {file}, {folder}, {kind} and {transfer}.
     #[serde(default)]
     arguments: Vec<Spanned<String>>,
+    /// How long it may take; 10m where it is not said.
+    #[schemars(with = "Option<time::Long>")]
     #[serde(default, with = "time::optional_duration")]
     timeout: Option<Duration>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Load")]
 struct RawLoad {
+    /// What the database is.
     kind: LoadKind,
+    /// The database file.
     path: Option<PathBuf>,
+    /// The table, which must exist.
+    #[schemars(with = "Option<String>")]
     table: Option<Label>,
+    /// The column that gets the transfer's id; towpath_transfer where it is not said.
+    #[schemars(with = "Option<String>")]
     transfer_column: Option<Label>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum LoadKind {
+    /// An SQLite database file.
     Sqlite,
 }
 

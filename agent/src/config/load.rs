@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 use towpath_alert::RawAlert;
-use towpath_host::{ConfigMistake, LogConfig, config};
+use towpath_host::{ConfigMistake, LogConfig, Spanned, config};
 use towpath_transfer::{Code, Failure, JobName};
 
 use super::{
@@ -32,29 +32,41 @@ pub struct LoadedConfig {
     pub config: Config,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "Configuration of towpath-agent", rename = "Config")]
 struct RawConfig {
+    /// Whom the agent believes to be the receiver.
     #[serde(default)]
     trust: Trust,
+    /// Where the agent keeps what it must not lose.
     #[serde(default)]
     state: StateConfig,
+    /// What is logged, and where.
     #[serde(default)]
     log: LogConfig,
+    /// Who is told once when a run has failed or is missing, and once when all is well again.
     #[serde(default)]
     alert: RawAlert,
+    /// How the relay is reached.
     #[serde(default)]
     network: RawNetwork,
+    /// How much of the host an extract may use.
     #[serde(default)]
     extract: Section<ExtractConfig>,
+    /// How much of the line the agent takes.
     #[serde(default)]
     bandwidth: RawBandwidth,
+    /// How receipts are fetched.
     #[serde(default)]
     receipt: Section<ReceiptConfig>,
+    /// How return files are asked for.
     #[serde(default)]
     downlink: DownlinkConfig,
+    /// One for each ERP company on this host.
     #[serde(default, rename = "job")]
     jobs: Vec<Spanned<RawJob>>,
+    /// One for each kind of return files: where they go.
     #[serde(default, rename = "delivery")]
     deliveries: Vec<delivery::RawDelivery>,
 }
@@ -62,21 +74,52 @@ struct RawConfig {
 /// A section that may be absent, and where it stands when it is not.
 type Section<T> = Option<Spanned<T>>;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Job")]
 struct RawJob {
+    /// The job's name, unique on this host.
+    #[schemars(with = "String", regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     name: Spanned<JobName>,
+    /// When `run` sends it: a time of day such as 02:00, or cron's five fields such as 0 2 * * mon-fri. Without it by hand only.
     schedule: Option<Spanned<String>>,
+    /// By the clock of which time zone, with its IANA name such as Europe/Berlin; this host's own where it is not said.
     time_zone: Option<Spanned<String>>,
+    /// A run begins up to so much later than it is due; always the same for the same agent, job and day.
+    #[schemars(with = "Option<super::time::Long>")]
     jitter: Option<Spanned<String>>,
+    /// Windows of the week in which no run begins, such as mon-fri 07:00-18:00.
     blackout: Option<Spanned<Vec<Spanned<String>>>>,
+    /// Whether what was due while this host was off, or the agent paused, is made up for, once.
     catch_up: Option<Spanned<bool>>,
+    /// Ready tables for an ERP: a name of `towpath-agent profile list`, or the path of a file.
     profile: Option<Spanned<String>>,
+    /// What the profile leaves to the job.
+    #[schemars(with = "BTreeMap<String, ParameterValue>")]
     #[serde(default)]
     profile_parameters: BTreeMap<String, Spanned<toml::Value>>,
+    /// Where the rows come from.
     source: Spanned<source::RawSource>,
+    /// What is read; all from one state of the database.
     #[serde(default, rename = "table")]
     tables: Vec<table::RawTable>,
+}
+
+/// What a parameter of a profile may be.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+#[expect(dead_code, reason = "only its schema is used; `profile::value` reads it")]
+enum ParameterValue {
+    Text(String),
+    Number(i64),
+}
+
+/// The JSON Schema of the configuration file, from the types that read it.
+///
+/// # Errors
+/// `internal`, never while the tests pass.
+pub fn schema() -> Result<String, Failure> {
+    towpath_host::schema::text_of::<RawConfig>()
 }
 
 impl LoadedConfig {

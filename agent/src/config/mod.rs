@@ -12,6 +12,8 @@ mod network;
 mod optional_char;
 mod profile;
 mod schedule;
+#[cfg(test)]
+mod schema_tests;
 mod secrets;
 mod shared;
 mod source;
@@ -23,6 +25,7 @@ mod window;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_alert::AlertConfig;
 use towpath_host::LogConfig;
@@ -35,7 +38,7 @@ pub use self::{
         ActionConfig, DEFAULT_RUN_TIMEOUT, DEFAULT_TRANSFER_COLUMN, DeliveryConfig, DownlinkConfig, LoadConfig, MAX_ARGUMENTS,
         MAX_DELIVERIES, MAX_RUN_TIMEOUT, Poll, RunConfig, SHORTEST_POLL,
     },
-    load::LoadedConfig,
+    load::{LoadedConfig, schema},
     network::{MAX_WAYS, NetworkConfig},
     profile::{ErpTable, MAX_PARAMETER_CHARS, Parameter, Profile},
     schedule::{InvalidSchedule, MAX_JITTER, Occurrence, Occurrences, Schedule, Zone},
@@ -89,7 +92,7 @@ pub struct Config {
 }
 
 /// Whom the agent believes to be the receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trust {
     /// A person compares the fingerprint and approves it: `towpath-agent receiver approve`.
@@ -100,7 +103,7 @@ pub enum Trust {
 }
 
 /// `[state]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateConfig {
     /// The state folder; without it `--state`, `TOWPATH_STATE` or the system's usual place decide.
@@ -109,10 +112,11 @@ pub struct StateConfig {
 }
 
 /// `[extract]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExtractConfig {
     /// Threads that pack, 1 to [`MAX_WORKERS`].
+    #[schemars(range(min = 1, max = MAX_WORKERS))]
     pub workers: usize,
 }
 
@@ -123,11 +127,12 @@ impl Default for ExtractConfig {
 }
 
 /// `[receipt]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReceiptConfig {
     /// How often the relay is asked for receipts that are still missing.
     #[serde(with = "time::duration")]
+    #[schemars(with = "time::Long")]
     pub poll: Duration,
 }
 

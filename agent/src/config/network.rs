@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
-use towpath_host::{ConfigMistake, SecretText};
+use towpath_host::{ConfigMistake, SecretText, Spanned};
 use towpath_transport::dial::{
     Way,
     settings::{NO_PROXY_WORD, ProxyChoice, ProxySettings},
@@ -23,12 +23,17 @@ pub struct NetworkConfig {
     pub ways: Vec<Way>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Network")]
 pub(super) struct RawNetwork {
+    /// The proxy out of this network: http://host:3128, socks5://host:1080, or none.
     proxy: Option<Spanned<String>>,
+    /// The user at the proxy.
     proxy_user: Option<Spanned<String>>,
+    /// Where the user's password is.
     proxy_password: Option<Spanned<SecretText>>,
+    /// Ways to the relay's SFTP, the best first, such as ssh:443 and tls:443; the usual ones of the relay's port where it is not said.
     ways: Option<Spanned<Vec<Spanned<String>>>>,
 }
 

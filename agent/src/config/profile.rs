@@ -9,8 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
-use towpath_host::{ConfigMistake, config};
+use towpath_host::{ConfigMistake, Spanned, config};
 use towpath_transfer::manifest::Label;
 
 use super::{

@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
-use toml::Spanned;
-use towpath_host::{ConfigMistake, SecretText, secret::secret};
+use towpath_host::{ConfigMistake, SecretText, Spanned, secret::secret};
 use towpath_transfer::Secret;
 
 use super::time::{self, Long};
@@ -92,7 +92,7 @@ pub struct OdbcConfig {
 }
 
 /// The isolation that an ODBC source asks its database for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OdbcIsolation {
     /// The best that the database has without locks that its writers wait for: `SNAPSHOT` on SQL Server where it is allowed, else
@@ -143,45 +143,85 @@ fn reference<S: Serializer>(secret: &Option<Secret>, to: S) -> Result<S::Ok, S::
     secret.as_ref().map(ToString::to_string).serialize(to)
 }
 
-/// One flat table for every kind of source: an internally tagged enum would lose the place of a mistake.
-#[derive(Deserialize)]
+// One flat table for every kind of source: an internally tagged enum would lose the place of a mistake.
+/// Where a job's rows come from.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Source", extend("allOf" = needs()))]
 pub(super) struct RawSource {
+    /// What it is.
     kind: SourceKind,
+    /// For sqlite: the database file.
     path: Option<Spanned<PathBuf>>,
+    /// For sqlite: how long to wait when another program has locked the database; 30s where it is not said.
     busy_timeout: Option<Spanned<Long>>,
+    /// For postgresql and mariadb: name, address or Unix socket; localhost where it is not said.
     host: Option<Spanned<String>>,
+    /// 5432 for PostgreSQL and 3306 for MariaDB where it is not said.
     port: Option<Spanned<u16>>,
+    /// For postgresql and mariadb: the database.
     database: Option<Spanned<String>>,
+    /// A login that may only read.
     user: Option<Spanned<String>>,
+    /// Where its password is.
     password: Option<Spanned<SecretText>>,
+    /// Whether the connection is encrypted.
     tls: Option<Spanned<Tls>>,
+    /// With tls = verify: the authority that the server's certificate is checked against, PEM.
     ca: Option<Spanned<PathBuf>>,
+    /// How long one statement may take; 1h where it is not said.
     statement_timeout: Option<Spanned<Long>>,
+    /// For odbc: the connection string, without the password.
     connection: Option<Spanned<String>>,
+    /// For odbc: the isolation that is asked for.
     isolation: Option<Spanned<OdbcIsolation>>,
+    /// For files: the folder into which the ERP puts them.
     folder: Option<Spanned<PathBuf>>,
+    /// For files: when one is whole.
     complete: Option<Spanned<CompleteKind>>,
+    /// With complete = stable: for how long a file must not have changed; 10s where it is not said.
     stable_for: Option<Spanned<Long>>,
+    /// With complete = marker: what the second file's name has after the file's; .ready where it is not said.
     marker_suffix: Option<Spanned<String>>,
+    /// For files: where they go once the app has them, on the same volume.
     archive: Option<Spanned<PathBuf>>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum SourceKind {
+    /// An SQLite database file.
     Sqlite,
+    /// A PostgreSQL server.
     PostgreSql,
+    /// A MariaDB or MySQL server.
     MariaDb,
+    /// Anything with an ODBC driver.
     Odbc,
+    /// A folder into which the ERP puts CSV files.
     Files,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum CompleteKind {
+    /// When neither its length nor its time of change has changed for so long.
     Stable,
+    /// When a second file has its name and the suffix.
     Marker,
+}
+
+/// What each kind cannot do without, for the schema.
+fn needs() -> serde_json::Value {
+    let needs = [
+        ("sqlite", &["path"][..]),
+        ("postgresql", &["database", "user"]),
+        ("mariadb", &["database", "user"]),
+        ("odbc", &["connection"]),
+        ("files", &["folder"]),
+    ];
+    let rule = |(kind, keys)| serde_json::json!({ "if": { "properties": { "kind": { "const": kind } }, "required": ["kind"] }, "then": { "required": keys } });
+    needs.map(rule).into_iter().collect()
 }
 
 impl SourceConfig {

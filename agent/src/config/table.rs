@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
-use towpath_host::ConfigMistake;
+use towpath_host::{ConfigMistake, Spanned};
 use towpath_transfer::{
     manifest::{Label, SqlType},
     name::{FileName, InvalidName},
@@ -72,16 +72,19 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// `[job.table.incremental]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Incremental")]
 pub struct IncrementalConfig {
     /// The columns that grow with every change of a row; compared in this order.
     pub watermark: Vec<String>,
     /// How far before the last greatest value is read again, for rows that were committed late.
     #[serde(default)]
+    #[schemars(with = "OverlapText")]
     pub overlap: Overlap,
     /// How often all keys are sent, so that rows deleted in the ERP are found.
     #[serde(with = "time::duration", default = "default_compare_keys")]
+    #[schemars(with = "time::Long")]
     pub compare_keys: Duration,
 }
 
@@ -102,8 +105,17 @@ pub enum Overlap {
     Count(u64),
 }
 
+/// What an overlap may be in the file.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+#[expect(dead_code, reason = "only its schema is used; `Overlap` reads it")]
+enum OverlapText {
+    Time(time::Long),
+    Count(u64),
+}
+
 /// `[job.table.drift]`: what a change of the columns since the last import means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DriftPolicy {
     /// A column was added.
@@ -121,7 +133,7 @@ impl Default for DriftPolicy {
 }
 
 /// What follows a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// Nothing.
@@ -133,7 +145,7 @@ pub enum Policy {
 }
 
 /// What a NUL character in a text means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NulPolicy {
     /// The transfer waits for a person.
@@ -144,7 +156,7 @@ pub enum NulPolicy {
 }
 
 /// How a dropped file's rows go into the app's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EachFile {
     /// The files of one transfer together are the table.
@@ -154,29 +166,47 @@ pub enum EachFile {
     Merges,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Table")]
 pub(super) struct RawTable {
+    /// The table's name, in the ERP and at the app.
+    #[schemars(with = "String", length(min = 1))]
     name: Spanned<Label>,
+    /// The schema of the database it lies in.
     schema: Option<String>,
+    /// Read this instead of the whole table.
     query: Option<Spanned<String>>,
+    /// Types of columns whose type the database does not say well enough, such as DECIMAL(30,10).
+    #[schemars(with = "BTreeMap<String, String>")]
     #[serde(default)]
     types: BTreeMap<String, SqlType>,
+    /// The CSV file's name; the table's name and .csv where it is not said.
+    #[schemars(with = "Option<String>")]
     file: Option<FileName>,
+    /// Columns that are never read.
     #[serde(default)]
     omit: Vec<String>,
+    /// Columns whose values leave this host as keyed hashes only.
     #[serde(default)]
     pseudonymise: Vec<String>,
+    /// The columns whose values no two rows share.
     #[serde(default)]
     key: Vec<String>,
+    /// Only rows that have changed are sent, and merged by the key.
     incremental: Option<Spanned<IncrementalConfig>>,
+    /// What a change of the columns since the last import means.
     #[serde(default)]
     drift: DriftPolicy,
+    /// What a NUL character in a text means.
     #[serde(default)]
     nul: NulPolicy,
+    /// For files: which ones; * stands for any characters.
     files: Option<Spanned<String>>,
+    /// For files: whether they replace the table or are merged by key.
     #[serde(default)]
     each_file: EachFile,
+    /// For files: how they are written.
     csv: Option<Spanned<CsvConfig>>,
 }
 

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use toml::Spanned;
-use towpath_host::ConfigMistake;
+use towpath_host::{ConfigMistake, Spanned};
 
 use super::{
     JobConfig, MAX_JITTER, MAX_WINDOWS, Schedule, Window, parse_duration, schedule::InvalidSchedule, source::At,

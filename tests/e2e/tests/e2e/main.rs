@@ -13,6 +13,7 @@ mod downlink;
 mod flow;
 mod interop;
 mod refusals;
+mod reload;
 mod rotation;
 mod seams;
 mod seams_downlink;
