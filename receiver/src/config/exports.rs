@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::Path, time::Duration};
 
 use serde::Deserialize;
-use toml::Spanned;
+use towpath_host::Spanned;
 use towpath_host::{ConfigMistake, Pause};
 use towpath_transfer::{AgentName, FileName, JobName, ReturnKind, id::InvalidSlug};
 

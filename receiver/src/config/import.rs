@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use toml::Spanned;
+use towpath_host::Spanned;
 use towpath_host::{
     Bytes, ConfigMistake, SecretText,
     database::{POSTGRES_PORT, Tls},

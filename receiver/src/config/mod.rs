@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use toml::Spanned;
+use towpath_host::Spanned;
 use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, SecretText, config};
 use towpath_transfer::{Failure, Secret, manifest::Label};
 use towpath_transport::dial::settings::ProxySettings;
@@ -335,6 +335,17 @@ mod tests {
             complete: Complete::Stable(Duration::from_secs(10)),
         };
         assert_eq!(config.exports, [example]);
+    }
+
+    #[test]
+    fn every_documented_piece_loads() {
+        let pages = include_str!("../../../docs/operations.md");
+        let pieces: Vec<&str> =
+            pages.split("```toml receiver\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect();
+        assert!(!pieces.is_empty());
+        for piece in pieces {
+            assert_ne!(parse(piece), parse(""), "{piece}");
+        }
     }
 
     #[test]
