@@ -7,7 +7,7 @@ use tower::ServiceExt as _;
 use towpath_transfer::{
     Code,
     announcement::{SERIAL_HEADER, SignedAnnouncement},
-    api::{DownlinkState, Downlinks, EnrolmentAnswer, ExportStatus, Problem, Role, UplinkState, UplinkStatus},
+    api::{DownlinkState, Downlinks, EnrolmentAnswer, ExportStatus, MAX_EXPECTATIONS, Problem, Role, UplinkState, UplinkStatus},
     digest::Sha256Digest,
 };
 
@@ -262,6 +262,59 @@ async fn the_announcement_is_for_enrolled_ends_and_every_answer_hints_at_it() {
         assert_eq!(json::<SignedAnnouncement>(answer).await, signed);
         assert_eq!(pinned().await, counts, "{said}");
     }
+}
+
+#[tokio::test]
+async fn what_is_expected_is_taken_from_an_agent_for_itself_alone() {
+    let web = Web::with(WebLimits { body_bytes: 10_000, ..WebLimits::default() }).await;
+    let (agent, receiver) = (web.world.enrol("acme", Role::Agent).await, web.world.enrol("acme", Role::Receiver).await);
+    let other = web.world.enrol("other", Role::Agent).await;
+    let path = "/v1/expectations";
+    let job = |name: String| serde_json::json!({"job": name, "expected_by": "2026-03-02T01:00:00Z"});
+    let jobs =
+        |names: std::ops::Range<usize>| serde_json::json!({"jobs": names.map(|n| job(format!("job-{n}"))).collect::<Vec<_>>()});
+    let put = async |end: &Enrolled, body: &Value| web.call(end, "PUT", path, Some(body.clone())).await;
+    let expected = async || {
+        let all = web.world.registry.expected().await.unwrap();
+        all.iter().map(|one| format!("{}/{}/{}", one.tenant, one.agent, one.job)).collect::<Vec<_>>()
+    };
+
+    // As many as there may be, in the place of what was said before.
+    assert_eq!(put(&agent, &jobs(0..MAX_EXPECTATIONS)).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(expected().await.len(), MAX_EXPECTATIONS);
+    assert_eq!(put(&agent, &jobs(0..1)).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(put(&other, &jobs(1..2)).await.status(), StatusCode::NO_CONTENT);
+    // Each agent speaks of itself: whose jobs they are is said by the token and by nothing else.
+    let kept = ["acme/agent/job-0", "other/agent/job-1"];
+    assert_eq!(expected().await, kept);
+
+    // Whatever is refused changes nothing.
+    let twice = serde_json::json!({"jobs": [job("a".into()), job("a".into())]});
+    let foreign = serde_json::json!({"jobs": [], "tenant": "other", "agent": "agent"});
+    let nameless = serde_json::json!({"jobs": [job("../x".into())]});
+    let timeless = serde_json::json!({"jobs": [{"job": "a", "expected_by": "tomorrow"}]});
+    for wrong in [jobs(0..MAX_EXPECTATIONS + 1), twice, foreign, nameless, timeless, Value::Null] {
+        assert_eq!(problem(put(&agent, &wrong).await).await, (400, Code::RequestInvalid), "{wrong}");
+    }
+    assert_eq!(problem(put(&receiver, &jobs(2..3)).await).await, (404, Code::NotFound));
+    let raw = async |kind: &str, body: &[u8]| {
+        let request = Request::put(path).header(header::AUTHORIZATION, format!("Bearer {}", agent.token(&web.world)));
+        let request = request.header(header::CONTENT_TYPE, kind).body(Body::from(body.to_vec())).unwrap();
+        problem(web.send(request).await).await
+    };
+    assert_eq!(raw("application/json", b"{\"jobs\": [").await, (400, Code::RequestInvalid));
+    assert_eq!(raw("text/plain", b"{\"jobs\": []}").await, (415, Code::RequestInvalid));
+    assert_eq!(raw("application/json", &[b' '; 10_001]).await, (413, Code::RequestInvalid));
+    let body = jobs(0..1).to_string();
+    let anonymous = Request::put(path).header(header::CONTENT_TYPE, "application/json").body(Body::from(body)).unwrap();
+    assert_eq!(problem(web.send(anonymous).await).await, (401, Code::AuthenticationRefused));
+    assert_eq!(problem(web.call(&agent, "GET", path, None).await).await, (405, Code::RequestInvalid));
+    assert_eq!(expected().await, kept);
+
+    // A revoked agent is refused, and nothing is expected of it any more.
+    web.world.registry.revoke(agent.caller.scope(), agent.caller.name()).await.unwrap();
+    assert_eq!(problem(put(&agent, &jobs(0..1)).await).await, (403, Code::AgentRevoked));
+    assert_eq!(expected().await, ["other/agent/job-1"]);
 }
 
 #[tokio::test]
