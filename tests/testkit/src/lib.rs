@@ -8,12 +8,14 @@ mod compare;
 mod packing;
 mod program;
 pub mod seams;
+mod telling;
 mod terminal;
 mod world;
 
 pub use compare::{assert_same_tables, query_text, query_texts};
 pub use packing::pack;
 pub use program::{Outcome, Program, Server};
+pub use telling::{Posted, TellingProgram, WebhookListener};
 pub use terminal::Terminal;
 pub use world::{AGENT, End, JOB, RECEIVER, TENANT, World};
 

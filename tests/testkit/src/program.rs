@@ -163,6 +163,26 @@ impl Program {
         server
     }
 
+    /// Starts a command that goes on by itself, and waits until a line of what it says has all of these words.
+    ///
+    /// # Panics
+    /// Where it ends before.
+    #[must_use]
+    pub fn start_until(&self, arguments: &[&str], words: &[&str]) -> Server {
+        let before = std::fs::metadata(&self.log).map_or(0, |log| log.len());
+        let mut server = self.start(arguments);
+        eventually(&format!("{} says {words:?}", self.role), || {
+            // Asked before the log is read, so that nothing is said afterwards.
+            let ended = server.ended();
+            let log = std::fs::read(&self.log).unwrap();
+            let log = String::from_utf8_lossy(log.get(usize::try_from(before).unwrap()..).unwrap_or_default()).into_owned();
+            let found = log.lines().any(|line| words.iter().all(|word| line.contains(word)));
+            assert!(found || ended.is_none(), "it ended with {ended:?}: {log}");
+            found.then_some(())
+        });
+        server
+    }
+
     /// Starts a command that goes on by itself; what it says goes to [`Program::log`].
     ///
     /// # Panics

@@ -1,6 +1,8 @@
 //! A whole installation on loopback: one relay, and for each tenant a receiver and an agent.
 
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -128,6 +130,23 @@ impl World {
         (world, end, expected, relay, receiver)
     }
 
+    /// What the running relay's `/metrics` says.
+    ///
+    /// # Panics
+    /// Where it does not answer.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let listening = std::fs::read(self.relay.state.join("listening.json")).unwrap();
+        let listening: serde_json::Value = serde_json::from_slice(&listening).unwrap();
+        let mut stream =
+            TcpStream::connect(listening.get("admin").and_then(serde_json::Value::as_str).expect("the admin address")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        answer
+    }
+
     /// Where a transfer of a tenant's agent lies on the relay.
     #[must_use]
     pub fn spool(&self, tenant: &str, transfer: &str) -> PathBuf {
@@ -175,6 +194,12 @@ impl End {
     /// The agent's operator approves the receiver.
     pub fn approve_receiver(&self) {
         let _ = self.agent.run(&["receiver", "approve", &fingerprint(&self.receiver)]).succeeded();
+    }
+
+    /// Starts the agent's service, and waits until it works.
+    #[must_use]
+    pub fn run(&self) -> Server {
+        self.agent.start_until(&["run"], &["\"running\""])
     }
 
     /// Sends the job and waits for the receipt.

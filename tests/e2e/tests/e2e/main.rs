@@ -6,6 +6,7 @@
     reason = "a test that cannot go on must fail and say why"
 )]
 
+mod alerts;
 mod crash;
 mod databases;
 mod doctor;
@@ -18,6 +19,7 @@ mod rotation;
 mod seams;
 mod seams_downlink;
 mod setting_up;
+mod silent;
 mod stopping;
 mod support;
 mod tamper;

@@ -22,9 +22,7 @@ fn logged(end: &End, words: &[&str]) {
 
 /// The service, with the lock.
 fn run(end: &End) -> Server {
-    let run = end.agent.with("TOWPATH_LOG", "info,towpath_journal=debug").start(&["run"]);
-    logged(end, &["\"running\""]);
-    run
+    end.agent.with("TOWPATH_LOG", "info,towpath_journal=debug").start_until(&["run"], &["\"running\""])
 }
 
 /// Hands a transfer over and waits until the service works on a stage of it.
