@@ -1,6 +1,6 @@
 //! What the schedule must not forget: up to when each job's runs are done with.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{Timestamp, civil::DateTime};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,10 @@ use crate::{config::JobConfig, parts::Parts, small_file};
 /// The largest file of it, in bytes; a hundred jobs take less than an eighth.
 const MAX_BYTES: usize = 1024 * 1024;
 const VERSION: u32 = 1;
+/// A clock by which the schedule looked so shortly before a run has come to that run by running, not by being put right: a clock that
+/// was put back is behind by more than [`CLOCK_TOLERANCE`], and by more than [`FRESH`] less than that when it is put right within
+/// [`FRESH`] after the run that it had begun.
+const SHORTLY_BEFORE: Duration = CLOCK_TOLERANCE.saturating_sub(FRESH);
 /// Within so many hours the same time of day in another time zone is the same run.
 const SAME_NIGHT_HOURS: u64 = 12;
 
@@ -46,6 +50,20 @@ pub(super) struct Kept {
     /// What was known before the clock was put back, until a run begins by the clock of now, or that clock has come as far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) former: Option<Former>,
+    /// The runs that wait for the end of a blackout, or have begun at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) put_off: Option<PutOff>,
+}
+
+/// Runs whose time came in a blackout: one transfer for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PutOff {
+    /// When the first of them was due.
+    pub(super) first: Timestamp,
+    /// When the last of them was due.
+    pub(super) last: Timestamp,
+    /// When the blackout is over.
+    pub(super) until: Timestamp,
 }
 
 /// What was known of one job's schedule when its clock was put back. It is not known which of the two clocks is right.
@@ -61,6 +79,9 @@ pub(super) struct Former {
     /// As [`Kept::last`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<Begun>,
+    /// When the schedule last looked by the clock of now within [`SHORTLY_BEFORE`] of the next run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    looked: Option<Timestamp>,
 }
 
 /// A run that was begun.
@@ -117,7 +138,7 @@ impl Kept {
     pub(super) fn first_seen(newest: Option<&TransferRecord>, now: Timestamp) -> Self {
         let sent = newest.map(|record| record.created).filter(|created| *created <= now);
         let settled = sent.unwrap_or_else(|| now.checked_sub(FRESH).unwrap_or(now));
-        Self { since: now, settled, skipped: None, last: None, void: None, former: None }
+        Self { since: now, settled, skipped: None, last: None, void: None, former: None, put_off: None }
     }
 
     /// Takes in the job's newest transfer, and what a clock that was put right has made void.
@@ -132,12 +153,12 @@ impl Kept {
         let ahead = newest.map(|record| record.created).filter(|created| was_ahead || *created > soon);
         if was_ahead || ahead.is_some() {
             let Self { since, settled, skipped, last, .. } = self;
-            let former = self.former.get_or_insert(Former { since, settled, skipped, last });
+            let former = self.former.get_or_insert(Former { since, settled, skipped, last, looked: None });
             former.settled = former.settled.max(settled).max(ahead.unwrap_or(settled));
         }
         if was_ahead {
             tracing::warn!(code = %Code::ClockSkew, until = %self.settled, "the clock was put back; what is due from now on counts");
-            (self.settled, self.last) = (now, None);
+            (self.settled, self.last, self.put_off) = (now, None, None);
             self.skipped = self.skipped.map(|skipped| skipped.min(now));
             self.since = self.since.min(now);
         }
@@ -159,11 +180,16 @@ impl Kept {
     /// Takes back that the clock was put back, where it stands beyond what was settled then and no run has begun since: it was behind
     /// for a while, as that of a host whose battery is empty is at boot.
     ///
-    /// `next` is the first run that is not settled. Where it begins just now the clock came here by running, not by being put right:
-    /// what a clock that was ahead had settled is due now, and it was right to put it back.
+    /// `next` is the first run that is not settled. Where it begins just now, and the schedule looked shortly before by this clock, the
+    /// clock came here by running, not by being put right: what a clock that was ahead had settled is due now, and it was right to put
+    /// it back.
     pub(super) fn restored(mut self, next: Option<&Run>, now: Timestamp) -> Self {
         let Some(former) = self.former else { return self };
-        if next.is_some_and(|run| run.begins <= now && since(run.begins, now) <= FRESH) {
+        let has_run_here = |run: &Run| {
+            let looked = former.looked.filter(|looked| *looked <= run.begins);
+            looked.is_some_and(|looked| since(looked, run.begins) <= SHORTLY_BEFORE)
+        };
+        if next.is_some_and(|run| run.begins <= now && since(run.begins, now) <= FRESH && has_run_here(run)) {
             self.former = None;
         } else if now > former.settled {
             tracing::info!(until = %former.settled, "the clock was behind and is put right; what was done with before is not due again");
@@ -172,6 +198,20 @@ impl Kept {
             (self.last, self.former) = (self.last.or(former.last), None);
         }
         self
+    }
+
+    /// Notes that the schedule looks shortly before a run, while it is not known whether the clock of now is the right one.
+    pub(super) fn note_look(&mut self, next: Option<&Run>, now: Timestamp) {
+        let is_near = |run: &Run| run.begins > now && since(now, run.begins) <= SHORTLY_BEFORE;
+        if let Some(former) = self.former.as_mut().filter(|_| next.is_some_and(is_near)) {
+            former.looked = Some(now);
+        }
+    }
+
+    /// When a run begins that waits for the end of a blackout, or has begun at it.
+    pub(super) fn begins(&self, run: &Run) -> Timestamp {
+        let put_off = self.put_off.filter(|put_off| (put_off.first..=put_off.last).contains(&run.due));
+        put_off.map_or(run.begins, |put_off| put_off.until.max(run.begins))
     }
 
     /// Whether a run was begun already by the clock of another time zone.

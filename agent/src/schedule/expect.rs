@@ -7,10 +7,14 @@ use towpath_journal::{CLOCK_TOLERANCE, Filter, MAX_LIST, TransferRecord};
 use towpath_transfer::{Direction, TransferState, failure::Result};
 
 use super::{calendar::Calendar, next_runs, open_run, restored};
-use crate::{config::JobConfig, parts::Parts, pause::Pause};
+use crate::{
+    config::{JobConfig, outside},
+    parts::Parts,
+    pause::Pause,
+};
 
 /// When the relay must have a transfer of the job at the latest: `late_after` after the oldest run began that no transfer answers
-/// which the relay has. `None` without a schedule, and while the agent is paused until somebody resumes it; of a pause that ends by
+/// which the relay has; of a run that waits for the end of a blackout that end counts. `None` without a schedule, and while the agent is paused until somebody resumes it; of a pause that ends by
 /// itself the end counts.
 ///
 /// # Errors
@@ -32,10 +36,11 @@ pub async fn expected_by(parts: &Parts, job: &JobConfig, late_after: Duration) -
         None => next_runs(job, &parts.agent, after).next(),
     };
     let Some(run) = run else { return Ok(None) };
+    let begins = kept.map_or(run.begins, |kept| kept.begins(&run));
     let begins = match Pause::read(&*parts.files, &parts.layout, now) {
         Some(Pause { until: None, .. }) => return Ok(None),
-        Some(Pause { until: Some(until), .. }) => run.begins.max(until),
-        None => run.begins,
+        Some(Pause { until: Some(until), .. }) => outside(&job.blackout, begins.max(until), &job.zone()),
+        None => begins,
     };
     Ok(begins.checked_add(late_after).ok())
 }

@@ -12,11 +12,11 @@ use towpath_journal::WakeUp;
 use towpath_transfer::{Failure, failure::Result};
 
 use self::{
-    calendar::{Begun, Calendar, Kept},
+    calendar::{Begun, Calendar, Kept, PutOff},
     runs::{lateness, put_off},
 };
 use crate::{
-    config::JobConfig,
+    config::{JobConfig, outside},
     parts::Parts,
     pause::Pause,
     service::heart::Heart,
@@ -126,7 +126,7 @@ fn is_left_out(job: &JobConfig, newest: &Run, now: Timestamp) -> bool {
 /// Plans a job where a run of it is to begin, or where the app lacks what its newest transfer builds on.
 ///
 /// A run is answered by any transfer of the job that was made since it was due, also by hand; of several that were missed one is made
-/// up for. While a transfer of the job is open its next run waits, and in a blackout none begins. A job that was never sent begins with the next run.
+/// up for. While a transfer of the job is open its next run waits, and in a blackout none begins, nor does what the app lacks. A job that was never sent begins with the next run.
 ///
 /// # Errors
 /// As journal and disk report.
@@ -135,7 +135,9 @@ pub async fn plan_if_due(parts: &Parts, job: &JobConfig) -> Result<bool, Failure
     if Pause::read(&*parts.files, &parts.layout, now).is_some() {
         return Ok(false);
     }
-    if replan::of_job(parts, &job.name).await?.is_some() {
+    // Blackouts leave time in every week, so that this waits no longer than that.
+    let is_free = outside(&job.blackout, now, &job.zone()) <= now;
+    if is_free && replan::of_job(parts, &job.name).await?.is_some() {
         return Ok(true);
     }
     if job.schedule.is_none() {
@@ -145,8 +147,9 @@ pub async fn plan_if_due(parts: &Parts, job: &JobConfig) -> Result<bool, Failure
     let newest = replan::newest(parts, &job.name).await?;
     let kept = calendar.of(&job.name).cloned().unwrap_or_else(|| Kept::first_seen(newest.as_ref(), now));
     let mut kept = restored(parts, job, kept.reconciled(newest.as_ref(), now), now);
-    let run = open_run(parts, job, &kept, kept.settled).filter(|run| run.begins <= now);
-    let begun = match run {
+    let next = open_run(parts, job, &kept, kept.settled);
+    kept.note_look(next.as_ref(), now);
+    let begun = match next.filter(|run| run.begins <= now) {
         Some(run) if plan::open_transfer(parts, &job.name).await?.is_none() => begin(parts, job, &mut kept, run, now).await?,
         _ => false,
     };
@@ -163,7 +166,10 @@ async fn begin(parts: &Parts, job: &JobConfig, kept: &mut Kept, run: Run, now: T
         (kept.settled, kept.skipped) = (newest.due, Some(newest.due));
         return Ok(false);
     }
-    if put_off(job, newest, now).begins > now {
+    let until = put_off(job, newest, now).begins;
+    if until > now {
+        // The relay expects it from then on, also when that is over and it is on its way.
+        kept.put_off = Some(PutOff { first: run.due, last: newest.due, until });
         return Ok(false);
     }
     let record = match plan(parts, &job.name, false).await? {

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use towpath_transfer::AgentName;
+use towpath_transfer::{AgentName, Code, state::Rejection};
 
 use super::*;
 use crate::{
@@ -271,8 +271,24 @@ async fn the_night_that_a_clock_ahead_had_settled_is_begun_when_it_really_comes(
     assert!(!host.look("2026-03-02T12:00:00Z").await);
     assert!(host.look("2026-03-03T02:00:00Z").await);
     assert!(!host.look("2026-03-02T02:01:00Z").await);
+    assert!(!host.look("2026-03-03T01:59:50Z").await);
     assert!(host.look("2026-03-03T02:00:20Z").await);
     assert!(!host.look("2026-03-03T02:00:50Z").await);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_right_just_after_a_run_does_not_send_it_again() {
+    for behind in ["1970-01-01T01:58:00Z", "2026-03-01T01:59:30Z", "2026-03-02T01:50:00Z", "2026-03-02T01:54:59Z"] {
+        for right in ["2026-03-02T02:00:30Z", "2026-03-02T02:00:59Z"] {
+            let host = Host::new(DAILY);
+            assert!(host.look("2026-03-02T02:00:00Z").await);
+            assert!(!host.look(behind).await, "{behind}");
+            assert!(!host.look(right).await, "{behind}, {right}");
+            assert_eq!(host.expected(right).await.unwrap(), "2026-03-03T04:00:00Z", "{behind}, {right}");
+            let nights = host.looks("2026-03-02T02:15:00Z", "2026-03-04T00:00:00Z").await;
+            assert_eq!(nights, ["2026-03-03T02:00:00Z"], "{behind}, {right}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -346,6 +362,39 @@ async fn the_relay_expects_the_oldest_run_that_it_has_not_got() {
     assert_eq!(host.expected("2026-03-04T02:40:00Z").await.unwrap(), "2026-03-03T04:00:00Z");
     assert!(host.look("2026-03-04T02:41:00Z").await);
     assert_eq!(host.expected("2026-03-04T02:50:00Z").await.unwrap(), "2026-03-05T04:00:00Z");
+}
+
+#[tokio::test]
+async fn what_waits_for_the_end_of_a_blackout_is_expected_after_it() {
+    let host = Host::new(&format!("{DAILY}\nblackout = [\"07:00-18:00\"]"));
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    assert!(!host.look("2026-03-03T07:00:00Z").await, "the host was off all night");
+    assert_eq!(host.expected("2026-03-03T07:00:01Z").await.unwrap(), "2026-03-03T20:00:00Z");
+    host.world.clock.set_wall(at("2026-03-03T18:00:00Z"));
+    assert!(host.begin().await);
+    assert_eq!(host.expected("2026-03-03T18:00:01Z").await.unwrap(), "2026-03-03T20:00:00Z", "it is on its way");
+    assert_eq!(host.expected("2026-03-04T03:00:00Z").await.unwrap(), "2026-03-03T20:00:00Z", "and late in the end");
+    host.world.clock.set_wall(at("2026-03-04T03:00:01Z"));
+    host.finish().await;
+    assert_eq!(host.expected("2026-03-04T03:00:02Z").await.unwrap(), "2026-03-04T04:00:00Z", "the next one waits for nothing");
+
+    let (files, layout) = (&*host.world.parts.files, &host.world.parts.layout);
+    Pause::new(at("2026-03-04T03:01:00Z"), Some(at("2026-03-04T08:00:00Z")), "me", None).begin(files, layout).unwrap();
+    assert_eq!(host.expected("2026-03-04T03:02:00Z").await.unwrap(), "2026-03-04T20:00:00Z", "the pause ends in a blackout");
+}
+
+#[tokio::test]
+async fn what_the_app_lacks_is_sent_in_full_when_the_blackout_is_over() {
+    let host = Host::new(&format!("{DAILY}\nblackout = [\"07:00-18:00\"]"));
+    assert!(host.look("2026-03-02T02:00:00Z").await);
+    host.world.far.reject(Some(Rejection { code: Code::BaseMissing, detail: "lost".into() }));
+    assert!(host.look("2026-03-03T02:00:00Z").await);
+    host.world.far.reject(None);
+    for now in ["2026-03-03T07:00:00Z", "2026-03-03T12:00:00Z", "2026-03-03T17:59:59Z"] {
+        assert!(!host.look(now).await, "{now}");
+    }
+    assert!(host.look("2026-03-03T18:00:00Z").await);
+    assert!(!host.look("2026-03-03T18:00:30Z").await, "once");
 }
 
 #[tokio::test]
