@@ -14,13 +14,13 @@ pub mod ways;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, io, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use towpath_transfer::{Clock, failure::Result};
@@ -190,7 +190,7 @@ impl Dialer {
             None => (format!("connecting to {target}"), (host, port)),
             Some(proxy) => (format!("connecting to the proxy {proxy}"), proxy.address()),
         };
-        let mut tcp = self.within(CONNECT_TIMEOUT, &what, TcpStream::connect(address)).await?;
+        let mut tcp = self.within(CONNECT_TIMEOUT, &what, connect(address)).await?;
         // Answers to small requests must not wait for more to send; where this cannot be set it is only slower.
         let _ = tcp.set_nodelay(true);
         if let Some(proxy) = proxy {
@@ -216,12 +216,27 @@ impl Dialer {
         tokio::select! {
             result = work => result.map_err(|error| {
                 let kind = if tls::is_certificate_error(&error) { StoreErrorKind::Certificate } else { StoreErrorKind::Unreachable };
-                StoreError::new(kind, what).caused_by(error)
+                StoreError::new(kind, what).caused_by(tls::in_words(error))
             }),
             () = self.clock.sleep(limit) => Err(no_answer(what, limit)),
         }
     }
 }
+
+/// Connects to the first address of a name that answers; that there is none is an error of its own.
+async fn connect(address: (&str, u16)) -> io::Result<TcpStream> {
+    let unknown = |error: io::Error| io::Error::new(error.kind(), NoAddress(error));
+    let found: Vec<SocketAddr> = lookup_host(address).await.map_err(unknown)?.collect();
+    if found.is_empty() {
+        return Err(unknown(io::Error::new(io::ErrorKind::NotFound, "the name server knows no address of it")));
+    }
+    TcpStream::connect(&*found).await
+}
+
+/// A name that has no address, in the words of this system, of which each says it in its own.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub(crate) struct NoAddress(io::Error);
 
 fn no_answer(what: &str, limit: Duration) -> StoreError {
     StoreError::new(StoreErrorKind::TimedOut, format!("{what}: no answer within {} seconds", limit.as_secs()))

@@ -3,7 +3,9 @@
 use std::{error::Error, io};
 
 use super::{
+    NoAddress,
     http_connect::OffersOnly,
+    proxy::LoginRefused,
     tls::{self, Shown},
 };
 use crate::store::{StoreError, StoreErrorKind};
@@ -28,6 +30,8 @@ pub enum Block {
     Certificate(Option<Shown>),
     /// The proxy wants authentication by schemes that Towpath does not speak, such as NTLM.
     ProxyScheme(Vec<String>),
+    /// The proxy wants a user and a password, or does not accept those that it was given.
+    ProxyLogin,
     /// The proxy refuses for another reason, which the error says.
     Proxy,
     /// The server was reached and says no by itself: nothing is in the way.
@@ -44,6 +48,12 @@ impl Block {
         for cause in causes(error) {
             if let Some(OffersOnly(schemes)) = cause.downcast_ref() {
                 return Self::ProxyScheme(schemes.clone());
+            }
+            if cause.is::<LoginRefused>() {
+                return Self::ProxyLogin;
+            }
+            if cause.is::<NoAddress>() {
+                return Self::Name;
             }
             if let Some(store) = cause.downcast_ref::<StoreError>() {
                 said = Some(store);
@@ -78,8 +88,6 @@ impl Block {
                 io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::UnexpectedEof => {
                     Some(Self::Cut)
                 }
-                // What the standard library says of every resolver.
-                _ if error.to_string().contains("failed to lookup address") => Some(Self::Name),
                 // A message of TLS that is none.
                 io::ErrorKind::InvalidData => Some(Self::Other),
                 _ => None,
@@ -133,8 +141,10 @@ mod tests {
         assert_eq!(of(Kind::ProxyRefused, "403", None), Block::Proxy);
         assert_eq!(of(Kind::AuthenticationRefused, "no", None), Block::Nothing);
         assert_eq!(of(Kind::Certificate, "agreeing on TLS", None), Block::Certificate(None));
-        let lookup = io::Error::other("failed to lookup address information: Name or service not known");
+        let lookup = io::Error::other(NoAddress(io::Error::other("Der angegebene Host ist unbekannt. (os error 11001)")));
         assert_eq!(Block::of(&StoreError::new(Kind::Unreachable, "connecting").caused_by(lookup)), Block::Name);
+        let login = StoreError::new(Kind::ProxyRefused, "407").caused_by(LoginRefused("407 No".to_owned()));
+        assert_eq!(Block::of(&login), Block::ProxyLogin);
         let only = StoreError::new(Kind::ProxyRefused, "407").caused_by(OffersOnly(vec!["NTLM".to_owned()]));
         assert_eq!(Block::of(&only), Block::ProxyScheme(vec!["NTLM".to_owned()]));
         assert_eq!(Block::of(&io::Error::other("anything")), Block::Unknown);

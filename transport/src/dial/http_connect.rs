@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::{
     authority,
-    proxy::{Login, Proxy},
+    proxy::{Login, LoginRefused, Proxy},
 };
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
@@ -138,7 +138,8 @@ fn schemes_of(value: &str) -> Vec<String> {
 fn judge(head: &Head, proxy: &Proxy, login: Option<&Login>, target: &str) -> StoreResult<()> {
     let answer = format!("{} {}", head.status, quoted(head.reason.as_bytes()));
     let answer = answer.trim_end();
-    let refused = |why: String| Err(StoreError::new(StoreErrorKind::ProxyRefused, why));
+    let refused = |why: String| StoreError::new(StoreErrorKind::ProxyRefused, why);
+    let login_refused = |why: String| Err(refused(why).caused_by(LoginRefused(answer.to_owned())));
     match head.status {
         200..300 => Ok(()),
         407 if !head.offers_basic() => {
@@ -151,17 +152,18 @@ fn judge(head: &Head, proxy: &Proxy, login: Option<&Login>, target: &str) -> Sto
         }
         // Some, such as tinyproxy, answer a wrong password with 401.
         401 | 407 if login.is_some() => {
-            refused(format!("the proxy {proxy} does not accept this user and password{}", offers(head)))
+            login_refused(format!("the proxy {proxy} does not accept this user and password{}", offers(head)))
         }
-        401 | 407 => {
-            refused(format!("the proxy {proxy} wants a user and a password{}: set proxy_user and proxy_password", offers(head)))
-        }
+        401 | 407 => login_refused(format!(
+            "the proxy {proxy} wants a user and a password{}: set proxy_user and proxy_password",
+            offers(head)
+        )),
         // It is willing, and did not get there.
         500..600 => Err(StoreError::new(
             StoreErrorKind::Unreachable,
             format!("the proxy {proxy} does not reach {target}: it answers {answer}"),
         )),
-        _ => refused(format!("the proxy {proxy} does not let a connection to {target} through: it answers {answer}")),
+        _ => Err(refused(format!("the proxy {proxy} does not let a connection to {target} through: it answers {answer}"))),
     }
 }
 

@@ -44,6 +44,11 @@ pub struct Login {
     pub(super) password: String,
 }
 
+/// What a proxy answers that wants a user and a password, or others.
+#[derive(Debug, Error)]
+#[error("it answers {0}")]
+pub(super) struct LoginRefused(pub(super) String);
+
 /// One proxy. It is shown without its user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::{
     authority,
-    proxy::{Login, Proxy},
+    proxy::{Login, LoginRefused, Proxy},
 };
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
@@ -52,12 +52,18 @@ where
             let [version, status] = exactly(stream).await.map_err(broken)?;
             match (version, status) {
                 (LOGIN_VERSION, 0) => {}
-                (LOGIN_VERSION, _) => return Err(refused("does not accept this user and password")),
+                (LOGIN_VERSION, _) => {
+                    return Err(refused("does not accept this user and password")
+                        .caused_by(LoginRefused("that the login is wrong".to_owned())));
+                }
                 _ => return Err(no_socks()),
             }
         }
         (NO_METHOD, Some(_)) => return Err(refused("accepts neither a user with password nor nobody")),
-        (NO_METHOD, None) => return Err(refused("wants authentication: set proxy_user and proxy_password")),
+        (NO_METHOD, None) => {
+            let answer = LoginRefused("that it wants a login".to_owned());
+            return Err(refused("wants authentication: set proxy_user and proxy_password").caused_by(answer));
+        }
         // A method that was not offered.
         _ => return Err(no_socks()),
     }
@@ -150,7 +156,7 @@ fn refusal(reply: u8, proxy: &Proxy, target: &str) -> StoreError {
 mod tests {
     use tokio::io::duplex;
 
-    use super::*;
+    use super::{super::Block, *};
 
     const PROXY: &str = "socks5://proxy";
     const WITH_LOGIN: &str = "socks5://user:secret@proxy";
@@ -217,6 +223,8 @@ mod tests {
         ] {
             let (kind, said) = refused(url, answer).await;
             assert_eq!(kind, StoreErrorKind::ProxyRefused, "{said}");
+            let wants_login = word == "set proxy_user" || word == "does not accept this user";
+            assert_eq!(Block::of(&asked(url, "relay", answer).await.0.unwrap_err()) == Block::ProxyLogin, wants_login, "{said}");
             assert!(said.contains(word) && said.contains("socks5://proxy:1080") && !said.contains("secret"), "{said}");
         }
         for reply in [1, 3, 4, 5, 6] {

@@ -112,6 +112,7 @@ async fn another_key_is_refused_and_named() {
     assert_eq!(error.kind(), StoreErrorKind::Certificate);
     let report = error.into_failure(crate::store::Far::Relay).report();
     assert!(report.contains(&pin.to_string()) && report.contains(&spki_pin(&made.certificate).unwrap().to_string()), "{report}");
+    assert!(!report.contains("Other") && !report.contains('{') && !report.contains("PinMismatch"), "{report}");
     assert_eq!(echoed(Trust::Public, port).await.unwrap_err().kind(), StoreErrorKind::Certificate);
 }
 
@@ -135,7 +136,17 @@ async fn a_certificate_that_is_not_believed_is_told_with_its_issuer() {
             ("CN=relay.example", "CN=InspectingProxy CA", false)
         );
         assert!(error.report().contains("CN=InspectingProxy CA"), "{}", error.report());
+        assert!(!error.report().contains("Other"), "{}", error.report());
     }
+}
+
+#[tokio::test]
+async fn a_name_without_an_address_is_told_by_its_type() {
+    let dialer = Dialer::new(&Trust::Public, Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH))).unwrap();
+    // No name has a part of more than 63 characters (RFC 1035 section 2.3.4), and none ends so (RFC 6761 section 6.4).
+    let name = format!("{}.invalid", "x".repeat(64));
+    let Err(error) = dialer.dial(Route::Ssh, &name, 443).await else { panic!("there is such a name") };
+    assert_eq!((error.kind(), Block::of(&error)), (StoreErrorKind::Unreachable, Block::Name), "{}", error.report());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Whom TLS trusts: one or more pinned keys, or the system's trust store.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, io, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme,
@@ -67,9 +67,35 @@ pub fn spki_pin(certificate: &[u8]) -> Option<Sha256Digest> {
 #[must_use]
 pub fn is_certificate_error(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|cause| {
-        matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
+        cause.is::<NotAccepted>()
+            || matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
     })
 }
+
+/// What one of the verifiers here says of a certificate, in the place of what rustls makes of it: that shows the words of others as
+/// Rust writes values.
+pub(super) fn in_words(error: io::Error) -> io::Error {
+    let why = causes(&error).find_map(|cause| match cause.downcast_ref()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(why))) => Some(Arc::clone(why)),
+        _ => None,
+    });
+    match why {
+        Some(why) => io::Error::new(error.kind(), NotAccepted(why)),
+        None => error,
+    }
+}
+
+/// A certificate that was not accepted, and why.
+#[derive(Debug)]
+struct NotAccepted(Arc<dyn Error + Send + Sync>);
+
+impl fmt::Display for NotAccepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for NotAccepted {}
 
 /// The longest name of a certificate that is repeated, in characters.
 const MAX_NAME_CHARS: usize = 200;
@@ -115,12 +141,13 @@ impl fmt::Display for Shown {
 /// Whose certificate was not accepted, where the error says it.
 #[must_use]
 pub fn shown(error: &(dyn Error + 'static)) -> Option<Shown> {
-    causes(error).find_map(|cause| match cause.downcast_ref()? {
-        rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(why))) => {
-            let why: &(dyn Error + 'static) = &**why;
-            let pinned = why.downcast_ref::<PinMismatch>().and_then(|mismatch| mismatch.certificate.clone());
-            pinned.or_else(|| why.downcast_ref::<NotTrusted>().map(|not| not.certificate.clone()))
-        }
+    let of = |why: &(dyn Error + 'static)| {
+        let pinned = why.downcast_ref::<PinMismatch>().and_then(|mismatch| mismatch.certificate.clone());
+        pinned.or_else(|| why.downcast_ref::<NotTrusted>().map(|not| not.certificate.clone()))
+    };
+    causes(error).find_map(|cause| match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(NotAccepted(why)), _) => of(&**why),
+        (_, Some(rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(why))))) => of(&**why),
         _ => None,
     })
 }
