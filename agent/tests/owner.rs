@@ -62,6 +62,49 @@ fn what_root_makes_in_the_services_folder_belongs_to_the_service() {
     }
 }
 
+/// Lets a state folder with a key look enrolled, with a relay that nobody is.
+fn enrol(state: &Path) {
+    let line = fs::read_to_string(state.join("key.pub")).unwrap();
+    let key: Vec<&str> = line.split_whitespace().take(2).collect();
+    let key = key.join(" ");
+    let enrolment = serde_json::json!({
+        "version": 1, "relay_url": "https://127.0.0.1:9", "tenant": "acme", "name": "erp", "sftp_user": "acme.erp",
+        "ssh_host_keys": [key], "receipt_key": key,
+    });
+    let path = state.join("enrolment.json");
+    fs::write(&path, enrolment.to_string()).unwrap();
+    let owner = fs::metadata(state).unwrap();
+    chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
+}
+
+#[test]
+fn the_log_file_of_an_agent_that_root_runs_belongs_to_the_service() {
+    let owner = may_give().then_some(NOBODY);
+    let folder = tempfile::tempdir().unwrap();
+    let made = generate(&[], folder.path(), owner);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let (config, state, logs) = (folder.path().join("agent.toml"), folder.path().join("state"), folder.path().join("logs"));
+    enrol(&state);
+    // Both could make a file there.
+    fs::create_dir(&logs).unwrap();
+    fs::set_permissions(&logs, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(&config, "[log]\nfile = \"logs/agent.log\"\n[network]\nproxy = \"none\"\n").unwrap();
+    let errors = fs::File::create(folder.path().join("stderr")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-agent"));
+    command.arg("--config").arg(&config).arg("--state").arg(&state).arg("run").stderr(errors);
+    let mut agent = command.env_remove("TOWPATH_LOG").spawn().unwrap();
+    let log = logs.join("agent.log");
+    let said = || fs::read_to_string(folder.path().join("stderr")).unwrap();
+    while !log.exists() {
+        assert!(agent.try_wait().unwrap().is_none(), "{}", said());
+        std::thread::yield_now();
+    }
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let expected = owner.unwrap_or_else(|| fs::metadata("/proc/self").unwrap().uid());
+    assert_eq!(fs::metadata(&log).unwrap().uid(), expected, "{}", said());
+}
+
 #[test]
 fn root_without_the_right_to_become_another_says_so_and_makes_nothing() {
     if !may_give() {

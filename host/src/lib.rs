@@ -25,4 +25,4 @@ pub use logs::LogConfig;
 pub use notify::Notifier;
 pub use secret::SecretText;
 pub use spanned::Spanned;
-pub use units::{Bytes, Pause};
+pub use units::{Bytes, Pause, counted};

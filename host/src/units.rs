@@ -28,6 +28,12 @@ impl Bytes {
     }
 }
 
+/// How many there are of something, such as `1 delivery` and `2 deliveries`.
+#[must_use]
+pub fn counted(number: usize, one: &str, several: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { several })
+}
+
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(digits)?;
@@ -112,6 +118,12 @@ impl<'de> Deserialize<'de> for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_not_several() {
+        let told = [0, 1, 2].map(|number| counted(number, "delivery", "deliveries"));
+        assert_eq!(told, ["0 deliveries", "1 delivery", "2 deliveries"]);
+    }
 
     #[test]
     fn units_are_exact_and_nothing_else_is_understood() {

@@ -85,6 +85,9 @@ fn dry_run(of: &Installation, start: bool) -> Result<()> {
         format!("let {user}, and nobody else but root, read {config}"),
     ];
     steps.extend(of.secrets.iter().map(|secret| format!("give {} to {user}", secret.display())));
+    if let Some(folder) = of.log.as_deref().and_then(Path::parent) {
+        steps.push(format!("give the log file's folder {} to {user}, where nothing else lies in it", folder.display()));
+    }
     steps.push(format!("write /etc/systemd/system/{UNIT}, which is printed below"));
     steps.push("systemctl daemon-reload".to_owned());
     steps.push(format!("systemctl enable {UNIT}"));

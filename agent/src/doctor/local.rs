@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use towpath_host::counted;
 use towpath_journal::SqliteJournal;
 use towpath_keys::{AllowedSigners, Identity};
 use towpath_transfer::{Code, Failure, TransferId, failure::Result};
@@ -82,7 +83,9 @@ fn configuration(host: &Host, unreadable: Option<&Failure>) -> Check {
     }
     let Config { jobs, deliveries, .. } = host.settings();
     let tables: usize = jobs.iter().map(|job| job.tables.len()).sum();
-    let found = format!("{file}: {} jobs, {tables} tables, {} deliveries", jobs.len(), deliveries.len());
+    let jobs_told = counted(jobs.len(), "job", "jobs");
+    let (tables, deliveries_told) = (counted(tables, "table", "tables"), counted(deliveries.len(), "delivery", "deliveries"));
+    let found = format!("{file}: {jobs_told}, {tables}, {deliveries_told}");
     if jobs.is_empty() && deliveries.is_empty() {
         return subject.warning(None, format!("{found}: there is nothing to do"), "add a [[job]] or a [[delivery]]");
     }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use jiff::SignedDuration;
+use towpath_host::counted;
 use towpath_keys::Identity;
 use towpath_transfer::{Clock, Code, failure::Result};
 use towpath_transport::{
@@ -172,7 +173,10 @@ impl<'a> Probe<'a> {
         }
         subject
             .within(self.clock(), WAY_TIMEOUT, async |subject| match self.any.peers().await {
-                Ok(peers) => subject.ok(format!("the relay knows this agent, and {} others of its tenant", peers.peers.len())),
+                Ok(peers) => {
+                    let others = counted(peers.peers.len(), "other", "others");
+                    subject.ok(format!("the relay knows this agent, and {others} of its tenant"))
+                }
                 Err(failure) => subject.failed(&failure),
             })
             .await
@@ -257,7 +261,7 @@ fn at_proxy(block: &Block, proxy: &Proxy, relay: &str, port: u16, report: &str) 
                 ),
             )
         }
-        Block::Proxy if report.contains("user and") => (
+        Block::ProxyLogin => (
             report.to_owned(),
             format!("set proxy_user and proxy_password in [network] to what the proxy's administrator gives ({page})"),
         ),
@@ -370,7 +374,7 @@ mod tests {
             (Block::Refused, "x", "the proxy http://proxy:3128 itself is not reached", "that the proxy runs"),
             (Block::ProxyScheme(vec!["NTLM".to_owned(), "Negotiate".to_owned()]), "x", "a login by NTLM, Negotiate", "cntlm"),
             (Block::ProxyScheme(Vec::new()), "x", "none that it names", "offer Basic"),
-            (Block::Proxy, "wants a user and a password", "wants a user", "set proxy_user"),
+            (Block::ProxyLogin, "it answers 407", "407", "set proxy_user"),
             (Block::Proxy, "it answers 403", "403", "allow CONNECT to relay.example:443"),
             (Block::Cut, "x", "nothing comes through", "without looking into it"),
             (Block::Other, "x", "something else answers", "without looking into it"),

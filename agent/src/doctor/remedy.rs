@@ -22,6 +22,7 @@ pub(super) fn of(code: Code) -> String {
         Code::ReceiverUnapproved => {
             "compare fingerprints with the receiver's operator, then: towpath-agent receiver approve FINGERPRINT"
         }
+        Code::AlertFailed => "let the user that the agent runs as execute the program; then: towpath-agent alert test",
         Code::DeliveryFailed => "make or mount the folder, and let the agent's user write to it",
         Code::DiskFull => "free space, or move what lies on the volume",
         Code::JournalFailed => "see whether the volume of the state folder works; a damaged journal comes back from a backup",

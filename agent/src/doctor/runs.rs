@@ -1,6 +1,7 @@
 //! The jobs' schedules, what came of their last runs, and what waits for a person.
 
 use jiff::{Timestamp, tz::TimeZone};
+use towpath_host::counted;
 use towpath_journal::{Filter, Journal as _, MAX_LIST, SqliteJournal, TransferRecord};
 use towpath_transfer::{
     Code, Direction, TransferState,
@@ -141,7 +142,7 @@ async fn waiting(state: &State) -> Check {
             Some(first) => {
                 let code = first.last_failure.as_ref().map_or(Code::Internal, |failure| failure.code);
                 let named: Vec<String> = records.iter().take(3).map(|one| one.key.id.to_string()).collect();
-                let found = format!("{} wait for you: {}", records.len(), named.join(", "));
+                let found = format!("{} for you: {}", counted(records.len(), "waits", "wait"), named.join(", "));
                 subject.wrong(code, found, what_next(Some(code), &first.key.id.to_string()))
             }
         },

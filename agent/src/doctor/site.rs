@@ -4,6 +4,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
+use towpath_alert::AlertConfig;
+use towpath_host::counted;
 use towpath_transfer::{Clock, Code, Failure, digest::Sha256Digest, failure::Result};
 use towpath_transport::files::{FileKind, FileStore, file_failure};
 
@@ -52,7 +54,8 @@ impl Site {
             .map(move |delivery| async move { vec![self.delivery(delivery, until).await] })
             .buffered(AT_ONCE);
         let named = move |check: Check| Check { user: Some(user.clone()), ..check };
-        jobs.chain(deliveries).flat_map(stream::iter).map(named)
+        let alert = stream::iter([()]).then(move |()| async move { self.alert(until).await.into_iter().collect() });
+        jobs.chain(deliveries).chain(alert).flat_map(stream::iter).map(named)
     }
 
     /// As much of `limit` as is left of the whole.
@@ -64,7 +67,7 @@ impl Site {
     async fn job(&self, job: &JobConfig, until: Duration) -> Vec<Check> {
         let name = &job.name;
         let source = Subject::new(format!("source:{name}"), format!("source of job {name}"), describe(&job.source));
-        let queries = format!("preparing {} queries without running them", job.tables.len());
+        let queries = format!("preparing {} without running", counted(job.tables.len(), "query", "queries"));
         let tables = Subject::new(format!("tables:{name}"), format!("tables of job {name}"), queries);
         let contract = job.profile.as_ref().map(|profile| {
             let tried = format!("comparing what the profile {profile} gives with the planning data contract");
@@ -143,6 +146,30 @@ impl Site {
         .await
     }
 
+    /// Whether whoever is to be told of what is wrong can be told, as far as that shows without telling.
+    async fn alert(&self, until: Duration) -> Option<Check> {
+        let AlertConfig { program, webhook, webhook_secret, .. } = self.config.alert.clone();
+        if program.is_none() && webhook.is_none() {
+            return None;
+        }
+        let subject = Subject::new("alert", "alerts", "looking at the program and the webhook's secret of [alert]");
+        let check = self.in_time(subject, until, async move |subject| {
+            let late = subject.clone();
+            let look = blocking(move || {
+                if let Some(why) = program.as_deref().and_then(not_executable) {
+                    return Ok(subject.wrong(Code::AlertFailed, why, super::remedy::of(Code::AlertFailed)));
+                }
+                let secret = webhook_secret.map(|secret| towpath_keys::read_secret(&secret, "the webhook's secret"));
+                Ok(match secret.transpose() {
+                    Ok(_) => subject.ok("they can be used; try them: towpath-agent alert test"),
+                    Err(failure) => subject.failed(&failure),
+                })
+            });
+            look.await.unwrap_or_else(|failure| late.failed(&failure))
+        });
+        Some(check.await)
+    }
+
     async fn in_time(&self, subject: Subject, until: Duration, work: impl AsyncFnOnce(Subject) -> Check) -> Check {
         match self.left(until, FOLDER_TIMEOUT) {
             Some(limit) => subject.within(&*self.clock, limit, work).await,
@@ -198,7 +225,7 @@ fn of_contract(subject: Subject, found: &SourceCheck) -> Check {
     };
     let report = planning::check(Some(&contract), &found.tables, &[]);
     match report.unmet() {
-        0 => subject.ok(format!("{} tables are what an app for planning needs", report.tables.len())),
+        0 => subject.ok(format!("{} what an app for planning needs", counted(report.tables.len(), "table is", "tables are"))),
         unmet => {
             let told = format!("{unmet} of {} tables are not what the contract says", report.tables.len());
             subject.wrong(Code::ContractUnmet, told, super::remedy::of(Code::ContractUnmet))
@@ -218,12 +245,26 @@ fn writable(files: &dyn FileStore, folder: &Path) -> Result<()> {
     made.and(removed).map_err(failed("writing to the folder"))
 }
 
-/// A program that is named by its whole path must be there.
+/// A program that is to follow a delivery must be there.
 fn program_missing(delivery: &DeliveryConfig) -> Option<String> {
     match delivery.action()? {
-        ActionConfig::Run(run) if run.program.is_absolute() && !run.program.is_file() => {
-            Some(format!("the program {} that is to follow a delivery is not there", run.program.display()))
-        }
-        _ => None,
+        ActionConfig::Run(run) => not_executable(&run.program).map(|why| format!("{why}; it is to follow a delivery")),
+        ActionConfig::Load(_) => None,
     }
+}
+
+/// Why this process could not start a program that is named by its whole path.
+fn not_executable(program: &Path) -> Option<String> {
+    let shown = program.display();
+    if !program.is_absolute() {
+        return None;
+    }
+    if !program.is_file() {
+        return Some(format!("the program {shown} is not there"));
+    }
+    #[cfg(unix)]
+    if let Err(error) = rustix::fs::access(program, rustix::fs::Access::EXEC_OK) {
+        return Some(format!("the program {shown} cannot be started: {error}"));
+    }
+    None
 }

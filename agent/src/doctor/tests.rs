@@ -230,6 +230,48 @@ async fn folders_are_written_to_and_left_as_they_were() {
 }
 
 #[tokio::test]
+async fn who_is_told_of_what_is_wrong_must_be_there_and_a_password_in_the_file_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let [tell, hook] = ["tell", "hook"].map(|name| folder.path().join(name));
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let config = format!(
+        "[alert]\nprogram = \"{}\"\nwebhook = \"https://x.example\"\nwebhook_secret = \"file:{}\"\n",
+        tell.display(),
+        hook.display()
+    );
+    let bench = Bench::new(&config);
+    let report = bench.report(false).await;
+    says(&report, "alert", Outcome::Failed, Some(Code::AlertFailed), "tell is not there", "alert test");
+    std::fs::write(&tell, "#!/bin/sh\n").unwrap();
+    mode(&tell, 0o644);
+    let report = bench.report(false).await;
+    says(&report, "alert", Outcome::Failed, Some(Code::AlertFailed), "tell cannot be started: ", "alert test");
+    mode(&tell, 0o755);
+    std::fs::write(&hook, "hush").unwrap();
+    mode(&hook, 0o644);
+    let report = bench.report(false).await;
+    says(&report, "alert", Outcome::Failed, Some(Code::SecretUnusable), "hook is open to other users", "for nobody else");
+    mode(&hook, 0o600);
+    let report = bench.report(false).await;
+    says(&report, "alert", Outcome::Ok, None, "can be used", "");
+    assert!(check(&report, "alert").user.is_some(), "the account decides");
+    assert!(Bench::new("").report(false).await.checks.iter().all(|check| check.id != "alert"), "nobody is to be told");
+
+    let clear = config.replace(&format!("file:{}", hook.display()), "clear:hunter2");
+    let delivery = "[[delivery]]\nkind = \"orders\"\nfolder = \"in\"\n";
+    let report = Bench::new(&format!("{clear}{delivery}")).report(true).await;
+    says(
+        &report,
+        "configuration",
+        Outcome::Warning,
+        None,
+        "0 jobs, 0 tables, 1 delivery; [alert] webhook_secret stands in",
+        "check",
+    );
+    assert!(!format!("{report:?}").contains("hunter2"));
+}
+
+#[tokio::test]
 async fn each_way_names_the_hop_that_blocks_it() {
     // What nobody listens on, once the listener is gone.
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();

@@ -95,6 +95,18 @@ async fn a_password_that_is_not_shown_is_a_change_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_log_file_that_is_named_is_written_from_then_on() {
+    let bench = Bench::new(JOB);
+    let log = towpath_host::logs::start("test", Some(towpath_host::logs::LogFormat::Text), true, None);
+    assert_eq!(bench.changed(&format!("[log]\nfile = \"agent.log\"\n{JOB}")).await, ["[log]"]);
+    let file = bench.folder.path().join("agent.log");
+    // Its first line says so; each look waits for the thread that writes.
+    while !std::fs::read_to_string(&file).unwrap_or_default().contains("the configuration was read again") {
+        log.flush();
+    }
+}
+
+#[tokio::test]
 async fn a_mistake_leaves_the_old_one_in_force() {
     let bench = Bench::new(JOB);
     let before = bench.world.parts.config.now();

@@ -29,9 +29,13 @@ pub struct Installation {
     pub state: PathBuf,
     /// The user it runs as.
     pub user: String,
-    /// The folders beside the state folder in which it makes or moves files: of deliveries, of dropped files and their archive, and
-    /// of SQLite databases, which keep files beside them.
+    /// The folders beside the state folder in which it makes or moves files: of deliveries, of dropped files and their archive, of
+    /// SQLite databases, which keep files beside them, and of the log file.
     pub writable: BTreeSet<PathBuf>,
+    /// The log file, where it lies outside of the state folder.
+    pub log: Option<PathBuf>,
+    /// Programs that it starts, as far as they are named by a path.
+    pub programs: BTreeSet<PathBuf>,
     /// Files with a secret that the configuration refers to.
     pub secrets: BTreeSet<PathBuf>,
     /// Every path that it has to see.
@@ -47,9 +51,12 @@ impl Installation {
         let config = &loaded.config;
         let mut writable = BTreeSet::new();
         let mut seen = BTreeSet::from([executable.clone(), loaded.file.clone(), state.clone()]);
+        let log = config.log.file.clone().filter(|file| !file.starts_with(&state));
+        writable.extend(log.iter().filter_map(|file| file.parent()).map(Path::to_owned));
+        let started = config.deliveries.iter().filter_map(|delivery| delivery.run.as_ref().map(|run| &run.program));
+        let started: Vec<&PathBuf> = started.chain(&config.alert.program).collect();
         for delivery in &config.deliveries {
             writable.insert(delivery.folder.clone());
-            seen.extend(delivery.run.iter().map(|run| run.program.clone()));
             if let Some(LoadConfig::Sqlite { path, .. }) = &delivery.load {
                 writable.extend(path.parent().map(Path::to_owned));
             }
@@ -69,17 +76,36 @@ impl Installation {
             }
         }
         let odbc = config.jobs.iter().any(|job| matches!(job.source, SourceConfig::Odbc(_)));
-        let foreign_code = odbc || config.deliveries.iter().any(|delivery| delivery.run.is_some());
+        let foreign_code = odbc || !started.is_empty();
+        // A bare name is looked for where the system looks for programs.
+        let programs: BTreeSet<PathBuf> = started.into_iter().filter(|program| program.is_absolute()).cloned().collect();
         let secrets = secrets(config);
-        seen.extend(writable.iter().chain(&secrets).cloned());
+        seen.extend(writable.iter().chain(&secrets).chain(&programs).cloned());
+        // What lies behind a link has to be seen as well.
+        let real: Vec<PathBuf> =
+            seen.iter().filter(|path| path.is_absolute()).filter_map(|path| path.canonicalize().ok()).collect();
+        seen.extend(real);
         let (config, user) = (loaded.file.clone(), user.to_owned());
-        Self { executable, config, state, user, writable, secrets, seen, foreign_code }
+        Self { executable, config, state, user, writable, log, programs, secrets, seen, foreign_code }
+    }
+
+    /// The folders that it writes to and that are somebody else's: all but the log file's own.
+    pub(super) fn folders_of_others(&self) -> impl Iterator<Item = &PathBuf> {
+        let of_log = self.log.as_deref().and_then(Path::parent);
+        self.writable.iter().filter(move |folder| of_log != Some(folder.as_path()))
     }
 
     /// Whether it has to see something below one of these folders.
     pub(super) fn sees_below(&self, folders: &[&str]) -> bool {
         self.seen.iter().any(|path| folders.iter().any(|folder| path.starts_with(folder)))
     }
+}
+
+/// Whether an entry of a log file's folder is that file, or one that was put aside: `x.log`, `x.log.1` and so on.
+pub(super) fn is_of_log(file: &Path, entry: &std::ffi::OsStr) -> bool {
+    let (Some(name), entry) = (file.file_name(), entry.as_encoded_bytes()) else { return false };
+    let Some(rest) = entry.strip_prefix(name.as_encoded_bytes()) else { return false };
+    rest.is_empty() || rest.strip_prefix(b".").is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }
 
 /// The folder itself where its path has links, because a link is not given to anybody and the unit grants what it names. What is not
@@ -113,4 +139,18 @@ fn secrets(config: &Config) -> BTreeSet<PathBuf> {
         _ => None,
     };
     config.secrets().into_iter().filter_map(|(_, secret)| file(secret)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn a_log_file_and_what_was_put_aside_of_it_are_its_own() {
+        let of = |entry: &str| is_of_log(Path::new("/var/log/towpath/agent.log"), OsStr::new(entry));
+        assert!(["agent.log", "agent.log.1", "agent.log.12"].into_iter().all(of));
+        assert!(!["agent.log.", "agent.log.gz", "agent.log.1.gz", "agent.logs", "syslog", "1"].into_iter().any(of));
+    }
 }

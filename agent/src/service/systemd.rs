@@ -20,6 +20,7 @@ use super::{
 use crate::layout::Layout;
 
 mod given;
+mod reach;
 
 /// Where an administrator's units lie.
 const UNITS: &str = "/etc/systemd/system";
@@ -109,6 +110,9 @@ impl<'a> Systemd<'a> {
         for secret in &of.secrets {
             given::file(secret, ids, Mode::RUSR | Mode::WUSR, self.say)?;
         }
+        if let Some(log) = &of.log {
+            given::log(log, ids, self.say)?;
+        }
         self.write_unit(&text)?;
         self.systemctl(&["daemon-reload"])?;
         self.systemctl(&["enable", UNIT])?;
@@ -119,7 +123,13 @@ impl<'a> Systemd<'a> {
         } else {
             (self.say)("start it now with: towpath-agent service start");
         }
-        for folder in &of.writable {
+        for note in of.programs.iter().filter_map(|program| reach::program(program, &of.user, ids)) {
+            (self.say)(&note);
+        }
+        for note in of.secrets.iter().filter_map(|secret| reach::secret(secret, &of.user, ids)) {
+            (self.say)(&note);
+        }
+        for folder in of.folders_of_others() {
             let (user, shown) = (&of.user, folder.display());
             (self.say)(&format!(
                 "note: {user} must be able to read and write {shown}; towpath-agent doctor tells whether it can"

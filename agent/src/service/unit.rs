@@ -171,6 +171,19 @@ mod tests {
         let unit = text(&installation(Path::new("/tmp/x"), &program)).unwrap();
         assert!(!unit.contains("MemoryDenyWriteExecute"), "a program may need memory that it writes and executes");
         assert!(unit.contains("ProtectHome=read-only\nPrivateTmp=no\n"), "{unit}");
+        let told = format!(
+            "[log]\nfile = \"/var/log/towpath/agent.log\"\n[alert]\nprogram = \"/home/erp/tell\"\n\
+                            webhook = \"https://x.example\"\nwebhook_secret = \"file:/etc/towpath/hook\"\n{PLAIN}"
+        );
+        let of = installation(Path::new("/etc/towpath"), &told);
+        assert!(of.secrets.contains(Path::new("/etc/towpath/hook")), "{of:#?}");
+        assert_eq!((of.programs.len(), of.log.as_deref()), (1, Some(Path::new("/var/log/towpath/agent.log"))));
+        assert!(of.folders_of_others().all(|folder| folder == Path::new("/srv/erp in")), "{of:#?}");
+        let unit = text(&of).unwrap();
+        assert!(unit.contains("ReadWritePaths=\"-/var/log/towpath\"\n") && unit.contains("ProtectHome=read-only\n"), "{unit}");
+        assert!(!unit.contains("MemoryDenyWriteExecute"), "the program that is told is somebody else's");
+        let within = installation(Path::new("/etc/towpath"), "[log]\nfile = \"state/agent.log\"\n");
+        assert!(within.log.is_none() && within.writable.is_empty(), "the state folder is given as a whole");
         let files =
             "[[job]]\nname = \"f\"\n[job.source]\nkind = \"files\"\nfolder = \"/srv/drop\"\n[[job.table]]\nname = \"items\"\n";
         let unit = text(&installation(Path::new("/etc/towpath"), files)).unwrap();

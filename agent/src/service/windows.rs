@@ -9,7 +9,7 @@ use towpath_platform::{
 };
 use towpath_transfer::{Code, Failure, failure::Result};
 
-use super::installation::Installation;
+use super::installation::{Installation, is_of_log};
 
 /// The name of the service, and of its source in the Event Log.
 pub const SERVICE: &str = "TowpathAgent";
@@ -42,8 +42,11 @@ pub fn install(of: &Installation, start: bool, say: &dyn Fn(&str)) -> Result<()>
         give(path, &of.user, say)?;
     }
     give_private(&of.state, &of.user, say)?;
+    if let Some(log) = &of.log {
+        give_log(log, &of.user, say)?;
+    }
     event_log::register(SERVICE).map_err(|error| failed("making the source of the Event Log failed", error))?;
-    for folder in &of.writable {
+    for folder in of.folders_of_others() {
         say(&format!(
             "note: {} must be able to read and write {}; towpath-agent doctor tells whether it can",
             of.user,
@@ -71,6 +74,27 @@ fn give_private(state: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
             give(&entry.path(), account, say)?;
         }
     }
+    Ok(())
+}
+
+/// The log file's folder, made where there is none; one in which something else lies stays open to whom it is.
+fn give_log(file: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
+    let Some(folder) = file.parent() else { return Ok(()) };
+    std::fs::create_dir_all(folder).map_err(|error| failed("making the log file's folder failed", error))?;
+    let entries = std::fs::read_dir(folder).map_err(|error| failed("reading the log file's folder failed", error))?;
+    let mut is_own = true;
+    for entry in entries {
+        let entry = entry.map_err(|error| failed("reading the log file's folder failed", error))?;
+        is_own &= is_of_log(file, &entry.file_name());
+    }
+    if is_own {
+        return give(folder, account, say);
+    }
+    say(&format!(
+        "note: left {} as it is, because other files lie in it; {account} has to be let write there, or say [log] file in a folder of \
+         its own",
+        folder.display()
+    ));
     Ok(())
 }
 

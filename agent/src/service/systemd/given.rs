@@ -20,6 +20,8 @@ use rustix::{
 use towpath_host::owner::UserIds;
 use towpath_transfer::{Failure, failure::Result};
 
+use crate::service::installation::is_of_log;
+
 /// How many folders below the state folder, one in the other, are given; the agent makes three. Each holds two descriptors.
 pub(super) const MAX_DEPTH: usize = 16;
 
@@ -79,6 +81,57 @@ pub(super) fn file(path: &Path, ids: UserIds, mode: Mode, say: &dyn Fn(&str)) ->
     }
     if changed {
         say(&format!("made {} readable for the service and nobody else", path.display()));
+    }
+    Ok(())
+}
+
+/// The log file with what was put aside of it, and its folder, made where there is none. A folder in which something else lies stays
+/// whose it is, and the service then has to be let in by somebody else.
+///
+/// # Errors
+/// `service-failed`; what was given before stays given.
+pub(super) fn log(file: &Path, ids: UserIds, say: &dyn Fn(&str)) -> Result<()> {
+    let Some(folder) = file.parent() else { return Ok(()) };
+    std::fs::create_dir_all(folder)
+        .map_err(|error| super::failed(format!("making {} failed", folder.display())).caused_by(error))?;
+    let opened = match openat(CWD, folder, ITSELF | OFlags::DIRECTORY, Mode::empty()) {
+        Ok(opened) => opened,
+        Err(Errno::LOOP | Errno::NOTDIR) => {
+            say(&format!("note: left {} as it is: it is not a folder of its own", folder.display()));
+            return Ok(());
+        }
+        Err(error) => return Err(failed(folder, error)),
+    };
+    let mut giving = Giving { ids, say, given: 0 };
+    let mut is_shared = false;
+    let mut entries = Dir::read_from(&opened).map_err(|error| failed(folder, error))?;
+    while let Some(entry) = entries.read() {
+        let entry = entry.map_err(|error| failed(folder, error))?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
+            continue;
+        }
+        if !is_of_log(file, name) {
+            is_shared = true;
+            continue;
+        }
+        let found = statat(&opened, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(|error| failed(folder, error))?;
+        if kind(&found) == FileType::RegularFile {
+            giving.file(opened.as_fd(), entry.file_name(), &folder.join(name))?;
+        }
+    }
+    let found = fstat(&opened).map_err(|error| failed(folder, error))?;
+    if !is_shared {
+        giving.own(opened.as_fd(), folder)?;
+    } else if found.st_uid != ids.uid {
+        say(&format!(
+            "note: left {} as it is, because other files lie in it; the service has to be let write there, or say [log] file in a \
+             folder of its own, such as /var/log/towpath/agent.log",
+            folder.display()
+        ));
+    }
+    if giving.given > 0 {
+        say(&format!("gave the log in {} to the service", folder.display()));
     }
     Ok(())
 }

@@ -244,6 +244,47 @@ fn a_state_folder_behind_a_link_is_installed_where_it_is() {
 }
 
 #[test]
+fn the_log_files_folder_is_given_and_one_in_which_others_write_is_not() {
+    let host = Host::new();
+    let at = |name: &str| host.folder.path().join(name);
+    let with_log = |log: &str| Installation { log: Some(at(log)), ..host.of.clone() };
+    let install = |of: &Installation| host.act(|systemd| systemd.install(of, false)).unwrap();
+    install(&with_log("log/agent.log"));
+    assert_eq!(host.owner_and_mode("log").0, ids().uid, "it is made where there is none");
+    // An agent that root has run before has left these.
+    fs::create_dir(at("own")).unwrap();
+    for name in ["own/agent.log", "own/agent.log.1"] {
+        fs::write(at(name), "x").unwrap();
+    }
+    install(&with_log("own/agent.log"));
+    for name in ["own", "own/agent.log", "own/agent.log.1"] {
+        assert_eq!(host.owner_and_mode(name).0, ids().uid, "{name}");
+    }
+    assert!(!host.said.take().iter().any(|line| line.contains("other files lie in it")));
+    let other = others(&host);
+    fs::write(other.join("agent.log"), "x").unwrap();
+    install(&with_log("other/agent.log"));
+    assert_eq!([host.owner_and_mode("other").0, host.owner_and_mode("other/theirs").0], [own_uid(); 2]);
+    assert_eq!(host.owner_and_mode("other/agent.log").0, ids().uid);
+    let said = host.said.take();
+    assert!(ids().uid == own_uid() || said.iter().any(|line| line.contains("other files lie in it")), "{said:?}");
+    symlink(&other, at("link")).unwrap();
+    install(&with_log("link/agent.log"));
+    assert_eq!(host.owner_and_mode("other").0, own_uid());
+    let said = host.said.take();
+    assert!(said.iter().any(|line| line.contains("is not a folder of its own")), "{said:?}");
+}
+
+#[test]
+fn a_program_that_the_service_could_not_start_is_told() {
+    let host = Host::new();
+    let of = Installation { programs: [host.folder.path().join("tell")].into(), ..host.of.clone() };
+    host.act(|systemd| systemd.install(&of, false)).unwrap();
+    let said = host.said.take();
+    assert!(said.iter().any(|line| line.starts_with(&format!("note: {USER} could not start "))), "{said:?}");
+}
+
+#[test]
 fn users_have_plain_names_and_are_not_root() {
     for good in ["towpath", "_erp-2"] {
         check_user(good).unwrap();
