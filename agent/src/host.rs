@@ -343,7 +343,7 @@ fn make_private(files: &dyn FileStore, folder: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use towpath_journal::{
         NoFailPoints,
         system::{SystemClock, SystemEntropy},
@@ -362,6 +362,24 @@ mod tests {
             fail_points: Arc::new(NoFailPoints),
         };
         Host::new(config, state, base).unwrap()
+    }
+
+    /// An enrolled host in a folder of its own, by a test's clock.
+    pub(crate) struct Bench {
+        pub(crate) host: Host,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Bench {
+        pub(crate) fn enrolled(config: &str, clock: Arc<dyn Clock>) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("agent.toml");
+            let config = LoadedConfig { config: Config::parse(config, &file).unwrap(), file };
+            let base = Base { clock, entropy: Arc::new(SystemEntropy::new()), fail_points: Arc::new(NoFailPoints) };
+            let host = Host::new(config, &folder.path().join("state"), base).unwrap();
+            enrol(&host);
+            Self { host, _folder: folder }
+        }
     }
 
     fn enrol(host: &Host) {

@@ -10,6 +10,9 @@ use crate::{logs, output};
 /// Exit status of a wrong command line; 1 is a failure, 0 success.
 pub const USAGE: u8 = 2;
 
+/// The option of every command that answers programs.
+const JSON: &str = "--json";
+
 /// Exit status after a second ctrl-c, as shells have it; elsewhere a program is then ended by a signal.
 #[cfg(not(unix))]
 const ENDED_AT_ONCE: i32 = 130;
@@ -25,6 +28,8 @@ pub enum Threads {
 
 /// Reads the command line, the program's own name first, and carries it out. A failure is printed here, once.
 pub fn run<A: clap::Parser>(args: impl Iterator<Item = OsString>, execute: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    let as_json = args.iter().any(|argument| argument == JSON);
     let args = match A::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -38,7 +43,7 @@ pub fn run<A: clap::Parser>(args: impl Iterator<Item = OsString>, execute: impl 
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::failed(&failure);
+            output::failed(&failure, as_json);
             ExitCode::FAILURE
         }
     }

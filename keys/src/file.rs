@@ -151,7 +151,8 @@ fn check_permissions(path: &Path, _metadata: &fs::Metadata, access: Access) -> R
 
 /// The path as a POSIX shell reads it back.
 #[cfg(unix)]
-fn shell_quoted(path: &Path) -> String {
+#[must_use]
+pub fn shell_quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-' | b'+' | b'@' | b':' | b'=' | b',');
     if !text.is_empty() && text.bytes().all(plain) && !text.starts_with('-') {
@@ -159,6 +160,14 @@ fn shell_quoted(path: &Path) -> String {
     }
     let dash = if text.starts_with('-') { "./" } else { "" };
     format!("'{dash}{}'", text.replace('\'', r"'\''"))
+}
+
+/// The path as the shells of Windows read it back; no name there has a quotation mark.
+#[cfg(not(unix))]
+#[must_use]
+pub fn shell_quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.contains(|c: char| c.is_whitespace() || "&()^;,'`$%!=+".contains(c)) { format!("\"{text}\"") } else { text }
 }
 
 /// Writes a whole file: to a temporary name, fsync, then under its name in one step, then fsync of the folder.

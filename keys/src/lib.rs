@@ -27,7 +27,7 @@ mod wire;
 pub use allowed_signers::{AllowedSigners, Pin};
 pub use announcement::{follow_announcement, sign_announcement, verify_announcement};
 pub use enrolment::{sign_enrolment, verify_enrolment};
-pub use file::write_secret;
+pub use file::{shell_quoted, write_secret};
 pub use host_keys::HostKeys;
 pub use identity::Identity;
 pub use kind::KeyKind;

@@ -10,7 +10,7 @@ use towpath_transfer::{Code, Failure, JobName, TransferId, failure::Result, publ
 use super::{
     init::InitArgs,
     service_args::{RunArgs, ServiceCommand},
-    transfer_args::{DiffArgs, HistoryArgs, RetryArgs, ShowArgs, SupportArgs},
+    transfer_args::{DiffArgs, HistoryArgs, RetryArgs, ShowArgs, SupportArgs, transfer},
 };
 use crate::config::Config;
 
@@ -321,6 +321,7 @@ pub(super) enum ReceiptsCommand {
     /// Check every signature and digest of a transfer, and say what is proven by whom.
     Verify {
         /// The transfer's id; without it the newest that has ended.
+        #[arg(value_parser = transfer)]
         transfer: Option<TransferId>,
         #[command(flatten)]
         output: OutputArgs,
@@ -328,6 +329,7 @@ pub(super) enum ReceiptsCommand {
     /// Print the receipts of a transfer.
     Show {
         /// The transfer's id; without it the newest that has ended.
+        #[arg(value_parser = transfer)]
         transfer: Option<TransferId>,
         #[command(flatten)]
         output: OutputArgs,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use towpath_host::{
     config::CheckReport,
+    counted,
     program::{self, Threads},
 };
 use towpath_journal::system::SystemClock;
@@ -59,7 +60,8 @@ fn check(args: &Args, file_only: bool, json: bool) -> Result<()> {
     for warning in warnings {
         output::say(&format!("warning: {warning}"));
     }
-    output::line(&format!("{}: the configuration is valid ({jobs} jobs, {tables} tables)", file.display()))
+    let (jobs, tables) = (counted(jobs, "job", "jobs"), counted(tables, "table", "tables"));
+    output::line(&format!("{}: the configuration is valid ({jobs}, {tables})", file.display()))
 }
 
 /// Prepares every query, reads no rows, and tells of every table that cannot be read; the first of them is the failure.
@@ -69,7 +71,7 @@ async fn check_sources(loaded: &LoadedConfig, json: bool) -> Result<()> {
     for job in &loaded.config.jobs {
         let check = check_source(job, &files, Arc::new(SystemClock::new()), &CancellationToken::new()).await?;
         if !json {
-            tables::tell_source(job.name.as_str(), Some(&check.snapshot.into()), &check.warnings)?;
+            tables::tell_source(&format!("{}:", job.name), Some(&check.snapshot.into()), &check.warnings)?;
         }
         for table in check.tables {
             match table.columns {

@@ -52,9 +52,9 @@ pub(super) fn look(args: &Args) -> Result<(Host, Option<Failure>)> {
 
 fn tell(check: &Check) -> Result<()> {
     let code = check.code.map(|code| format!(" [{code}]")).unwrap_or_default();
-    output::line(&format!("{} {}: {}{code}", check.outcome.sign(), check.title, check.found))?;
+    output::hint(&format!("{} {}: {}{code}", check.outcome.sign(), check.title, check.found))?;
     match &check.remedy {
-        Some(remedy) => output::line(&format!("    tried: {}\n    to do: {remedy}", check.tried)),
+        Some(remedy) => output::hint(&format!("    tried: {}\n    to do: {remedy}", check.tried)),
         None => Ok(()),
     }
 }

@@ -105,13 +105,13 @@ fn tell(enrolled: &Enrolled, identity: &Identity) -> Result<()> {
     }
     for receiver in &enrolled.unapproved {
         let fingerprint = receiver.key.fingerprint();
-        output::line(&format!(
+        output::hint(&format!(
             "receiver {} is not approved yet: compare {fingerprint} with its operator, then run: towpath-agent receiver approve {fingerprint}",
             receiver.name
         ))?;
     }
     if enrolled.receivers.is_empty() && enrolled.unapproved.is_empty() {
-        output::line("no receiver is enrolled yet; approve it later with: towpath-agent receiver approve FINGERPRINT")?;
+        output::hint("no receiver is enrolled yet; approve it later with: towpath-agent receiver approve FINGERPRINT")?;
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub(super) async fn run(host: &Host, args: &ExtractArgs) -> Result<()> {
             output::line(&format!("{}: {remark}", table.table))?;
         }
     }
-    tables::tell_source(job.name.as_str(), Some(&snapshot), &extracted.warnings)?;
+    tables::tell_source(&format!("{}:", job.name), Some(&snapshot), &extracted.warnings)?;
     output::say(&format!("{} holds the tables and their manifest; nothing was sent", folder.display()));
     Ok(())
 }

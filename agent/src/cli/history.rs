@@ -81,7 +81,7 @@ fn tell_one(one: &TransferDetail) -> Result<()> {
     for receipt in &one.receipts {
         output::line(&format!("receipt  {receipt}"))?;
     }
-    tables::tell_source("source   ", one.snapshot.as_ref(), &one.warnings)?;
+    tables::tell_source("source  ", one.snapshot.as_ref(), &one.warnings)?;
     if view.direction == Direction::Downlink {
         tell_files(one)?;
     } else {

@@ -62,6 +62,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn execute(args: Args) -> Result<()> {
+    output::repeat_with(output::repeated(&args));
     if let Command::Config(command) = &args.command {
         return config::run(&args, command);
     }

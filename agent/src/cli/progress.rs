@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::IsTerminal as _,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -22,12 +22,13 @@ pub(super) struct Console {
 struct Bars {
     all: MultiProgress,
     extract: ProgressBar,
-    push: ProgressBar,
+    /// Of the files on their way; shown from the first one on.
+    push: OnceLock<ProgressBar>,
 }
 
 impl Console {
     pub(super) fn new() -> Self {
-        let bars = std::io::stderr().is_terminal().then(Bars::new);
+        let bars = std::io::stderr().is_terminal().then(|| Bars::new(MultiProgress::new()));
         Self { bars, sent: Mutex::default() }
     }
 
@@ -35,7 +36,9 @@ impl Console {
     pub(super) fn finish(&self) {
         if let Some(bars) = &self.bars {
             bars.extract.finish_and_clear();
-            bars.push.finish_and_clear();
+            if let Some(push) = bars.push.get() {
+                push.finish_and_clear();
+            }
         }
     }
 
@@ -50,10 +53,11 @@ impl Console {
     /// A file is on its way, or there.
     fn moved(&self, stage: &'static str, transfer: TransferId, name: &FileName, (done, total): (u64, u64)) {
         if let Some(bars) = &self.bars {
-            bars.push.set_prefix(stage);
-            bars.push.set_length(total);
-            bars.push.set_position(done);
-            bars.push.set_message(name.to_string());
+            let push = bars.push();
+            push.set_prefix(stage);
+            push.set_length(total);
+            push.set_position(done);
+            push.set_message(name.to_string());
         }
         if done == total && self.is_news(transfer, name) {
             self.tell(&format!("{stage:<8} {name}: {} bytes", grouped(total)));
@@ -68,20 +72,24 @@ impl Console {
 }
 
 impl Bars {
-    fn new() -> Self {
-        let all = MultiProgress::new();
+    fn new(all: MultiProgress) -> Self {
         let extract = all.add(ProgressBar::new_spinner());
-        let push = all.add(ProgressBar::no_length());
         // A template that indicatif does not accept would only cost looks.
         if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:>8} {wide_msg}") {
             extract.set_style(style);
         }
-        if let Ok(style) = ProgressStyle::with_template("  {prefix:>8} [{bar:24}] {bytes:>10}/{total_bytes:<10} {wide_msg}") {
-            push.set_style(style.progress_chars("=> "));
-        }
         extract.set_prefix("extract");
-        push.set_prefix("push");
-        Self { all, extract, push }
+        Self { all, extract, push: OnceLock::new() }
+    }
+
+    fn push(&self) -> &ProgressBar {
+        self.push.get_or_init(|| {
+            let push = self.all.add(ProgressBar::no_length());
+            if let Ok(style) = ProgressStyle::with_template("  {prefix:>8} [{bar:24}] {bytes:>10}/{total_bytes:<10} {wide_msg}") {
+                push.set_style(style.progress_chars("=> "));
+            }
+            push
+        })
     }
 }
 
@@ -125,5 +133,26 @@ impl Observer for Console {
             // Parked transfers are the result and said there; the others are nothing that a person has to know.
             StageResult::Parked(_) | StageResult::Waiting(_) | StageResult::Overtaken(_) | StageResult::Interrupted => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::ProgressDrawTarget;
+    use towpath_transfer::clock::{ManualClock, SeededEntropy};
+
+    use super::*;
+
+    #[test]
+    fn the_bar_of_files_is_there_from_the_first_file_on() {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        let console = Console { bars: Some(Bars::new(all)), sent: Mutex::default() };
+        let transfer = TransferId::new(&ManualClock::new(jiff::Timestamp::UNIX_EPOCH), &SeededEntropy::new(1));
+        let bar = || console.bars.as_ref().and_then(|bars| bars.push.get()).map(ProgressBar::prefix);
+        console.progress(transfer, &Progress::TableStarted { table: "items".parse().unwrap() });
+        assert_eq!(bar(), None, "a dry run sends no file");
+        console.progress(transfer, &Progress::Sent { name: "items.csv.bz2".parse().unwrap(), done: 1, total: 2 });
+        assert_eq!(bar().as_deref(), Some("push"));
+        console.finish();
     }
 }

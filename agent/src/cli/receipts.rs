@@ -46,7 +46,7 @@ async fn verify(parts: &Parts, named: Option<TransferId>, json: bool) -> Result<
 
 async fn show(parts: &Parts, named: Option<TransferId>, json: bool) -> Result<()> {
     let id = chosen(parts, named).await?;
-    let unknown = || Failure::park(Code::NotFound, format!("there is no transfer {id}"));
+    let unknown = || Failure::park(Code::NotFound, format!("there is no transfer {id}; see: towpath-agent history"));
     let record = parts.journal.get(&parts.key(id)).await?.ok_or_else(unknown)?;
     let layout = parts.layout.of(record.direction);
     let mut found = Vec::new();

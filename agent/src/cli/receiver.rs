@@ -70,7 +70,7 @@ async fn release(parts: &Parts) -> Result<()> {
         if record.last_failure.as_ref().is_some_and(|failure| failure.code == Code::ReceiverUnapproved) {
             parts.journal.unpark(&record.key).await?;
             let next = if record.direction == Direction::Uplink { "send" } else { "receive" };
-            output::line(&format!("transfer {} goes on with the next `towpath-agent run` or `{next}`", record.key.id))?;
+            output::hint(&format!("transfer {} goes on with the next `towpath-agent run` or `{next}`", record.key.id))?;
         }
     }
     Ok(())

@@ -114,12 +114,18 @@ fn tell(view: &ScheduleView, jobs: &[&JobConfig]) -> Result<()> {
     for (job, of) in view.jobs.iter().zip(jobs) {
         let zone = of.zone();
         for run in &job.runs {
-            let begins = run.begins.map_or_else(|| "by its jitter".to_owned(), |begins| times::told(begins, &zone));
+            let begins = run.begins.map_or_else(|| "see below".to_owned(), |begins| times::told(begins, &zone));
             let because = if run.overdue { "overdue".to_owned() } else { run.moved_by.join(", ") };
             rows.push(vec![job.job.clone(), times::told(run.due, &zone), begins, because]);
         }
     }
     output::table(&["job", "due", "begins", "because of"], rows, "no job has a schedule")?;
+    for job in view.jobs.iter().filter(|job| job.runs.iter().any(|run| run.begins.is_none())) {
+        output::line(&format!(
+            "{}: each run begins up to its jitter after it is due; how much is decided by this agent's name, which it has after enrolment",
+            job.job
+        ))?;
+    }
     for job in &view.jobs {
         if job.schedule.is_none() {
             output::line(&format!("{}: sent by hand only", job.job))?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use serde::Serialize;
-use towpath_host::program;
+use towpath_host::{counted, program};
 use towpath_journal::{TransferRecord, WakeUp};
 use towpath_transfer::{Code, Direction, Failure, JobName, TransferId, TransferState, failure::Result};
 
@@ -172,10 +172,10 @@ fn sentence(one: &TransferDetail) -> String {
     let job = one.view.job.as_deref().unwrap_or("?");
     let told = if one.view.parked { "parked" } else { one.view.state };
     format!(
-        "{job}: transfer {} {told}: {} rows in {} tables ({unchanged} unchanged), {} bytes sent",
+        "{job}: transfer {} {told}: {} rows in {} ({unchanged} unchanged), {} bytes sent",
         one.view.transfer,
         output::grouped(rows),
-        one.tables.len(),
+        counted(one.tables.len(), "table", "tables"),
         output::grouped(packed)
     )
 }
@@ -185,6 +185,6 @@ fn returned(one: &TransferDetail) -> String {
     let kind = one.kind.as_deref().unwrap_or("return files");
     let bytes: u64 = one.files.iter().map(|file| file.bytes).sum();
     let folder = one.delivery_folder.as_ref().map(|folder| format!(", to {folder}")).unwrap_or_default();
-    let (id, files) = (&one.view.transfer, one.files.len());
-    format!("{kind}: transfer {id} {told}: {files} files, {} bytes{folder}", output::grouped(bytes))
+    let (id, files) = (&one.view.transfer, counted(one.files.len(), "file", "files"));
+    format!("{kind}: transfer {id} {told}: {files}, {} bytes{folder}", output::grouped(bytes))
 }

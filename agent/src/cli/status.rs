@@ -83,6 +83,9 @@ struct JobView {
     job: String,
     schedule: Option<String>,
     next_run: Option<Timestamp>,
+    /// The zone by whose clock people are told of the next run.
+    #[serde(skip)]
+    zone: TimeZone,
     open: Option<TransferView>,
     last: Option<TransferView>,
     last_imported: Option<TransferView>,
@@ -114,7 +117,7 @@ pub(super) async fn status(host: &Host, args: &OutputArgs) -> Result<()> {
                 alerts: Vec::new(),
             });
         }
-        return output::line("not enrolled: ask the relay's operator for a code, then run: towpath-agent enrol CODE");
+        return output::hint("not enrolled: ask the relay's operator for a code, then run: towpath-agent enrol CODE");
     }
     quietly(host, async |open| {
         let view = collect(open).await?;
@@ -161,6 +164,7 @@ async fn of_job(parts: &Parts, job: &JobConfig) -> Result<JobView> {
         job: job.name.to_string(),
         schedule: job.schedule.as_ref().map(ToString::to_string),
         next_run,
+        zone: job.zone(),
         open: open_transfer(parts, &job.name).await?.as_ref().map(Into::into),
         last: newest.as_ref().map(Into::into),
         last_imported: imported.first().map(Into::into),
@@ -205,25 +209,28 @@ pub(super) fn of(parts: &Parts, job: Option<&JobName>) -> Filter {
     }
 }
 
-fn tell(view: &StatusView) -> Result<()> {
+/// The agent as a whole, a line each.
+fn head(view: &StatusView) -> Vec<String> {
     let told = |text: &Option<String>| text.clone().unwrap_or_default();
-    output::line(&format!("agent {} of tenant {} with {}", told(&view.name), told(&view.tenant), told(&view.relay_url)))?;
-    output::line(&format!("key {}", told(&view.fingerprint)))?;
-    output::line(if view.running { "a towpath-agent works on it" } else { "no towpath-agent works on it now" })?;
-    if let Some(pause) = &view.pause {
-        output::line(&format!("{pause}; end it with: towpath-agent resume"))?;
-    }
-    tell_bandwidth(&view.bandwidth)?;
-    for alert in &view.alerts {
-        let told = if alert.told { "" } else { " (not everybody is told yet)" };
-        output::line(&format!("ALERT since {}: {} [{}]{told}", alert.since, alert.summary, alert.code))?;
-    }
-    tell_ways(&view.ways)?;
-    if view.receivers.is_empty() {
-        output::line("no receiver is approved: see towpath-agent receiver list")?;
-    }
+    let running = if view.running {
+        "the agent is running"
+    } else {
+        "the agent is not running; start it with: towpath-agent service start, or in a terminal: towpath-agent run"
+    };
+    let mut lines = vec![
+        format!("agent {} of tenant {} with {}", told(&view.name), told(&view.tenant), told(&view.relay_url)),
+        format!("key {}", told(&view.fingerprint)),
+        running.to_owned(),
+    ];
+    lines.extend(view.pause.as_ref().map(|pause| format!("{pause}; end it with: towpath-agent resume")));
+    lines.extend(bandwidth_line(&view.bandwidth));
+    lines
+}
+
+/// A row for each job.
+fn rows(view: &StatusView) -> Vec<Vec<String>> {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let rows = view.jobs.iter().map(|job| {
+    let row = |job: &JobView| {
         let now = job.open.as_ref().map(|open| match &open.failure {
             Some(failure) => format!("{} (trouble: {})", open.state, failure.code),
             None => open.state.to_owned(),
@@ -232,30 +239,43 @@ fn tell(view: &StatusView) -> Result<()> {
             job.job.clone(),
             or_none(now),
             or_none(job.last_imported.as_ref().map(|last| last.changed.strftime("%Y-%m-%d %H:%M UTC").to_string())),
-            or_none(job.next_run.map(|next| next.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string())),
+            or_none(job.next_run.map(|next| next.to_zoned(job.zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string())),
         ]
-    });
-    output::table(&["job", "now", "last imported", "next run"], rows.collect(), "no job is configured")?;
+    };
+    view.jobs.iter().map(row).collect()
+}
+
+fn tell(view: &StatusView) -> Result<()> {
+    output::hint(&head(view).join("\n"))?;
+    for alert in &view.alerts {
+        let told = if alert.told { "" } else { " (not everybody is told yet)" };
+        output::line(&format!("ALERT since {}: {} [{}]{told}", alert.since, alert.summary, alert.code))?;
+    }
+    tell_ways(&view.ways)?;
+    if view.receivers.is_empty() {
+        output::hint("no receiver is approved: see towpath-agent receiver list")?;
+    }
+    output::table(&["job", "now", "last imported", "next run"], rows(view), "no job is configured")?;
     for job in &view.jobs {
-        tables::tell_source(&job.job, None, &job.warnings)?;
+        tables::tell_source(&format!("{}:", job.job), None, &job.warnings)?;
         tables::tell_remarkable(&job.job, &job.tables, job.tables_of.as_deref().unwrap_or_default())?;
     }
     tell_downlink(&view.downlink)?;
     for parked in &view.parked {
         let why = parked.failure.as_ref().map(|failure| format!(": {} [{}]", failure.report, failure.code)).unwrap_or_default();
         let next = what_next(parked.failure.as_ref().map(|failure| failure.code), &parked.transfer);
-        output::line(&format!("transfer {} waits for you{why}; {next}", parked.transfer))?;
+        output::hint(&format!("transfer {} waits for you{why}; {next}", parked.transfer))?;
     }
     Ok(())
 }
 
 /// The limit, where there is one or will be.
-fn tell_bandwidth(view: &BandwidthView) -> Result<()> {
+fn bandwidth_line(view: &BandwidthView) -> Option<String> {
     let until = view.until.map(|until| format!(" until {}", times::told(until, &TimeZone::system()))).unwrap_or_default();
     match view.max_bytes_per_second {
-        Some(limit) => output::line(&format!("at most {} bytes a second of files{until}", output::grouped(limit.get()))),
-        None if view.until.is_some() => output::line(&format!("files without a limit of bytes a second{until}")),
-        None => Ok(()),
+        Some(limit) => Some(format!("at most {} bytes a second of files{until}", output::grouped(limit.get()))),
+        None if view.until.is_some() => Some(format!("files without a limit of bytes a second{until}")),
+        None => None,
     }
 }
 
@@ -288,4 +308,82 @@ fn tell_downlink(view: &DownlinkView) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use towpath_transfer::clock::ManualClock;
+
+    use super::*;
+    use crate::{config::Config, host::tests::Bench, parts::NoWatcher};
+
+    const CONFIG: &str = "[[bandwidth.window]]\nduring = \"07:00-18:00\"\nmax_bytes_per_second = 250_000\n\
+                          [[job]]\nname = \"main\"\nschedule = \"02:00\"\ntime_zone = \"Europe/Berlin\"\n[job.source]\n\
+                          kind = \"sqlite\"\npath = \"erp.sqlite\"\n[[job.table]]\nname = \"items\"\n";
+
+    /// A time of the day by the clock of this system, whose windows are meant.
+    fn today(time: &str) -> Timestamp {
+        let time: jiff::civil::DateTime = format!("2026-07-01T{time}").parse().unwrap();
+        TimeZone::system().to_timestamp(time).unwrap()
+    }
+
+    async fn collected(bench: &Bench) -> StatusView {
+        let open = bench.host.open(Arc::new(NoWatcher)).await.unwrap();
+        let view = collect(&open).await.unwrap();
+        open.journal.close().await;
+        view
+    }
+
+    #[tokio::test]
+    async fn pause_and_bandwidth_are_told_with_their_ends() {
+        let clock = Arc::new(ManualClock::new(today("10:00")));
+        let bench = Bench::enrolled(CONFIG, clock.clone());
+        let view = collected(&bench).await;
+        assert!(view.enrolled && !view.running && view.pause.is_none());
+        let told = head(&view);
+        let (zone, until) = (TimeZone::system(), today("18:00"));
+        assert!(told[2].starts_with("the agent is not running; start it with: towpath-agent service start"), "{told:#?}");
+        assert_eq!(told[3..], [format!("at most 250,000 bytes a second of files until {}", times::told(until, &zone))]);
+        assert!(rows(&view)[0][3].ends_with(" 02:00 CEST"), "{:?}", rows(&view));
+
+        let (since, end) = (today("10:00"), today("20:00"));
+        let pause = Pause::new(since, Some(end), "anna", Some("ERP update"));
+        pause.begin(&*bench.host.files, &bench.host.layout).unwrap();
+        clock.set_wall(today("19:00"));
+        let view = collected(&bench).await;
+        let told = head(&view);
+        let tomorrow = today("07:00") + jiff::SignedDuration::from_hours(24);
+        assert_eq!(
+            told[3..],
+            [
+                format!("{pause}; end it with: towpath-agent resume"),
+                format!("files without a limit of bytes a second until {}", times::told(tomorrow, &zone)),
+            ]
+        );
+        assert!(told[3].contains(" since 2026-07-01 10:00 ") && told[3].contains(" until 2026-07-01 20:00 "), "{told:#?}");
+        assert!(told[3].contains("by anna") && told[3].contains("(ERP update)"), "{told:#?}");
+        let json = serde_json::to_value(&view).unwrap();
+        assert_eq!(
+            json["pause"],
+            serde_json::json!({ "since": since.to_string(), "until": end.to_string(), "by": "anna", "reason": "ERP update" })
+        );
+        assert_eq!(json["bandwidth"], serde_json::json!({ "max_bytes_per_second": null, "until": tomorrow.to_string() }));
+        clock.set_wall(end);
+        assert!(collected(&bench).await.pause.is_none(), "it is over by itself");
+    }
+
+    #[tokio::test]
+    async fn a_limit_that_never_changes_has_no_end_and_none_is_not_told() {
+        let clock = Arc::new(ManualClock::new(today("10:00")));
+        let bench = Bench::enrolled("[bandwidth]\nmax_bytes_per_second = 9\n", clock);
+        let view = collected(&bench).await;
+        assert_eq!(head(&view)[3..], ["at most 9 bytes a second of files"]);
+        let json = serde_json::to_value(&view).unwrap();
+        assert_eq!(json["bandwidth"], serde_json::json!({ "max_bytes_per_second": 9, "until": null }));
+        let limit =
+            Config::parse("", std::path::Path::new("agent.toml")).unwrap().bandwidth.limit(today("10:00"), &TimeZone::UTC);
+        assert_eq!(bandwidth_line(&limit.into()), None);
+    }
 }

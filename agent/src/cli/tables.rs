@@ -41,11 +41,11 @@ pub(super) fn tell_remarkable(job: &str, tables: &[TableView], transfer: &str) -
     }
     match remarkable.len().saturating_sub(MAX_TOLD) {
         0 => Ok(()),
-        more => output::line(&format!("{job}: {more} more tables: towpath-agent show {transfer}")),
+        more => output::hint(&format!("{job}: {more} more tables: towpath-agent show {transfer}")),
     }
 }
 
-/// How the database was read, and what an administrator should know of it. `what` is the job or the transfer.
+/// How the database was read, and what an administrator should know of it. `what` is how each line begins.
 pub(super) fn tell_source(what: &str, snapshot: Option<&SnapshotView>, warnings: &[String]) -> Result<()> {
     if let Some(snapshot) = snapshot {
         let consistent = if snapshot.consistent {
@@ -53,7 +53,7 @@ pub(super) fn tell_source(what: &str, snapshot: Option<&SnapshotView>, warnings:
         } else {
             "the tables are NOT of one state of the database"
         };
-        output::line(&format!("{what}: {consistent} ({})", snapshot.isolation))?;
+        output::line(&format!("{what} {consistent} ({})", snapshot.isolation))?;
     }
-    warnings.iter().try_for_each(|warning| output::line(&format!("{what}: warning: {warning}")))
+    warnings.iter().try_for_each(|warning| output::line(&format!("{what} warning: {warning}")))
 }

@@ -7,6 +7,11 @@ use towpath_transfer::{Direction, JobName, TransferId};
 
 use super::args::{OutputArgs, WaitArgs};
 
+/// Reads a transfer's id as it is typed.
+pub(super) fn transfer(text: &str) -> Result<TransferId, &'static str> {
+    text.parse().map_err(|_| "an id has 36 characters, and all of them are needed; see: towpath-agent history")
+}
+
 #[derive(Debug, ClapArgs)]
 pub(super) struct HistoryArgs {
     /// Only uplinks, or only return files.
@@ -43,6 +48,7 @@ impl From<Way> for Direction {
 #[derive(Debug, ClapArgs)]
 pub(super) struct ShowArgs {
     /// The transfer's id.
+    #[arg(value_parser = transfer)]
     pub(super) transfer: TransferId,
     #[command(flatten)]
     pub(super) output: OutputArgs,
@@ -57,8 +63,10 @@ pub(super) struct ShowArgs {
 #[command(verbatim_doc_comment)]
 pub(super) struct DiffArgs {
     /// The earlier transfer's id.
+    #[arg(value_parser = transfer)]
     pub(super) from: TransferId,
     /// The later transfer's id.
+    #[arg(value_parser = transfer)]
     pub(super) to: TransferId,
     #[command(flatten)]
     pub(super) output: OutputArgs,
@@ -86,6 +94,7 @@ pub(super) struct SupportArgs {
 #[derive(Debug, ClapArgs)]
 pub(super) struct RetryArgs {
     /// The transfer's id.
+    #[arg(value_parser = transfer)]
     pub(super) transfer: TransferId,
     #[command(flatten)]
     pub(super) wait: WaitArgs,

@@ -55,8 +55,10 @@ impl std::str::FromStr for Schedule {
         let cron = if text.contains(':') {
             let told = || Mistake {
                 place: 0..text.len(),
-                problem: "a time of day has two digits each, as in \"02:00\"; more is said by five fields, as in \"0 2 * * *\""
-                    .into(),
+                problem: format!(
+                    "{text:?} is no time of day, which goes from \"00:00\" to \"23:59\" with two digits each; more is said by five \
+                     fields, as in \"0 2 * * *\""
+                ),
             };
             time_of_day(text).map(|(hour, minute)| Cron::daily(hour, minute)).ok_or_else(told)
         } else {

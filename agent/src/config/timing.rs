@@ -117,6 +117,7 @@ mod tests {
         said("schedule = \"0 2 * * \\u0031x\"", "12", "is no day of the week");
         said("schedule = \"2am\"", "13", "a time of day such as");
         said("schedule = \"2:00\"", "13", "two digits each");
+        said("schedule = \"25:00\"", "13", "\"25:00\" is no time of day, which goes from \"00:00\" to \"23:59\"");
         said("schedule = \"0 0 2 * * *\"", "13", "leave out the seconds");
         said("catch_up = true", "12", "`catch_up` belongs to a `schedule`");
         let after = |timing: &str, problem: &str| {

@@ -1,7 +1,7 @@
 //! `enrolment`
 
 use serde_json::json;
-use towpath_transfer::{TenantName, failure::Result};
+use towpath_transfer::{TenantName, api::Role, failure::Result};
 
 use super::{args::EnrolmentCommand, output};
 use crate::{
@@ -25,8 +25,10 @@ pub(super) async fn run(host: &Host, command: EnrolmentCommand) -> Result<()> {
             };
             let (code, name) = registry.create_enrolment(&scope, new).await?;
             registry.audit("operator", Some(&tenant), &format!("create an enrolment code for {role} {name}"), "ok").await?;
+            // An agent's host is set up by questions, of which the code is the first.
+            let next = if role == Role::Agent { "init" } else { "enrol CODE" };
             output::say(&format!(
-                "on that host: towpath-{role} enrol CODE    (it becomes {role} {name} of {tenant} at {})",
+                "on that host: towpath-{role} {next}    (it becomes {role} {name} of {tenant} at {})",
                 code.relay_url
             ));
             output::line(&code.to_string())

@@ -273,14 +273,14 @@ fn tell(view: &SetUpView) -> Result<()> {
     output::say("");
     output::line(&format!("agent {} of tenant {} is set up", view.name, view.tenant))?;
     if view.receiver.is_none() {
-        output::line("next: compare the receiver's key with its operator, then: towpath-agent receiver approve SHA256:…")?;
+        output::hint("next: compare the receiver's key with its operator, then: towpath-agent receiver approve SHA256:…")?;
     }
     if !view.sent {
         output::line(&format!("next: its operator approves this agent: towpath-receiver agent approve {}", view.fingerprint))?;
-        output::line("next: send the first transfer: towpath-agent send --wait")?;
+        output::hint("next: send the first transfer: towpath-agent send --wait")?;
     }
     if !view.service {
-        output::line("next: leave it running: towpath-agent service install --now (or towpath-agent run in a terminal)")?;
+        output::hint("next: leave it running: towpath-agent service install --now (or towpath-agent run in a terminal)")?;
     }
-    output::line("whenever you want to know: towpath-agent status, towpath-agent doctor")
+    output::hint("whenever you want to know: towpath-agent status, towpath-agent doctor")
 }

@@ -105,7 +105,9 @@ impl SetUp<'_> {
         if !self.dialog.is_there() {
             return Ok(false);
         }
-        self.dialog.yes("Does its operator read out exactly this key, by telephone or in person? (n: later)", false).await
+        self.dialog
+            .yes("Does its operator read out exactly this key, by telephone or in person? Without it, approve it later", false)
+            .await
     }
 }
 

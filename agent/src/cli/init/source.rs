@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use towpath_host::counted;
 use towpath_transfer::{Code, Failure, failure::Result};
 
 use super::{NONE, SetUp, placeholder, relay::missing};
@@ -10,11 +11,13 @@ use crate::{
     config::{Config, MAX_TABLES, Profile, TableConfig},
     extract::{ListedTable, list_tables},
     host::Host,
-    setup::{DEFAULT_SCHEDULE, PASSWORD_FILE, SourceKind, fitting_profiles, table_config},
+    setup::{Answers, DEFAULT_SCHEDULE, PASSWORD_FILE, SourceKind, fitting_profiles, table_config},
 };
 
 /// The most tables that are shown to be chosen from.
 const MAX_SHOWN: usize = 60;
+/// The answer that means that the ERP keeps its data in another way.
+const OTHER: &str = "other";
 /// The answer that means all tables.
 const ALL: &str = "*";
 
@@ -63,7 +66,7 @@ impl SetUp<'_> {
             match tried.await {
                 Ok(listed) => {
                     let found =
-                        listed.as_ref().map_or_else(|| "it opens".to_owned(), |tables| format!("{} tables", tables.len()));
+                        listed.as_ref().map_or_else(|| "it opens".to_owned(), |tables| counted(tables.len(), "table", "tables"));
                     output::say(&format!("the ERP can be read: {found}"));
                     return Ok(listed);
                 }
@@ -76,45 +79,67 @@ impl SetUp<'_> {
         }
     }
 
-    /// Asks for what is open, or, `again`, for everything with what was answered as the default.
-    async fn ask_source(&mut self, again: bool) -> Result<()> {
-        if self.answers.source.is_none() || again {
-            let mut kinds = SourceKind::ALL.to_vec();
-            if let Some(kind) = self.answers.source {
-                kinds.sort_by_key(|other| *other != kind);
+    /// Asks for what is open, or, `again`, for what leads to the source of this kind, with what was answered as the default; whoever
+    /// has chosen the wrong kind says so there.
+    async fn ask_source(&mut self, mut again: bool) -> Result<()> {
+        loop {
+            if self.answers.source.is_none() {
+                let names = SourceKind::ALL.map(|kind| kind.about().to_owned());
+                let chosen = self.dialog.choose("Where does the ERP keep its data?", &names).await?;
+                self.answers.source = SourceKind::ALL.get(chosen).copied();
             }
-            let names: Vec<String> = kinds.iter().map(|kind| kind.about().to_owned()).collect();
-            let chosen = self.dialog.choose("Where does the ERP keep its data?", &names).await?;
-            self.answers.source = kinds.get(chosen).copied();
+            if self.ask_way(again).await? {
+                return Ok(());
+            }
+            // Nothing that was answered for one kind belongs to another.
+            self.answers = Answers {
+                source: None,
+                path: None,
+                host: None,
+                port: None,
+                database: None,
+                user: None,
+                password: None,
+                connection: None,
+                folder: None,
+                ..std::mem::take(&mut self.answers)
+            };
+            again = false;
         }
+    }
+
+    /// Asks what leads to a source of the kind that was chosen; `false` where another kind is wanted.
+    async fn ask_way(&mut self, again: bool) -> Result<bool> {
+        let shown = |path: Option<std::path::PathBuf>| path.map(|path| path.display().to_string());
         match self.answers.source {
             Some(SourceKind::PostgreSql | SourceKind::MariaDb) => self.ask_server(again).await,
             Some(SourceKind::Sqlite) => {
-                let known = self.answers.path.take().map(|path| path.display().to_string());
-                self.answers.path = Some(self.path("The database file", known, again).await?);
-                Ok(())
+                let known = shown(self.answers.path.take());
+                let Some(path) = self.first_text("The database file", known, None, again).await? else { return Ok(false) };
+                self.answers.path = Some(absolute(&path)?);
+                Ok(true)
             }
             Some(SourceKind::Files) => {
-                let known = self.answers.folder.take().map(|path| path.display().to_string());
-                self.answers.folder = Some(self.path("The folder into which the ERP puts its CSV files", known, again).await?);
-                Ok(())
+                let (known, question) = (shown(self.answers.folder.take()), "The folder into which the ERP puts its CSV files");
+                let Some(folder) = self.first_text(question, known, None, again).await? else { return Ok(false) };
+                self.answers.folder = Some(absolute(&folder)?);
+                Ok(true)
             }
             Some(SourceKind::Odbc) => {
                 let known = self.answers.connection.take();
                 let question = "The ODBC connection string without user and password, such as DSN=erp";
-                self.answers.connection = Some(self.open_text(question, known, again).await?);
-                self.ask_login(again).await
+                let Some(connection) = self.first_text(question, known, None, again).await? else { return Ok(false) };
+                self.answers.connection = Some(connection);
+                self.ask_login(again).await.map(|()| true)
             }
-            None => Ok(()),
+            None => Ok(true),
         }
     }
 
-    async fn ask_server(&mut self, again: bool) -> Result<()> {
+    async fn ask_server(&mut self, again: bool) -> Result<bool> {
         let known = self.answers.host.take();
-        self.answers.host = Some(match (known, again) {
-            (Some(known), false) => known,
-            (known, _) => self.dialog.text("Server", Some(known.as_deref().unwrap_or("localhost"))).await?,
-        });
+        let Some(host) = self.first_text("Server", known, Some("localhost"), again).await? else { return Ok(false) };
+        self.answers.host = Some(host);
         if again {
             let known = self.answers.port.map(|port| port.to_string()).unwrap_or_else(|| "usual".to_owned());
             let check = |answer: &str| match answer {
@@ -125,7 +150,7 @@ impl SetUp<'_> {
         }
         let known = self.answers.database.take();
         self.answers.database = Some(self.open_text("Database", known, again).await?);
-        self.ask_login(again).await
+        self.ask_login(again).await.map(|()| true)
     }
 
     async fn ask_login(&mut self, again: bool) -> Result<()> {
@@ -144,10 +169,22 @@ impl SetUp<'_> {
         }
     }
 
-    async fn path(&self, question: &str, known: Option<String>, again: bool) -> Result<std::path::PathBuf> {
-        let path = self.open_text(question, known, again).await?;
-        std::path::absolute(&path)
-            .map_err(|error| Failure::park(Code::ConfigInvalid, format!("the path {path}")).caused_by(error))
+    /// The first answer that a kind of source needs; `None` where, `again`, another kind is wanted.
+    async fn first_text(
+        &self,
+        question: &str,
+        known: Option<String>,
+        usual: Option<&str>,
+        again: bool,
+    ) -> Result<Option<String>> {
+        match known {
+            Some(known) if !again => Ok(Some(known)),
+            known => {
+                let or = if again { format!(", or `{OTHER}` for another kind of source") } else { String::new() };
+                let answer = self.dialog.text(&format!("{question}{or}"), known.as_deref().or(usual)).await?;
+                Ok(Some(answer).filter(|answer| !again || answer != OTHER))
+            }
+        }
     }
 
     /// Asks for a password and keeps it where only this user can read it. Returns the reference to it.
@@ -257,4 +294,8 @@ impl SetUp<'_> {
         self.answers.schedule = self.answers.schedule.take().filter(|schedule| schedule != NONE);
         Ok(())
     }
+}
+
+fn absolute(path: &str) -> Result<std::path::PathBuf> {
+    std::path::absolute(path).map_err(|error| Failure::park(Code::ConfigInvalid, format!("the path {path}")).caused_by(error))
 }

@@ -34,9 +34,13 @@ fn a_person_at_a_terminal_gets_to_the_first_import_and_every_wrong_answer_is_ask
     person.expect("enrolled as erp of tenant acme").expect("exactly this key").answer("y").expect("is approved");
     person.expect("Where does the ERP").answer("9").expect("a number from 1 to 5").answer("3");
     person.expect("The database file").answer("/nowhere/erp.sqlite").expect("[erp-missing]");
-    person.expect("Where does the ERP").answer("").expect("The database file").answer(end.erp.to_str().unwrap());
+    // Only the path is asked for again, unless the kind is the wrong one.
+    person.expect("The database file, or `other`").answer("other").expect("Where does the ERP").answer("5");
+    person.expect("CSV files").answer("/nowhere").expect("CSV files, or `other`").answer("other");
+    person.expect("Where does the ERP").answer("3").expect("The database file").answer("/nowhere/erp.sqlite");
+    person.expect("The database file, or `other`").answer(end.erp.to_str().unwrap());
     person.expect("Which tables").answer("no_such_table").expect("there is no table no_such_table").answer("*");
-    person.expect("When is it sent").answer("25:00").expect("When is it sent").answer("");
+    person.expect("When is it sent").answer("25:00").expect("is no time of day").expect("When is it sent").answer("");
     person.expect("BYTES TO SEND").expect("written: ").expect("Send the first transfer now?");
     // The receiver's operator approves while the person waits.
     end.approve_agent();
@@ -69,7 +73,7 @@ fn a_password_that_is_typed_is_kept_by_its_owner_alone_and_never_shown() {
     let mut person = Terminal::start(&end.agent, &arguments);
     person.expect("exactly this key").answer("n");
     person.expect("Database").answer(&database.name).expect("Login").answer(READER).expect("Its password").answer(PASSWORD);
-    person.expect("readable by its owner alone").expect("1 tables").expect("Which tables").answer("");
+    person.expect("readable by its owner alone").expect("1 table").expect("Which tables").answer("");
     person.expect("When is it sent").answer("none").expect("items").expect("written: ").expect("is set up");
     assert!(person.ends().success(), "{}", person.screen());
     let kept = end.agent.config.parent().unwrap().join("erp-password");
