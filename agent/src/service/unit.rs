@@ -172,7 +172,7 @@ mod tests {
         assert!(!unit.contains("MemoryDenyWriteExecute"), "a program may need memory that it writes and executes");
         assert!(unit.contains("ProtectHome=read-only\nPrivateTmp=no\n"), "{unit}");
         let told = format!(
-            "[log]\nfile = \"/var/log/towpath/agent.log\"\n[alert]\nprogram = \"/home/erp/tell\"\n\
+            "[log]\nfile = \"/var/log/towpath/agent.log\"\n[alert]\nprogram = \"/run/user/erp/tell\"\n\
                             webhook = \"https://x.example\"\nwebhook_secret = \"file:/etc/towpath/hook\"\n{PLAIN}"
         );
         let of = installation(Path::new("/etc/towpath"), &told);
