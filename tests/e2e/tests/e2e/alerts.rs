@@ -48,6 +48,12 @@ fn open_alert(end: &End, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
     })
 }
 
+/// Sends the job, which fails for good; the transfer.
+fn fails(end: &End) -> String {
+    let sent = end.agent.run(&["send", "--job", JOB, "--json"]).failed_with("erp-query").json();
+    sent["transfers"][0]["transfer"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn a_failing_source_is_told_of_once_and_so_is_its_recovery() {
     let (_world, end, _, _relay, _receiver) = World::running(executable(), 50);
@@ -80,23 +86,22 @@ fn a_failing_source_is_told_of_once_and_so_is_its_recovery() {
     std::fs::rename(&end.erp, &aside).unwrap();
     let service = end.run();
     assert!(!end.agent.run(&["send", "--job", JOB, "--timeout", "1s"]).status.success());
-    let first = end.newest().0;
     let alert = open_alert(&end, "the alert", |alert| alert["code"] == "erp-missing");
-    assert_eq!((alert["job"].as_str(), alert["transfer"].as_str()), (Some(JOB), Some(first.as_str())), "{alert:#}");
+    let open = end.agent.run(&["status", "--json"]).succeeded().json()["jobs"][0]["open"].clone();
+    assert_eq!((&alert["job"], &alert["transfer"]), (&json!(JOB), &open["transfer"]), "{alert:#}");
+    let first = open["transfer"].as_str().unwrap();
 
     // Something else is put in its place: further runs fail, with transfers of their own, and the alert follows them silently.
     std::fs::write(&end.erp, "this is no database\n".repeat(100)).unwrap();
     for _ in 0..2 {
-        end.agent.run(&["send", "--job", JOB]).failed_with("erp-query");
-        let newest = end.newest().0;
+        let newest = fails(&end);
         open_alert(&end, "the newest transfer", |alert| alert["transfer"] == newest.as_str() && alert["code"] == "erp-query");
     }
 
     // A restart in between, and one more run that fails, which the new process has looked at.
     service.kill();
     let service = end.run();
-    end.agent.run(&["send", "--job", JOB]).failed_with("erp-query");
-    let newest = end.newest().0;
+    let newest = fails(&end);
     assert_ne!(newest, first);
     open_alert(&end, "the newest transfer", |alert| alert["transfer"] == newest.as_str());
 
@@ -110,7 +115,15 @@ fn a_failing_source_is_told_of_once_and_so_is_its_recovery() {
     });
     assert_eq!(end.agent.run(&["status", "--json"]).succeeded().json()["alerts"], json!([]));
     service.kill();
-    judge(&told, &first);
+    judge(&told, first);
+}
+
+/// The alert that the handbook shows.
+fn documented() -> Value {
+    let handbook = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/agent.md");
+    let text = std::fs::read_to_string(handbook).unwrap();
+    let (_, shown) = text.split_once("```json\n{\"version\": 1, \"alert\"").unwrap();
+    serde_json::from_str(&format!("{{\"version\": 1, \"alert\"{}", shown.split("```").next().unwrap())).unwrap()
 }
 
 /// Exactly what must have been told, and how it was signed.
@@ -127,6 +140,8 @@ fn judge(told: &Told, first: &str) {
     assert_eq!((&raised["alert"], &raised["transfer"], &raised["tenant"]), (&json!("raised"), &json!(first), &json!(TENANT)));
     assert_eq!((&recovered["alert"], &recovered["since"]), (&json!("recovered"), &raised["since"]));
     assert_eq!(raised["help"], "docs/errors/erp-missing.md");
+    let fields = |alert: &Value| alert.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(fields(raised), fields(&documented()));
     let id = |posted: &Posted, kind: &str| posted.header("webhook-id").strip_suffix(kind).unwrap().to_owned();
     assert_eq!(id(&alerts[0], "-raised"), id(&alerts[1], "-recovered"));
     assert_ne!(tests[0].header("webhook-id"), tests[1].header("webhook-id"));

@@ -30,21 +30,6 @@ fn says(report: &Value, id: &str, outcome: &str, found: &str) {
     assert!(check["found"].as_str().unwrap().contains(found), "{check:#}");
 }
 
-/// What the handbook shows.
-fn documented() -> String {
-    let handbook = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/agent.md");
-    let text = std::fs::read_to_string(handbook).unwrap();
-    let (_, shown) = text.split_once("$ towpath-agent doctor\n").unwrap();
-    shown.split("```").next().unwrap_or_default().to_owned()
-}
-
-/// The titles of the checks in the order in which they are told; ways to this relay and to the handbook's are others.
-fn titles(text: &str) -> Vec<&str> {
-    let told = text.lines().filter(|line| line.starts_with(['✓', '!', '✗', '-']));
-    let title = told.filter_map(|line| Some(line.split_once(' ')?.1.split_once(": ")?.0));
-    title.filter(|title| !title.starts_with("way ssh") && !title.starts_with("way tls")).collect()
-}
-
 #[test]
 fn doctor_passes_a_sound_host_and_names_what_is_broken() {
     let (world, mut end, _, relay, _receiver) = World::running(executable(), ROWS);
@@ -74,7 +59,6 @@ fn doctor_passes_a_sound_host_and_names_what_is_broken() {
         (check(&report, "service")["outcome"] == "ok").then_some(())
     });
     let _ = end.send().succeeded();
-    assert_eq!(titles(&end.agent.run(&["doctor"]).succeeded().stdout), titles(&documented()));
     std::fs::remove_dir(&deliveries).unwrap();
     let (ok, report) = doctor(&end);
     assert!(!ok);

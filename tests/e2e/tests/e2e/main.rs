@@ -10,6 +10,7 @@ mod alerts;
 mod crash;
 mod databases;
 mod doctor;
+mod documented;
 mod downlink;
 mod flow;
 mod interop;

@@ -57,7 +57,11 @@ fn a_silent_host_is_late_once_and_back_once() {
         shown.lines().map(|line| line.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect()).collect();
     assert_eq!(cells, [vec!["TENANT", "AGENT", "JOB", "EXPECTED BY", "LAST HEARD OF"], vec![TENANT, AGENT, JOB, by, heard]]);
     figure(&world, true);
-    eventually("somebody is told", || (!told.heard().is_empty()).then_some(()));
+    eventually("somebody is told, and that is noted", || {
+        let kept: Value = serde_json::from_slice(&std::fs::read(world.relay.state.join("alerts.json")).ok()?).unwrap();
+        kept["alerts"].as_object().unwrap().values().any(|alert| alert["program"] == "told").then_some(())
+    });
+    assert_eq!(told.heard().len(), 1);
 
     // A relay that begins anew says nothing anew.
     relay.kill();

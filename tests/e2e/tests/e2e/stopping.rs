@@ -30,7 +30,8 @@ fn in_work(end: &End, stage: &str) -> String {
     let sending = end.agent.start(&["send", "--job", JOB, "--wait"]);
     logged(end, &["the step begins", &format!("\"stage\":\"{stage}\"")]);
     sending.kill();
-    end.newest().0
+    // The step makes the transfer's folder.
+    eventually("the transfer has a folder", || end.transfers().pop())
 }
 
 /// Started again, the agent brings the transfer to its end by itself.
