@@ -46,7 +46,9 @@ impl Installation {
         for (name, program) in [("agent", &end.agent), ("relay", &world.relay), ("receiver", &end.receiver)] {
             let path = bin.join(format!("towpath-{name}"));
             let (config, state, exe) = (program.config.display(), program.state.display(), executable().display());
-            let script = format!("#!/bin/sh\nexec '{exe}' {ROLE} {name} --config '{config}' --state '{state}' \"$@\"\n");
+            // By the environment, so that messages name commands as they are on a host where everything lies in its usual place.
+            let places = format!("TOWPATH_CONFIG='{config}' TOWPATH_STATE='{state}'");
+            let script = format!("#!/bin/sh\nexport {places}\nexec '{exe}' {ROLE} {name} \"$@\"\n");
             std::fs::write(&path, script).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
