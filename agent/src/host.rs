@@ -331,6 +331,10 @@ fn machine_id() -> String {
 fn make_private(files: &dyn FileStore, folder: &Path) -> Result<()> {
     let failed = |error| file_failure("making the state folder", folder, error);
     let made = !folder.exists();
+    // The folders above it are closed to nobody: the service's user has to pass through them.
+    if let Some(above) = folder.parent() {
+        std::fs::create_dir_all(above).map_err(failed)?;
+    }
     files.create_dir_all(folder).map_err(failed)?;
     #[cfg(unix)]
     if made {
@@ -456,6 +460,8 @@ pub(crate) mod tests {
         let host = host(&folder.path().join("deep/state"));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(host.layout.state()), 0o700);
+        std::fs::create_dir(folder.path().join("usual")).unwrap();
+        assert_eq!(mode(&folder.path().join("deep")), mode(&folder.path().join("usual")), "the service's user passes through it");
         enrol(&host);
         assert_eq!(mode(&host.layout.key()), 0o600);
     }

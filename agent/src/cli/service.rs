@@ -88,6 +88,7 @@ fn dry_run(of: &Installation, start: bool) -> Result<()> {
     if let Some(folder) = of.log.as_deref().and_then(Path::parent) {
         steps.push(format!("give the log file's folder {} to {user}, where nothing else lies in it", folder.display()));
     }
+    steps.push(format!("let {user} pass through a folder named towpath above these, where it is closed"));
     steps.push(format!("write /etc/systemd/system/{UNIT}, which is printed below"));
     steps.push("systemctl daemon-reload".to_owned());
     steps.push(format!("systemctl enable {UNIT}"));

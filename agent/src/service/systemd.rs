@@ -32,8 +32,8 @@ const MAX_USER_CHARS: usize = 31;
 /// systemd, as this program uses it.
 pub struct Systemd<'a> {
     units: PathBuf,
-    /// Whose the configuration is: root's, so that the service reads and cannot change it.
-    config_owner: u32,
+    /// Whose the configuration is: root, so that the service reads and cannot change it.
+    administrator: u32,
     /// Looks up a user of this host.
     user: &'a dyn Fn(&str) -> Result<Option<UserIds>>,
     /// Runs a program with its arguments to its end.
@@ -90,7 +90,7 @@ impl<'a> Systemd<'a> {
         if !owner::is_root() {
             return Err(failed("services are installed, started and stopped by root: run the same command with sudo"));
         }
-        Ok(Self { units: UNITS.into(), config_owner: 0, user: &owner::user, run: &run, say })
+        Ok(Self { units: UNITS.into(), administrator: 0, user: &owner::user, run: &run, say })
     }
 
     /// Makes the user, gives it what it must read and write, and writes and enables the unit. May be repeated.
@@ -105,13 +105,16 @@ impl<'a> Systemd<'a> {
         fs::create_dir_all(&of.state)
             .map_err(|error| failed(format!("making {} failed", of.state.display())).caused_by(error))?;
         given::folder(&of.state, ids, self.say)?;
-        let of_config = UserIds { uid: self.config_owner, ..ids };
+        let of_config = UserIds { uid: self.administrator, ..ids };
         given::file(&of.config, of_config, Mode::RUSR | Mode::WUSR | Mode::RGRP, self.say)?;
         for secret in &of.secrets {
             given::file(secret, ids, Mode::RUSR | Mode::WUSR, self.say)?;
         }
         if let Some(log) = &of.log {
             given::log(log, ids, self.say)?;
+        }
+        for path in [&of.state, &of.config] {
+            given::passage(path, self.administrator, ids, self.say)?;
         }
         self.write_unit(&text)?;
         self.systemctl(&["daemon-reload"])?;

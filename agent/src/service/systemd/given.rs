@@ -5,10 +5,11 @@
 
 use std::{
     ffi::{CStr, OsStr},
+    fs::File,
     io,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt as _,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::Path,
 };
@@ -20,10 +21,14 @@ use rustix::{
 use towpath_host::owner::UserIds;
 use towpath_transfer::{Failure, failure::Result};
 
+use super::reach;
 use crate::service::installation::is_of_log;
 
 /// How many folders below the state folder, one in the other, are given; the agent makes three. Each holds two descriptors.
 pub(super) const MAX_DEPTH: usize = 16;
+
+/// The name of the folders that are made for this program, in `/etc` and `/var/lib`.
+const FOLDER: &str = "towpath";
 
 /// Opens what has this very name: no link, and no waiting for the other end of a pipe.
 const ITSELF: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -40,6 +45,35 @@ pub(super) fn folder(path: &Path, ids: UserIds, say: &dyn Fn(&str)) -> Result<()
     fchmod(&opened, Mode::RWXU).map_err(|error| failed(path, error))?;
     if giving.given > 0 {
         say(&format!("gave {} to the service, {} files and folders", path.display(), giving.given));
+    }
+    Ok(())
+}
+
+/// Looks whether the service can pass through the folders above `path`. One that was made for this program and is `owner`'s is
+/// opened so far that users can pass through it; another one is told.
+///
+/// # Errors
+/// `service-failed`.
+pub(super) fn passage(path: &Path, owner: u32, ids: UserIds, say: &dyn Fn(&str)) -> Result<()> {
+    for folder in path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
+        let failed = |error| failed(folder, error);
+        let opened = match openat(CWD, folder, ITSELF | OFlags::DIRECTORY, Mode::empty()) {
+            Ok(opened) => opened,
+            // What is missing is told elsewhere; what a link leads to is somebody else's matter.
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let opened = File::from(opened);
+        let found = opened.metadata().map_err(|error| super::failed(said(folder)).caused_by(error))?;
+        if reach::passes(&found, ids) {
+            continue;
+        }
+        if found.uid() == owner && folder.file_name() == Some(OsStr::new(FOLDER)) {
+            fchmod(&opened, Mode::from_raw_mode(found.mode()) | Mode::XGRP | Mode::XOTH).map_err(failed)?;
+            say(&format!("let users pass through {}", folder.display()));
+        } else {
+            say(&format!("note: the service must be able to pass through {}", folder.display()));
+        }
     }
     Ok(())
 }
@@ -243,5 +277,9 @@ fn own(opened: BorrowedFd<'_>, ids: UserIds) -> rustix::io::Result<()> {
 }
 
 fn failed(path: &Path, error: Errno) -> Failure {
-    super::failed(format!("giving {} to the service failed", path.display())).caused_by(io::Error::from(error))
+    super::failed(said(path)).caused_by(io::Error::from(error))
+}
+
+fn said(path: &Path) -> String {
+    format!("giving {} to the service failed", path.display())
 }

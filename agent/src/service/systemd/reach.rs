@@ -25,6 +25,11 @@ pub(super) fn secret(path: &Path, user: &str, ids: UserIds) -> Option<String> {
     note(path, "read", user, ids, READ)
 }
 
+/// Whether a user may pass through a folder.
+pub(super) fn passes(folder: &Metadata, ids: UserIds) -> bool {
+    allows(folder, ids, EXECUTE)
+}
+
 fn note(path: &Path, to_do: &str, user: &str, ids: UserIds, wanted: u32) -> Option<String> {
     let shown = path.display();
     let metadata = match fs::metadata(path) {
@@ -37,7 +42,7 @@ fn note(path: &Path, to_do: &str, user: &str, ids: UserIds, wanted: u32) -> Opti
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let closed = real.ancestors().skip(1).find(|folder| {
         let found = fs::metadata(folder);
-        found.is_ok_and(|found| !allows(&found, ids, EXECUTE))
+        found.is_ok_and(|found| !passes(&found, ids))
     });
     if let Some(folder) = closed {
         let folder = folder.display();

@@ -78,7 +78,7 @@ impl Host {
         let say = |text: &str| self.said.borrow_mut().push(text.to_owned());
         let user = |_: &str| Ok(Some(ids()));
         let units = self.folder.path().join("units");
-        act(&Systemd { units, config_owner: own_uid(), user: &user, run: &run, say: &say })
+        act(&Systemd { units, administrator: own_uid(), user: &user, run: &run, say: &say })
     }
 
     fn ran(&self) -> Vec<String> {
@@ -282,6 +282,42 @@ fn a_program_that_the_service_could_not_start_is_told() {
     host.act(|systemd| systemd.install(&of, false)).unwrap();
     let said = host.said.take();
     assert!(said.iter().any(|line| line.starts_with(&format!("note: {USER} could not start "))), "{said:?}");
+}
+
+#[test]
+fn the_service_can_pass_through_what_was_made_for_this_program() {
+    let host = Host::new();
+    let at = |name: &str| host.folder.path().join(name);
+    let closed = |name: &str| {
+        fs::create_dir_all(at(name)).unwrap();
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o700)).unwrap();
+    };
+    for name in ["towpath", "towpath/other"] {
+        closed(name);
+    }
+    let say = |text: &str| host.said.borrow_mut().push(text.to_owned());
+    // Nobody who is here; a folder that is missing is passed over.
+    let ids = UserIds { uid: u32::MAX - 1, gid: u32::MAX - 1 };
+    for _ in 0..2 {
+        given::passage(&at("towpath/other/missing/state"), own_uid(), ids, &say).unwrap();
+    }
+    assert_eq!((host.owner_and_mode("towpath").1, host.owner_and_mode("towpath/other").1), (0o711, 0o700));
+    let said = host.said.take();
+    let count = |words: &str| said.iter().filter(|line| line.ends_with(words)).count();
+    assert_eq!(count(&format!("let users pass through {}", at("towpath").display())), 1, "{said:?}");
+    let note = format!("note: the service must be able to pass through {}", at("towpath/other").display());
+    assert_eq!(count(&note), 2, "{said:?}");
+
+    // A link is not followed, and what is somebody else's is told.
+    fs::remove_dir_all(at("towpath")).unwrap();
+    closed("real");
+    symlink(at("real"), at("towpath")).unwrap();
+    given::passage(&at("towpath/state"), own_uid(), ids, &say).unwrap();
+    assert_eq!(host.owner_and_mode("real").1, 0o700);
+    fs::remove_file(at("towpath")).unwrap();
+    closed("towpath");
+    given::passage(&at("towpath/state"), own_uid().wrapping_add(1), ids, &say).unwrap();
+    assert_eq!(host.owner_and_mode("towpath").1, 0o700);
 }
 
 #[test]
