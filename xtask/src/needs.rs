@@ -84,6 +84,11 @@ const PROGRAMS: &[Program] = &[
     Program { names: &["microsocks"], package: "microsocks", why: "a SOCKS5 proxy with passwords between agent and relay" },
     Program { names: &["ip"], package: "iproute2", why: "makes the namespaces of a customer's network" },
     Program { names: &["nft"], package: "nftables", why: "closes one way out of that network after the other" },
+    Program { names: &["/usr/lib/systemd/systemd"], package: "systemd", why: "is PID 1 of the machine that runs our service" },
+    Program { names: &["dbus-daemon"], package: "dbus", why: "lets users ask that systemd" },
+    Program { names: &["useradd"], package: "passwd", why: "makes the service's user there" },
+    Program { names: &["unshare"], package: "util-linux", why: "makes that machine's namespaces" },
+    Program { names: &["mount"], package: "mount", why: "makes its file system" },
     Program { names: &["openssl"], package: "openssl", why: "signs a token without our code" },
     Program { names: &["python3"], package: "python3-venv", why: "runs paramiko, asyncssh, ssh-audit and Tryton" },
 ];

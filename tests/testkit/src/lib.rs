@@ -8,6 +8,8 @@ mod compare;
 mod packing;
 mod program;
 pub mod seams;
+#[cfg(target_os = "linux")]
+mod systemd;
 mod telling;
 mod terminal;
 mod world;
@@ -15,6 +17,8 @@ mod world;
 pub use compare::{assert_same_tables, query_text, query_texts};
 pub use packing::pack;
 pub use program::{Outcome, Program, Server};
+#[cfg(target_os = "linux")]
+pub use systemd::Machine;
 pub use telling::{Posted, TellingProgram, WebhookListener};
 pub use terminal::Terminal;
 pub use world::{AGENT, End, JOB, RECEIVER, TENANT, World};

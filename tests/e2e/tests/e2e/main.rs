@@ -23,6 +23,8 @@ mod setting_up;
 mod silent;
 mod stopping;
 mod support;
+#[cfg(target_os = "linux")]
+mod systemd;
 mod tamper;
 mod tenants;
 mod ways;

@@ -21,7 +21,7 @@ const USER: &str = "towpath";
 const PASSWORD: &str = "tow-and-path";
 
 /// A program of another project; ended when dropped.
-struct Other {
+pub(crate) struct Other {
     child: Child,
     log: PathBuf,
 }
@@ -34,7 +34,7 @@ impl Other {
         Self { child, log: log.to_owned() }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
     }
 }
@@ -47,7 +47,7 @@ impl Drop for Other {
     }
 }
 
-fn tinyproxy(dir: &Path, listen: &str, port: u16, allow: &str, more: &str, launcher: &[&str]) -> Other {
+pub(crate) fn tinyproxy(dir: &Path, listen: &str, port: u16, allow: &str, more: &str, launcher: &[&str]) -> Other {
     let config = dir.join("tinyproxy.conf");
     let text = format!("Port {port}\nListen {listen}\nAllow {allow}\nTimeout 60\nMaxClients 50\nLogLevel Info\n{more}\n");
     std::fs::write(&config, text).unwrap();

@@ -2,7 +2,7 @@
 //! stands there. What cannot be run here is named with the reason, and with the test that runs it.
 
 mod installation;
-mod page;
+pub(crate) mod page;
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,8 @@ struct Elsewhere {
 }
 
 const SYSTEMD: &str = "it needs systemd, and root";
-const SERVICE: (&str, &str) = ("agent/src/service/systemd/tests.rs", "fn install(");
+const SERVICE: (&str, &str) =
+    ("tests/e2e/tests/e2e/systemd/handbook.rs", "fn interop_the_commands_of_the_handbook_do_what_it_says");
 const FIELDS: (&str, &str) = ("host/src/logs/journald.rs", "\"TOWPATH_CODE\"");
 
 const ELSEWHERE: &[Elsewhere] = &[
@@ -46,8 +47,12 @@ const ELSEWHERE: &[Elsewhere] = &[
         test: ("tests/e2e/tests/e2e/setting_up.rs", "fn an_answers_file_needs_nobody"),
     },
     Elsewhere { command: "towpath-agent service install --now", because: SYSTEMD, test: SERVICE },
+    Elsewhere { command: "usermod -aG erp towpath", because: SYSTEMD, test: SERVICE },
+    Elsewhere { command: "towpath-agent service restart", because: SYSTEMD, test: SERVICE },
     Elsewhere { command: "towpath-agent service status", because: SYSTEMD, test: SERVICE },
+    Elsewhere { command: "towpath-agent service status --json", because: SYSTEMD, test: SERVICE },
     Elsewhere { command: "towpath-agent service stop", because: SYSTEMD, test: SERVICE },
+    Elsewhere { command: "towpath-agent service start", because: SYSTEMD, test: SERVICE },
     Elsewhere { command: "towpath-agent service uninstall", because: SYSTEMD, test: SERVICE },
     Elsewhere { command: "systemctl reload towpath-agent", because: SYSTEMD, test: SERVICE },
     Elsewhere { command: "journalctl -u towpath-agent -f", because: SYSTEMD, test: SERVICE },

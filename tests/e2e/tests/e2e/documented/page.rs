@@ -9,13 +9,13 @@ const OTHERS: [&str; 8] = ["$ ", "cargo ", "systemctl ", "journalctl ", "usermod
 
 /// A command with what the page shows after it.
 #[derive(Debug, Clone)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     /// Where it stands.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// Without its comment.
-    pub(super) command: String,
+    pub(crate) command: String,
     /// As it is shown; empty where the page shows nothing.
-    pub(super) output: String,
+    pub(crate) output: String,
 }
 
 /// A file of the repository.
@@ -24,7 +24,7 @@ pub(super) fn path(name: &str) -> PathBuf {
 }
 
 /// Every command of a page, in its order.
-pub(super) fn commands(page: &str) -> Vec<Shown> {
+pub(crate) fn commands(page: &str) -> Vec<Shown> {
     let text = std::fs::read_to_string(path(page)).unwrap();
     let mut found: Vec<Shown> = Vec::new();
     // The language of the block, and whether a command goes on in the next line.
