@@ -331,10 +331,7 @@ fn machine_id() -> String {
 fn make_private(files: &dyn FileStore, folder: &Path) -> Result<()> {
     let failed = |error| file_failure("making the state folder", folder, error);
     let made = !folder.exists();
-    // The folders above it are closed to nobody: the service's user has to pass through them.
-    if let Some(above) = folder.parent() {
-        std::fs::create_dir_all(above).map_err(failed)?;
-    }
+    towpath_host::folders::make_above(folder).map_err(failed)?;
     files.create_dir_all(folder).map_err(failed)?;
     #[cfg(unix)]
     if made {

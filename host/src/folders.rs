@@ -1,7 +1,7 @@
 //! Where configuration and state lie.
 
 use std::{
-    env,
+    env, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -39,6 +39,15 @@ pub fn state(program: &str, given: [Option<&Path>; 2]) -> Result<PathBuf, Failur
         .map_err(|e| Failure::park(Code::ConfigInvalid, format!("{} cannot be a state folder", state.display())).caused_by(e))
 }
 
+/// Makes the folders above a state folder where there are none. They are closed to nobody, as the state folder itself is: the
+/// service's user has to pass through them, also where root has made them.
+///
+/// # Errors
+/// As the disk reports.
+pub fn make_above(state: &Path) -> io::Result<()> {
+    state.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
 fn own() -> Option<ProjectDirs> {
     ProjectDirs::from("", "", "towpath")
 }
@@ -62,6 +71,21 @@ fn is_root() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn the_folders_above_are_as_open_as_any() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("any")).unwrap();
+        for _ in 0..2 {
+            make_above(&folder.path().join("deep/er/state")).unwrap();
+        }
+        let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!([mode("deep"), mode("deep/er")], [mode("any"); 2]);
+        assert!(!folder.path().join("deep/er/state").exists());
+        make_above(Path::new("/")).unwrap();
+    }
 
     #[test]
     fn what_is_given_first_counts_and_is_made_absolute() {

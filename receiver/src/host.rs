@@ -63,7 +63,9 @@ impl Host {
     /// # Errors
     /// As the disk reports.
     pub fn open(config: Config, state: &Path) -> Result<Self, Failure> {
-        Disk.create_dir_all(state).map_err(|e| file_failure("creating the state folder", state, e))?;
+        let failed = |e| file_failure("creating the state folder", state, e);
+        towpath_host::folders::make_above(state).map_err(failed)?;
+        Disk.create_dir_all(state).map_err(failed)?;
         private(state)?;
         let layout = Layout::new(state);
         Ok(Self { config, layout, clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()) })
