@@ -45,7 +45,23 @@ pub fn state(program: &str, given: [Option<&Path>; 2]) -> Result<PathBuf, Failur
 /// # Errors
 /// As the disk reports.
 pub fn make_above(state: &Path) -> io::Result<()> {
-    state.parent().map_or(Ok(()), fs::create_dir_all)
+    let Some(parent) = state.parent() else { return Ok(()) };
+    let missing: Vec<&Path> =
+        parent.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+    fs::create_dir_all(parent)?;
+    // The name of each is written before anything below it is said to be there.
+    missing.into_iter().filter_map(Path::parent).try_for_each(sync)
+}
+
+#[cfg(unix)]
+fn sync(folder: &Path) -> io::Result<()> {
+    fs::File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all()
+}
+
+/// NTFS journals names by itself.
+#[cfg(not(unix))]
+fn sync(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 fn own() -> Option<ProjectDirs> {

@@ -162,12 +162,14 @@ pub fn shell_quoted(path: &Path) -> String {
     format!("'{dash}{}'", text.replace('\'', r"'\''"))
 }
 
-/// The path as the shells of Windows read it back; no name there has a quotation mark.
+/// The path as the shells of Windows read it back; no name there has a quotation mark. A backslash before the closing one is doubled,
+/// which programs there read as one.
 #[cfg(not(unix))]
 #[must_use]
 pub fn shell_quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    if text.contains(|c: char| c.is_whitespace() || "&()^;,'`$%!=+".contains(c)) { format!("\"{text}\"") } else { text }
+    let end = if text.ends_with('\\') { "\\" } else { "" };
+    if text.contains(|c: char| c.is_whitespace() || "&()^;,'`$%!=+".contains(c)) { format!("\"{text}{end}\"") } else { text }
 }
 
 /// Writes a whole file: to a temporary name, fsync, then under its name in one step, then fsync of the folder.

@@ -201,11 +201,11 @@ fn clock(offset: Option<SignedDuration>) -> Check {
             let remedy = "set the clock, and let it be kept right: timedatectl set-ntp true (docs/errors/clock-skew.md)";
             subject.warning(
                 Some(Code::ClockSkew),
-                format!("they differ by {offset:#}; transfers work, and their times are wrong"),
+                format!("they differ by {:#}; transfers work, and their times are wrong", offset.abs()),
                 remedy,
             )
         }
-        Some(offset) => subject.ok(format!("they differ by {offset:#}")),
+        Some(offset) => subject.ok(format!("they differ by {:#}", offset.abs())),
     }
 }
 

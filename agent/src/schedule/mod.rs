@@ -181,6 +181,8 @@ async fn begin(parts: &Parts, job: &JobConfig, kept: &mut Kept, run: Run, now: T
         tracing::info!(job = %job.name, due = %newest.due, "made up for: its time passed while the agent did not work");
     }
     (kept.settled, kept.former) = (record.created.max(now), None);
+    // It waits no more, where the blackout was taken out of the configuration meanwhile.
+    kept.put_off = kept.put_off.filter(|put_off| put_off.until <= now);
     kept.last = Some(Begun { due: run.due, local: newest.local, begun: now });
     Ok(true)
 }

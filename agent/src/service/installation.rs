@@ -32,6 +32,8 @@ pub struct Installation {
     /// The folders beside the state folder in which it makes or moves files: of deliveries, of dropped files and their archive, of
     /// SQLite databases, which keep files beside them, and of the log file.
     pub writable: BTreeSet<PathBuf>,
+    /// Those of them that are somebody else's: all but one that is only the log file's.
+    pub others: BTreeSet<PathBuf>,
     /// The log file, where it lies outside of the state folder.
     pub log: Option<PathBuf>,
     /// Programs that it starts, as far as they are named by a path.
@@ -49,24 +51,23 @@ impl Installation {
     #[must_use]
     pub fn new(executable: PathBuf, loaded: &LoadedConfig, state: PathBuf, user: &str) -> Self {
         let config = &loaded.config;
-        let mut writable = BTreeSet::new();
+        let mut others = BTreeSet::new();
         let mut seen = BTreeSet::from([executable.clone(), loaded.file.clone(), state.clone()]);
         let log = config.log.file.clone().filter(|file| !file.starts_with(&state));
-        writable.extend(log.iter().filter_map(|file| file.parent()).map(Path::to_owned));
         let started = config.deliveries.iter().filter_map(|delivery| delivery.run.as_ref().map(|run| &run.program));
         let started: Vec<&PathBuf> = started.chain(&config.alert.program).collect();
         for delivery in &config.deliveries {
-            writable.insert(delivery.folder.clone());
+            others.insert(delivery.folder.clone());
             if let Some(LoadConfig::Sqlite { path, .. }) = &delivery.load {
-                writable.extend(path.parent().map(Path::to_owned));
+                others.extend(path.parent().map(Path::to_owned));
             }
         }
         for job in &config.jobs {
             match &job.source {
-                SourceConfig::Sqlite { path, .. } => writable.extend(path.parent().map(Path::to_owned)),
+                SourceConfig::Sqlite { path, .. } => others.extend(path.parent().map(Path::to_owned)),
                 SourceConfig::Files(files) => {
-                    writable.insert(files.folder.clone());
-                    writable.insert(files.archive.clone().unwrap_or_else(|| files.folder.join(DEFAULT_ARCHIVE)));
+                    others.insert(files.folder.clone());
+                    others.insert(files.archive.clone().unwrap_or_else(|| files.folder.join(DEFAULT_ARCHIVE)));
                 }
                 SourceConfig::PostgreSql(server) | SourceConfig::MariaDb(server) => {
                     seen.extend(server.ca.clone());
@@ -80,19 +81,20 @@ impl Installation {
         // A bare name is looked for where the system looks for programs.
         let programs: BTreeSet<PathBuf> = started.into_iter().filter(|program| program.is_absolute()).cloned().collect();
         let secrets = secrets(config);
+        let mut writable = others.clone();
+        writable.extend(log.iter().filter_map(|file| file.parent()).map(Path::to_owned));
         seen.extend(writable.iter().chain(&secrets).chain(&programs).cloned());
         // What lies behind a link has to be seen as well.
         let real: Vec<PathBuf> =
             seen.iter().filter(|path| path.is_absolute()).filter_map(|path| path.canonicalize().ok()).collect();
         seen.extend(real);
         let (config, user) = (loaded.file.clone(), user.to_owned());
-        Self { executable, config, state, user, writable, log, programs, secrets, seen, foreign_code }
+        Self { executable, config, state, user, writable, others, log, programs, secrets, seen, foreign_code }
     }
 
-    /// The folders that it writes to and that are somebody else's: all but the log file's own.
-    pub(super) fn folders_of_others(&self) -> impl Iterator<Item = &PathBuf> {
-        let of_log = self.log.as_deref().and_then(Path::parent);
-        self.writable.iter().filter(move |folder| of_log != Some(folder.as_path()))
+    /// Whether the log file's folder is also one of deliveries, sources or archives.
+    pub(super) fn log_folder_is_others(&self) -> bool {
+        self.log.as_deref().and_then(Path::parent).is_some_and(|folder| self.others.contains(folder))
     }
 
     /// Whether it has to see something below one of these folders.

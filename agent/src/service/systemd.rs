@@ -111,32 +111,33 @@ impl<'a> Systemd<'a> {
             given::file(secret, ids, Mode::RUSR | Mode::WUSR, self.say)?;
         }
         if let Some(log) = &of.log {
-            given::log(log, ids, self.say)?;
+            given::log(log, of.log_folder_is_others(), ids, self.say)?;
         }
-        for path in [&of.state, &of.config] {
+        for path in [Some(&of.state), Some(&of.config), of.log.as_ref()].into_iter().flatten() {
             given::passage(path, self.administrator, ids, self.say)?;
         }
         self.write_unit(&text)?;
         self.systemctl(&["daemon-reload"])?;
         self.systemctl(&["enable", UNIT])?;
         (self.say)("the service starts with this host");
-        if start {
-            self.restart()?;
-            (self.say)("the service runs");
-        } else {
-            (self.say)("start it now with: towpath-agent service start");
-        }
+        // Before it is started, because what they tell may be why it does not.
         for note in of.programs.iter().filter_map(|program| reach::program(program, &of.user, ids)) {
             (self.say)(&note);
         }
         for note in of.secrets.iter().filter_map(|secret| reach::secret(secret, &of.user, ids)) {
             (self.say)(&note);
         }
-        for folder in of.folders_of_others() {
+        for folder in &of.others {
             let (user, shown) = (&of.user, folder.display());
             (self.say)(&format!(
                 "note: {user} must be able to read and write {shown}; towpath-agent doctor tells whether it can"
             ));
+        }
+        if start {
+            self.restart()?;
+            (self.say)("the service runs");
+        } else {
+            (self.say)("start it now with: towpath-agent service start");
         }
         Ok(())
     }

@@ -178,7 +178,7 @@ mod tests {
         let of = installation(Path::new("/etc/towpath"), &told);
         assert!(of.secrets.contains(Path::new("/etc/towpath/hook")), "{of:#?}");
         assert_eq!((of.programs.len(), of.log.as_deref()), (1, Some(Path::new("/var/log/towpath/agent.log"))));
-        assert!(of.folders_of_others().all(|folder| folder == Path::new("/srv/erp in")), "{of:#?}");
+        assert!(of.others.iter().all(|folder| folder == Path::new("/srv/erp in")), "{of:#?}");
         let unit = text(&of).unwrap();
         assert!(unit.contains("ReadWritePaths=\"-/var/log/towpath\"\n") && unit.contains("ProtectHome=read-only\n"), "{unit}");
         assert!(!unit.contains("MemoryDenyWriteExecute"), "the program that is told is somebody else's");

@@ -43,10 +43,10 @@ pub fn install(of: &Installation, start: bool, say: &dyn Fn(&str)) -> Result<()>
     }
     give_private(&of.state, &of.user, say)?;
     if let Some(log) = &of.log {
-        give_log(log, &of.user, say)?;
+        give_log(log, of.log_folder_is_others(), &of.user, say)?;
     }
     event_log::register(SERVICE).map_err(|error| failed("making the source of the Event Log failed", error))?;
-    for folder in of.folders_of_others() {
+    for folder in &of.others {
         say(&format!(
             "note: {} must be able to read and write {}; towpath-agent doctor tells whether it can",
             of.user,
@@ -77,21 +77,25 @@ fn give_private(state: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
     Ok(())
 }
 
-/// The log file's folder, made where there is none; one in which something else lies stays open to whom it is.
-fn give_log(file: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
+/// The log file's folder, where it is made here or has a log already; one in which something else lies, or that serves something else
+/// (`is_others`), stays open to whom it is.
+fn give_log(file: &Path, is_others: bool, account: &str, say: &dyn Fn(&str)) -> Result<()> {
     let Some(folder) = file.parent() else { return Ok(()) };
+    let mut is_own = !folder.exists();
     std::fs::create_dir_all(folder).map_err(|error| failed("making the log file's folder failed", error))?;
     let entries = std::fs::read_dir(folder).map_err(|error| failed("reading the log file's folder failed", error))?;
-    let mut is_own = true;
+    let mut is_shared = is_others;
     for entry in entries {
         let entry = entry.map_err(|error| failed("reading the log file's folder failed", error))?;
-        is_own &= is_of_log(file, &entry.file_name());
+        let is_log = is_of_log(file, &entry.file_name());
+        is_own |= is_log;
+        is_shared |= !is_log;
     }
-    if is_own {
+    if is_own && !is_shared {
         return give(folder, account, say);
     }
     say(&format!(
-        "note: left {} as it is, because other files lie in it; {account} has to be let write there, or say [log] file in a folder of \
+        "note: left {} as it is, because it is not the log's own; {account} has to be let write there, or say [log] file in a folder of \
          its own",
         folder.display()
     ));

@@ -106,9 +106,10 @@ impl WebhookListener {
         let kept = Arc::clone(&posted);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A connection without a request is no call.
-                if let Ok(one) = answer(&stream) {
+                // A connection without a request is no call. It is noted before it is answered: whoever has the answer finds it here.
+                if let Ok(one) = request(&stream) {
                     kept.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+                    let _ = (&stream).write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
                 }
             }
         });
@@ -128,7 +129,7 @@ impl WebhookListener {
     }
 }
 
-fn answer(stream: &TcpStream) -> std::io::Result<Posted> {
+fn request(stream: &TcpStream) -> std::io::Result<Posted> {
     let invalid = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
     let mut reader = BufReader::new(stream);
     let mut line = || {
@@ -150,7 +151,5 @@ fn answer(stream: &TcpStream) -> std::io::Result<Posted> {
     let length: usize = length.filter(|length| *length <= MAX_BODY).ok_or_else(|| invalid("no length that can be"))?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    let mut stream = stream;
-    stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")?;
     Ok(Posted { request, headers, body })
 }

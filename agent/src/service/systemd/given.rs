@@ -5,8 +5,7 @@
 
 use std::{
     ffi::{CStr, OsStr},
-    fs::File,
-    io,
+    io::{self, ErrorKind},
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
@@ -57,19 +56,23 @@ pub(super) fn folder(path: &Path, ids: UserIds, say: &dyn Fn(&str)) -> Result<()
 pub(super) fn passage(path: &Path, owner: u32, ids: UserIds, say: &dyn Fn(&str)) -> Result<()> {
     for folder in path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
         let failed = |error| failed(folder, error);
-        let opened = match openat(CWD, folder, ITSELF | OFlags::DIRECTORY, Mode::empty()) {
-            Ok(opened) => opened,
-            // What is missing is told elsewhere; what a link leads to is somebody else's matter.
-            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => continue,
-            Err(error) => return Err(failed(error)),
+        let found = match folder.symlink_metadata() {
+            Ok(found) => found,
+            // What is missing is told elsewhere.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            Err(error) => return Err(super::failed(said(folder)).caused_by(error)),
         };
-        let opened = File::from(opened);
-        let found = opened.metadata().map_err(|error| super::failed(said(folder)).caused_by(error))?;
+        // What a link leads to is somebody else's matter.
+        if !found.is_dir() {
+            continue;
+        }
         if reach::passes(&found, ids) {
             continue;
         }
         if found.uid() == owner && folder.file_name() == Some(OsStr::new(FOLDER)) {
-            fchmod(&opened, Mode::from_raw_mode(found.mode()) | Mode::XGRP | Mode::XOTH).map_err(failed)?;
+            let opened = openat(CWD, folder, ITSELF | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
+            let found = fstat(&opened).map_err(failed)?;
+            fchmod(&opened, Mode::from_raw_mode(found.st_mode) | Mode::XGRP | Mode::XOTH).map_err(failed)?;
             say(&format!("let users pass through {}", folder.display()));
         } else {
             say(&format!("note: the service must be able to pass through {}", folder.display()));
@@ -119,13 +122,15 @@ pub(super) fn file(path: &Path, ids: UserIds, mode: Mode, say: &dyn Fn(&str)) ->
     Ok(())
 }
 
-/// The log file with what was put aside of it, and its folder, made where there is none. A folder in which something else lies stays
-/// whose it is, and the service then has to be let in by somebody else.
+/// The log file with what was put aside of it, and its folder: one that is made here, that has a log already, or that is made for this
+/// program by its name. Any other one stays whose it is, and so does one in which something else lies or that serves something else
+/// (`is_others`); the service then has to be let in by somebody else.
 ///
 /// # Errors
 /// `service-failed`; what was given before stays given.
-pub(super) fn log(file: &Path, ids: UserIds, say: &dyn Fn(&str)) -> Result<()> {
+pub(super) fn log(file: &Path, is_others: bool, ids: UserIds, say: &dyn Fn(&str)) -> Result<()> {
     let Some(folder) = file.parent() else { return Ok(()) };
+    let is_new = !folder.exists();
     std::fs::create_dir_all(folder)
         .map_err(|error| super::failed(format!("making {} failed", folder.display())).caused_by(error))?;
     let opened = match openat(CWD, folder, ITSELF | OFlags::DIRECTORY, Mode::empty()) {
@@ -137,7 +142,8 @@ pub(super) fn log(file: &Path, ids: UserIds, say: &dyn Fn(&str)) -> Result<()> {
         Err(error) => return Err(failed(folder, error)),
     };
     let mut giving = Giving { ids, say, given: 0 };
-    let mut is_shared = false;
+    let mut is_own = is_new || folder.file_name() == Some(OsStr::new(FOLDER));
+    let mut is_shared = is_others;
     let mut entries = Dir::read_from(&opened).map_err(|error| failed(folder, error))?;
     while let Some(entry) = entries.read() {
         let entry = entry.map_err(|error| failed(folder, error))?;
@@ -149,17 +155,23 @@ pub(super) fn log(file: &Path, ids: UserIds, say: &dyn Fn(&str)) -> Result<()> {
             is_shared = true;
             continue;
         }
-        let found = statat(&opened, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(|error| failed(folder, error))?;
+        let found = match statat(&opened, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            // The running agent puts its log aside.
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(failed(folder, error)),
+        };
         if kind(&found) == FileType::RegularFile {
+            is_own = true;
             giving.file(opened.as_fd(), entry.file_name(), &folder.join(name))?;
         }
     }
     let found = fstat(&opened).map_err(|error| failed(folder, error))?;
-    if !is_shared {
+    if is_own && !is_shared {
         giving.own(opened.as_fd(), folder)?;
     } else if found.st_uid != ids.uid {
         say(&format!(
-            "note: left {} as it is, because other files lie in it; the service has to be let write there, or say [log] file in a \
+            "note: left {} as it is, because it is not the log's own; the service has to be let write there, or say [log] file in a \
              folder of its own, such as /var/log/towpath/agent.log",
             folder.display()
         ));

@@ -260,14 +260,22 @@ fn the_log_files_folder_is_given_and_one_in_which_others_write_is_not() {
     for name in ["own", "own/agent.log", "own/agent.log.1"] {
         assert_eq!(host.owner_and_mode(name).0, ids().uid, "{name}");
     }
-    assert!(!host.said.take().iter().any(|line| line.contains("other files lie in it")));
+    assert!(!host.said.take().iter().any(|line| line.contains("it is not the log's own")));
     let other = others(&host);
     fs::write(other.join("agent.log"), "x").unwrap();
     install(&with_log("other/agent.log"));
     assert_eq!([host.owner_and_mode("other").0, host.owner_and_mode("other/theirs").0], [own_uid(); 2]);
     assert_eq!(host.owner_and_mode("other/agent.log").0, ids().uid);
     let said = host.said.take();
-    assert!(ids().uid == own_uid() || said.iter().any(|line| line.contains("other files lie in it")), "{said:?}");
+    assert!(ids().uid == own_uid() || said.iter().any(|line| line.contains("it is not the log's own")), "{said:?}");
+    // Neither one that was there before, empty, nor one of the ERP's in which a log lies.
+    fs::create_dir(at("empty")).unwrap();
+    install(&with_log("empty/agent.log"));
+    assert_eq!(host.owner_and_mode("empty").0, own_uid());
+    fs::create_dir(at("orders")).unwrap();
+    fs::write(at("orders/agent.log"), "x").unwrap();
+    install(&Installation { others: [at("orders")].into(), ..with_log("orders/agent.log") });
+    assert_eq!(host.owner_and_mode("orders").0, own_uid());
     symlink(&other, at("link")).unwrap();
     install(&with_log("link/agent.log"));
     assert_eq!(host.owner_and_mode("other").0, own_uid());

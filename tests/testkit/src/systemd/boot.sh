@@ -1,9 +1,9 @@
 # Becomes PID 1 of a machine: sh boot.sh ROOT, in fresh mount, UTS, IPC, PID and cgroup namespaces.
-# Its first line of output is the id of this process, and so of systemd, as the host numbers it.
+# Its first line of output is the id of this process, and so of systemd, as the host numbers it. It comes when nothing of the host's
+# files is to be seen any more, its own systemd's sockets among them.
 set -eu
 root=$1
 read -r pid _ < /proc/self/stat
-echo "$pid"
 mount --rbind "$root" "$root"
 mount -t proc proc "$root/proc"
 # What is not in a namespace belongs to the host: its kernel is not changed from here.
@@ -28,6 +28,7 @@ hostname towpath-machine
 cd "$root"
 pivot_root . .old
 umount -l /.old
+echo "$pid"
 # Without it a service finds its folder of credentials empty.
 mount --make-rshared /
 exec setpriv --bounding-set -sys_module,-sys_time,-sys_rawio -- \
