@@ -29,8 +29,8 @@ pub mod system;
 mod traits;
 
 pub use driver::{
-    Backoff, DriverSettings, FailPoints, NoFailPoints, NoObserver, Observer, Point, StageDriver, StageReport, StageResult, Step,
-    StepOutcome, Turn, WakeUp,
+    Backoff, DriverSettings, FailPoints, LONGEST_PAUSE, LONGEST_TROUBLED_POLL, NoFailPoints, NoObserver, Observer, Point,
+    StageDriver, StageReport, StageResult, Step, StepOutcome, Turn, WakeUp,
 };
 pub use error::{JournalError, Result};
 pub use fault::{Fault, FaultJournal, FaultPlan, Operation};

@@ -30,7 +30,7 @@ pub struct MemoryJournal {
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Kept {
     rows: BTreeMap<u64, (Row, Vec<HistoryEntry>)>,
     serials: BTreeMap<TransferKey, u64>,
@@ -44,6 +44,13 @@ impl MemoryJournal {
     #[must_use]
     pub fn new(place: Place, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         Self { place, clock, entropy, kept: Mutex::default() }
+    }
+
+    /// Another journal with everything that this one has now, as a backup of it has it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let kept = Mutex::new(self.kept().clone());
+        Self { place: self.place, clock: Arc::clone(&self.clock), entropy: Arc::clone(&self.entropy), kept }
     }
 
     fn now(&self) -> Timestamp {

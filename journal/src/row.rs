@@ -234,5 +234,6 @@ impl Sequences {
 }
 
 fn goes_back(event: &TransferEvent) -> bool {
-    matches!(event, TransferEvent::Claimed { .. } | TransferEvent::PushAgain | TransferEvent::ForwardAgain)
+    use TransferEvent as E;
+    matches!(event, E::Claimed { .. } | E::PushAgain | E::ForwardAgain | E::FetchAgain | E::Refetch { .. } | E::NotifyAgain)
 }

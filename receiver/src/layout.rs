@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use towpath_transfer::{AgentName, TransferId, TransferKey};
+use towpath_transfer::{AgentName, JobName, TransferId, TransferKey};
 
 /// The state folder.
 #[derive(Debug, Clone)]
@@ -105,6 +105,18 @@ impl Layout {
     #[must_use]
     pub fn all_receipts(&self) -> PathBuf {
         self.state.join("receipts")
+    }
+
+    /// Notes of the newest import of each agent and job, which the app database must have.
+    #[must_use]
+    pub fn newest_imports(&self) -> PathBuf {
+        self.state.join("newest")
+    }
+
+    /// The note of one of them.
+    #[must_use]
+    pub fn newest_import(&self, agent: &AgentName, job: &JobName) -> PathBuf {
+        self.newest_imports().join(agent.as_str()).join(format!("{job}.json"))
     }
 
     /// What was taken to be sent back, until the agent's receipt is here.

@@ -16,6 +16,7 @@ pub mod landing;
 pub mod layout;
 pub mod parts;
 pub mod quarantine;
+pub mod restored;
 pub mod service;
 #[cfg(test)]
 mod testing;

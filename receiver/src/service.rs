@@ -14,6 +14,7 @@ use crate::{
         watch::{WATCH_INTERVAL, Watcher},
     },
     parts::Parts,
+    restored::{COMPARE_INTERVAL, compare},
     tidy::tidy,
     uplink::{import::Import, receipt::Receipt, scan::scan, verify::Verify},
 };
@@ -85,7 +86,7 @@ impl Service {
             let driver = driver.observed_by(Arc::clone(&self.observer)).with_failpoints(Arc::clone(&parts.fail_points));
             drivers.spawn(driver.run(shutdown.clone()));
         }
-        tokio::join!(self.look(&shutdown), self.watch(&shutdown), self.clear(&shutdown));
+        tokio::join!(self.look(&shutdown), self.watch(&shutdown), self.clear(&shutdown), self.compare(&shutdown));
         while drivers.join_next().await.is_some() {}
     }
 
@@ -126,6 +127,26 @@ impl Service {
                 biased;
                 () = shutdown.cancelled() => {}
                 () = self.parts.clock.sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Looks whether the app databases have everything that was signed for.
+    async fn compare(&self, shutdown: &CancellationToken) {
+        while !shutdown.is_cancelled() {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                compared = compare(&self.parts) => {
+                    if let Err(failure) = compared {
+                        tracing::error!(code = %failure.code(), error = %failure.report(), "comparing the app databases failed");
+                    }
+                }
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = self.parts.clock.sleep(COMPARE_INTERVAL) => {}
             }
         }
     }

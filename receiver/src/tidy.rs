@@ -52,9 +52,9 @@ pub async fn tidy(parts: &Arc<Parts>) -> Result<(), Failure> {
 fn sweep_landing(parts: &Parts, now: Timestamp) -> Result<(), Failure> {
     let before = now.saturating_sub(ABANDONED_AFTER).unwrap_or(Timestamp::MIN);
     let root = parts.layout.landing().join("uplink");
-    for agent in folders::<AgentName>(parts, &root, MAX_AGENTS)? {
+    for agent in folders::<AgentName>(&*parts.files, &root, MAX_AGENTS)? {
         let folder = parts.layout.landing_agent(&agent);
-        for id in folders::<TransferId>(parts, &folder, PER_ROUND)? {
+        for id in folders::<TransferId>(&*parts.files, &folder, PER_ROUND)? {
             let path = folder.join(id.to_string());
             if parts.files.stat(&path.join(MANIFEST_NAME)).is_ok() || touched_since(parts, &path, before)? {
                 continue;
@@ -70,9 +70,9 @@ fn sweep_landing(parts: &Parts, now: Timestamp) -> Result<(), Failure> {
 fn sweep_begun(parts: &Parts, now: Timestamp) -> Result<(), Failure> {
     let before = now.saturating_sub(BEGUN_FOR).unwrap_or(Timestamp::MIN);
     for root in [parts.layout.exports(), parts.layout.landing_downlink()] {
-        for agent in folders::<AgentName>(parts, &root, MAX_AGENTS)? {
+        for agent in folders::<AgentName>(&*parts.files, &root, MAX_AGENTS)? {
             let folder = root.join(agent.as_str());
-            for Begun(id) in folders::<Begun>(parts, &folder, PER_ROUND)? {
+            for Begun(id) in folders::<Begun>(&*parts.files, &folder, PER_ROUND)? {
                 let path = folder.join(format!(".{id}"));
                 if touched_since(parts, &path, before)? || touched_since(parts, &path.join("files"), before).unwrap_or(false) {
                     continue;
@@ -107,8 +107,8 @@ fn touched_since(parts: &Parts, folder: &Path, before: Timestamp) -> Result<bool
 fn old_receipts(parts: &Parts) -> Result<Vec<TransferKey>, Failure> {
     let root = parts.layout.all_receipts();
     let mut old = Vec::new();
-    for agent in folders::<AgentName>(parts, &root, MAX_AGENTS)? {
-        let ids = folders::<TransferId>(parts, &root.join(agent.as_str()), RECEIPTS_KEPT.saturating_add(PER_ROUND))?;
+    for agent in folders::<AgentName>(&*parts.files, &root, MAX_AGENTS)? {
+        let ids = folders::<TransferId>(&*parts.files, &root.join(agent.as_str()), RECEIPTS_KEPT.saturating_add(PER_ROUND))?;
         let over = ids.len().saturating_sub(RECEIPTS_KEPT);
         // Ids are UUIDv7 and come sorted, so the first are the oldest.
         old.extend(ids.into_iter().take(over).map(|id| TransferKey { tenant: parts.tenant.clone(), agent: agent.clone(), id }));

@@ -84,6 +84,7 @@ pub struct Relay {
     journal: Arc<dyn Journal>,
     registry: Registry,
     clock: Arc<dyn Clock>,
+    started: Timestamp,
     entropy: Arc<dyn Entropy>,
     fail_points: Arc<dyn FailPoints>,
     app_servers: Arc<dyn AppServers>,
@@ -123,6 +124,7 @@ impl Relay {
             wake,
             journal: parts.journal,
             registry: parts.registry,
+            started: parts.clock.now(),
             clock: parts.clock,
             entropy: parts.entropy,
             fail_points: parts.fail_points,
@@ -244,7 +246,11 @@ impl Relay {
     /// # Errors
     /// [`towpath_transfer::Code::FileFailed`], [`towpath_transfer::Code::JournalFailed`]; what is left is removed the next time.
     pub async fn tidy(&self) -> Result<()> {
-        let overdue = self.clock.now().saturating_sub(RECEIPT_OVERDUE).unwrap_or(Timestamp::MIN);
+        // The same moment does not count: what is forwarded from now on has its time.
+        let before_start = self.started.saturating_sub(Duration::from_micros(1)).unwrap_or(Timestamp::MIN);
+        // What was forwarded before this process began is forwarded again as well: the state may be one that was put back, and
+        // its receipt was handed to a relay that is gone. What still lies at the app server is not sent twice.
+        let overdue = self.clock.now().saturating_sub(RECEIPT_OVERDUE).unwrap_or(Timestamp::MIN).max(before_start);
         if forward_overdue(&*self.journal, overdue).await? > 0 {
             self.wake.hint();
         }

@@ -39,7 +39,7 @@ pub(crate) struct Posted<'a> {
 /// Takes a receipt that ends a transfer. Idempotent: the same receipt may come any number of times.
 ///
 /// # Errors
-/// [`Code::NotFound`] where there is no such transfer of this direction; [`Code::ReceiptInvalid`] where the receipt is not
+/// [`Code::NotFound`] where there is no such transfer of this direction, or it was not handed on yet; [`Code::ReceiptInvalid`] where the receipt is not
 /// signed by `signer`, does not fit the transfer, or contradicts an earlier receipt.
 pub(crate) async fn settle(spool: &Arc<Spool>, journal: &dyn Journal, posted: &Posted<'_>) -> Result<()> {
     let key = posted.scope.key(posted.id);
@@ -118,7 +118,8 @@ fn handed_on(state: &TransferState, direction: Direction) -> Result<Option<Ident
         (Direction::Uplink, TransferState::Accepted { identity } | TransferState::Forwarded { identity })
         | (Direction::Downlink, TransferState::Queued { identity }) => Ok(Some(*identity)),
         _ if ended(state).is_some() => Ok(None),
-        _ => Err(refused("the relay has not accepted the transfer itself yet")),
+        // A relay that was restored has it yet to come, as if it had never been here.
+        _ => Err(not_found()),
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Sha256Digest,
-    state::{Identity, MissingFile, Outcome, PlacedFile},
+    state::{Announced, Identity, MissingFile, Outcome, PlacedFile},
 };
 
 /// Something that has happened to a transfer, durable once it is in the journal.
@@ -23,14 +23,14 @@ pub enum TransferEvent {
     },
     /// Agent: `complete` was answered.
     Pushed,
-    /// Agent: the relay asks for files again.
+    /// Agent: the relay asks for files again, or does not know the transfer any more.
     PushAgain,
     /// Relay: `complete` was said (again).
     Claimed {
         /// What travels.
         identity: Identity,
     },
-    /// Relay: not everything is there.
+    /// Relay: not everything is there, or not any more.
     FoundIncomplete {
         /// The files to send again.
         missing: Vec<MissingFile>,
@@ -74,6 +74,11 @@ pub enum TransferEvent {
     Fetched,
     /// Relay: what was fetched is not there as it was; it is fetched once more.
     FetchAgain,
+    /// Relay: what was packed or queued is gone from its disk; it is fetched once more.
+    Refetch {
+        /// What and where, as it was announced.
+        announced: Announced,
+    },
     /// Relay: the agent can see it.
     Queued,
     /// Agent: every packed file is here.

@@ -123,6 +123,8 @@ codes! {
     Superseded = "superseded",
     /// A table builds on a transfer that the app does not have.
     BaseMissing = "base-missing",
+    /// The app database stands before what was imported and signed for.
+    AppRestored = "app-restored",
     /// The relay's spool, or the tenant's share of it, is full.
     SpoolFull = "spool-full",
     /// The tenant has no app server.

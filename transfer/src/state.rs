@@ -7,6 +7,7 @@
 //! agent      planned → extract → pack → push → receipt → imported | rejected
 //! relay      claimed → accept → forward → receipt → imported | rejected → removed
 //!                           ↑ forwarded, and no receipt came: forward again
+//!                 ↖ its files are gone (an old backup): incomplete, and the agent pushes again
 //! receiver   landed → verify → import → receipt → imported | rejected
 //! ```
 //!
@@ -17,6 +18,11 @@
 //! relay      announced → fetch → pack → queue → queued → delivered | rejected → removed
 //! agent      offered → pull → verify → deliver (staged, placed, acted on) → acknowledge → delivered | rejected
 //! ```
+//!
+//! A machine that was restored from a backup stands further back than the others. Whoever is ahead goes back to meet it: the
+//! agent sends again what the relay has no more ([`TransferEvent::PushAgain`]), the relay asks again for what it has lost
+//! ([`TransferEvent::FoundIncomplete`], [`TransferEvent::FetchAgain`], [`TransferEvent::Refetch`]) or forwards again
+//! ([`TransferEvent::ForwardAgain`]), the receiver announces again ([`TransferEvent::NotifyAgain`]).
 
 use std::fmt;
 
@@ -271,13 +277,15 @@ impl TransferState {
                 S::Packed { identity: Identity { manifest: *manifest, packed: *packed } }
             }
             (S::Packed { identity }, E::Pushed) => S::Pushed { identity: *identity },
-            (S::Pushed { identity }, E::PushAgain) => S::Packed { identity: *identity },
+            (S::Pushed { identity } | S::Accepted { identity }, E::PushAgain) => S::Packed { identity: *identity },
             (S::Pushed { identity } | S::Claimed { identity }, E::Accepted) => S::Accepted { identity: *identity },
             (S::Planned | S::Extracted { .. } | S::Packed { .. }, E::Abandoned { reason }) => {
                 S::Abandoned { reason: reason.clone() }
             }
             (S::Incomplete { .. }, E::Claimed { identity }) => S::Claimed { identity: *identity },
-            (S::Claimed { .. }, E::FoundIncomplete { missing }) => S::Incomplete { missing: missing.clone() },
+            (S::Claimed { .. } | S::Accepted { .. }, E::FoundIncomplete { missing }) => {
+                S::Incomplete { missing: missing.clone() }
+            }
             (S::Accepted { identity }, E::Forwarded) => S::Forwarded { identity: *identity },
             (S::Forwarded { identity }, E::ForwardAgain) => S::Accepted { identity: *identity },
             (S::Landed, E::Verified { manifest }) => S::Verified { manifest: *manifest },
@@ -292,6 +300,11 @@ impl TransferState {
             (S::Notified { manifest }, E::NotifyAgain) => S::Exported { manifest: *manifest },
             (S::Announced { announced }, E::Fetched) => S::Fetched { announced: announced.clone() },
             (S::Fetched { announced }, E::FetchAgain) => S::Announced { announced: announced.clone() },
+            (S::Packed { identity } | S::Queued { identity }, E::Refetch { announced })
+                if identity.manifest == announced.manifest =>
+            {
+                S::Announced { announced: announced.clone() }
+            }
             (S::Fetched { announced }, E::Packed { packed }) => {
                 S::Packed { identity: Identity { manifest: announced.manifest, packed: *packed } }
             }
@@ -538,6 +551,35 @@ mod tests {
         let decided = TransferState::Decided { outcome: Outcome::Imported };
         assert!(decided.apply(&TransferEvent::Settled { outcome: rejected }).is_err());
         assert!(TransferState::Imported.apply(&TransferEvent::Pushed).is_err());
+    }
+
+    #[test]
+    fn what_a_restored_relay_has_lost_is_asked_for_again() {
+        let (identity, other) = (Identity { manifest: digest(1), packed: digest(2) }, digest(3));
+        let missing = vec![MissingFile { name: "a.csv.bz2".parse().unwrap(), problem: "is not there".into() }];
+        let found = TransferEvent::FoundIncomplete { missing: missing.clone() };
+        let relay = TransferState::Forwarded { identity }.apply(&TransferEvent::ForwardAgain).unwrap().apply(&found).unwrap();
+        assert_eq!((relay.stage(Place::Relay), &relay), (None, &TransferState::Incomplete { missing }));
+        assert_eq!(relay.apply(&TransferEvent::Claimed { identity }), Ok(TransferState::Claimed { identity }));
+        assert!(TransferState::Forwarded { identity }.apply(&found).is_err(), "what is forwarded is looked at by forwarding it");
+        for agent in [TransferState::Pushed { identity }, TransferState::Accepted { identity }] {
+            assert_eq!(agent.apply(&TransferEvent::PushAgain), Ok(TransferState::Packed { identity }));
+        }
+        let announced = |manifest| Announced { path: "/downlink/erp/x/manifest.json".parse().unwrap(), size: 7, manifest };
+        let (right, wrong) = (announced(digest(1)), announced(other));
+        for lost in [TransferState::Packed { identity }, TransferState::Queued { identity }] {
+            assert!(lost.clone().apply(&TransferEvent::Refetch { announced: wrong.clone() }).is_err());
+            let back = lost.apply(&TransferEvent::Refetch { announced: right.clone() }).unwrap();
+            assert_eq!(
+                (back.stage(Place::Relay), back),
+                (Some(Stage::Fetch), TransferState::Announced { announced: right.clone() })
+            );
+        }
+        for done in [TransferState::Imported, TransferState::Delivered] {
+            for event in [TransferEvent::PushAgain, found.clone(), TransferEvent::Refetch { announced: right.clone() }] {
+                assert!(done.clone().apply(&event).is_err());
+            }
+        }
     }
 
     #[test]

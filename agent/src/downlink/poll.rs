@@ -71,7 +71,7 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, heart: Heart, shutdown: Cancel
                 failures = failures.saturating_add(1);
                 version = None;
                 tell(&failure, failures);
-                failure.retry_after().unwrap_or_else(|| Backoff::default().pause(failures, &*parts.entropy)).max(SHORTEST_PAUSE)
+                pause_after(&parts, &failure, failures)
             }
         };
         heart.rests();
@@ -82,6 +82,12 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, heart: Heart, shutdown: Cancel
             () = another_way(&mut changes, poll) => {}
         }
     }
+}
+
+fn pause_after(parts: &Parts, failure: &Failure, failures: u32) -> Duration {
+    let (backoff, entropy) = (Backoff::default(), &*parts.entropy);
+    let wish = failure.retry_after().map(|wish| backoff.asked_for(wish, entropy));
+    wish.unwrap_or_else(|| backoff.pause(failures, entropy)).max(SHORTEST_PAUSE)
 }
 
 /// Waits until the configuration in force says of another way to ask.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use towpath_journal::{Lease, Step, StepOutcome};
+use towpath_journal::{Backoff, LONGEST_TROUBLED_POLL, Lease, Step, StepOutcome};
 use towpath_transfer::{
     Code, Direction, Failure, Stage, TransferEvent, TransferId, TransferState,
     api::{UplinkState, UplinkStatus},
@@ -20,8 +20,12 @@ use crate::{
 
 /// The shortest pause between two questions; the longest is the configured one.
 pub const SHORTEST_POLL: Duration = Duration::from_millis(200);
-/// While the relay reports trouble the pause grows with each question up to so many times the configured one.
-pub const MAX_TROUBLED_POLLS: u32 = 60;
+
+/// The longest pause before a transfer is pushed again that the relay has asked for again and again.
+pub const MAX_PUSH_PAUSE: Duration = Duration::from_secs(30);
+/// The events of a transfer that was pushed once, and by how many each further push adds to them, at least.
+const EVENTS_ONCE: u64 = 3;
+const EVENTS_AGAIN: u64 = 2;
 
 /// Stage `receipt`.
 #[derive(Debug, Clone)]
@@ -45,15 +49,21 @@ impl Step for ReceiptStep {
         let (TransferState::Pushed { identity } | TransferState::Accepted { identity }) = lease.record.state else {
             return Err(Failure::park(Code::Internal, format!("transfer {id} waits for no receipt")));
         };
-        let status = self.parts.relay.uplink(id).await?;
+        let status = match self.parts.relay.uplink(id).await {
+            // It was restored to before the transfer. Everything is still here, so it gets everything again.
+            Err(failure) if failure.code() == Code::NotFound => {
+                return Ok(self.push_again(lease, "the relay does not know the transfer any more"));
+            }
+            answered => answered?,
+        };
         if status.transfer != id {
             let message = format!("asked for transfer {id}, the relay answered for {}", status.transfer);
             return Err(Failure::retry(Code::RelayProtocol, message));
         }
-        let waits_for_acceptance = matches!(lease.record.state, TransferState::Pushed { .. });
-        if waits_for_acceptance && status.state == UplinkState::Incomplete {
-            return Ok(StepOutcome::Event(TransferEvent::PushAgain));
+        if status.state == UplinkState::Incomplete {
+            return Ok(self.push_again(lease, "the relay asks for files again"));
         }
+        let waits_for_acceptance = matches!(lease.record.state, TransferState::Pushed { .. });
         if let Some(event) = self.take_receipts(id, &status, identity.manifest, waits_for_acceptance).await? {
             return Ok(StepOutcome::Event(event));
         }
@@ -65,6 +75,18 @@ impl Step for ReceiptStep {
 }
 
 impl ReceiptStep {
+    /// The first time at once, later after growing pauses: a relay that asks without end is not sent everything without end.
+    fn push_again(&self, lease: &Lease, why: &str) -> StepOutcome {
+        let pause = pause_before_push(lease.record.events);
+        let age = self.parts.clock.now().duration_since(lease.record.changed);
+        let left = pause.saturating_sub(Duration::try_from(age).unwrap_or(Duration::ZERO));
+        if !left.is_zero() {
+            return StepOutcome::Wait(left);
+        }
+        tracing::warn!(transfer = %lease.key(), "{why}: it is pushed again");
+        StepOutcome::Event(TransferEvent::PushAgain)
+    }
+
     /// Looks at every receipt the relay has; keeps those that are good, and says what follows from them.
     async fn take_receipts(
         &self,
@@ -145,6 +167,28 @@ fn trouble(status: &UplinkStatus, lease: &Lease, poll: Duration) -> Option<Failu
     Some(if trouble.parked {
         Failure::park(trouble.code, message)
     } else {
-        Failure::retry(trouble.code, message).after(poll.saturating_mul(lease.attempts().clamp(1, MAX_TROUBLED_POLLS)))
+        // While the relay reports trouble the pause grows with each question.
+        Failure::retry(trouble.code, message)
+            .after(poll.saturating_mul(lease.attempts().max(1)).min(LONGEST_TROUBLED_POLL.max(poll)))
     })
+}
+
+/// How long after its last event a transfer is pushed again that has so many of them.
+fn pause_before_push(events: u64) -> Duration {
+    match u32::try_from(events.saturating_sub(EVENTS_ONCE) / EVENTS_AGAIN).unwrap_or(u32::MAX) {
+        0 => Duration::ZERO,
+        rounds => Backoff { cap: MAX_PUSH_PAUSE, ..Backoff::default() }.ceiling(rounds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_asks_without_end_is_sent_to_ever_more_seldom() {
+        // Pushed; accepted; and after one, two and many further pushes.
+        let pauses = [3, 4, 5, 7, 9, 15, 999].map(|events| pause_before_push(events).as_secs());
+        assert_eq!(pauses, [0, 0, 1, 2, 4, 30, 30]);
+    }
 }

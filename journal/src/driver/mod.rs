@@ -19,7 +19,7 @@ use towpath_transfer::{Clock, Entropy, TransferKey};
 
 use crate::{record::Lease, traits::Journal};
 
-pub use settings::{Backoff, DriverSettings, WakeUp};
+pub use settings::{Backoff, DriverSettings, LONGEST_PAUSE, LONGEST_TROUBLED_POLL, WakeUp};
 pub use step::{FailPoints, NoFailPoints, NoObserver, Observer, Point, StageReport, StageResult, Step, StepOutcome, Turn};
 
 use work::{HAND_BACK_PAUSE, Worker};

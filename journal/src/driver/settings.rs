@@ -5,6 +5,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use towpath_transfer::Entropy;
 
+/// The longest pause before something that may have mended itself is tried again, so that everything goes on within a minute after
+/// its cause is gone: this pause, the driver's poll, and the [pause of whoever asks how it stands](LONGEST_TROUBLED_POLL).
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(40);
+/// The longest pause between two questions to a relay that reports trouble, unless the configured one is longer.
+pub const LONGEST_TROUBLED_POLL: Duration = Duration::from_secs(15);
+
 /// Exponential backoff with full jitter: a pause is random between nothing and `base * factor^(attempts - 1)`, at most
 /// `cap`, so that many that failed together do not come back together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,13 +19,13 @@ pub struct Backoff {
     pub base: Duration,
     /// By what it grows with each further failure. Default 2.
     pub factor: u32,
-    /// What it never exceeds. Default 5 min.
+    /// What it never exceeds, and what the wish of the other side is cut to. Default [`LONGEST_PAUSE`], 40 s.
     pub cap: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { base: Duration::from_secs(1), factor: 2, cap: Duration::from_secs(5 * 60) }
+        Self { base: Duration::from_secs(1), factor: 2, cap: LONGEST_PAUSE }
     }
 }
 
@@ -34,13 +40,25 @@ impl Backoff {
     /// The pause after so many failures.
     #[must_use]
     pub fn pause(&self, attempts: u32, entropy: &dyn Entropy) -> Duration {
-        let mut random = [0; 8];
-        entropy.fill(&mut random);
-        let ceiling = u64::try_from(self.ceiling(attempts).as_nanos()).unwrap_or(u64::MAX);
-        // The high half of the product of a 64-bit fraction and the ceiling is even over 0..=ceiling, near enough.
-        let product = u128::from(u64::from_le_bytes(random)) * (u128::from(ceiling) + 1);
-        Duration::from_nanos(u64::try_from(product >> 64).unwrap_or(ceiling))
+        spread(self.ceiling(attempts), entropy)
     }
+
+    /// The pause that the other side has asked for. One beyond the cap is cut to something between half the cap and the cap: the
+    /// cause may be gone long before, and not everybody who was told the same may come back together.
+    #[must_use]
+    pub fn asked_for(&self, wish: Duration, entropy: &dyn Entropy) -> Duration {
+        if wish <= self.cap { wish } else { self.cap / 2 + spread(self.cap / 2, entropy) }
+    }
+}
+
+/// Something between nothing and `longest`, each as likely as any other.
+fn spread(longest: Duration, entropy: &dyn Entropy) -> Duration {
+    let mut random = [0; 8];
+    entropy.fill(&mut random);
+    let ceiling = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
+    // The high half of the product of a 64-bit fraction and the ceiling is even over 0..=ceiling, near enough.
+    let product = u128::from(u64::from_le_bytes(random)) * (u128::from(ceiling) + 1);
+    Duration::from_nanos(u64::try_from(product >> 64).unwrap_or(ceiling))
 }
 
 /// The figures of a driver, with their defaults.
@@ -58,7 +76,7 @@ pub struct DriverSettings {
     pub shutdown_grace: Duration,
     /// How long steps that were interrupted then may take to give their leases back. Default 5 s.
     pub release_grace: Duration,
-    /// After so many failed tries in a row a transfer is parked. Default 50,000: some months at the longest pause, so
+    /// After so many failed tries in a row a transfer is parked. Default 1,000,000: more than half a year, so
     /// that no outage parks anything by itself.
     pub max_attempts: u32,
 }
@@ -72,7 +90,7 @@ impl Default for DriverSettings {
             poll: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(20),
             release_grace: Duration::from_secs(5),
-            max_attempts: 50_000,
+            max_attempts: 1_000_000,
         }
     }
 }
@@ -117,13 +135,17 @@ mod tests {
     #[test]
     fn pauses_grow_to_the_cap_and_are_spread_below_it() {
         let backoff = Backoff::default();
-        let ceilings: Vec<u64> = [1, 2, 3, 9, 10, 40, u32::MAX].map(|n| backoff.ceiling(n).as_secs()).to_vec();
-        assert_eq!(ceilings, [1, 2, 4, 256, 300, 300, 300]);
+        let ceilings: Vec<u64> = [1, 2, 3, 6, 7, 40, u32::MAX].map(|n| backoff.ceiling(n).as_secs()).to_vec();
+        assert_eq!(ceilings, [1, 2, 4, 32, 40, 40, 40]);
         let entropy = SeededEntropy::new(7);
         let pauses: Vec<Duration> = (0..1_000).map(|_| backoff.pause(20, &entropy)).collect();
         assert!(pauses.iter().all(|pause| *pause <= backoff.cap));
         let low = pauses.iter().filter(|pause| **pause < backoff.cap / 2).count();
         assert!((400..600).contains(&low), "{low} of 1,000 in the lower half");
+        let asked: Vec<Duration> = (0..1_000).map(|_| backoff.asked_for(Duration::from_secs(3_600), &entropy)).collect();
+        assert!(asked.iter().all(|pause| (backoff.cap / 2..=backoff.cap).contains(pause)));
+        assert!(asked.iter().max() > asked.iter().min());
+        assert_eq!(backoff.asked_for(Duration::from_secs(7), &entropy), Duration::from_secs(7));
         let still = Backoff { base: Duration::ZERO, ..backoff };
         assert_eq!(still.pause(1, &entropy), Duration::ZERO);
     }
@@ -131,7 +153,7 @@ mod tests {
     #[test]
     fn the_defaults_are_the_documented_ones() {
         let settings = DriverSettings::default();
-        assert_eq!((settings.concurrency, settings.max_attempts), (4, 50_000));
+        assert_eq!((settings.concurrency, settings.max_attempts), (4, 1_000_000));
         assert_eq!((settings.lease_ttl, settings.poll, settings.shutdown_grace), {
             (Duration::from_secs(60), Duration::from_secs(1), Duration::from_secs(20))
         });

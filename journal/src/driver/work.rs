@@ -154,8 +154,9 @@ impl Worker {
                     kept.disposition = Disposition::Park;
                     return (StageResult::Parked(failure), Release::Park { failure: kept }, None);
                 }
-                let pause = failure.retry_after();
-                let pause = pause.unwrap_or_else(|| self.settings.backoff.pause(attempts, &*self.entropy));
+                let (backoff, entropy) = (self.settings.backoff, &*self.entropy);
+                let wish = failure.retry_after().map(|wish| backoff.asked_for(wish, entropy));
+                let pause = wish.unwrap_or_else(|| backoff.pause(attempts, entropy));
                 let pause = pause.clamp(MIN_PAUSE, MAX_PAUSE);
                 let release = Release::RetryAt { at: later(now, pause), failure: kept };
                 (StageResult::Retrying { failure, pause }, release, Some(pause))

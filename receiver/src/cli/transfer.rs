@@ -23,6 +23,7 @@ use super::{
 use crate::{
     host::{Host, Listening},
     layout::Layout,
+    restored::{self, Lacking},
 };
 
 /// A transfer, as `status --json` and `show --json` print it.
@@ -52,6 +53,7 @@ struct Status {
     fingerprint: Fingerprint,
     serving: bool,
     listening: Option<Listening>,
+    app_restored: Vec<Lacking>,
     counts: Vec<Count>,
     transfers: Vec<Transfer>,
 }
@@ -143,6 +145,7 @@ pub(super) async fn status(host: &Host, args: &StatusArgs) -> Result<(), Failure
         fingerprint: host.identity()?.fingerprint(),
         serving,
         listening: if serving { host.listening()? } else { None },
+        app_restored: restored::known(&Disk, host.layout())?,
         counts,
         transfers: records.into_iter().map(Transfer::from).collect(),
     };
@@ -160,6 +163,13 @@ fn tell_status(status: &Status) -> Result<(), Failure> {
     };
     output::line(&format!("receiver of tenant {}, {serving}", status.tenant))?;
     output::line(&format!("fingerprint {}", status.fingerprint))?;
+    for Lacking { agent, job, transfer, since } in &status.app_restored {
+        let since = since.strftime("%Y-%m-%d %H:%M:%SZ");
+        output::line(&format!(
+            "{}: the app database of {agent}/{job} lacks transfer {transfer}, noticed {since}; the job's next transfer mends it",
+            Code::AppRestored
+        ))?;
+    }
     for count in &status.counts {
         let parked = if count.parked { ", waiting for a person" } else { "" };
         output::line(&format!("{} {}{parked}", count.transfers, count.state))?;

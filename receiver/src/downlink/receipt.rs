@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use towpath_journal::{Lease, StepOutcome, TransferRecord};
+use towpath_journal::{LONGEST_TROUBLED_POLL, Lease, StepOutcome, TransferRecord};
 use towpath_keys::{
     Namespace,
     chain::{Believes as _, Party},
@@ -20,8 +20,6 @@ use crate::{chain::Believed, kept, parts::Parts, uplink::verify::blocking};
 
 /// The shortest pause between two questions; the longest is [`crate::parts::Limits::receipt_poll`].
 pub const SHORTEST_POLL: Duration = Duration::from_millis(200);
-/// While the relay reports trouble the pause grows with each question up to so many times the longest.
-pub const MAX_TROUBLED_POLLS: u32 = 60;
 
 /// Asks once how a transfer stands that the relay was told of.
 ///
@@ -155,8 +153,12 @@ fn trouble(parts: &Parts, lease: &Lease, status: &ExportStatus) -> Option<Failur
     let trouble = status.trouble.as_ref()?;
     let waits = if trouble.parked { ", which waits for the relay's operator" } else { "" };
     let told = format!("the relay reports at {}{waits}: {}", trouble.stage, trouble.detail);
-    let tries = lease.attempts().clamp(1, MAX_TROUBLED_POLLS);
-    Some(Failure::retry(trouble.code, told).after(parts.limits.receipt_poll.saturating_mul(tries)))
+    // While the relay reports trouble the pause grows with each question.
+    let poll = parts.limits.receipt_poll;
+    Some(
+        Failure::retry(trouble.code, told)
+            .after(poll.saturating_mul(lease.attempts().max(1)).min(LONGEST_TROUBLED_POLL.max(poll))),
+    )
 }
 
 /// Asks often while a transfer is young and ever more seldom afterwards.

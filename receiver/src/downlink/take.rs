@@ -160,7 +160,7 @@ fn check(sources: &[Source]) -> Result<(), Failure> {
 /// `limit-exceeded`; as the disk reports.
 pub fn has_room(parts: &Parts, agent: &AgentName) -> Result<(), Failure> {
     let most = parts.limits.open_exports;
-    let open = folders::<TransferId>(parts, &parts.layout.exports_for(agent), most.saturating_mul(2))?.len();
+    let open = folders::<TransferId>(&*parts.files, &parts.layout.exports_for(agent), most.saturating_mul(2))?.len();
     if open < most {
         return Ok(());
     }
@@ -222,8 +222,8 @@ fn taken(parts: &Parts) -> Result<Vec<TransferKey>, Failure> {
     let (layout, most) = (&parts.layout, parts.limits.open_exports.saturating_mul(2));
     let mut found = BTreeSet::new();
     for root in [layout.exports(), layout.landing_downlink()] {
-        for agent in folders::<AgentName>(parts, &root, MAX_AGENTS)? {
-            let ids = folders::<TransferId>(parts, &root.join(agent.as_str()), most)?;
+        for agent in folders::<AgentName>(&*parts.files, &root, MAX_AGENTS)? {
+            let ids = folders::<TransferId>(&*parts.files, &root.join(agent.as_str()), most)?;
             found.extend(ids.into_iter().map(|id| TransferKey { tenant: parts.tenant.clone(), agent: agent.clone(), id }));
         }
     }

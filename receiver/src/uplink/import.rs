@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use towpath_journal::{Lease, Step, StepOutcome};
 use towpath_transfer::{
-    Code, Failure, JobName, Stage, TransferEvent, TransferId, TransferKey,
+    Code, Failure, JobName, Sequence, Stage, TransferEvent, TransferId, TransferKey,
     csv::Row,
     digest::Sha256Digest,
     manifest::{Content, FileEntry, Label, Mode, Table},
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     import::{Import as Transaction, ImportRecord, ImportScope, Ledger, OldRows, RowBatch, TableState},
     parts::Parts,
+    restored,
 };
 
 /// How many batches may wait between the reader and the database.
@@ -57,13 +58,14 @@ enum Begun {
 
 /// An import that is in the database.
 struct Done {
+    sequence: Sequence,
     manifest: Sha256Digest,
     rows: Vec<TableRows>,
 }
 
 impl From<ImportRecord> for Done {
     fn from(record: ImportRecord) -> Self {
-        Self { manifest: record.manifest, rows: record.rows }
+        Self { sequence: record.sequence, manifest: record.manifest, rows: record.rows }
     }
 }
 
@@ -85,12 +87,16 @@ impl Import {
         });
         let (done, opened) = match begun.await? {
             Begun::Decided(outcome) => return Ok(TransferEvent::Decided { outcome }),
-            Begun::Opened(opened) => (self.in_one_transaction(&key, &opened).await, Some(opened)),
+            Begun::Opened(opened) => {
+                let job = opened.manifest.job.clone();
+                (self.in_one_transaction(&key, &opened).await.map(|done| (done, job)), Some(opened))
+            }
             Begun::Unreadable(failure, job) => (self.committed_before(&key, job, failure).await, None),
         };
         let parts = Arc::clone(&self.0);
         blocking(move || match done {
-            Ok(done) => {
+            Ok((done, job)) => {
+                restored::note(&parts, &ImportScope { agent: key.agent.clone(), job }, key.id, done.sequence)?;
                 let outcome = decide::imported(&parts, &key, done.manifest, done.rows)?;
                 Ok(TransferEvent::Decided { outcome })
             }
@@ -101,11 +107,16 @@ impl Import {
 
     /// What has landed cannot be used any more. Where its import was committed before, that import stands and is signed for;
     /// otherwise the failure does.
-    async fn committed_before(&self, key: &TransferKey, job: Option<JobName>, failure: Failure) -> Result<Done, Failure> {
+    async fn committed_before(
+        &self,
+        key: &TransferKey,
+        job: Option<JobName>,
+        failure: Failure,
+    ) -> Result<(Done, JobName), Failure> {
         let Some(job) = job else { return Err(failure) };
         let scope = ImportScope { agent: key.agent.clone(), job };
         let (_, ledger) = self.0.target.begin(&scope, key.id).await?;
-        ledger.this.map(Done::from).ok_or(failure)
+        ledger.this.map(|record| (record.into(), scope.job)).ok_or(failure)
     }
 
     async fn in_one_transaction(&self, key: &TransferKey, opened: &Arc<Opened>) -> Result<Done, Failure> {

@@ -42,8 +42,17 @@ pub async fn hand_over(parts: &Arc<Parts>, key: &TransferKey) -> Result<Transfer
     let missing = || Failure::park(Code::ReceiptInvalid, format!("the receipt of transfer {key} is gone from this machine"));
     let (receipt, signed) = decided.ok_or_else(missing)?;
     let outcome = receipt.outcome().ok_or_else(missing)?;
-    parts.relay.post_receipt(&AppReceipt { agent: key.agent.clone(), transfer: key.id, signed }).await?;
+    parts.relay.post_receipt(&AppReceipt { agent: key.agent.clone(), transfer: key.id, signed }).await.map_err(unknown_there)?;
     let (remover, of) = (Arc::clone(parts), key.clone());
     blocking(move || decide::remove_landed(&remover, &of)).await?;
     Ok(TransferEvent::Settled { outcome })
+}
+
+/// A relay that was restored from an old backup gets the transfer again from its agent, so waiting helps.
+fn unknown_there(failure: Failure) -> Failure {
+    if failure.code() != Code::NotFound {
+        return failure;
+    }
+    Failure::retry(Code::NotFound, "handing the relay the signed receipt: it has not handed on the transfer now")
+        .caused_by(failure)
 }

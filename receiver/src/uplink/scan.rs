@@ -5,7 +5,7 @@ use std::{str::FromStr, sync::Arc};
 
 use towpath_journal::{Created, NewTransfer, SequenceChoice, WakeUp};
 use towpath_transfer::{AgentName, Direction, Failure, TransferId, TransferKey, TransferState, manifest::MANIFEST_NAME};
-use towpath_transport::files::{FileKind, file_failure};
+use towpath_transport::files::{FileKind, FileStore, file_failure};
 
 use super::{receipt, verify::blocking};
 use crate::{
@@ -77,9 +77,9 @@ async fn may_enter(parts: &Arc<Parts>, key: &TransferKey) -> Result<bool, Failur
 fn find(parts: &Parts) -> Result<Vec<TransferKey>, Failure> {
     let root = parts.layout.landing().join("uplink");
     let mut found = Vec::new();
-    for agent in folders::<AgentName>(parts, &root, MAX_AGENTS)? {
+    for agent in folders::<AgentName>(&*parts.files, &root, MAX_AGENTS)? {
         let folder = parts.layout.landing_agent(&agent);
-        for id in folders::<TransferId>(parts, &folder, parts.limits.landed_transfers)? {
+        for id in folders::<TransferId>(&*parts.files, &folder, parts.limits.landed_transfers)? {
             let key = TransferKey { tenant: parts.tenant.clone(), agent: agent.clone(), id };
             let manifest = parts.layout.landed(&key).join(MANIFEST_NAME);
             if parts.files.stat(&manifest).is_ok_and(|stat| stat.kind == FileKind::File) {
@@ -91,8 +91,8 @@ fn find(parts: &Parts) -> Result<Vec<TransferKey>, Failure> {
 }
 
 /// The folders below `path` whose names are valid; what else lies there is not ours and is left alone.
-pub(crate) fn folders<T: FromStr>(parts: &Parts, path: &std::path::Path, most: usize) -> Result<Vec<T>, Failure> {
-    let entries = match parts.files.list(path, None, most) {
+pub(crate) fn folders<T: FromStr>(files: &dyn FileStore, path: &std::path::Path, most: usize) -> Result<Vec<T>, Failure> {
+    let entries = match files.list(path, None, most) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(file_failure("listing", path, e)),

@@ -397,6 +397,17 @@ async fn a_full_disk_of_our_own_is_no_rejection() {
 }
 
 #[tokio::test]
+async fn a_relay_that_was_restored_to_before_the_transfer_gets_the_receipt_later() {
+    let bench = Bench::new().await;
+    bench.relay.fail_before(Failure::park(Code::NotFound, "posting a receipt: the relay says: there is no such transfer"));
+    bench.land("erp", id(1), &folder(&sent(1), &bench.erp));
+    let key = Bench::key("erp", id(1));
+    let seen = run(&bench, &bench.parts, std::slice::from_ref(&key)).await;
+    assert_eq!(seen.iter().filter(|event| **event == "retrying").count(), 1);
+    assert_eq!(bench.relay.receipts().len(), 1);
+}
+
+#[tokio::test]
 async fn a_relay_that_loses_answers_gets_one_receipt() {
     let bench = Bench::new().await;
     let lost = || Failure::retry(Code::RelayUnreachable, "posting a receipt");

@@ -415,7 +415,7 @@ async fn only_a_right_receipt_ends_a_downlink() {
         let posted = way.laid.receipt(signer, outcome, change);
         service.acknowledge(&way.agent.caller, id, &posted).await.map_err(|failure| failure.code())
     };
-    assert_eq!(post(&way.agent, &Outcome::Delivered, |_| {}).await, Err(Code::ReceiptInvalid), "nothing is queued yet");
+    assert_eq!(post(&way.agent, &Outcome::Delivered, |_| {}).await, Err(Code::NotFound), "nothing is queued yet");
     for stage in [Stage::Fetch, Stage::Pack, Stage::Queue] {
         way.world.work(stage).await;
     }
@@ -587,9 +587,40 @@ async fn what_has_changed_on_the_relays_disk_is_fetched_again() {
     }
     let packed = spool.path(Room::Packed, &scope, way.laid.id, "orders.csv.bz2");
     way.world.files.remove(&packed).unwrap();
-    let failure = way.world.work(Stage::Queue).await.remove(0).unwrap_err();
-    assert_eq!((failure.code(), failure.disposition()), (Code::FileFailed, Disposition::Park), "a person looks at that");
+    let announced = way.laid.export.announced.clone();
+    let outcome = way.world.work(Stage::Queue).await.remove(0).unwrap();
+    assert_eq!(outcome, StepOutcome::Event(TransferEvent::Refetch { announced }));
     assert!(way.list().await.downlinks.is_empty());
+    for stage in [Stage::Fetch, Stage::Pack, Stage::Queue] {
+        way.world.work(stage).await;
+    }
+    way.assert_taken().await;
+    way.assert_counted();
+}
+
+#[tokio::test]
+async fn what_is_queued_and_gone_is_fetched_again_when_its_agent_asks_for_it() {
+    let way = Way::queued().await;
+    let (spool, scope) = (Arc::clone(way.world.relay.spool()), way.agent.caller.as_agent().unwrap());
+    let offered = way.list().await;
+    assert_eq!(way.read("nothing.csv").await, Err(FsError::NotFound));
+    assert_eq!(way.state().await, (DownlinkState::Queued, None), "a name that was never there is no loss");
+    for name in [Some("orders.csv.bz2"), None] {
+        match name {
+            Some(name) => way.world.files.remove(&spool.path(Room::Downlink, &scope, way.laid.id, name)).unwrap(),
+            None => spool.remove(Room::Downlink, &scope, way.laid.id).unwrap(),
+        }
+        assert_eq!(way.state().await, (DownlinkState::Queued, None), "nobody has asked");
+        assert_eq!(way.read(name.unwrap_or("manifest.json")).await, Err(FsError::NotFound));
+        assert_eq!(way.state().await, (DownlinkState::Announced, None));
+        for stage in [Stage::Fetch, Stage::Pack, Stage::Queue] {
+            way.world.work(stage).await;
+        }
+        // The agent has noted what it was offered: it must come to the same bytes.
+        assert_eq!(way.list().await, offered);
+        way.assert_taken().await;
+        way.assert_counted();
+    }
 }
 
 #[tokio::test]

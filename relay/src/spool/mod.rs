@@ -6,6 +6,7 @@
 //! folder of somebody else.
 
 mod gate;
+mod lacking;
 mod quota;
 mod receipts;
 mod reserved;
@@ -34,6 +35,8 @@ use towpath_transport::{
 use crate::scope::{AgentScope, TenantScope};
 
 pub use gate::Frozen;
+pub use lacking::MAX_MISSING;
+pub(crate) use lacking::{GONE, Missing, own_name};
 pub use quota::{Quota, SpoolLimits};
 pub use reserved::Reserved;
 pub use view::AgentView;

@@ -202,8 +202,11 @@ impl VirtualFs for AgentView {
             _ => {}
         }
         let disk = self.spool.path(room, &self.scope, id, name.as_str());
-        let reader = self.on_spool(move |spool, _| StoredReader::open(&*spool.files, &disk)).await?;
-        Ok(Box::new(reader))
+        let reader = self.on_spool(move |spool, _| StoredReader::open(&*spool.files, &disk)).await;
+        if room == Room::Downlink && matches!(reader, Err(FsError::NotFound)) {
+            self.spool.mend_queued(&self.scope, id).await.map_err(|e| unavailable(&e))?;
+        }
+        Ok(Box::new(reader?))
     }
 
     async fn list(&self, path: &RemotePath) -> FsResult<Box<dyn VirtualListing>> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome};
 use towpath_keys::{Namespace, PublicKey};
 use towpath_transfer::{
-    Code, Direction, Failure, FileName, Stage, TransferEvent, TransferId,
+    Code, Direction, Failure, Stage, TransferEvent, TransferId,
     digest::Sha256Digest,
     failure::Result,
     manifest::{MANIFEST_NAME, MAX_FILES, MAX_MANIFEST_BYTES, Manifest, SIGNATURE_NAME},
@@ -20,11 +20,9 @@ use crate::{
     registry::Registry,
     scope::AgentScope,
     signer::Signer,
-    spool::{Room, Spool, SpoolFile, blocking},
+    spool::{GONE, Missing, Room, Spool, SpoolFile, blocking, own_name},
 };
 
-/// The most missing files that one answer names; the rest shows when these are mended.
-pub const MAX_MISSING: usize = 1_000;
 /// The files of a transfer that are not packed content.
 const OWN_FILES: usize = 4;
 
@@ -98,22 +96,6 @@ impl Step for Accept {
     }
 }
 
-/// What is wrong with files of one transfer, up to [`MAX_MISSING`].
-#[derive(Default)]
-struct Missing(Vec<MissingFile>);
-
-impl Missing {
-    fn note(&mut self, name: &FileName, problem: impl Into<String>) {
-        if self.0.len() < MAX_MISSING {
-            self.0.push(MissingFile { name: name.clone(), problem: problem.into() });
-        }
-    }
-}
-
-fn own_name(name: &str) -> Result<FileName> {
-    name.parse().map_err(|e: towpath_transfer::name::InvalidName| Failure::park(Code::Internal, "name a file").caused_by(e))
-}
-
 /// Compares every file of the transfer with what was named. Blocking.
 fn compare(spool: &Spool, claim: &Claim) -> Result<Found> {
     let present = spool.list(Room::Uplink, &claim.scope, claim.id, spool.quota().limits().files_per_transfer)?;
@@ -122,7 +104,7 @@ fn compare(spool: &Spool, claim: &Claim) -> Result<Found> {
     let packed = named(spool, claim, &present, PACKED_NAME, claim.travels.packed, MAX_PACKED_LIST_BYTES, &mut missing)?;
     for name in [SIGNATURE_NAME, MD5SUMS_NAME] {
         if !present.iter().any(|file| file.name.as_str() == name) {
-            missing.note(&own_name(name)?, "is not there");
+            missing.note(&own_name(name)?, GONE);
         }
     }
     let (Some(manifest), Some(packed)) = (manifest, packed) else { return Ok(Found::Missing(missing.0)) };
@@ -159,7 +141,7 @@ fn named(
         return Ok(None);
     }
     match spool.read(Room::Uplink, &claim.scope, claim.id, name, limit)? {
-        None => missing.note(&file, "is not there"),
+        None => missing.note(&file, GONE),
         Some(bytes) if Sha256Digest::of(&bytes) != digest => missing.note(&file, "is not the one that `complete` named"),
         Some(bytes) => return Ok(Some(bytes)),
     }
@@ -191,7 +173,7 @@ fn structure(claim: &Claim, manifest_bytes: &[u8], packed_bytes: &[u8]) -> Resul
 fn packed_problem(spool: &Spool, claim: &Claim, present: &[SpoolFile], file: &PackedFile) -> Result<Option<String>> {
     // The listing is sorted by name as the store sorts, by bytes.
     let found = present.binary_search_by(|known| known.name.as_str().cmp(file.name.as_str())).ok().and_then(|at| present.get(at));
-    let Some(found) = found else { return Ok(Some("is not there".to_owned())) };
+    let Some(found) = found else { return Ok(Some(GONE.to_owned())) };
     if found.size != file.size {
         return Ok(Some(format!("has {} bytes instead of {}", found.size, file.size)));
     }

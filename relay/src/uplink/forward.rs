@@ -11,7 +11,7 @@ use towpath_transfer::{
     manifest::{MANIFEST_NAME, SIGNATURE_NAME},
     name::InvalidName,
     packed::{MD5SUMS_NAME, PACKED_NAME, PART_SUFFIX},
-    state::Place,
+    state::{MissingFile, Place},
 };
 use towpath_transport::store::{Far, FileSource, NoProgress, RemoteStore, StoreError, StoreErrorKind};
 
@@ -23,7 +23,7 @@ use crate::{
 
 /// How long a refusal of the app server is left alone before the next try: its operator mends it, and nobody here need
 /// do anything then.
-const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// After how long without a receipt a forwarded transfer is forwarded again: the app server may have lost it. A transfer
 /// that lands twice is imported once.
 pub const RECEIPT_OVERDUE: Duration = Duration::from_hours(6);
@@ -64,10 +64,22 @@ impl Forward {
         Self { spool, app_servers }
     }
 
-    async fn send(&self, scope: &AgentScope, lease: &Lease) -> Result<()> {
-        let id = lease.key().id;
+    /// The files to send; or, where the spool does not hold all of them any more, what it lacks.
+    async fn files(&self, scope: &AgentScope, lease: &Lease) -> Result<Result<Vec<SpoolFile>, Vec<MissingFile>>> {
+        let (travels, id) = (identity_of(lease)?, lease.key().id);
         let (spool, owner) = (Arc::clone(&self.spool), scope.clone());
-        let files = blocking(move || spool.list(Room::Uplink, &owner, id, spool.quota().limits().files_per_transfer)).await??;
+        blocking(move || {
+            let missing = spool.lacking(Room::Uplink, &owner, id, travels)?;
+            if !missing.is_empty() {
+                return Ok(Err(missing));
+            }
+            spool.list(Room::Uplink, &owner, id, spool.quota().limits().files_per_transfer).map(Ok)
+        })
+        .await?
+    }
+
+    async fn send(&self, scope: &AgentScope, lease: &Lease, files: Vec<SpoolFile>) -> Result<()> {
+        let id = lease.key().id;
         let AppServer { store, folder } = self.app_servers.connect(scope.tenant()).await?;
         let target = target_folder(folder, scope, &id.to_string())
             .map_err(|e| Failure::park(Code::AppServerRefused, "the app server's folder is too deep").caused_by(e))?;
@@ -117,10 +129,18 @@ impl Step for Forward {
     }
 
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
-        identity_of(lease)?;
         let scope = AgentScope::of_lease(lease);
-        self.send(&scope, lease).await.map_err(patient)?;
-        Ok(StepOutcome::Event(TransferEvent::Forwarded))
+        match self.files(&scope, lease).await? {
+            Ok(files) => {
+                self.send(&scope, lease, files).await.map_err(patient)?;
+                Ok(StepOutcome::Event(TransferEvent::Forwarded))
+            }
+            Err(missing) => {
+                let (transfer, files) = (lease.key(), missing.len());
+                tracing::warn!(%transfer, files, "the spool lacks files of an accepted transfer: its agent is asked for them again");
+                Ok(StepOutcome::Event(TransferEvent::FoundIncomplete { missing }))
+            }
+        }
     }
 }
 
@@ -153,7 +173,7 @@ pub async fn forward_overdue(journal: &dyn Journal, before: Timestamp) -> Result
         for record in page.iter().filter(|record| record.changed <= before) {
             match journal.append_unleased(&record.key, record.events, &TransferEvent::ForwardAgain).await {
                 Ok(_) => {
-                    tracing::warn!(transfer = %record.key, "no receipt has come for long: the transfer is forwarded again");
+                    tracing::warn!(transfer = %record.key, "no receipt has come: the transfer is forwarded again");
                     again += 1;
                 }
                 // Its receipt has come in this moment.

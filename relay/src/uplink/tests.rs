@@ -135,3 +135,54 @@ async fn what_the_app_server_has_lost_is_forwarded_again_after_a_while() {
     story.world.relay.tidy().await.unwrap();
     assert_eq!(story.state().await, UplinkState::Forwarded, "it is given the same time again");
 }
+
+#[tokio::test]
+async fn a_relay_that_begins_forwards_again_what_has_no_receipt_and_asks_for_what_it_has_lost() {
+    let mut story = Story::claimed().await;
+    story.go_on(|state| matches!(state, TransferState::Forwarded { .. })).await;
+    story.world.clock.advance(Duration::from_secs(1));
+    story.world.relay.tidy().await.unwrap();
+    assert_eq!(story.state().await, UplinkState::Forwarded, "it has not begun since");
+
+    // Its state is put back: nobody knows what became of the receipt. What lies at the app server is not sent again.
+    story.world.restart(Arc::new(NoFailPoints));
+    story.world.relay.tidy().await.unwrap();
+    assert_eq!(story.state().await, UplinkState::Accepted);
+    story.go_on(|state| matches!(state, TransferState::Forwarded { .. })).await;
+    story.world.relay.tidy().await.unwrap();
+    assert_eq!(story.state().await, UplinkState::Forwarded, "once is enough");
+
+    // The same without the spool's files: nothing at all must not pass for a transfer that was forwarded.
+    let scope = story.agent.caller.as_agent().unwrap();
+    story.world.relay.spool().remove(crate::spool::Room::Uplink, &scope, story.sent.id).unwrap();
+    story.world.lose_landings();
+    story.world.clock.advance(Duration::from_secs(1));
+    story.world.restart(Arc::new(NoFailPoints));
+    story.world.relay.tidy().await.unwrap();
+    story.go_on(|state| matches!(state, TransferState::Incomplete { .. })).await;
+    let status = story.world.service().uplink(&story.agent.caller, story.sent.id).await.unwrap();
+    let missing: Vec<&str> = status.missing.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(
+        (status.state, missing),
+        (UplinkState::Incomplete, vec!["manifest.json", "packed.json", "manifest.json.sig", "MD5SUMS"])
+    );
+    let signed = story.receipt(ReceiptStage::Accepted);
+    story.sent.push(&story.world, &story.agent).await;
+    story.world.service().complete(&story.agent.caller, story.sent.id, &story.sent.complete).await.unwrap();
+    story.go_on(|state| matches!(state, TransferState::Forwarded { .. })).await;
+    assert_eq!(story.receipt(ReceiptStage::Accepted), signed, "signed once");
+    assert_eq!(story.world.landed("acme", story.agent.caller.name().as_str(), story.sent.id).len(), story.sent.files.len());
+}
+
+#[tokio::test]
+async fn one_lost_file_is_named_and_alone_asked_for() {
+    let mut story = Story::claimed().await;
+    story.stop_at(Stage::Forward, Point::BeforeEffect).await;
+    let scope = story.agent.caller.as_agent().unwrap();
+    let lost = story.world.relay.spool().path(crate::spool::Room::Uplink, &scope, story.sent.id, "items.csv.bz2");
+    towpath_transport::files::FileStore::remove(&story.world.files, &lost).unwrap();
+    story.go_on(|state| matches!(state, TransferState::Incomplete { .. })).await;
+    let status = story.world.service().uplink(&story.agent.caller, story.sent.id).await.unwrap();
+    let missing: Vec<&str> = status.missing.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(missing, ["items.csv.bz2"]);
+}

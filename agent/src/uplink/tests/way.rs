@@ -344,3 +344,32 @@ async fn only_the_newest_transfers_are_kept() {
     let kept = folder::kept_receipt(&*world.files, &world.parts.layout, ids[3], ReceiptStage::Imported).unwrap();
     assert!(kept.is_some());
 }
+
+#[tokio::test]
+async fn what_a_restored_relay_does_not_know_any_more_is_pushed_again() {
+    // Before its acceptance, and after it.
+    for stage in [Stage::Push, Stage::Receipt] {
+        let mut world = World::new();
+        let id = world.plan(false).await;
+        world.crash_at(id, stage, Point::AfterJournal).await;
+        world.far.forget(id);
+        let record = world.finish(id).await;
+        assert_eq!(record.state, TransferState::Imported, "{stage}");
+        let again = events(&world, &record).await.into_iter().filter(|event| *event == TransferEvent::PushAgain);
+        assert_eq!(again.count(), 1, "{stage}");
+        assert!(!world.far.names(id).is_empty(), "{stage}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_restored_relay_has_lost_after_its_acceptance_is_pushed_again() {
+    let mut world = World::new();
+    let id = world.plan(false).await;
+    world.crash_at(id, Stage::Receipt, Point::AfterJournal).await;
+    assert!(matches!(world.record(id).await.state, TransferState::Accepted { .. }));
+    world.far.files.remove(&world.far.folder(id).join("sales.csv.bz2")).unwrap();
+    world.far.find_wrong(id, "sales.csv.bz2");
+    let record = world.finish(id).await;
+    assert_eq!(record.state, TransferState::Imported);
+    assert!(world.far.names(id).contains(&"sales.csv.bz2".to_owned()));
+}

@@ -367,6 +367,12 @@ impl Far {
         self.state().incomplete.insert(id, vec![missing]);
     }
 
+    /// Forgets a transfer with everything of it, as a relay does that was restored to before it.
+    pub(crate) fn forget(&self, id: TransferId) {
+        self.state().claimed.remove(&id);
+        self.files.remove_dir_all(&self.folder(id)).unwrap();
+    }
+
     pub(crate) fn folder(&self, id: TransferId) -> PathBuf {
         Path::new("/relay/uplink").join(id.to_string())
     }

@@ -16,6 +16,7 @@ mod flow;
 mod interop;
 mod refusals;
 mod reload;
+mod restored;
 mod rotation;
 mod seams;
 mod seams_downlink;

@@ -170,6 +170,14 @@ impl Agent {
         self.parts().key(id)
     }
 
+    /// Where a transfer stands here, where it is known.
+    ///
+    /// # Panics
+    /// Never: a journal in memory can be read.
+    pub async fn record_of(&self, id: TransferId) -> Option<TransferRecord> {
+        self.machine.journal.get(&self.key(id)).await.unwrap()
+    }
+
     /// Where a transfer stands here.
     ///
     /// # Panics

@@ -60,6 +60,14 @@ struct Running {
     program: JoinHandle<()>,
 }
 
+/// What a machine had at some time.
+#[derive(Debug)]
+pub struct Backup {
+    /// Its disk.
+    pub disk: MemoryFiles,
+    journal: MemoryJournal,
+}
+
 /// What a program is started with.
 #[derive(Debug)]
 pub struct Start {
@@ -90,6 +98,24 @@ impl Machine {
         let life = Life::new();
         let files = Arc::new(PoweredFiles::new(self.disk.clone(), life.clone()));
         Start { life, files, busy: Arc::default() }
+    }
+
+    /// What a backup has that is made now, whether the program runs or not.
+    #[must_use]
+    pub fn backup(&self) -> Backup {
+        Backup { disk: self.disk.copy(), journal: self.journal.copy() }
+    }
+
+    /// Puts a backup back, as often as one likes; with `disk` only where that is wanted, else the files stay as they are.
+    ///
+    /// # Panics
+    /// Where the machine is on.
+    pub fn put_back(&mut self, backup: &Backup, disk: bool) {
+        assert!(self.running.is_none(), "the machine is on");
+        self.journal = Arc::new(backup.journal.copy());
+        if disk {
+            self.disk = backup.disk.copy();
+        }
     }
 
     /// Runs a program on the machine.

@@ -20,7 +20,7 @@ use towpath_transport::files::{MemoryFiles, read_whole};
 pub use agent::{Agent, KIND};
 pub use door::{Caller, Door, Line, RelayDoor, SpoolConnect};
 pub use far::ViewStore;
-pub use machine::{Busy, Machine, Nature, Start};
+pub use machine::{Backup, Busy, Machine, Nature, Start};
 pub use power::{Life, PoweredFiles};
 pub use receiver::Receiver;
 pub use relay::Relay;

@@ -17,6 +17,7 @@ use towpath_receiver::{
     landing::{Landing, LandingLimits, LandingView},
     layout::Layout,
     parts::{FileTrust, Limits, Parts, TableFilter},
+    restored::{self, Lacking},
     service::{Service, ServiceSettings},
 };
 use towpath_relay::service::LocalRelayApi;
@@ -182,6 +183,15 @@ impl Receiver {
             store.put_new(&part, BytesSource::new(bytes.clone()), &NoProgress).await.unwrap();
             store.publish(&part, &whole).await.unwrap();
         }
+    }
+
+    /// The app databases that are known here to lack what was imported.
+    ///
+    /// # Panics
+    /// Where the notes cannot be read.
+    #[must_use]
+    pub fn lacking(&self) -> Vec<Lacking> {
+        restored::known(&self.machine.disk, &self.layout).unwrap()
     }
 
     /// Whether anything of a transfer lies on the landing.

@@ -178,10 +178,12 @@ impl Relay {
         self.machine.journal.get(key).await.unwrap()
     }
 
-    /// A receipt that the relay keeps.
+    /// A receipt that the relay keeps; one without its signature, which is written last, is none yet.
     #[must_use]
     pub fn receipt(&self, key: &TransferKey, stage: ReceiptStage) -> Option<Vec<u8>> {
-        super::read(&self.machine.disk, &folder("receipts", key, None).join(format!("{}.json", stage.as_str())))
+        let path = folder("receipts", key, None).join(format!("{}.json", stage.as_str()));
+        super::read(&self.machine.disk, &path.with_extension("json.sig"))?;
+        super::read(&self.machine.disk, &path)
     }
 
     /// The files of a transfer, as they lie in the spool.

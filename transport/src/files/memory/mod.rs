@@ -82,6 +82,14 @@ impl MemoryFiles {
         lock(&self.shared).limit = limit;
     }
 
+    /// Another file system with everything that is here now, as one has it that a backup of this one was put on: all of it synced.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let state = lock(&self.shared);
+        let (root, clock) = (copy(&state.root), state.clock.clone());
+        Self { shared: Arc::new(Mutex::new(State { root, life: 0, limit: state.limit, clock })) }
+    }
+
     /// Forgets every content and every name that was not synced, and breaks every open handle.
     pub fn power_loss(&self) {
         let mut state = lock(&self.shared);
@@ -100,6 +108,19 @@ impl fmt::Debug for MemoryFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MemoryFiles")
     }
+}
+
+fn copy(folder: &Folder) -> Folder {
+    let node = |node: &Node| match node {
+        Node::Dir(below) => Node::Dir(copy(below)),
+        Node::File(content) => {
+            let data = lock(content);
+            let (live, synced) = (Arc::clone(&data.live), Arc::clone(&data.live));
+            Node::File(Arc::new(Mutex::new(FileData { live, synced, modified: data.modified })))
+        }
+    };
+    let live: Names = lock(folder).live.iter().map(|(name, below)| (name.clone(), node(below))).collect();
+    Arc::new(Mutex::new(DirData { synced: live.clone(), live }))
 }
 
 fn forget(folder: &Folder) {
@@ -365,6 +386,21 @@ mod tests {
 
     fn whole(files: &MemoryFiles, path: &str) -> io::Result<Vec<u8>> {
         read_whole(files, Path::new(path), 1000)
+    }
+
+    #[test]
+    fn a_copy_has_everything_and_goes_its_own_way() {
+        let files = MemoryFiles::new();
+        files.create_dir_all(Path::new("/a/b")).unwrap();
+        files.create(Path::new("/a/b/unsynced")).unwrap().write_all(b"x").unwrap();
+        let copy = files.copy();
+        write_whole(&files, Path::new("/a/b/unsynced"), b"later").unwrap();
+        write_whole(&copy, Path::new("/a/own"), b"y").unwrap();
+        copy.power_loss();
+        assert_eq!(whole(&copy, "/a/b/unsynced").unwrap(), b"x");
+        assert_eq!(whole(&copy, "/a/own").unwrap(), b"y");
+        assert_eq!(whole(&files, "/a/b/unsynced").unwrap(), b"later");
+        assert!(whole(&files, "/a/own").is_err());
     }
 
     #[test]
