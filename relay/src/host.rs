@@ -23,6 +23,7 @@ use towpath_transport::{
 };
 
 use crate::{
+    access::AccessLog,
     admin::{Admin, Metrics},
     api::WebService,
     app_servers::SftpAppServers,
@@ -91,6 +92,12 @@ impl Host {
     /// Those of [`Registry::open`].
     pub async fn registry(&self) -> Result<Registry> {
         Registry::open(&self.state.join("registry.sqlite"), Arc::clone(&self.clock), Arc::clone(&self.entropy)).await
+    }
+
+    /// What the registry must not forget.
+    #[must_use]
+    pub fn access_log(&self) -> AccessLog {
+        AccessLog::new(Arc::new(Disk), &self.state, Arc::clone(&self.clock))
     }
 
     /// The journal.
@@ -193,6 +200,7 @@ impl Host {
             metrics: metrics.clone(),
         };
         let relay = blocking(move || Relay::new(parts)).await??;
+        relay.replay_access().await?;
         let (spool, clock) = (Arc::clone(relay.spool()), Arc::clone(&self.clock));
         Ok((relay, Admin { journal, registry, spool, metrics, clock }))
     }

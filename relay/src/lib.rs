@@ -3,6 +3,7 @@
 //!
 //! [`relay::Relay`] is everything without a network; [`host`] gives it disk and ports; [`cli`] is the command line.
 
+pub mod access;
 pub mod admin;
 pub mod api;
 pub mod app_servers;

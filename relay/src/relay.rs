@@ -9,6 +9,7 @@ use towpath_transfer::{Clock, Entropy, Failure, failure::Result};
 use towpath_transport::files::FileStore;
 
 use crate::{
+    access::{AccessLog, Replayed},
     admin::Metrics,
     downlink::{Announcer, DownlinkSettings, alarm::Alarm, fetch::Fetch, pack::Pack, queue::Queue},
     registry::Registry,
@@ -78,6 +79,7 @@ pub struct Parts {
 /// A relay that nobody has connected to the network yet.
 pub struct Relay {
     service: RelayService,
+    access: AccessLog,
     spool: Arc<Spool>,
     sessions: Sessions,
     wake: WakeUp,
@@ -105,6 +107,7 @@ impl Relay {
     /// # Errors
     /// Those of [`Spool::open`].
     pub fn new(parts: Parts) -> Result<Self> {
+        let access = AccessLog::new(Arc::clone(&parts.files), &parts.state, Arc::clone(&parts.clock));
         let spool = Spool::open(parts.files, &parts.state, Arc::clone(&parts.journal), parts.spool_limits)?;
         let (spool, wake) = (Arc::new(spool), WakeUp::new());
         let signer = Signer::new(parts.identity.keys.clone(), Arc::clone(&parts.clock));
@@ -118,7 +121,8 @@ impl Relay {
             parts.stages.downlink,
         );
         Ok(Self {
-            service,
+            service: service.remembering(access.clone()),
+            access,
             spool,
             sessions: Sessions::default(),
             wake,
@@ -133,6 +137,14 @@ impl Relay {
             stages: parts.stages,
             metrics: parts.metrics,
         })
+    }
+
+    /// Carries out again what a registry that was put back has forgotten; before anybody can log in.
+    ///
+    /// # Errors
+    /// Those of [`AccessLog::replay`].
+    pub async fn replay_access(&self) -> Result<Replayed> {
+        self.access.replay(&self.registry).await
     }
 
     /// The calls.

@@ -9,6 +9,7 @@ use super::{
     output,
 };
 use crate::{
+    access::Access,
     host::Host,
     registry::{AuditRow, End},
 };
@@ -19,6 +20,11 @@ pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<()> {
     match command {
         AgentCommand::Revoke { tenant, name } => {
             let scope = registry.operator_scope(&tenant).await?;
+            // First, so that a registry that is put back later does not undo it.
+            if let Some(end) = registry.end(&scope, &name).await? {
+                let (tenant, name, key) = (tenant.clone(), name.clone(), end.fingerprint());
+                host.access_log().note(Access::Revoked { tenant, name, key }).await?;
+            }
             registry.revoke(&scope, &name).await?;
             registry.audit("operator", Some(&tenant), &format!("revoke {name}"), "ok").await?;
             output::say(&format!("{name} of {tenant} is revoked; a running relay ends its sessions within seconds"));

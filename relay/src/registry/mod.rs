@@ -6,6 +6,7 @@
 
 mod announcements;
 mod audit;
+mod closing;
 mod ends;
 mod enrolments;
 mod expectations;

@@ -10,6 +10,7 @@ pub(crate) mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use towpath_journal::{Journal, WakeUp};
 use towpath_transfer::{
     AgentName, Clock, Code, Failure, TenantName, TransferId,
@@ -27,6 +28,7 @@ use towpath_transfer::{
 pub use local::LocalRelayApi;
 
 use crate::{
+    access::{Access, AccessLog},
     downlink::{self, Arrivals, DownlinkSettings},
     keyring::Keyring,
     registry::{LandingOrigin, Registry},
@@ -60,6 +62,7 @@ pub struct RelayService {
     wake: WakeUp,
     arrivals: Arrivals,
     downlinks: DownlinkSettings,
+    access: Option<AccessLog>,
 }
 
 impl fmt::Debug for RelayService {
@@ -81,7 +84,14 @@ impl RelayService {
         downlinks: DownlinkSettings,
     ) -> Self {
         let (identity, arrivals) = (Arc::new(identity), Arrivals::default());
-        Self { identity, registry, journal, spool, clock, wake, arrivals, downlinks }
+        Self { identity, registry, journal, spool, clock, wake, arrivals, downlinks, access: None }
+    }
+
+    /// Notes in `access` which codes were used, so that a registry that is put back does not open them again.
+    #[must_use]
+    pub fn remembering(mut self, access: AccessLog) -> Self {
+        self.access = Some(access);
+        self
     }
 
     /// What ends are told.
@@ -139,7 +149,13 @@ impl RelayService {
             }
             crate::registry::check_landing(landing)?;
         }
+        // The registry keeps times in microseconds.
+        let began = self.clock.now().saturating_sub(Duration::from_millis(1)).unwrap_or(Timestamp::MIN);
         let end = self.registry.redeem(request).await?;
+        // Only the first use; where this fails, the same key asks again and is enrolled already.
+        if let Some(access) = self.access.as_ref().filter(|_| end.enrolled >= began) {
+            access.note(Access::Redeemed { code: Sha256Digest::of(request.secret.as_bytes()) }).await?;
+        }
         let caller = Caller::proven(end.tenant.clone(), end.name.clone(), end.role, end.key.clone());
         if let Some(landing) = &request.landing
             && !self.registry.set_landing(caller.scope(), landing, LandingOrigin::Receiver).await?
@@ -178,7 +194,7 @@ impl RelayService {
         if pinned > announced.serial {
             // The relay's state is older than the end's: it must not pass for an end that has pinned the newest keys.
             let (user, newest) = (caller.user(), announced.serial);
-            tracing::warn!(user, pinned, newest, "an end has pinned an announcement that this relay does not know");
+            tracing::warn!(user, pinned, newest, code = %Code::RelayRestored, "an end has pinned an announcement that this relay does not know");
         } else {
             self.registry.announcement_pinned(caller, pinned).await?;
         }
@@ -240,6 +256,7 @@ impl RelayService {
     pub async fn app_receipt(&self, caller: &Caller, receipt: &AppReceipt) -> Result<()> {
         let tried = uplink::receipt::settle(&self.spool, &*self.journal, caller, receipt).await;
         let what = format!("receipt for {}/{}", receipt.agent, receipt.transfer);
+        Self::look_ahead(caller, receipt.transfer, &tried);
         self.note(&caller.user(), caller.scope().tenant(), &what, &tried).await;
         self.wake.hint();
         tried
@@ -285,12 +302,24 @@ impl RelayService {
     /// Those of [`downlink::acknowledge::settle`].
     pub async fn acknowledge(&self, caller: &Caller, id: TransferId, acknowledgement: &Acknowledgement) -> Result<()> {
         let tried = downlink::acknowledge::settle(&self.spool, &*self.journal, caller, id, acknowledgement).await;
+        Self::look_ahead(caller, id, &tried);
         self.note(&caller.user(), caller.scope().tenant(), &format!("acknowledge {id}"), &tried).await;
         if tried.is_ok() {
             self.arrivals.hint(&caller.as_agent()?);
         }
         self.wake.hint();
         tried
+    }
+
+    /// Whoever has a receipt for what was never handed on here is ahead of this relay, or lies.
+    fn look_ahead(caller: &Caller, transfer: TransferId, tried: &Result<()>) {
+        if tried.as_ref().is_err_and(|failure| failure.code() == Code::NotFound) {
+            let user = caller.user();
+            tracing::warn!(
+                user, %transfer, code = %Code::RelayRestored,
+                "an end has a receipt for a transfer that this relay has not handed on: it knows more than this relay"
+            );
+        }
     }
 
     /// Writes the audit trail. That it cannot be written must not undo what was done.

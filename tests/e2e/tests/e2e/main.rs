@@ -14,6 +14,7 @@ mod documented;
 mod downlink;
 mod flow;
 mod interop;
+mod put_back;
 mod refusals;
 mod reload;
 mod restored;

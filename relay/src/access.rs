@@ -1,0 +1,232 @@
+//! What a restored registry must not undo: revocations, and codes that were used.
+//!
+//! Each is also a line of `access.jsonl` in the state folder, which only ever grows and which nobody puts back from a backup: when
+//! the relay starts, whatever stands there and not in the registry is carried out again, before anybody can log in.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use towpath_transfer::{
+    AgentName, Clock, Code, Failure, TenantName, digest::Sha256Digest, failure::Result, public_key::Fingerprint,
+};
+use towpath_transport::files::{FileStore, file_failure, read_whole, write_whole};
+
+use crate::{
+    registry::{MAX_ENROLMENT_LIFE, Registry},
+    spool::blocking,
+};
+
+/// The most bytes of the list that are read. A line is some 200 bytes, and lines of codes go with the longest life of a code.
+pub const MAX_ACCESS_BYTES: u64 = 64 * 1024 * 1024;
+const NAME: &str = "access.jsonl";
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "did", rename_all = "lowercase")]
+pub enum Access {
+    /// An end was revoked.
+    Revoked {
+        /// Its tenant.
+        tenant: TenantName,
+        /// Its name.
+        name: AgentName,
+        /// Its key.
+        key: Fingerprint,
+    },
+    /// A code was used.
+    Redeemed {
+        /// The SHA-256 of its secret.
+        code: Sha256Digest,
+    },
+}
+
+/// A line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Line {
+    at: Timestamp,
+    #[serde(flatten)]
+    access: Access,
+}
+
+/// What was carried out again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Ends that were revoked again.
+    pub revoked: usize,
+    /// Codes that were closed again.
+    pub closed: usize,
+}
+
+/// The list.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    files: Arc<dyn FileStore>,
+    path: PathBuf,
+    clock: Arc<dyn Clock>,
+}
+
+impl AccessLog {
+    /// The list in the folder `state`.
+    #[must_use]
+    pub fn new(files: Arc<dyn FileStore>, state: &std::path::Path, clock: Arc<dyn Clock>) -> Self {
+        Self { files, path: state.join(NAME), clock }
+    }
+
+    /// Adds a line, durably. To be called before what it says is done: a line too many is carried out when the relay starts.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`], [`Code::DiskFull`].
+    pub async fn note(&self, access: Access) -> Result<()> {
+        let mut bytes = line(&Line { at: self.clock.now(), access })?;
+        let (files, path) = (Arc::clone(&self.files), self.path.clone());
+        blocking(move || {
+            let failed = |e| file_failure("write", &path, e);
+            let new = files.stat(&path).is_err();
+            // A line that a power cut has left half of must not swallow this one.
+            bytes.insert(0, b'\n');
+            let mut file = files.open_append(&path).map_err(failed)?;
+            file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+            match path.parent() {
+                Some(folder) if new => files.sync_dir(folder).map_err(failed),
+                _ => Ok(()),
+            }
+        })
+        .await?
+    }
+
+    /// Carries out again what the registry does not know any more, and says so where there was something. Lines of codes that
+    /// cannot be open any more go.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`], [`Code::LimitExceeded`] beyond [`MAX_ACCESS_BYTES`].
+    pub async fn replay(&self, registry: &Registry) -> Result<Replayed> {
+        let reader = self.clone();
+        let lines = blocking(move || reader.lines()).await??;
+        let mut replayed = Replayed::default();
+        for line in &lines {
+            match &line.access {
+                Access::Revoked { tenant, name, key } => {
+                    replayed.revoked += usize::from(revoke(registry, tenant, name, key).await?);
+                }
+                Access::Redeemed { code } => replayed.closed += usize::from(registry.close_code(code).await?),
+            }
+        }
+        if replayed != Replayed::default() {
+            let Replayed { revoked, closed } = replayed;
+            tracing::error!(
+                code = %Code::RelayRestored, revoked, closed,
+                "the registry was put back from a backup: what was revoked or used up since is so again"
+            );
+            registry.audit("relay", None, &format!("restored: {revoked} revoked and {closed} codes closed again"), "ok").await?;
+        }
+        self.shorten(lines).await?;
+        Ok(replayed)
+    }
+
+    async fn shorten(&self, lines: Vec<Line>) -> Result<()> {
+        let old = self.clock.now().saturating_sub(MAX_ENROLMENT_LIFE).unwrap_or(Timestamp::MIN);
+        let counts = |line: &&Line| line.at > old || matches!(line.access, Access::Revoked { .. });
+        let kept: Vec<&Line> = lines.iter().filter(counts).collect();
+        if kept.len() == lines.len() {
+            return Ok(());
+        }
+        let bytes = kept.into_iter().map(line).collect::<Result<Vec<_>>>()?.concat();
+        let (files, path) = (Arc::clone(&self.files), self.path.clone());
+        blocking(move || write_whole(&*files, &path, &bytes).map_err(|e| file_failure("write", &path, e))).await?
+    }
+
+    /// Every line that can be read; half a line is what a power cut has left of one whose work was never done.
+    fn lines(&self) -> Result<Vec<Line>> {
+        let bytes = match read_whole(&*self.files, &self.path, MAX_ACCESS_BYTES) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(|e| file_failure("read", &self.path, e))?,
+        };
+        Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
+}
+
+fn line(line: &Line) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(line).map_err(|e| Failure::park(Code::Internal, "write a line as JSON").caused_by(e))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Whether there was something to revoke: the same end with the same key.
+async fn revoke(registry: &Registry, tenant: &TenantName, name: &AgentName, key: &Fingerprint) -> Result<bool> {
+    let scope = match registry.operator_scope(tenant).await {
+        Err(failure) if failure.code() == Code::NotFound => return Ok(false),
+        other => other?,
+    };
+    let end = registry.end(&scope, name).await?;
+    if end.is_none_or(|end| end.revoked.is_some() || end.fingerprint() != *key) {
+        return Ok(false);
+    }
+    registry.revoke(&scope, name).await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_transfer::api::Role;
+    use towpath_transport::files::MemoryFiles;
+
+    use super::*;
+    use crate::service::tests::World;
+
+    struct Scene {
+        world: World,
+        files: MemoryFiles,
+        log: AccessLog,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let (world, files) = (World::new().await, MemoryFiles::new());
+            let log = AccessLog::new(Arc::new(files.clone()), "/".as_ref(), Arc::new(world.clock.clone()));
+            Self { world, files, log }
+        }
+
+        fn registry(&self) -> &Registry {
+            self.world.service().registry()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_registry_that_was_put_back_has_forgotten_is_done_again() {
+        let scene = Scene::new().await;
+        let (erp, other) = (scene.world.enrol("acme", Role::Agent).await, scene.world.enrol("acme", Role::Receiver).await);
+        let code = scene.world.code("acme", Role::Agent).await;
+        let tenant: TenantName = "acme".parse().unwrap();
+        let revoked = |name: &AgentName, key| Access::Revoked { tenant: tenant.clone(), name: name.clone(), key };
+        // The registry is the one of the night; the list is of the day.
+        scene.log.note(revoked(erp.caller.name(), erp.caller.key().fingerprint())).await.unwrap();
+        scene.log.note(revoked(other.caller.name(), erp.caller.key().fingerprint())).await.unwrap();
+        scene.log.note(revoked(&"gone".parse().unwrap(), erp.caller.key().fingerprint())).await.unwrap();
+        scene.log.note(Access::Redeemed { code: Sha256Digest::of(code.secret.as_bytes()) }).await.unwrap();
+        let done = Replayed { revoked: 1, closed: 1 };
+        assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), done);
+        assert!(scene.registry().is_revoked(&erp.caller.user()).await.unwrap());
+        assert!(!scene.registry().is_revoked(&other.caller.user()).await.unwrap(), "another key has that name now");
+        assert_eq!(scene.registry().audit_rows(1).await.unwrap()[0].who, "relay");
+        assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), Replayed::default(), "once");
+    }
+
+    #[tokio::test]
+    async fn half_a_line_hurts_no_other_and_lines_of_codes_go_with_the_codes() {
+        let scene = Scene::new().await;
+        let code = |of: &[u8]| Access::Redeemed { code: Sha256Digest::of(of) };
+        scene.log.note(code(b"old")).await.unwrap();
+        let path = std::path::Path::new("/access.jsonl");
+        scene.files.open_append(path).unwrap().write_all(b"{\"at\":\"2026").unwrap();
+        scene.world.clock.advance(MAX_ENROLMENT_LIFE);
+        scene.log.note(code(b"new")).await.unwrap();
+        let said: Vec<Access> = scene.log.lines().unwrap().into_iter().map(|line| line.access).collect();
+        assert_eq!(said, [code(b"old"), code(b"new")]);
+        assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), Replayed::default());
+        let said: Vec<Access> = scene.log.lines().unwrap().into_iter().map(|line| line.access).collect();
+        assert_eq!(said, [code(b"new")]);
+        scene.files.power_loss();
+        assert_eq!(scene.log.lines().unwrap().len(), 1, "it is durable");
+    }
+}
