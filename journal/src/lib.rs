@@ -41,5 +41,5 @@ pub use record::{
     Count, Created, Filter, History, HistoryEntry, Lease, LeaseToken, NewTransfer, Release, SequenceChoice, TransferRecord,
 };
 pub use row::{CLOCK_TOLERANCE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_PAUSE};
-pub use sqlite::SqliteJournal;
+pub use sqlite::{SqliteJournal, is_usable};
 pub use traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE, verify};

@@ -22,6 +22,8 @@ use crate::{
     traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE},
 };
 
+pub use open::is_usable;
+
 use rows::{direction_name, get, int, number, time};
 
 /// The journal in a SQLite file. Several processes may have the same file open; each waits for the others' short

@@ -101,8 +101,12 @@ impl SqliteJournal {
 }
 
 /// Whether a connection may be used again. SQLite ends a transaction by itself where the disk is full; the library then
-/// fails to end it again and goes on counting it, and such a connection could never begin another.
-async fn is_usable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+/// fails to end it again and goes on counting it, and such a connection could never begin another. For the
+/// `before_acquire` of every pool of SQLite connections that begin transactions.
+///
+/// # Errors
+/// Where the connection does not answer.
+pub async fn is_usable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     // Whatever was still on its way to the connection's thread is done when this answers.
     connection.ping().await?;
     Ok(!connection.is_in_transaction())

@@ -74,7 +74,11 @@ impl Registry {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| Box::pin(towpath_journal::is_usable(connection)));
+        let pool = pool.connect_with(options).await;
         let pool = pool.map_err(|e| db("open the registry")(e))?;
         Self::prepared(pool, clock, entropy).await
     }

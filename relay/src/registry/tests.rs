@@ -397,3 +397,20 @@ pub(crate) async fn enrolled_agents(registry: &Registry, entropy: &dyn Entropy) 
     }
     scopes.try_into().unwrap()
 }
+
+#[tokio::test]
+async fn once_the_disk_has_room_again_it_goes_on_by_itself() {
+    let fixture = Fixture::on_disk().await;
+    let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&fixture.registry.pool).await.unwrap();
+    let limit = format!("PRAGMA max_page_count = {pages}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&fixture.registry.pool).await.unwrap();
+    let full = loop {
+        if let Err(failure) = fixture.registry.audit("operator", None, &"x".repeat(400), "ok").await {
+            break failure;
+        }
+    };
+    assert_eq!(full.code(), Code::DiskFull);
+    // The limit was the connection's own; it is given up for one that can begin a transaction, and that one has room.
+    fixture.registry.audit("operator", None, "room again", "ok").await.unwrap();
+    fixture.registry.health().await.unwrap();
+}
