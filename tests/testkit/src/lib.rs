@@ -4,19 +4,27 @@
 //! Everything here panics where a test cannot go on, and says what it tried.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail and say why")]
 
+mod cable;
 mod compare;
+mod noise;
 mod packing;
 mod program;
+mod rough_proxy;
 pub mod seams;
+mod small_disk;
 #[cfg(target_os = "linux")]
 mod systemd;
 mod telling;
 mod terminal;
 mod world;
 
+pub use cable::{Cable, Passed};
 pub use compare::{assert_same_tables, query_text, query_texts};
+pub use noise::{NOISE, noise, noisy_erp, noisy_job};
 pub use packing::pack;
 pub use program::{Outcome, Program, Server};
+pub use rough_proxy::{Manner, RoughProxy, Told};
+pub use small_disk::SmallDisk;
 #[cfg(target_os = "linux")]
 pub use systemd::Machine;
 pub use telling::{Posted, TellingProgram, WebhookListener};
@@ -28,18 +36,40 @@ use std::time::{Duration, Instant};
 /// How long anything on this machine may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long `work` took. Real time: what is measured is a person's wait.
+pub fn lasted<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    #[expect(clippy::disallowed_methods, reason = "measures how long a program of another process takes")]
+    let start = Instant::now();
+    let done = work();
+    (done, start.elapsed())
+}
+
+/// Lets a trouble last for so long; nothing is waited for by it.
+pub fn let_it_last(duration: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "a trouble of the test's own making has a length")]
+    std::thread::sleep(duration);
+}
+
 /// Looks until `found` says something, at most [`PATIENCE`].
 ///
 /// # Panics
 /// Where it never does.
-pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, found)
+}
+
+/// Looks until `found` says something, at most for `patience`.
+///
+/// # Panics
+/// Where it never does.
+pub fn eventually_within<T>(patience: Duration, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     #[expect(clippy::disallowed_methods, reason = "a test's own patience is real time")]
     let start = Instant::now();
     loop {
         if let Some(value) = found() {
             return value;
         }
-        assert!(start.elapsed() < PATIENCE, "gave up waiting until {what}");
+        assert!(start.elapsed() < patience, "gave up waiting until {what}");
         #[expect(clippy::disallowed_methods, reason = "looks at another process, which gives no signal")]
         std::thread::sleep(Duration::from_millis(20));
     }

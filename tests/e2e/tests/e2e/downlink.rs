@@ -33,18 +33,18 @@ struct Scene {
 }
 
 /// What the ERP has taken: contents, and how often.
-type Taken = BTreeMap<String, u32>;
+pub(crate) type Taken = BTreeMap<String, u32>;
 
 /// The ERP's import, which looks into its folder all the time.
-struct Erp {
-    folder: PathBuf,
+pub(crate) struct Erp {
+    pub(crate) folder: PathBuf,
     taken: PathBuf,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Erp {
-    fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         let (folder, taken) = (dir.join("erp-in"), dir.join("erp-taken"));
         fs::create_dir_all(&folder).unwrap();
         fs::create_dir_all(&taken).unwrap();
@@ -67,7 +67,7 @@ impl Erp {
 
 impl Erp {
     /// What it has taken, once that are at least so many files: it may not have looked yet.
-    fn taken_all(&self, files: u64) -> Taken {
+    pub(crate) fn taken_all(&self, files: u64) -> Taken {
         eventually(&format!("the ERP has taken {files} files"), || {
             let taken = self.taken();
             (taken.values().map(|times| u64::from(*times)).sum::<u64>() >= files).then_some(taken)

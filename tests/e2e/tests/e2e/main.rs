@@ -9,11 +9,15 @@
 mod alerts;
 mod crash;
 mod databases;
+mod disk_full;
 mod doctor;
 mod documented;
 mod downlink;
+mod duplicates;
 mod flow;
 mod interop;
+mod kills;
+mod network;
 mod put_back;
 mod refusals;
 mod reload;

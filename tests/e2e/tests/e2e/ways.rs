@@ -12,7 +12,7 @@ use towpath_samples::{
     erp::{self, TouchOptions},
     ports::free_port,
 };
-use towpath_testkit::{End, JOB, Program, TENANT, World, assert_same_tables, eventually, query_text};
+use towpath_testkit::{Cable, End, JOB, Program, TENANT, World, assert_same_tables, eventually, query_text};
 
 use crate::{executable, tables};
 
@@ -145,77 +145,9 @@ fn a_browser_is_sent_to_the_public_url_and_nothing_else_is_told() {
     assert!(answer.contains(&format!("location: https://127.0.0.1:{}/healthz\r\n", world.port)), "{answer}");
 }
 
-/// The relay's address and the agent's, in networks that nobody else sees.
-const RELAY: &str = "10.213.0.1";
-const AGENT_HOST: &str = "10.213.0.2";
+const RELAY: &str = Cable::RELAY;
+const AGENT_HOST: &str = Cable::AGENT_HOST;
 const PROXY_PORT: u16 = 3128;
-
-/// Two machines with a cable between them, and a firewall at the relay's end of it. Removed when dropped.
-struct Cable {
-    relay: String,
-    agent: String,
-}
-
-impl Cable {
-    fn new() -> Self {
-        let id = std::process::id();
-        let cable = Self { relay: format!("towpath-{id}-relay"), agent: format!("towpath-{id}-agent") };
-        let (relay, agent) = (cable.relay.as_str(), cable.agent.as_str());
-        for arguments in [
-            format!("netns add {relay}"),
-            format!("netns add {agent}"),
-            format!("-n {relay} link add cable type veth peer name cable netns {agent}"),
-            format!("-n {relay} addr add {RELAY}/24 dev cable"),
-            format!("-n {agent} addr add {AGENT_HOST}/24 dev cable"),
-            format!("-n {relay} link set lo up"),
-            format!("-n {agent} link set lo up"),
-            format!("-n {relay} link set cable up"),
-            format!("-n {agent} link set cable up"),
-        ] {
-            let mut command = Command::new("ip");
-            command.args(arguments.split(' '));
-            let output = command.output().unwrap_or_else(|e| panic!("ip: {e}; run cargo xtask test, which installs it"));
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(
-                output.status.success(),
-                "`ip {arguments}` failed: {said}\nThis test makes network namespaces of its own, for which it must be run by root \
-                 with CAP_SYS_ADMIN and CAP_NET_ADMIN"
-            );
-        }
-        cable
-    }
-
-    fn at_relay(&self) -> [&str; 4] {
-        ["ip", "netns", "exec", &self.relay]
-    }
-
-    fn at_agent(&self) -> [&str; 4] {
-        ["ip", "netns", "exec", &self.agent]
-    }
-
-    /// Replaces the firewall's rules for what comes from the agent.
-    fn close(&self, rules: &[&str]) {
-        let rules: String = rules.iter().map(|rule| format!("ip saddr {AGENT_HOST} {rule}\n")).collect();
-        let text =
-            format!("flush ruleset\ntable inet firewall {{\nchain in {{\ntype filter hook input priority 0\n{rules}}}\n}}\n");
-        let [ip, arguments @ ..] = self.at_relay();
-        let mut command = Command::new(ip);
-        command.args(arguments).args(["nft", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "nft refused {text}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
-impl Drop for Cable {
-    fn drop(&mut self) {
-        for name in [&self.relay, &self.agent] {
-            // Where making them failed there is nothing to remove.
-            let _ = Command::new("ip").args(["netns", "delete", name]).stderr(Stdio::null()).status();
-        }
-    }
-}
 
 /// SSH that is not inside TLS is swallowed on this port, by its first bytes: `SSH-`.
 const NO_SSH_ON_443: &str = "tcp dport 443 @ih,0,32 0x5353482d drop";
