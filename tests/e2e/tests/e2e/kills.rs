@@ -216,8 +216,8 @@ impl Scene {
             assert_eq!(imported, sent, "the app database's ledger and the agent's journal");
         }
         let other = "SELECT count(*) FROM transfers WHERE NOT word IN ('imported', 'delivered', 'removed')";
-        for program in 0..3 {
-            assert_eq!(journal(self.program(program), other), 0, "a transfer of {} has ended otherwise", STAGES[program].0);
+        for (program, (place, _)) in STAGES.iter().enumerate() {
+            assert_eq!(journal(self.program(program), other), 0, "a transfer of {place} has ended otherwise");
             assert_eq!(journal(self.program(program), "SELECT count(*) FROM transfers WHERE parked = 1"), 0);
         }
         let taken = self.erp.taken_all(self.returned);

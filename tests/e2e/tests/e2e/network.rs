@@ -224,12 +224,9 @@ fn interop_five_kilobytes_a_second() {
     let _programs = scene.start();
     cable.slow(5_000);
     let _agent = scene.end.run();
-    let before = cable.passed();
     let under_way = scene.send();
     let ((), took) = lasted(|| scene.arrives(under_way));
     note(&format!("5 kB/s: 60 kB each way in {} s", took.as_secs()));
-    let (up, down) = since(&cable, before);
-    scene.not_again("5 kB/s", up, down, 150);
 }
 
 /// What the relay says of the connections that it serves.
