@@ -67,7 +67,7 @@ fn repeated(text: &str) -> String {
     REPEATED.get().map_or_else(|| text.to_owned(), |how| how.in_text(text))
 }
 
-/// As [`line`], for a line that may name commands of this program.
+/// As [`line()`], for a line that may name commands of this program.
 ///
 /// # Errors
 /// Where standard output cannot be written.

@@ -3,6 +3,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use towpath_samples::erp::{self, TouchOptions};
 use towpath_testkit::{
     AGENT, End, JOB, Program, Server, SmallDisk, TENANT, World, assert_same_tables, eventually, eventually_within, lasted, noise,
     query_text,
@@ -181,6 +182,60 @@ fn interop_the_app_databases_disk_is_full() {
     let (id, _) = end.newest();
     recovers("the app database's folder", || is_imported(&end, &id));
     all_is_there(&end, 1);
+}
+
+#[test]
+fn interop_the_relays_disk_is_full() {
+    let world = World::new(executable());
+    let disk = SmallDisk::mount(&world.relay.state, 64 * MIB);
+    world.configure_relay("[spool]\nreserve = \"16MiB\"\n");
+    let (end, _) = world.end(TENANT, ROWS, 1);
+    let relay = world.serve_relay();
+    world.create_tenant(TENANT);
+    world.enrol(&end);
+    let _agent = end.run();
+
+    // One transfer is accepted while the receiver is away.
+    let first = sending(&end);
+    let one = eventually("the relay has accepted the first", || {
+        let id = end.transfers().pop()?;
+        let shown = end.agent.run(&["show", &id, "--json"]);
+        (shown.status.success() && shown.json()["state"] == "accepted").then_some(id)
+    });
+    first.kill();
+
+    // Below its reserve it takes nothing new, and delivers what it has.
+    relay.kill();
+    disk.fill_but(8 * MIB);
+    // The disk is asked at the start, and then after every few megabytes.
+    let _relay = world.serve_relay();
+    let receiver = end.receiver.serve(&["serve"]);
+    eventually("the first is delivered all the same", || is_imported(&end, &one));
+    all_is_there(&end, 1);
+    receiver.kill();
+    touch(&end, 1);
+    let _sending = sending(&end);
+    told(&end.agent, &["status", "--json"], "spool-full");
+
+    // Without a byte left it acknowledges nothing.
+    disk.fill();
+    let _receiver = end.receiver.serve(&["serve"]);
+    let (two, _) = end.newest();
+    assert_ne!(one, two);
+    let refused = end.agent.run(&["send", "--job", JOB, "--wait", "--timeout", "2s"]);
+    assert!(!refused.status.success(), "{refused:?}");
+    let shown = end.agent.run(&["show", &two, "--json"]).succeeded().json();
+    assert_eq!(shown["state"], "packed", "something was acknowledged: {shown}");
+    assert_eq!(imports(&end), "1");
+
+    disk.empty();
+    recovers("the relay's state folder", || is_imported(&end, &two));
+    all_is_there(&end, 2);
+}
+
+fn touch(end: &End, seed: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(erp::touch(&end.erp, &TouchOptions { seed, ..TouchOptions::default() })).unwrap();
 }
 
 fn deliver_into(end: &End, delivery: &Path) {
