@@ -19,6 +19,8 @@ use crate::{executable, tables};
 const ROWS: u64 = 200;
 const USER: &str = "towpath";
 const PASSWORD: &str = "tow-and-path";
+/// What the proxy does not accept; no message may repeat it.
+const OTHER_PASSWORD: &str = "tow-and-other-path";
 
 /// A program of another project; ended when dropped.
 pub(crate) struct Other {
@@ -83,9 +85,9 @@ fn everything_goes_through(url: &str, log: impl Fn() -> String, world: &World, e
     world.create_tenant(TENANT);
     configure(end, &through(url));
     let code = world.enrolment_code(TENANT, "agent", "refused");
-    let refused = end.agent.with("PROXY_PASSWORD", "wrong").run(&["enrol", &code]).failed_with("proxy-refused");
+    let refused = end.agent.with("PROXY_PASSWORD", OTHER_PASSWORD).run(&["enrol", &code]).failed_with("proxy-refused");
     assert!(
-        refused.stderr.contains("does not accept this user and password") && !refused.stderr.contains("wrong"),
+        refused.stderr.contains("does not accept this user and password") && !refused.stderr.contains(OTHER_PASSWORD),
         "{refused:?}"
     );
     end.agent.run(&["enrol", &code]).failed_with("no variable PROXY_PASSWORD");
