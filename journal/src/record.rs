@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use towpath_transfer::{
-    AgentName, Direction, JobName, Sequence, Stage, TenantName, TransferEvent, TransferKey, TransferState,
+    AgentName, Direction, JobName, Sequence, Stage, TenantName, TransferEvent, TransferId, TransferKey, TransferState,
     failure::FailureRecord, state::Place,
 };
 
@@ -204,6 +204,8 @@ pub struct Filter {
     pub tenant: Option<TenantName>,
     /// Of this agent.
     pub agent: Option<AgentName>,
+    /// With this id; ends choose ids, so that several may have it.
+    pub id: Option<TransferId>,
     /// Of this direction.
     pub direction: Option<Direction>,
     /// Of this job.
@@ -229,6 +231,7 @@ impl Filter {
         }
         agrees(self.tenant.as_ref(), &record.key.tenant)
             && agrees(self.agent.as_ref(), &record.key.agent)
+            && agrees(self.id.as_ref(), &record.key.id)
             && agrees(self.direction.as_ref(), &record.direction)
             && self.job.as_ref().is_none_or(|job| record.job.as_ref() == Some(job))
             && self.state.as_deref().is_none_or(|word| word == record.state.word())

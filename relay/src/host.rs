@@ -27,6 +27,7 @@ use crate::{
     admin::{Admin, Metrics},
     api::WebService,
     app_servers::SftpAppServers,
+    audit::{Action, Entry, Who},
     config::{Config, DEFAULT_PUBLIC_URL},
     door::{Door, DoorLimits, tls::Certificate},
     keyring::{KeyFolder, KeyWatch, Keyring, ssh_keys, warn_strangers},
@@ -163,6 +164,7 @@ impl Host {
             retention: self.config.spool.retention.0,
             abandoned: self.config.spool.abandoned.0,
             journal_keeps: self.config.uplink.journal_keeps,
+            audit: self.config.audit_settings(),
             downlink: self.config.downlink_settings(),
             driver: DriverSettings { shutdown_grace: STEP_GRACE, ..DriverSettings::default() },
         }
@@ -227,7 +229,8 @@ impl Host {
         let ssh =
             SshServerConfig { host_keys: ssh_keys(&present)?, limits: self.config.ssh_limits(), clock: Arc::clone(&self.clock) };
         let metrics = relay.metrics().clone();
-        let logins = Logins::new(admin.registry.clone(), Arc::clone(relay.spool()), relay.sessions().clone(), metrics.clone());
+        let (spool, sessions, trail) = (Arc::clone(relay.spool()), relay.sessions().clone(), relay.trail().clone());
+        let logins = Logins::new(admin.registry.clone(), spool, sessions, metrics.clone(), trail.clone());
         let ssh = SshServer::new(ssh, Arc::new(logins))?;
         let web = WebService::new(relay.service().clone(), self.config.web_limits(), metrics.clone());
         let limits = DoorLimits { tls_connections: self.config.web.connections, handshake: self.config.web.handshake.0 };
@@ -265,8 +268,11 @@ impl Host {
         if self.config.relay.public_url == DEFAULT_PUBLIC_URL {
             tracing::warn!("relay.public_url is still {DEFAULT_PUBLIC_URL}: enrolment codes made here work on this machine only");
         }
+        let version = format!("version {}", env!("CARGO_PKG_VERSION"));
+        trail.record(Entry::new(self.clock.now(), Who::relay(), Action::Started).detail(version));
         ready(&listening);
         relay_until(&relay, &door, &tasks, &shutdown, &*self.clock).await;
+        trail.close().await;
         registry.close().await;
         // What is left here would only mislead whoever looks for a running relay.
         let _ = fs::remove_file(self.state.join("listening.json"));

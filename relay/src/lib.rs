@@ -7,6 +7,7 @@ pub mod access;
 pub mod admin;
 pub mod api;
 pub mod app_servers;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod door;

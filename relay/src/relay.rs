@@ -11,6 +11,7 @@ use towpath_transport::files::FileStore;
 use crate::{
     access::{AccessLog, Replayed},
     admin::Metrics,
+    audit::{AuditSettings, Trail},
     downlink::{Announcer, DownlinkSettings, alarm::Alarm, fetch::Fetch, pack::Pack, queue::Queue},
     registry::Registry,
     remove::Remove,
@@ -42,6 +43,8 @@ pub struct StageSettings {
     pub abandoned: Duration,
     /// Ended transfers that the journal keeps.
     pub journal_keeps: u64,
+    /// How long the audit trail is kept.
+    pub audit: AuditSettings,
     /// The figures of the way back.
     pub downlink: DownlinkSettings,
     /// The other figures of the drivers; their concurrency is not used.
@@ -165,6 +168,12 @@ impl Relay {
         &self.sessions
     }
 
+    /// Where what happens is noted.
+    #[must_use]
+    pub fn trail(&self) -> &Trail {
+        self.service.trail()
+    }
+
     /// The figures for the operator.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
@@ -201,7 +210,8 @@ impl Relay {
     #[must_use]
     pub fn drivers(&self) -> Vec<StageDriver> {
         let arrivals = self.service.arrivals();
-        let observer: Arc<dyn Observer> = Arc::new(Announcer { next: self.metrics.clone(), arrivals: arrivals.clone() });
+        let (next, trail) = (self.metrics.clone(), self.trail().clone());
+        let observer: Arc<dyn Observer> = Arc::new(Announcer { next, arrivals: arrivals.clone(), trail });
         let driver = |(step, concurrency): (Arc<dyn Step>, usize)| {
             let settings = DriverSettings { concurrency, ..self.stages.driver };
             let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
@@ -218,10 +228,12 @@ impl Relay {
         for driver in self.drivers() {
             tasks.spawn(driver.run(shutdown.clone()));
         }
+        let (trail, stop) = (self.trail().clone(), shutdown.clone());
+        tasks.spawn(async move { trail.run(stop).await });
         tasks.close();
         tokio::select! {
             () = self.upkeep() => {}
-            () = self.sessions.watch(&self.registry, &*self.clock, || self.registry_changed()) => {}
+            () = self.sessions.watch(&self.registry, self.trail(), &*self.clock, || self.registry_changed()) => {}
             () = shutdown.cancelled() => {}
         }
         // Whoever waits for return files would keep the shutdown waiting as well.
@@ -268,6 +280,7 @@ impl Relay {
         }
         self.registry.prune_tokens().await?;
         self.registry.prune_enrolments().await?;
+        self.registry.prune_audit(self.stages.audit).await?;
         let keep = self.stages.journal_keeps;
         while self.journal.prune(Timestamp::MAX, keep, MAX_PRUNE).await.map_err(Failure::from)? >= MAX_PRUNE as u64 {}
         self.spool.remove_forgotten_receipts().await?;

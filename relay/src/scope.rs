@@ -1,6 +1,6 @@
 //! The right to look at a tenant's things: handed out by authentication or taken from a leased row, never from a message.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use towpath_journal::{Lease, TransferRecord};
 use towpath_transfer::{
@@ -96,12 +96,25 @@ pub struct Caller {
     name: AgentName,
     role: Role,
     key: PublicKeyLine,
+    address: Option<IpAddr>,
 }
 
 impl Caller {
     /// For the registry, after it has checked the key.
     pub(crate) fn proven(tenant: TenantName, name: AgentName, role: Role, key: PublicKeyLine) -> Self {
-        Self { scope: TenantScope::proven(tenant), name, role, key }
+        Self { scope: TenantScope::proven(tenant), name, role, key, address: None }
+    }
+
+    /// The same, over a connection from this address.
+    #[must_use]
+    pub fn from_address(self, address: Option<IpAddr>) -> Self {
+        Self { address, ..self }
+    }
+
+    /// Where its connection comes from, where it has one; for records only, it never decides.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// The tenant it belongs to.

@@ -163,6 +163,8 @@ codes! {
     NotRunning = "not-running",
     /// A job's transfer was expected and has not come.
     RunLate = "run-late",
+    /// The audit trail is not what was written.
+    AuditBroken = "audit-broken",
     /// The program or webhook that is to hear of an alert could not be called.
     AlertFailed = "alert-failed",
     /// The system's service manager refused, or there is none.

@@ -47,6 +47,7 @@ pub(super) async fn listings_filter_and_page(t: Fixture) {
     let list = async |filter| serials(filter, 10, None).await;
     assert_eq!(list(Filter { tenant: Some(other.key.tenant.clone()), ..any.clone() }).await, [5]);
     assert_eq!(list(Filter { agent: Some("nobody".parse().unwrap()), ..any.clone() }).await, [0u64; 0]);
+    assert_eq!(list(Filter { id: Some(other.key.id), ..any.clone() }).await, [5]);
     assert_eq!(list(Filter { direction: Some(Direction::Uplink), ..any.clone() }).await, [4, 3, 2, 1]);
     assert_eq!(list(Filter { job: Some("main".parse().unwrap()), ..any.clone() }).await, [4, 3, 2, 1]);
     assert_eq!(list(Filter { state: Some("abandoned".into()), ..any.clone() }).await, [2]);

@@ -127,6 +127,7 @@ const LIST: &str = "SELECT * FROM transfers
       AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR agent = ?3) AND (?4 IS NULL OR direction = ?4)
       AND (?5 IS NULL OR job = ?5) AND (?6 IS NULL OR word = ?6) AND (?7 IS NULL OR stage = ?7)
       AND (?8 IS NULL OR parked = ?8) AND (?9 IS NULL OR ended = ?9) AND (?10 IS NULL OR sequence < ?10)
+      AND (?12 IS NULL OR id = ?12)
     ORDER BY serial DESC LIMIT ?11";
 
 /// The same of one state, of which there may be few among many: an index leads to these.
@@ -135,6 +136,7 @@ const LIST_OF_STATE: &str = "SELECT * FROM transfers INDEXED BY transfers_alike
       AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR agent = ?3) AND (?4 IS NULL OR direction = ?4)
       AND (?5 IS NULL OR job = ?5) AND (?7 IS NULL OR stage = ?7)
       AND (?8 IS NULL OR parked = ?8) AND (?9 IS NULL OR ended = ?9) AND (?10 IS NULL OR sequence < ?10)
+      AND (?12 IS NULL OR id = ?12)
     ORDER BY serial DESC LIMIT ?11";
 
 const OVER: &str = "SELECT * FROM transfers
@@ -248,6 +250,7 @@ impl Journal for SqliteJournal {
             .bind(filter.ended)
             .bind(filter.sequence_below.map(|sequence| int(sequence.0)))
             .bind(limited(limit, MAX_LIST))
+            .bind(filter.id.map(|id| id.to_string()))
             .fetch_all(&self.readers)
             .await
             .map_err(failed(READ))?;

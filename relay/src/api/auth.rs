@@ -1,10 +1,8 @@
 //! Who calls, by the bearer token.
 
-use axum::{extract::FromRequestParts, http::header::AUTHORIZATION, http::request::Parts};
-use towpath_transfer::{Code, Failure};
-
-use super::{App, problem::Refusal};
+use super::{App, connection::Peer, problem::Refusal};
 use crate::scope::Caller;
+use axum::{extract::FromRequestParts, http::header::AUTHORIZATION, http::request::Parts};
 
 /// A caller that was authenticated; a handler that takes one cannot be reached without.
 pub(super) struct Authenticated(pub(super) Caller);
@@ -16,12 +14,7 @@ impl FromRequestParts<App> for Authenticated {
         let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| value.split_once(' '));
         let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-        let missing = || Failure::park(Code::AuthenticationRefused, "the call needs a bearer token");
-        let found = match token {
-            Some(token) => app.service.authenticate(token).await,
-            None => Err(missing()),
-        };
-        match found {
+        match app.service.authenticate(token, Peer::of(&parts.extensions)).await {
             Ok(caller) => Ok(Self(caller)),
             Err(failure) => {
                 app.metrics.authentication_failed("token", failure.code());

@@ -1,5 +1,13 @@
 //! HTTP on a stream that somebody else has accepted.
 
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::Extensions;
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -15,10 +23,21 @@ const STREAMS: u32 = 32;
 /// The largest head of a request, in bytes.
 const HEAD_BYTES: usize = 32 * 1024;
 
+/// Where a request's connection comes from. Only the connection itself says so, never a header.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(IpAddr);
+
+impl Peer {
+    /// The address, where the request came over a connection.
+    pub(super) fn of(extensions: &Extensions) -> Option<IpAddr> {
+        extensions.get::<Self>().map(|peer| peer.0)
+    }
+}
+
 impl WebService {
-    /// Serves one connection, HTTP/1.1 or HTTP/2, to its end. When `shutdown` is cancelled the running requests are
+    /// Serves one connection from `peer`, HTTP/1.1 or HTTP/2, to its end. When `shutdown` is cancelled the running requests are
     /// finished and no further ones taken.
-    pub async fn serve<S>(&self, stream: S, shutdown: CancellationToken)
+    pub async fn serve<S>(&self, stream: S, peer: SocketAddr, shutdown: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -32,7 +51,11 @@ impl WebService {
             .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
             .keep_alive_interval(Some(head_time))
             .keep_alive_timeout(head_time);
-        let service = TowerToHyperService::new(self.router.clone());
+        let router = TowerToHyperService::new(self.router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer.ip()));
+            router.call(request)
+        });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {

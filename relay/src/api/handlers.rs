@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{Extensions, StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
 };
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use super::{
     App,
     auth::Authenticated,
     body::{JsonBody, QueryOf, TransferPath},
+    connection::Peer,
     document::openapi_json,
     problem::Refusal,
 };
@@ -49,9 +50,10 @@ pub(super) async fn openapi() -> Answer<impl IntoResponse> {
 )]
 pub(super) async fn enrol(
     State(app): State<App>,
+    extensions: Extensions,
     JsonBody(request): JsonBody<EnrolmentRequest>,
 ) -> Answer<Json<EnrolmentAnswer>> {
-    let enrolled = app.service.enrol(&request).await;
+    let enrolled = app.service.enrol(&request, Peer::of(&extensions)).await;
     if let Err(failure) = &enrolled {
         app.metrics.authentication_failed("enrolment", failure.code());
     }

@@ -1,18 +1,15 @@
-//! `agent` and `audit`
+//! `agent`
 
 use serde_json::json;
 use towpath_transfer::failure::Result;
 
 use super::{
-    args::{AgentCommand, AuditArgs},
+    args::AgentCommand,
+    audit::{by_operator, noted},
     enrolment::scopes,
     output,
 };
-use crate::{
-    access::Access,
-    host::Host,
-    registry::{AuditRow, End},
-};
+use crate::{access::Access, audit::Action, host::Host, registry::{End, Registry}};
 
 pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<()> {
     host.prepare()?;
@@ -20,13 +17,16 @@ pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<()> {
     match command {
         AgentCommand::Revoke { tenant, name } => {
             let scope = registry.operator_scope(&tenant).await?;
-            // First, so that a registry that is put back later does not undo it.
-            if let Some(end) = registry.end(&scope, &name).await? {
-                let (tenant, name, key) = (tenant.clone(), name.clone(), end.fingerprint());
-                host.access_log().note(Access::Revoked { tenant, name, key }).await?;
-            }
-            registry.revoke(&scope, &name).await?;
-            registry.audit("operator", Some(&tenant), &format!("revoke {name}"), "ok").await?;
+            let entry = by_operator(host, Action::Revoke).of(&tenant).detail(name.to_string());
+            let revoke = async |registry: Registry| {
+                // First, so that a registry that is put back later does not undo it.
+                if let Some(end) = registry.end(&scope, &name).await? {
+                    let (tenant, name, key) = (tenant.clone(), name.clone(), end.fingerprint());
+                    host.access_log().note(Access::Revoked { tenant, name, key }).await?;
+                }
+                registry.revoke(&scope, &name).await
+            };
+            noted(&registry, entry, revoke).await?;
             output::say(&format!("{name} of {tenant} is revoked; a running relay ends its sessions within seconds"));
             Ok(())
         }
@@ -53,18 +53,4 @@ pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<()> {
             output::table(&head, ends.iter().map(row).collect(), "nobody has enrolled yet")
         }
     }
-}
-
-pub(super) async fn audit(host: &Host, options: &AuditArgs) -> Result<()> {
-    host.prepare()?;
-    let rows = host.registry().await?.audit_rows(options.limit).await?;
-    if options.json {
-        let row = |r: &AuditRow| json!({"at": r.at, "who": r.who, "tenant": r.tenant, "what": r.what, "result": r.result});
-        return output::json(&rows.iter().map(row).collect::<Vec<_>>());
-    }
-    let row = |r: AuditRow| {
-        let tenant = r.tenant.map_or_else(|| "-".to_owned(), |tenant| tenant.to_string());
-        vec![r.at.to_string(), r.who, tenant, r.what, r.result]
-    };
-    output::table(&["at", "who", "tenant", "what", "result"], rows.into_iter().map(row).collect(), "nothing has happened yet")
 }

@@ -3,11 +3,15 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use jiff::Timestamp;
 use towpath_host::{Pause, logs::LogFormat};
-use towpath_transfer::{AgentName, Direction, TenantName, api::Role, public_key::PublicKeyLine};
+use towpath_transfer::{AgentName, Direction, TenantName, TransferId, api::Role, public_key::PublicKeyLine};
 use url::Url;
 
-use crate::keyring::KeyUse;
+use crate::{
+    audit::{Action, chain::Link},
+    keyring::KeyUse,
+};
 
 /// The relay between ERP hosts and apps: takes uplinks over SFTP, checks and forwards them, fetches return files, packs and
 /// queues them, and carries the receipts of both.
@@ -61,8 +65,9 @@ pub(super) enum Command {
     Key(KeyCommand),
     /// Print which runs should be here and are not, since when, and when their agents were last heard of.
     Late(LateArgs),
-    /// Print who did what, newest first.
-    Audit(AuditArgs),
+    /// The audit trail: who did what to which transfer, and how it ended, as a chain of hashes that shows a change.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -248,14 +253,59 @@ pub(super) enum KeyCommand {
     },
 }
 
-#[derive(Debug, ClapArgs)]
-pub(super) struct AuditArgs {
-    /// At most so many rows.
-    #[arg(long, default_value_t = 50)]
-    pub(super) limit: u32,
-    /// As JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Print rows, newest first.
+    Show {
+        /// From this time on, such as 2026-03-01 or 2026-03-01T12:00:00Z.
+        #[arg(long, value_parser = parse_time, value_name = "TIME")]
+        since: Option<Timestamp>,
+        /// Of this tenant.
+        #[arg(long)]
+        tenant: Option<TenantName>,
+        /// Of this action, such as login, complete or revoke.
+        #[arg(long)]
+        action: Option<Action>,
+        /// About the transfer of this id.
+        #[arg(long, value_name = "ID")]
+        transfer: Option<TransferId>,
+        /// At most so many rows.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compute every hash again, name the first row that does not fit, and print the head: the last row's hash and number.
+    ///
+    /// Whoever can write the registry can also cut the end of the trail off or write all of it anew. Note the head elsewhere now and
+    /// then, and give it with --expect: that it is not there any more is then noticed.
+    Verify {
+        /// A head that was noted; the trail must still go through it.
+        #[arg(long, value_name = "HASH@ID")]
+        expect: Option<Link>,
+        /// An export to check instead of the registry; - is standard input.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print rows as JSON Lines, oldest first, so that `audit verify --file` can check them without the registry.
+    Export {
+        /// From the first row of this time on.
+        #[arg(long, value_parser = parse_time, value_name = "TIME")]
+        since: Option<Timestamp>,
+        /// Up to the last row of this time.
+        #[arg(long, value_parser = parse_time, value_name = "TIME")]
+        until: Option<Timestamp>,
+    },
+}
+
+/// A time as RFC 3339, or a day, which begins at midnight UTC.
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|day| day.timestamp());
+    text.parse().ok().or_else(day).ok_or_else(|| "a time is 2026-03-01T12:00:00Z, or a day, 2026-03-01".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

@@ -3,8 +3,13 @@
 use serde_json::json;
 use towpath_transfer::{TenantName, api::Role, failure::Result};
 
-use super::{args::EnrolmentCommand, output};
+use super::{
+    args::EnrolmentCommand,
+    audit::{by_operator, noted},
+    output,
+};
 use crate::{
+    audit::Action,
     host::Host,
     registry::{EnrolmentRow, MAX_OPEN_ENROLMENTS, NewEnrolment, Registry},
     scope::TenantScope,
@@ -23,8 +28,9 @@ pub(super) async fn run(host: &Host, command: EnrolmentCommand) -> Result<()> {
                 relay_url: host.config.relay.public_url.clone(),
                 spki_pin: host.certificate()?.pin,
             };
-            let (code, name) = registry.create_enrolment(&scope, new).await?;
-            registry.audit("operator", Some(&tenant), &format!("create an enrolment code for {role} {name}"), "ok").await?;
+            let entry = by_operator(host, Action::CodeCreate).of(&tenant).detail(role.to_string());
+            let create = async |registry: Registry| registry.create_enrolment(&scope, new).await;
+            let (code, name) = noted(&registry, entry, create).await?;
             // An agent's host is set up by questions, of which the code is the first.
             let next = if role == Role::Agent { "init" } else { "enrol CODE" };
             output::say(&format!(

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::json;
 use towpath_transfer::{Code, Failure, failure::Result};
 
-use super::{args::KeyCommand, output};
+use super::{args::KeyCommand, audit::by_operator, output};
 use crate::{
+    audit::{Action, Entry},
     host::Host,
     keyring::{KeyUse, Present},
     registry::{Follower, Registry},
@@ -28,9 +29,9 @@ pub(super) async fn run(host: &Host, command: KeyCommand) -> Result<()> {
                 return Err(Failure::park(Code::RequestInvalid, message));
             }
             let files = certificate.as_deref().zip(key.as_deref());
-            let present = folder.announce(what, files.map(|(one, other): (&Path, &Path)| (one, other)))?;
+            let announce = async { folder.announce(what, files.map(|(one, other): (&Path, &Path)| (one, other))) };
+            let present = registry.audited(entry(host, Action::KeyAnnounce, what), announce).await?;
             let since = present.next_since(what).unwrap_or(present.announced.serial);
-            note(&registry, &format!("announce the next {what} (announcement {since})")).await?;
             output::say(&format!(
                 "announced (announcement {since}): ends learn of it with their next call, at the latest within the hour.\n\
                  When `towpath-relay key list` names nobody any more: towpath-relay key switch {what}"
@@ -39,8 +40,7 @@ pub(super) async fn run(host: &Host, command: KeyCommand) -> Result<()> {
         }
         KeyCommand::Switch { what, force } => switch(host, &registry, what, force).await,
         KeyCommand::Withdraw { what } => {
-            let present = folder.withdraw(what)?;
-            note(&registry, &format!("withdraw the next {what}")).await?;
+            let present = registry.audited(entry(host, Action::KeyWithdraw, what), async { folder.withdraw(what) }).await?;
             let serial = present.announced.serial;
             output::say(&format!("the next {what} is taken back (announcement {serial}); the present one stays"));
             Ok(())
@@ -57,9 +57,9 @@ async fn switch(host: &Host, registry: &Registry, what: KeyUse, force: bool) -> 
     if !behind.is_empty() && !force {
         return Err(not_yet(what, since, &behind));
     }
-    let present = folder.switch(what)?;
     let forced = if behind.is_empty() { String::new() } else { format!(", although {} had not pinned it", named(&behind)) };
-    note(registry, &format!("switch to the next {what}{forced}")).await?;
+    let entry = entry(host, Action::KeySwitch, what).detail(format!("{what} of announcement {since}{forced}"));
+    let present = registry.audited(entry, async { folder.switch(what) }).await?;
     let serial = present.announced.serial;
     output::say(&format!("switched (announcement {serial}); a running relay takes it within seconds and keeps its connections"));
     if what == KeyUse::Certificate && present.certificate.pin.is_some() {
@@ -86,8 +86,8 @@ fn named(ends: &[Follower]) -> String {
     names.join(", ")
 }
 
-async fn note(registry: &Registry, what: &str) -> Result<()> {
-    registry.audit("operator", None, what, "ok").await
+fn entry(host: &Host, action: Action, what: KeyUse) -> Entry {
+    by_operator(host, action).detail(what.to_string())
 }
 
 fn show_next(present: &Present, what: KeyUse) -> Result<()> {

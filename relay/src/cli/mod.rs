@@ -2,6 +2,7 @@
 
 mod agent;
 mod args;
+mod audit;
 mod enrolment;
 mod key;
 mod late;
@@ -89,7 +90,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Keys => tenant::keys(&host),
         Command::Key(command) => key::run(&host, command).await,
         Command::Late(options) => late::run(&host, &options).await,
-        Command::Audit(options) => agent::audit(&host, &options).await,
+        Command::Audit(command) => audit::run(&host, command).await,
         Command::Config(_) | Command::Openapi => Ok(()),
     }
 }

@@ -4,8 +4,16 @@ use serde_json::json;
 use towpath_transfer::{Code, Failure, api::Landing, failure::Result, public_key::PublicKeyLine};
 use url::Url;
 
-use super::{args::TenantCommand, output};
-use crate::{host::Host, registry::LandingOrigin};
+use super::{
+    args::TenantCommand,
+    audit::{by_operator, noted},
+    output,
+};
+use crate::{
+    audit::Action,
+    host::Host,
+    registry::{LandingOrigin, Registry},
+};
 
 /// The port of SFTP.
 const SSH_PORT: u16 = 22;
@@ -16,15 +24,17 @@ pub(super) async fn run(host: &Host, command: TenantCommand) -> Result<()> {
     match command {
         TenantCommand::Create { name, landing } => {
             let landing = landing.app_server.map(|url| parse(&url, landing.app_host_key)).transpose()?;
-            registry.create_tenant(&name, landing.as_ref()).await?;
-            registry.audit("operator", Some(&name), "create the tenant", "ok").await?;
+            let entry = by_operator(host, Action::TenantCreate).of(&name);
+            noted(&registry, entry, async |registry| registry.create_tenant(&name, landing.as_ref()).await).await?;
             output::say(&format!("tenant {name} is there; next: towpath-relay enrolment create --tenant {name} --role receiver"));
             Ok(())
         }
         TenantCommand::AppServer { name, app_server, app_host_key } => {
             let scope = registry.operator_scope(&name).await?;
-            registry.set_landing(&scope, &parse(&app_server, app_host_key)?, LandingOrigin::Operator).await?;
-            registry.audit("operator", Some(&name), &format!("set the app server to {app_server}"), "ok").await?;
+            let landing = parse(&app_server, app_host_key)?;
+            let entry = by_operator(host, Action::AppServer).of(&name).detail(app_server.to_string());
+            let set = async |registry: Registry| registry.set_landing(&scope, &landing, LandingOrigin::Operator).await;
+            noted(&registry, entry, set).await?;
             output::say("the app server must admit the key that `towpath-relay keys` prints as \"forward\"");
             Ok(())
         }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use towpath_journal::{Filter, Journal, MAX_LIST, TransferRecord};
 use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferId, TransferKey, TransferState, failure::Result};
 
-use super::{args::TransferCommand, output};
-use crate::{downlink::alarm::is_overdue, host::Host};
+use super::{args::TransferCommand, audit::by_operator, output};
+use crate::{audit::Action, downlink::alarm::is_overdue, host::Host};
 
 pub(super) async fn run(host: &Host, command: TransferCommand) -> Result<()> {
     host.prepare()?;
@@ -27,10 +27,9 @@ pub(super) async fn run(host: &Host, command: TransferCommand) -> Result<()> {
         TransferCommand::Show { transfer, json } => show(&*journal, &find(&*journal, &transfer).await?, alarm, json).await,
         TransferCommand::Retry { transfer } => {
             let record = find(&*journal, &transfer).await?;
-            let said = retry(&*journal, &record).await?;
-            let key = record.key;
-            let registry = host.registry().await?;
-            registry.audit("operator", Some(&key.tenant), &format!("retry {}/{}", key.agent, key.id), "ok").await?;
+            let key = &record.key;
+            let entry = by_operator(host, Action::Retry).of(&key.tenant).transfer(key.id).detail(format!("agent {}", key.agent));
+            let said = host.registry().await?.audited(entry, retry(&*journal, &record)).await?;
             output::say(said);
             Ok(())
         }
@@ -97,8 +96,7 @@ async fn find(journal: &dyn Journal, text: &str) -> Result<TransferRecord> {
         return journal.get(&key).await.map_err(Failure::from)?.ok_or_else(missing);
     }
     let id: TransferId = text.parse().map_err(|_| missing())?;
-    let all = list(journal, &Filter::default(), usize::MAX).await?;
-    let mut found = all.into_iter().filter(|record| record.key.id == id);
+    let mut found = list(journal, &Filter { id: Some(id), ..Filter::default() }, 2).await?.into_iter();
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one),
         (Some(one), Some(other)) => {

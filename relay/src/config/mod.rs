@@ -14,7 +14,12 @@ use towpath_transfer::{Failure, api::MAX_OFFERS};
 use towpath_transport::server::Limits;
 use url::Url;
 
-use crate::{api::WebLimits, downlink::DownlinkSettings, spool::SpoolLimits};
+use crate::{
+    api::WebLimits,
+    audit::{AuditSettings, FEWEST_ROWS, SHORTEST_KEEP},
+    downlink::DownlinkSettings,
+    spool::SpoolLimits,
+};
 
 /// The public URL of a relay that was not told its own: only programs on the same machine reach it.
 pub const DEFAULT_PUBLIC_URL: &str = "https://localhost";
@@ -45,6 +50,8 @@ pub struct Config {
     pub downlink: DownlinkSection,
     /// Enrolment codes.
     pub enrolment: EnrolmentSection,
+    /// The audit trail.
+    pub audit: AuditSection,
     /// SSH logins and sessions.
     pub ssh: SshSection,
     /// TLS and the web service.
@@ -129,6 +136,16 @@ pub struct DownlinkSection {
 pub struct EnrolmentSection {
     /// How long a code can be used.
     pub expires: Pause,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditSection {
+    /// How long rows are kept.
+    pub keep: Pause,
+    /// The most rows.
+    pub rows: u64,
 }
 
 /// `[ssh]`
@@ -220,6 +237,13 @@ impl Default for EnrolmentSection {
     }
 }
 
+impl Default for AuditSection {
+    fn default() -> Self {
+        let settings = AuditSettings::default();
+        Self { keep: Pause(settings.keep), rows: settings.rows }
+    }
+}
+
 impl Default for SshSection {
     fn default() -> Self {
         let limits = Limits::default();
@@ -302,6 +326,12 @@ impl Config {
                 return Err((["spool", key], format!("`{key}` is at least 1")));
             }
         }
+        if self.audit.keep.0 < SHORTEST_KEEP {
+            return Err((["audit", "keep"], "`keep` is at least 30d".to_owned()));
+        }
+        if self.audit.rows < FEWEST_ROWS {
+            return Err((["audit", "rows"], format!("`rows` is at least {FEWEST_ROWS}")));
+        }
         if self.downlink.waiting == 0 || self.downlink.waiting > MAX_OFFERS {
             return Err((["downlink", "waiting"], format!("`waiting` is 1 to {MAX_OFFERS}")));
         }
@@ -329,6 +359,12 @@ impl Config {
             waiting: self.downlink.waiting,
             alarm_after: self.downlink.alarm_after.0,
         }
+    }
+
+    /// How long the audit trail is kept.
+    #[must_use]
+    pub fn audit_settings(&self) -> AuditSettings {
+        AuditSettings { keep: self.audit.keep.0, rows: self.audit.rows }
     }
 
     /// What the SSH server grants.
@@ -396,7 +432,7 @@ mod tests {
         // Every key is there, and not only as a comment, so that the file teaches all of them.
         let table: toml::Table = EXAMPLE.parse().unwrap();
         let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
-        assert_eq!(keys, 36);
+        assert_eq!(keys, 38);
     }
 
     #[test]
@@ -428,6 +464,8 @@ mod tests {
             "[spool]\nopen_transfers = 0",
             "[downlink]\nwaiting = 0",
             "[downlink]\nwaiting = 1001",
+            "[audit]\nkeep = \"29d\"",
+            "[audit]\nrows = 999",
         ] {
             assert_eq!(parse(bad).unwrap_err().code(), Code::ConfigInvalid, "{bad}");
         }

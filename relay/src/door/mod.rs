@@ -172,7 +172,7 @@ impl Door {
             Ok(Inside::Http(stream)) => {
                 drop(ticket);
                 let _counted = self.metrics.connection("https");
-                self.web.serve(stream, shutdown).await;
+                self.web.serve(stream, peer, shutdown).await;
             }
             Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
         }

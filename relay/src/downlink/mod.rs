@@ -17,7 +17,11 @@ use towpath_transfer::{Code, Failure, Stage, api::MAX_OFFERS, state::Place};
 
 pub use arrivals::{Arrivals, MAX_POLLS_PER_AGENT, Waiting};
 
-use crate::{admin::Metrics, scope::AgentScope};
+use crate::{
+    admin::Metrics,
+    audit::{Entry, Trail},
+    scope::AgentScope,
+};
 
 /// The figures of the way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +42,12 @@ impl Default for DownlinkSettings {
     }
 }
 
-/// Passes on what the stages report, and hints the agent for which something was queued.
+/// Passes on what the stages report, notes it in the audit trail, and hints the agent for which something was queued.
 #[derive(Debug)]
 pub(crate) struct Announcer {
     pub(crate) next: Metrics,
     pub(crate) arrivals: Arrivals,
+    pub(crate) trail: Trail,
 }
 
 impl Observer for Announcer {
@@ -54,6 +59,9 @@ impl Observer for Announcer {
         // Also where the answer of the journal was lost: the list says what there is.
         if report.stage == Stage::Queue {
             self.arrivals.hint(&AgentScope::of_key(report.key));
+        }
+        if let Some(entry) = Entry::of_stage(self.trail.now(), report) {
+            self.trail.record(entry);
         }
         self.next.stage_finished(report);
     }

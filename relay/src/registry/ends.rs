@@ -11,7 +11,7 @@ use towpath_transfer::{
     public_key::{Fingerprint, PublicKeyLine},
 };
 
-use super::{Registry, changed, commit, db, parsed, time};
+use super::{Registry, changed, db, parsed, time};
 use crate::scope::{Caller, TenantScope};
 
 /// The most ends of one tenant, revoked ones included.
@@ -183,6 +183,6 @@ impl Registry {
             return Err(Failure::park(Code::NotFound, format!("tenant {scope} has no agent or receiver {name}")));
         }
         changed(&mut tx).await?;
-        commit(tx).await
+        self.commit_noted(tx).await
     }
 }

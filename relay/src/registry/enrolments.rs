@@ -94,7 +94,7 @@ impl Registry {
             .execute(&mut *tx)
             .await
             .map_err(db("make an enrolment code"))?;
-        commit(tx).await?;
+        self.with_detail(&format!("{} {name}", new.role)).commit_noted(tx).await?;
         let (relay_url, tenant, role) = (new.relay_url, scope.tenant().clone(), new.role);
         Ok((EnrolmentCode { relay_url, tenant, role, secret, spki_pin: new.spki_pin }, name))
     }

@@ -6,6 +6,7 @@
 
 mod announcements;
 mod audit;
+mod audit_schema;
 mod closing;
 mod ends;
 mod enrolments;
@@ -14,6 +15,8 @@ mod schema;
 mod tenants;
 mod tokens;
 
+#[cfg(test)]
+mod audit_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -33,12 +36,14 @@ use sqlx::{
 use towpath_transfer::{Clock, Code, Entropy, Failure, failure::Result};
 
 pub use announcements::Follower;
-pub use audit::{AuditRow, MAX_AUDIT_ROWS};
+pub use audit::{AuditFilter, AuditReader, PAGE_ROWS};
 pub use ends::{End, MAX_ENDS};
 pub use enrolments::{EnrolmentRow, MAX_ENROLMENT_LIFE, MAX_OPEN_ENROLMENTS, NewEnrolment};
 pub use expectations::{Expected, MAX_EXPECTED};
 pub use tenants::{LandingOrigin, MAX_TENANTS, TenantRow, check_landing};
 pub use tokens::MAX_LIVE_TOKENS;
+
+use crate::audit::Entry;
 
 /// How long a statement waits for another process' transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +58,8 @@ pub struct Registry {
     anchor: Option<Arc<Mutex<SqliteConnection>>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    /// What the next change by the operator is in the audit trail.
+    note: Option<Arc<Entry>>,
 }
 
 impl fmt::Debug for Registry {
@@ -98,7 +105,7 @@ impl Registry {
     }
 
     async fn prepared(pool: SqlitePool, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Result<Self> {
-        let registry = Self { pool, anchor: None, clock, entropy };
+        let registry = Self { pool, anchor: None, clock, entropy, note: None };
         registry.migrate().await?;
         Ok(registry)
     }

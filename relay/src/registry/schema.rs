@@ -1,11 +1,12 @@
 //! The registry's tables and how an older file becomes a present one.
 
+use sqlx::{Sqlite, Transaction};
 use towpath_transfer::{Code, Failure, failure::Result};
 
-use super::{Registry, commit, db};
+use super::{Registry, audit_schema, commit, db};
 
 /// The version of the tables below, kept in SQLite's `user_version`.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 const TABLES: &[&str] = &[
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT",
@@ -90,6 +91,22 @@ const EXPECTATIONS: &[&str] = &[
     "PRAGMA user_version = 3",
 ];
 
+async fn make(tx: &mut Transaction<'static, Sqlite>, statements: &[&'static str]) -> Result<()> {
+    for statement in statements {
+        sqlx::query(*statement).execute(&mut **tx).await.map_err(db("make the registry's tables"))?;
+    }
+    Ok(())
+}
+
+/// The tables of version 3, as an older program has made them.
+#[cfg(test)]
+pub(super) async fn make_version_3(tx: &mut Transaction<'static, Sqlite>) -> Result<()> {
+    for statements in [TABLES, PINNED_ANNOUNCEMENTS, EXPECTATIONS] {
+        make(tx, statements).await?;
+    }
+    Ok(())
+}
+
 impl Registry {
     pub(super) async fn migrate(&self) -> Result<()> {
         let mut tx = self.begin().await?;
@@ -98,10 +115,14 @@ impl Registry {
         match found {
             VERSION => Ok(()),
             0..VERSION => {
-                let since = [(1, TABLES), (2, PINNED_ANNOUNCEMENTS), (3, EXPECTATIONS)];
-                for statement in since.iter().filter(|(version, _)| found < *version).flat_map(|(_, statements)| *statements) {
-                    sqlx::query(*statement).execute(&mut *tx).await.map_err(db("make the registry's tables"))?;
+                let since = [(1, TABLES), (2, PINNED_ANNOUNCEMENTS), (3, EXPECTATIONS), (4, audit_schema::CHAIN)];
+                for (version, statements) in since {
+                    if found < version {
+                        make(&mut tx, statements).await?;
+                    }
                 }
+                audit_schema::take_over(&mut tx).await?;
+                make(&mut tx, audit_schema::CHAIN_GUARDS).await?;
                 commit(tx).await
             }
             newer => {

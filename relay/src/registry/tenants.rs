@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use towpath_transfer::{Code, Failure, RemotePath, TenantName, api::Landing, failure::Result};
 
-use super::{Registry, changed, commit, corrupt, db, parsed, time};
+use super::{Registry, changed, corrupt, db, parsed, time};
 use crate::scope::TenantScope;
 
 /// The most tenants of one relay.
@@ -68,7 +68,7 @@ impl Registry {
             return Err(Failure::park(Code::RequestInvalid, format!("there is a tenant {name} already")));
         }
         changed(&mut tx).await?;
-        commit(tx).await?;
+        self.commit_noted(tx).await?;
         Ok(TenantScope::proven(name.clone()))
     }
 
@@ -122,7 +122,7 @@ impl Registry {
             .await
             .map_err(db("set a tenant's app server"))?;
         changed(&mut tx).await?;
-        commit(tx).await?;
+        self.commit_noted(tx).await?;
         Ok(done.rows_affected() == 1)
     }
 

@@ -51,7 +51,7 @@ impl LocalRelayApi {
 #[async_trait]
 impl RelayApi for LocalRelayApi {
     async fn enrol(&self, request: &EnrolmentRequest) -> Result<EnrolmentAnswer> {
-        self.service.enrol(request).await
+        self.service.enrol(request, None).await
     }
 
     async fn peers(&self) -> Result<Peers> {

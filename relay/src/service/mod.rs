@@ -8,16 +8,16 @@ mod uplinks;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use towpath_journal::{Journal, WakeUp};
 use towpath_transfer::{
-    AgentName, Clock, Code, Failure, TenantName, TransferId,
+    AgentName, Clock, Code, Failure, TransferId,
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        MAX_EXPECTATIONS, Peers, Role, UplinkStatus,
+        MAX_EXPECTATIONS, Peers, Role, UplinkState, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -29,6 +29,7 @@ pub use local::LocalRelayApi;
 
 use crate::{
     access::{Access, AccessLog},
+    audit::{Action, Entry, Trail, Who, Witness},
     downlink::{self, Arrivals, DownlinkSettings},
     keyring::Keyring,
     registry::{LandingOrigin, Registry},
@@ -63,6 +64,7 @@ pub struct RelayService {
     arrivals: Arrivals,
     downlinks: DownlinkSettings,
     access: Option<AccessLog>,
+    trail: Trail,
 }
 
 impl fmt::Debug for RelayService {
@@ -84,7 +86,8 @@ impl RelayService {
         downlinks: DownlinkSettings,
     ) -> Self {
         let (identity, arrivals) = (Arc::new(identity), Arrivals::default());
-        Self { identity, registry, journal, spool, clock, wake, arrivals, downlinks, access: None }
+        let trail = Trail::new(registry.clone(), Arc::clone(&journal), Arc::clone(&clock));
+        Self { identity, registry, journal, spool, clock, wake, arrivals, downlinks, access: None, trail }
     }
 
     /// Notes in `access` which codes were used, so that a registry that is put back does not open them again.
@@ -118,26 +121,53 @@ impl RelayService {
         &self.arrivals
     }
 
-    /// Checks the token of a call and uses it up.
-    ///
-    /// # Errors
-    /// Those of [`Registry::authenticate_token`].
-    pub async fn authenticate(&self, token: &str) -> Result<Caller> {
-        self.registry.authenticate_token(token, &self.identity.public_url, TOKEN_LEEWAY).await
+    /// Where what happens is noted.
+    #[must_use]
+    pub fn trail(&self) -> &Trail {
+        &self.trail
     }
 
-    /// Enrols an end by its code.
+    /// Checks the token of a call from `address` and uses it up.
+    ///
+    /// # Errors
+    /// Those of [`Registry::authenticate_token`]; [`Code::AuthenticationRefused`] where there is none.
+    pub async fn authenticate(&self, token: Option<&str>, address: Option<IpAddr>) -> Result<Caller> {
+        let tried = match token {
+            Some(token) => self.registry.authenticate_token(token, &self.identity.public_url, TOKEN_LEEWAY).await,
+            None => Err(Failure::park(Code::AuthenticationRefused, "the call needs a bearer token")),
+        };
+        if let Err(failure) = &tried {
+            let user = token.and_then(|token| towpath_keys::unverified_issuer(token).ok()).unwrap_or_default();
+            let entry = Entry::new(self.trail.now(), Who::nobody(None, address), Action::Token);
+            self.trail.note(entry.refused_to(&user, failure.code()));
+        }
+        tried.map(|caller| caller.from_address(address))
+    }
+
+    /// Enrols an end by its code, called from `address`.
     ///
     /// # Errors
     /// Those of [`Registry::redeem`]; [`Code::RequestInvalid`] for a landing that is not usable or
     /// does not belong to a receiver.
-    pub async fn enrol(&self, request: &EnrolmentRequest) -> Result<EnrolmentAnswer> {
+    pub async fn enrol(&self, request: &EnrolmentRequest, address: Option<IpAddr>) -> Result<EnrolmentAnswer> {
         let tried = self.try_enrol(request).await;
-        let what = format!("enrol {} {}", request.role, request.public_key.fingerprint());
-        // Whoever has no code at all must not be able to push everything else out of the audit trail.
-        if !tried.as_ref().is_err_and(|failure| failure.code() == Code::EnrolmentUnknown) {
-            self.note("enrolment", &request.tenant, &what, &tried).await;
+        let nobody = Who::nobody(Some(request.public_key.fingerprint()), address);
+        let who = match &tried {
+            Ok(answer) => {
+                let role = if request.role == Role::Agent { "agent" } else { "receiver" };
+                Who { role, name: answer.name.to_string(), ..nobody }
+            }
+            Err(_) => nobody,
+        };
+        let mut detail = request.role.to_string();
+        if let Some(landing) = &request.landing {
+            detail.push_str(&format!(", landing {}:{}{}", landing.host, landing.port, landing.folder));
         }
+        let entry = Entry::new(self.trail.now(), who, Action::Enrol).detail(detail);
+        // Whoever has no code may name any tenant.
+        let unknown = tried.as_ref().is_err_and(|failure| failure.code() == Code::EnrolmentUnknown);
+        let entry = if unknown { entry } else { entry.of(&request.tenant) };
+        self.trail.note(entry.tried(&tried));
         tried
     }
 
@@ -234,9 +264,17 @@ impl RelayService {
     /// [`Code::TransferFrozen`] where the transfer was completed as something else,
     /// [`Code::SequenceForked`], [`Code::NotFound`] to a receiver.
     pub async fn complete(&self, caller: &Caller, id: TransferId, complete: &Complete) -> Result<UplinkStatus> {
-        let tried = self.claim(&caller.as_agent()?, id, complete).await;
-        if tried.is_err() {
-            self.note(&caller.user(), caller.scope().tenant(), &format!("complete {id}"), &tried).await;
+        let tried = match caller.as_agent() {
+            Ok(scope) => self.claim(&scope, id, complete).await,
+            Err(failure) => Err(failure),
+        };
+        let witness = self.witness(caller);
+        match &tried {
+            Ok(status) if status.state == UplinkState::Incomplete => {
+                witness.note(witness.entry(Action::Complete).transfer(id).failed(Code::TransferIncomplete));
+                witness.missed(id);
+            }
+            _ => witness.tried(Action::Complete, id, "", &tried),
         }
         tried
     }
@@ -246,7 +284,12 @@ impl RelayService {
     /// # Errors
     /// [`Code::NotFound`].
     pub async fn uplink(&self, caller: &Caller, id: TransferId) -> Result<UplinkStatus> {
-        self.status(&caller.as_agent()?, id).await
+        let tried = match caller.as_agent() {
+            Ok(scope) => self.status(&scope, id).await,
+            Err(failure) => Err(failure),
+        };
+        self.witness(caller).looked(id, &tried);
+        tried
     }
 
     /// A receiver says how an uplink has ended. Idempotent.
@@ -255,9 +298,8 @@ impl RelayService {
     /// Those of [`uplink::receipt::settle`].
     pub async fn app_receipt(&self, caller: &Caller, receipt: &AppReceipt) -> Result<()> {
         let tried = uplink::receipt::settle(&self.spool, &*self.journal, caller, receipt).await;
-        let what = format!("receipt for {}/{}", receipt.agent, receipt.transfer);
         Self::look_ahead(caller, receipt.transfer, &tried);
-        self.note(&caller.user(), caller.scope().tenant(), &what, &tried).await;
+        self.witness(caller).tried(Action::Receipt, receipt.transfer, &format!("agent {}", receipt.agent), &tried);
         self.wake.hint();
         tried
     }
@@ -269,11 +311,11 @@ impl RelayService {
     /// transfer was announced as something else, [`Code::SequenceForked`], [`Code::RequestInvalid`];
     /// [`Code::SpoolFull`] where as many transfers as may be are on their way to the agent.
     pub async fn export(&self, caller: &Caller, export: &Export) -> Result<ExportStatus> {
-        let tried = self.announce(&caller.as_receiver()?.agent(export.agent.clone()), export).await;
-        if tried.is_err() {
-            let what = format!("export {}/{}", export.agent, export.transfer);
-            self.note(&caller.user(), caller.scope().tenant(), &what, &tried).await;
-        }
+        let tried = match caller.as_receiver() {
+            Ok(scope) => self.announce(&scope.agent(export.agent.clone()), export).await,
+            Err(failure) => Err(failure),
+        };
+        self.witness(caller).tried(Action::Export, export.transfer, &format!("agent {}", export.agent), &tried);
         tried
     }
 
@@ -282,7 +324,12 @@ impl RelayService {
     /// # Errors
     /// [`Code::NotFound`].
     pub async fn export_status(&self, caller: &Caller, agent: &AgentName, id: TransferId) -> Result<ExportStatus> {
-        self.announced_status(&caller.as_receiver()?.agent(agent.clone()), id).await
+        let tried = match caller.as_receiver() {
+            Ok(scope) => self.announced_status(&scope.agent(agent.clone()), id).await,
+            Err(failure) => Err(failure),
+        };
+        self.witness(caller).looked(id, &tried);
+        tried
     }
 
     /// What waits for the agent. Answers at once where the list is another than the one that `unless` names, or, without
@@ -303,7 +350,7 @@ impl RelayService {
     pub async fn acknowledge(&self, caller: &Caller, id: TransferId, acknowledgement: &Acknowledgement) -> Result<()> {
         let tried = downlink::acknowledge::settle(&self.spool, &*self.journal, caller, id, acknowledgement).await;
         Self::look_ahead(caller, id, &tried);
-        self.note(&caller.user(), caller.scope().tenant(), &format!("acknowledge {id}"), &tried).await;
+        self.witness(caller).tried(Action::Acknowledge, id, "", &tried);
         if tried.is_ok() {
             self.arrivals.hint(&caller.as_agent()?);
         }
@@ -322,11 +369,7 @@ impl RelayService {
         }
     }
 
-    /// Writes the audit trail. That it cannot be written must not undo what was done.
-    async fn note<T>(&self, who: &str, tenant: &TenantName, what: &str, tried: &Result<T>) {
-        let result = tried.as_ref().map_or_else(|failure| failure.code().as_str(), |_| "ok");
-        if let Err(failure) = self.registry.audit(who, Some(tenant), what, result).await {
-            tracing::warn!(code = %failure.code(), error = %failure.report(), "the audit trail could not be written");
-        }
+    fn witness(&self, caller: &Caller) -> Witness {
+        Witness::of(&self.trail, caller)
     }
 }

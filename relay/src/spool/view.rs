@@ -1,10 +1,13 @@
 //! The spool as one agent sees it over SFTP: its own root, and nothing else exists.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use tokio::sync::OwnedRwLockWriteGuard;
-use towpath_transfer::{FileName, RemotePath, TransferId, TransferKey};
+use towpath_transfer::{Code, FileName, RemotePath, TransferId, TransferKey};
 use towpath_transport::{
     files::FileStore,
     server::{
@@ -17,7 +20,10 @@ use towpath_transport::{
 };
 
 use super::{Room, Spool, gate::Gate};
-use crate::scope::AgentScope;
+use crate::{
+    audit::{Action, Witness},
+    scope::AgentScope,
+};
 
 const UPLINK: &str = "uplink";
 const DOWNLINK: &str = "downlink";
@@ -28,6 +34,9 @@ pub struct AgentView {
     spool: Arc<Spool>,
     scope: AgentScope,
     last: LastGate<TransferKey, Gate>,
+    witness: Option<Witness>,
+    /// The transfer that was missed last: many files of one are asked for in a row.
+    missed: Mutex<Option<TransferId>>,
 }
 
 /// One transfer's folder, as uploads change it.
@@ -37,6 +46,7 @@ struct TransferFolder {
     scope: AgentScope,
     id: TransferId,
     gate: Arc<Gate>,
+    witness: Option<Witness>,
 }
 
 #[async_trait]
@@ -62,7 +72,11 @@ impl UploadFolder for TransferFolder {
     }
 
     fn grow(&self, bytes: u64) -> FsResult<()> {
-        self.spool.quota.grow(self.scope.tenant(), bytes)
+        let grown = self.spool.quota.grow(self.scope.tenant(), bytes);
+        if grown.is_err() {
+            note_refused(self.witness.as_ref(), self.id, Code::SpoolFull);
+        }
+        grown
     }
 
     fn shrink(&self, bytes: u64) {
@@ -104,7 +118,24 @@ impl AgentView {
     /// The root of `scope`.
     #[must_use]
     pub fn new(spool: Arc<Spool>, scope: AgentScope) -> Self {
-        Self { spool, scope, last: LastGate::default() }
+        Self { spool, scope, last: LastGate::default(), witness: None, missed: Mutex::default() }
+    }
+
+    /// The same, with what is refused noted by `witness`.
+    #[must_use]
+    pub fn witnessed_by(self, witness: Witness) -> Self {
+        Self { witness: Some(witness), ..self }
+    }
+
+    /// What is not there may be someone else's.
+    fn looked<T>(&self, path: &RemotePath, found: FsResult<T>) -> FsResult<T> {
+        if let (Some(witness), Err(FsError::NotFound)) = (&self.witness, &found)
+            && let Ok(Place::Transfer(_, id) | Place::File(_, id, _)) = locate(path)
+            && self.missed.lock().unwrap_or_else(PoisonError::into_inner).replace(id) != Some(id)
+        {
+            witness.missed(id);
+        }
+        found
     }
 
     fn gate(&self, id: TransferId) -> Arc<Gate> {
@@ -113,7 +144,7 @@ impl AgentView {
 
     fn uploads(&self, id: TransferId) -> Uploads {
         let (spool, scope, gate) = (Arc::clone(&self.spool), self.scope.clone(), self.gate(id));
-        Uploads::into(Arc::new(TransferFolder { spool, scope, id, gate }))
+        Uploads::into(Arc::new(TransferFolder { spool, scope, id, gate, witness: self.witness.clone() }))
     }
 
     async fn on_spool<T: Send + 'static>(
@@ -158,6 +189,12 @@ impl AgentView {
     }
 }
 
+fn note_refused(witness: Option<&Witness>, id: TransferId, code: Code) {
+    if let Some(witness) = witness {
+        witness.note(witness.entry(Action::Upload).transfer(id).failed(code));
+    }
+}
+
 fn unavailable(failure: &towpath_transfer::Failure) -> FsError {
     tracing::warn!(code = %failure.code(), error = %failure.report(), "the journal could not be asked");
     FsError::Failure("the relay cannot answer now; try again later".to_owned())
@@ -188,13 +225,17 @@ impl VirtualFs for AgentView {
             Place::Transfer(room, id) => self.spool.folder(room, &self.scope, id),
             Place::File(room, id, name) => self.spool.path(room, &self.scope, id, name.as_str()),
         };
-        self.on_spool(move |spool, _| spool.files.stat(&disk).map_err(|e| told(&e)).and_then(|stat| attributes_of(&stat))).await
+        let found =
+            self.on_spool(move |spool, _| spool.files.stat(&disk).map_err(|e| told(&e)).and_then(|stat| attributes_of(&stat)));
+        self.looked(path, found.await)
     }
 
     async fn open(&self, path: &RemotePath, options: OpenOptions, _: &SetAttributes) -> FsResult<Box<dyn VirtualFile>> {
         let Place::File(room, id, name) = locate(path)? else { return Err(self.fixed(path).await) };
         match room {
-            Room::Uplink if options.write || options.append => return self.uploads(id).open(name, options).await,
+            Room::Uplink if options.write || options.append => {
+                return self.looked(path, self.uploads(id).open(name, options).await);
+            }
             _ if options.write || options.append => {
                 let folder = path.parent().ok_or(FsError::NotFound)?;
                 return Err(self.fixed(&folder).await);
@@ -203,6 +244,7 @@ impl VirtualFs for AgentView {
         }
         let disk = self.spool.path(room, &self.scope, id, name.as_str());
         let reader = self.on_spool(move |spool, _| StoredReader::open(&*spool.files, &disk)).await;
+        let reader = self.looked(path, reader);
         if room == Room::Downlink && matches!(reader, Err(FsError::NotFound)) {
             self.spool.mend_queued(&self.scope, id).await.map_err(|e| unavailable(&e))?;
         }
@@ -238,15 +280,20 @@ impl VirtualFs for AgentView {
         }
         let most = self.spool.quota.limits().open_transfers;
         if self.open_transfers(most).await? >= most {
+            note_refused(self.witness.as_ref(), id, Code::LimitExceeded);
             return Err(FsError::Failure(format!("at most {most} transfers can be open at once")));
         }
         let gate = self.gate(id);
         let _alone = self.alone(id, &gate).await?;
-        self.on_spool(move |spool, scope| {
+        let made = self.on_spool(move |spool, scope| {
             spool.quota.grow(scope.tenant(), 0)?;
             spool.files.create_dir_all(&spool.folder(Room::Uplink, scope, id)).map_err(|e| told(&e))
-        })
-        .await
+        });
+        let made = made.await;
+        if matches!(made, Err(FsError::Full)) {
+            note_refused(self.witness.as_ref(), id, Code::SpoolFull);
+        }
+        made
     }
 
     async fn remove_dir(&self, path: &RemotePath) -> FsResult<()> {

@@ -46,8 +46,8 @@ pub(super) fn entropy() -> Arc<dyn Entropy> {
 
 /// A running relay.
 pub(super) struct Running {
-    url: String,
-    address: SocketAddr,
+    pub(super) url: String,
+    pub(super) address: SocketAddr,
     pub(super) admin: SocketAddr,
     host: Host,
     shutdown: CancellationToken,
@@ -78,7 +78,7 @@ impl Running {
         self.host.registry().await.unwrap()
     }
 
-    fn trust(&self) -> Trust {
+    pub(super) fn trust(&self) -> Trust {
         Trust::Pinned(vec![self.host.certificate().unwrap().pin.unwrap()])
     }
 
@@ -147,7 +147,7 @@ pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Asks until the uplink stands as expected.
-async fn until(api: &HttpRelayApi, id: TransferId, state: UplinkState) -> UplinkStatus {
+pub(super) async fn until(api: &HttpRelayApi, id: TransferId, state: UplinkState) -> UplinkStatus {
     within(async {
         loop {
             let status = api.uplink(id).await.unwrap();
@@ -196,7 +196,7 @@ pub(super) async fn app_server(root: &Path, key: PublicKeyLine) -> Landing {
     }
 }
 
-fn uplink(end: &End) -> (TransferId, Vec<(String, Vec<u8>)>, Complete) {
+pub(super) fn uplink(end: &End) -> (TransferId, Vec<(String, Vec<u8>)>, Complete) {
     let id = TransferId::new(&*clock(), &*entropy());
     let (plain, packed) = (b"a\r\n1\r\n".as_slice(), vec![0x5a; 3_000_000]);
     let mut hasher = FileHasher::new();
@@ -245,7 +245,7 @@ pub(super) fn at(text: &str) -> RemotePath {
     RemotePath::parse(text.as_bytes()).unwrap()
 }
 
-fn imported(receiver: &End, agent: &End, id: TransferId, manifest: Sha256Digest) -> AppReceipt {
+pub(super) fn imported(receiver: &End, agent: &End, id: TransferId, manifest: Sha256Digest) -> AppReceipt {
     let receipt = Receipt {
         version: 1,
         transfer: id,

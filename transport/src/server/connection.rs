@@ -9,6 +9,7 @@ use russh::{
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use towpath_transfer::Code;
 
 use super::{
     attempts::Attempts,
@@ -111,7 +112,10 @@ impl Connection {
 
     /// Asks the authenticator, and gives up when the connection is cut meanwhile.
     async fn ask(&self, user: &str, key: &PublicKey, signature: &Algorithm) -> Handled<Option<Session>> {
-        let Some(key) = acceptable(key, signature) else { return Ok(None) };
+        let Some(key) = acceptable(key, signature) else {
+            self.shared.authenticator.refused(user, self.shared.peer, Code::AuthenticationRefused);
+            return Ok(None);
+        };
         tokio::select! {
             biased;
             () = self.shared.kill.cancelled() => Err(HandlerError::Ssh(russh::Error::Disconnect)),
@@ -196,7 +200,8 @@ impl Drop for Connection {
 impl Handler for Connection {
     type Error = HandlerError;
 
-    async fn auth_password(&mut self, _user: &str, _password: &str) -> Handled<Auth> {
+    async fn auth_password(&mut self, user: &str, _password: &str) -> Handled<Auth> {
+        self.shared.authenticator.refused(user, self.shared.peer, Code::AuthenticationRefused);
         self.fail()
     }
 
@@ -218,6 +223,7 @@ impl Handler for Connection {
         let Some(session) = self.ask(user, key.public_key, key.algorithm).await? else { return self.fail() };
         let Some(place) = self.shared.users.take(user) else {
             tracing::warn!(peer = %self.shared.peer, user, "a user has too many connections");
+            self.shared.authenticator.refused(user, self.shared.peer, Code::LimitExceeded);
             return Ok(Auth::reject());
         };
         self.login = Some(Login { session, _place: place });
@@ -229,6 +235,9 @@ impl Handler for Connection {
         self.shared.attempts.forgive(self.shared.peer.ip(), self.failures);
         if let Some(login) = &self.login {
             self.shared.login.send_replace(Some(login.session.revoked.clone()));
+            if let Some(told) = &login.session.logged_in {
+                told();
+            }
         }
         Ok(())
     }

@@ -34,6 +34,7 @@ mod wire;
 #[cfg(unix)]
 pub use plain_directory::PlainDirectory;
 pub use {
+    address::AddressKey,
     keys::{HostKey, RSA_BITS_LEAST, RSA_BITS_MOST},
     limits::{FRAME_BYTES, Limits, TRANSFER_BYTES},
     lobby::Ticket,

@@ -138,6 +138,7 @@ impl World {
                 retention: DAY * 7,
                 abandoned: DAY * 14,
                 journal_keeps: 100,
+                audit: crate::audit::AuditSettings::default(),
                 downlink: *configured.lock().unwrap(),
                 driver: DriverSettings::default(),
             },
@@ -217,7 +218,7 @@ impl World {
 
     pub(crate) async fn enrol(&self, tenant: &str, role: Role) -> Enrolled {
         let (code, identity) = (self.code(tenant, role).await, self.identity());
-        let answer = self.service().enrol(&Self::request(&code, &identity)).await.unwrap();
+        let answer = self.service().enrol(&Self::request(&code, &identity), None).await.unwrap();
         let caller = self.registry.authenticate_key(&answer.sftp_user, identity.public_line()).await.unwrap();
         Enrolled { identity, caller }
     }
@@ -249,6 +250,15 @@ impl World {
             Err(failure) => Release::RetryAt { at: self.clock.now(), failure: FailureRecord::from(failure) },
         };
         self.journal.release(lease, how).await.unwrap();
+    }
+
+    /// Everything that is in the audit trail now, oldest first, with what is held back to be counted.
+    pub(crate) async fn audit(&self) -> Vec<crate::audit::chain::Row> {
+        self.relay.trail().flush(true).await.unwrap();
+        self.registry.verify_audit(None).await.unwrap().unwrap();
+        let mut rows = self.registry.audit_rows(&crate::registry::AuditFilter::default(), 1_000).await.unwrap();
+        rows.reverse();
+        rows
     }
 
     pub(crate) fn id(&self) -> TransferId {
@@ -522,8 +532,9 @@ async fn a_sequence_number_belongs_to_one_transfer() {
     world.service().complete(&agent.caller, first.id, &first.complete).await.unwrap();
     let forked = code_of(world.service().complete(&agent.caller, second.id, &second.complete)).await;
     assert_eq!(forked, Code::SequenceForked);
-    let rows = world.registry.audit_rows(1).await.unwrap();
-    assert_eq!((rows[0].who.as_str(), rows[0].result.as_str()), ("acme.agent", "sequence-forked"));
+    let rows = world.audit().await;
+    let last = rows.last().unwrap();
+    assert_eq!((last.name.as_str(), last.tenant.as_str(), last.result.as_str()), ("agent", "acme", "sequence-forked"));
 }
 
 #[tokio::test]
@@ -702,7 +713,7 @@ async fn a_receivers_landing_counts_unless_the_operator_has_said_otherwise() {
     let enrol = async |host: &str| {
         let (code, identity) = (world.code("acme", Role::Receiver).await, world.identity());
         let request = EnrolmentRequest { landing: Some(landing(host)), ..World::request(&code, &identity) };
-        world.service().enrol(&request).await
+        world.service().enrol(&request, None).await
     };
     enrol("first").await.unwrap();
     enrol("second").await.unwrap();
@@ -714,7 +725,7 @@ async fn a_receivers_landing_counts_unless_the_operator_has_said_otherwise() {
     assert_eq!(code_of(enrol("no host")).await, Code::RequestInvalid);
     let (code, identity) = (world.code("acme", Role::Agent).await, world.identity());
     let request = EnrolmentRequest { landing: Some(landing("agent")), ..World::request(&code, &identity) };
-    assert_eq!(code_of(world.service().enrol(&request)).await, Code::RequestInvalid, "an agent has none");
+    assert_eq!(code_of(world.service().enrol(&request, None)).await, Code::RequestInvalid, "an agent has none");
 }
 
 #[tokio::test]

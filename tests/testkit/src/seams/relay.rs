@@ -125,6 +125,7 @@ impl Relay {
                 retention: self.retention,
                 abandoned: HOUR * 24,
                 journal_keeps: 100,
+                audit: towpath_relay::audit::AuditSettings::default(),
                 downlink: DownlinkSettings::default(),
                 driver: DriverSettings::default(),
             },

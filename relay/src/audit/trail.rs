@@ -1,0 +1,240 @@
+//! Where the running service puts what happens. Nobody waits for the disk: one writer takes what was put here and appends it.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use towpath_journal::{Filter, Journal, MAX_LIST};
+use towpath_transfer::{AgentName, Clock, Code, Failure, TenantName, TransferId, failure::Result};
+
+use super::{Action, Entry, Who, throttle::Throttle};
+use crate::registry::Registry;
+
+/// The rows that may wait to be written; what comes then is lost, and counted.
+pub const QUEUE_ROWS: usize = 10_000;
+/// The rows of one transaction.
+const BATCH_ROWS: usize = 500;
+/// The questions for unknown transfers that may wait to be looked at.
+const QUEUE_ASKED: usize = 1_000;
+/// How often what was held back is looked at, and how long the writer rests after it has failed.
+const TICK: Duration = Duration::from_secs(5);
+
+/// The way into the audit trail. Clones share it.
+#[derive(Clone)]
+pub struct Trail {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Registry,
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+    /// What is being written; it stays here until it is.
+    writing: tokio::sync::Mutex<Vec<Entry>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    rows: VecDeque<Entry>,
+    asked: VecDeque<Asked>,
+    throttle: Throttle,
+    lost: u64,
+}
+
+/// Somebody has asked for a transfer that is not there for them.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) at: Timestamp,
+    pub(super) who: Who,
+    pub(super) tenant: TenantName,
+    /// The agent, where it was one: to it also the other agents' transfers are someone else's.
+    pub(super) agent: Option<AgentName>,
+    pub(super) id: TransferId,
+}
+
+impl fmt::Debug for Trail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trail").field("waiting", &self.lock().rows.len()).finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, entry: Entry) {
+        if self.rows.len() >= QUEUE_ROWS {
+            self.lost = self.lost.saturating_add(1);
+        } else {
+            self.rows.push_back(entry);
+        }
+    }
+}
+
+impl Trail {
+    /// A trail into `registry`. Nothing is written before [`Trail::run`] or [`Trail::flush`].
+    #[must_use]
+    pub fn new(registry: Registry, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
+        let (waiting, wake, writing) = (Mutex::default(), Notify::new(), tokio::sync::Mutex::default());
+        Self { inner: Arc::new(Inner { registry, journal, clock, waiting, wake, writing }) }
+    }
+
+    /// The time that entries carry.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// Notes what the relay itself has done. Never waits.
+    pub fn record(&self, entry: Entry) {
+        self.lock().push(entry);
+        self.inner.wake.notify_one();
+    }
+
+    /// Notes what somebody else has done or tried; what is alike within a minute is counted. Never waits.
+    pub fn note(&self, entry: Entry) {
+        let now = self.inner.clock.monotonic();
+        let mut waiting = self.lock();
+        if let Some(entry) = waiting.throttle.take(entry, now) {
+            waiting.push(entry);
+        }
+        drop(waiting);
+        self.inner.wake.notify_one();
+    }
+
+    /// Whether it is someone else's is looked up later: the answer takes as long either way.
+    pub(super) fn asked(&self, asked: Asked) {
+        let mut waiting = self.lock();
+        if waiting.asked.len() >= QUEUE_ASKED {
+            waiting.lost = waiting.lost.saturating_add(1);
+        } else {
+            waiting.asked.push_back(asked);
+        }
+        drop(waiting);
+        self.inner.wake.notify_one();
+    }
+
+    /// Writes until `shutdown` is cancelled. Where that fails it goes on trying; what cannot wait any longer is counted.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = self.inner.wake.notified(), if !failing => {}
+                () = self.inner.clock.sleep(TICK) => {}
+                () = shutdown.cancelled() => return,
+            }
+            match self.flush(false).await {
+                Ok(()) if failing => {
+                    failing = false;
+                    tracing::info!("the audit trail is written again");
+                }
+                Ok(()) => {}
+                Err(failure) => {
+                    if !failing {
+                        unwritten(&failure);
+                    }
+                    failing = true;
+                }
+            }
+        }
+    }
+
+    /// Writes everything there is, once, at the end of the service.
+    pub async fn close(&self) {
+        self.record(Entry::new(self.now(), Who::relay(), Action::Stopped));
+        if let Err(failure) = self.flush(true).await {
+            let lost = self.lock().rows.len();
+            tracing::error!(lost, "the service ends with rows that its audit trail will not have");
+            unwritten(&failure);
+        }
+    }
+
+    /// Writes what waits; with `everything` also what is held back to be counted.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`], [`Code::DiskFull`]; nothing is lost then, and the next call tries again.
+    pub async fn flush(&self, everything: bool) -> Result<()> {
+        let mut writing = self.inner.writing.lock().await;
+        self.look_up().await;
+        self.take_due(everything);
+        loop {
+            if writing.is_empty() {
+                writing.extend(self.next_batch());
+            }
+            if writing.is_empty() {
+                break;
+            }
+            self.inner.registry.audit_append(&writing).await?;
+            writing.clear();
+        }
+        self.tell_gap().await
+    }
+
+    fn take_due(&self, everything: bool) {
+        let now = self.inner.clock.monotonic();
+        let mut waiting = self.lock();
+        for entry in waiting.throttle.due(now, everything) {
+            waiting.push(entry);
+        }
+    }
+
+    fn next_batch(&self) -> Vec<Entry> {
+        let mut waiting = self.lock();
+        let most = waiting.rows.len().min(BATCH_ROWS);
+        waiting.rows.drain(..most).collect()
+    }
+
+    /// Says in the trail itself that it is not whole.
+    async fn tell_gap(&self) -> Result<()> {
+        let lost = std::mem::take(&mut self.lock().lost);
+        if lost == 0 {
+            return Ok(());
+        }
+        let entry = Entry::new(self.now(), Who::relay(), Action::Gap).detail(format!("{lost} rows could not be written"));
+        let told = self.inner.registry.audit_append(&[entry.failed(Code::FileFailed)]).await;
+        if told.is_err() {
+            let mut waiting = self.lock();
+            waiting.lost = waiting.lost.saturating_add(lost);
+        }
+        told
+    }
+
+    async fn look_up(&self) {
+        loop {
+            let Some(asked) = self.lock().asked.pop_front() else { return };
+            match self.is_foreign(&asked).await {
+                Ok(true) => {
+                    let entry = Entry::new(asked.at, asked.who, Action::Foreign).of(&asked.tenant).transfer(asked.id);
+                    self.note(entry.failed(Code::NotFound));
+                }
+                Ok(false) => {}
+                Err(failure) => {
+                    tracing::warn!(code = %failure.code(), error = failure.report(), "whose a transfer is could not be looked up");
+                    let mut waiting = self.lock();
+                    waiting.lost = waiting.lost.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    async fn is_foreign(&self, asked: &Asked) -> Result<bool> {
+        let filter = Filter { id: Some(asked.id), ..Filter::default() };
+        let found = self.inner.journal.list(&filter, MAX_LIST, None).await.map_err(Failure::from)?;
+        Ok(found.iter().any(|record| {
+            record.key.tenant != asked.tenant || asked.agent.as_ref().is_some_and(|agent| *agent != record.key.agent)
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unwritten(failure: &Failure) {
+    tracing::error!(code = %failure.code(), error = failure.report(), "the audit trail cannot be written; it is tried again");
+}
