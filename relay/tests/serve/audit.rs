@@ -18,7 +18,7 @@ use towpath_transport::{
     store::{BytesSource, NoProgress, RemoteStore as _},
 };
 
-use crate::flow::{Running, app_server, at, clock, imported, until, uplink, within};
+use crate::flow::{Running, Tokens, app_server, at, clock, imported, until, uplink, within};
 
 async fn rows(state: &Path) -> Vec<Row> {
     let path = state.join("registry.sqlite");
@@ -54,8 +54,9 @@ async fn what_happens_at_a_real_relay_is_in_its_trail() {
     agent.api.complete(id, &complete).await.unwrap();
     until(&agent.api, id, UplinkState::Forwarded).await;
     receiver.api.post_receipt(&imported(&receiver, &agent, id, complete.manifest)).await.unwrap();
-    let nobody = HttpRelayApi::new(&relay.url, &relay.trust(), None, clock()).unwrap();
-    assert_eq!(nobody.peers().await.unwrap_err().code(), Code::AuthenticationRefused);
+    let tokens = Tokens { identity: receiver.identity.clone(), user: agent.answer.sftp_user.clone() };
+    let thief = HttpRelayApi::new(&relay.url, &relay.trust(), Some(Arc::new(tokens)), clock()).unwrap();
+    assert_eq!(thief.peers().await.unwrap_err().code(), Code::AuthenticationRefused);
     assert_eq!(receiver.api.uplink(id).await.unwrap_err().code(), Code::NotFound);
     registry.revoke(&scope, &agent.answer.name).await.unwrap();
     within(async {
@@ -91,6 +92,7 @@ async fn what_happens_at_a_real_relay_is_in_its_trail() {
     }
     let token = rows.iter().find(|row| row.action == "token").unwrap();
     assert_eq!((token.address.as_str(), token.result.as_str()), (here, "authentication-refused"));
+    assert!(token.detail.contains(&agent.answer.sftp_user) && token.role.is_empty() && token.tenant.is_empty(), "{token:?}");
     assert_eq!(rows.last().unwrap().action, "stopped");
     assert!(!rows.iter().any(|row| row.action == "foreign"), "it is the receiver's own tenant's");
 }

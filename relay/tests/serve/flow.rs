@@ -125,9 +125,9 @@ impl Running {
 }
 
 #[derive(Debug)]
-struct Tokens {
-    identity: Identity,
-    user: String,
+pub(super) struct Tokens {
+    pub(super) identity: Identity,
+    pub(super) user: String,
 }
 
 impl TokenSource for Tokens {

@@ -116,7 +116,10 @@ fn whoever_has_not_pinned_the_next_key_holds_the_switch_up_and_whoever_has_may_b
     assert_eq!(fingerprints(&world), present);
     let _ = world.relay.run(&["key", "switch", "host"]).failed_with("not-found");
     let audit = world.relay.run(&["audit", "show"]).succeeded().stdout;
-    assert!(audit.contains("key-switch") && audit.contains("receipt of announcement") && audit.contains("key-withdraw"), "{audit}");
+    assert!(
+        audit.contains("key-switch") && audit.contains("receipt of announcement") && audit.contains("key-withdraw"),
+        "{audit}"
+    );
 }
 
 /// A certificate and its key, made by the relay, as files of the operator's.
