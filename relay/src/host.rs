@@ -164,7 +164,7 @@ impl Host {
             retention: self.config.spool.retention.0,
             abandoned: self.config.spool.abandoned.0,
             journal_keeps: self.config.uplink.journal_keeps,
-            audit: self.config.audit_settings(),
+            audit: self.config.audit.settings(),
             downlink: self.config.downlink_settings(),
             driver: DriverSettings { shutdown_grace: STEP_GRACE, ..DriverSettings::default() },
         }

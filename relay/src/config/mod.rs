@@ -1,6 +1,8 @@
 //! The configuration file: TOML, every key known, every mistake with its place. `default.toml` is the defaults, as the
 //! test below holds, and what `towpath-relay config example` prints.
 
+mod audit;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -14,12 +16,9 @@ use towpath_transfer::{Failure, api::MAX_OFFERS};
 use towpath_transport::server::Limits;
 use url::Url;
 
-use crate::{
-    api::WebLimits,
-    audit::{AuditSettings, FEWEST_ROWS, SHORTEST_KEEP},
-    downlink::DownlinkSettings,
-    spool::SpoolLimits,
-};
+pub use audit::AuditSection;
+
+use crate::{api::WebLimits, downlink::DownlinkSettings, spool::SpoolLimits};
 
 /// The public URL of a relay that was not told its own: only programs on the same machine reach it.
 pub const DEFAULT_PUBLIC_URL: &str = "https://localhost";
@@ -138,16 +137,6 @@ pub struct EnrolmentSection {
     pub expires: Pause,
 }
 
-/// `[audit]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuditSection {
-    /// How long rows are kept.
-    pub keep: Pause,
-    /// The most rows.
-    pub rows: u64,
-}
-
 /// `[ssh]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -237,13 +226,6 @@ impl Default for EnrolmentSection {
     }
 }
 
-impl Default for AuditSection {
-    fn default() -> Self {
-        let settings = AuditSettings::default();
-        Self { keep: Pause(settings.keep), rows: settings.rows }
-    }
-}
-
 impl Default for SshSection {
     fn default() -> Self {
         let limits = Limits::default();
@@ -326,12 +308,7 @@ impl Config {
                 return Err((["spool", key], format!("`{key}` is at least 1")));
             }
         }
-        if self.audit.keep.0 < SHORTEST_KEEP {
-            return Err((["audit", "keep"], "`keep` is at least 30d".to_owned()));
-        }
-        if self.audit.rows < FEWEST_ROWS {
-            return Err((["audit", "rows"], format!("`rows` is at least {FEWEST_ROWS}")));
-        }
+        self.audit.check()?;
         if self.downlink.waiting == 0 || self.downlink.waiting > MAX_OFFERS {
             return Err((["downlink", "waiting"], format!("`waiting` is 1 to {MAX_OFFERS}")));
         }
@@ -359,12 +336,6 @@ impl Config {
             waiting: self.downlink.waiting,
             alarm_after: self.downlink.alarm_after.0,
         }
-    }
-
-    /// How long the audit trail is kept.
-    #[must_use]
-    pub fn audit_settings(&self) -> AuditSettings {
-        AuditSettings { keep: self.audit.keep.0, rows: self.audit.rows }
     }
 
     /// What the SSH server grants.
