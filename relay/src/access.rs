@@ -13,6 +13,7 @@ use towpath_transfer::{
 use towpath_transport::files::{FileStore, file_failure, read_whole, write_whole};
 
 use crate::{
+    audit::{Action, Entry, Who},
     registry::{MAX_ENROLMENT_LIFE, Registry},
     spool::blocking,
 };
@@ -118,7 +119,8 @@ impl AccessLog {
                 code = %Code::RelayRestored, revoked, closed,
                 "the registry was put back from a backup: what was revoked or used up since is so again"
             );
-            registry.audit("relay", None, &format!("restored: {revoked} revoked and {closed} codes closed again"), "ok").await?;
+            let told = Entry::new(self.clock.now(), Who::relay(), Action::Restored);
+            registry.audit_append(&[told.detail(format!("{revoked} revoked and {closed} codes closed again"))]).await?;
         }
         self.shorten(lines).await?;
         Ok(replayed)
@@ -172,7 +174,7 @@ mod tests {
     use towpath_transport::files::MemoryFiles;
 
     use super::*;
-    use crate::service::tests::World;
+    use crate::{registry::AuditFilter, service::tests::World};
 
     struct Scene {
         world: World,
@@ -208,7 +210,8 @@ mod tests {
         assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), done);
         assert!(scene.registry().is_revoked(&erp.caller.user()).await.unwrap());
         assert!(!scene.registry().is_revoked(&other.caller.user()).await.unwrap(), "another key has that name now");
-        assert_eq!(scene.registry().audit_rows(1).await.unwrap()[0].who, "relay");
+        let told = scene.registry().audit_rows(&AuditFilter::default(), 1).await.unwrap();
+        assert_eq!((told[0].action.as_str(), told[0].detail.as_str()), ("restored", "1 revoked and 1 codes closed again"));
         assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), Replayed::default(), "once");
     }
 

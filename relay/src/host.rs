@@ -27,7 +27,7 @@ use crate::{
     admin::{Admin, Metrics},
     api::WebService,
     app_servers::SftpAppServers,
-    audit::{Action, Entry, Who},
+    audit::{Action, Entry, NotedHead, Who},
     config::{Config, DEFAULT_PUBLIC_URL},
     door::{Door, DoorLimits, tls::Certificate},
     keyring::{KeyFolder, KeyWatch, Keyring, ssh_keys, warn_strangers},
@@ -99,6 +99,12 @@ impl Host {
     #[must_use]
     pub fn access_log(&self) -> AccessLog {
         AccessLog::new(Arc::new(Disk), &self.state, Arc::clone(&self.clock))
+    }
+
+    /// The end of the audit trail, as the service has noted it.
+    #[must_use]
+    pub fn noted_head(&self) -> NotedHead {
+        NotedHead::new(Arc::new(Disk), &self.state, Arc::clone(&self.clock))
     }
 
     /// The journal.
@@ -273,6 +279,7 @@ impl Host {
         ready(&listening);
         relay_until(&relay, &door, &tasks, &shutdown, &*self.clock).await;
         trail.close().await;
+        relay.note_head().await;
         registry.close().await;
         // What is left here would only mislead whoever looks for a running relay.
         let _ = fs::remove_file(self.state.join("listening.json"));

@@ -11,7 +11,7 @@ use towpath_transport::files::FileStore;
 use crate::{
     access::{AccessLog, Replayed},
     admin::Metrics,
-    audit::{AuditSettings, Trail},
+    audit::{AuditSettings, NotedHead, Trail},
     downlink::{Announcer, DownlinkSettings, alarm::Alarm, fetch::Fetch, pack::Pack, queue::Queue},
     registry::Registry,
     remove::Remove,
@@ -83,6 +83,7 @@ pub struct Parts {
 pub struct Relay {
     service: RelayService,
     access: AccessLog,
+    head: NotedHead,
     spool: Arc<Spool>,
     sessions: Sessions,
     wake: WakeUp,
@@ -111,6 +112,7 @@ impl Relay {
     /// Those of [`Spool::open`].
     pub fn new(parts: Parts) -> Result<Self> {
         let access = AccessLog::new(Arc::clone(&parts.files), &parts.state, Arc::clone(&parts.clock));
+        let head = NotedHead::new(Arc::clone(&parts.files), &parts.state, Arc::clone(&parts.clock));
         let spool = Spool::open(parts.files, &parts.state, Arc::clone(&parts.journal), parts.spool_limits)?;
         let (spool, wake) = (Arc::new(spool), WakeUp::new());
         let signer = Signer::new(parts.identity.keys.clone(), Arc::clone(&parts.clock));
@@ -126,6 +128,7 @@ impl Relay {
         Ok(Self {
             service: service.remembering(access.clone()),
             access,
+            head,
             spool,
             sessions: Sessions::default(),
             wake,
@@ -142,12 +145,21 @@ impl Relay {
         })
     }
 
-    /// Carries out again what a registry that was put back has forgotten; before anybody can log in.
+    /// Carries out again what a registry that was put back has forgotten, and says what its audit trail has lost; before anybody can
+    /// log in.
     ///
     /// # Errors
     /// Those of [`AccessLog::replay`].
     pub async fn replay_access(&self) -> Result<Replayed> {
+        self.note_head().await;
         self.access.replay(&self.registry).await
+    }
+
+    /// Notes the end of the audit trail beside the database. That this fails must not stop the data; it is tried again.
+    pub async fn note_head(&self) {
+        if let Err(failure) = self.head.follow(&self.registry).await {
+            tracing::warn!(code = %failure.code(), error = failure.report(), "the audit trail's end could not be noted");
+        }
     }
 
     /// The calls.
@@ -260,6 +272,7 @@ impl Relay {
             if let Err(failure) = done {
                 tracing::warn!(code = %failure.code(), error = failure.report(), "the upkeep failed and is tried again");
             }
+            self.note_head().await;
             round = (round + 1) % ROUNDS;
             self.clock.sleep(TOKEN_UPKEEP).await;
         }

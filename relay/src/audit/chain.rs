@@ -157,6 +157,7 @@ pub struct Verifier {
     met: bool,
     pruned: Option<Link>,
     rows: u64,
+    lost: u64,
 }
 
 /// A trail that is what was written.
@@ -168,13 +169,15 @@ pub struct Verified {
     pub after: Link,
     /// The last of them.
     pub head: Link,
+    /// How many of them say that rows before them are lost.
+    pub lost: u64,
 }
 
 impl Verifier {
     /// Begins after `anchor`. `expected` is a head that somebody has noted, which the chain must go through.
     #[must_use]
     pub fn new(anchor: Link, expected: Option<Link>) -> Self {
-        Self { anchor, head: anchor, expected, met: expected.is_none_or(|link| link == anchor), pruned: None, rows: 0 }
+        Self { anchor, head: anchor, expected, met: expected.is_none_or(|link| link == anchor), pruned: None, rows: 0, lost: 0 }
     }
 
     /// The next row.
@@ -202,6 +205,7 @@ impl Verifier {
             Some(expected) if expected.id == id => self.met = true,
             _ => {}
         }
+        self.lost = self.lost.saturating_add(u64::from(row.action == super::Action::Lost.as_str()));
         if row.action == super::Action::Pruned.as_str() {
             self.pruned = Link::of_pruned(&row.detail);
         }
@@ -226,7 +230,7 @@ impl Verifier {
                 let why = "was noted and is not among these rows: they begin later, or it was another one".to_owned();
                 Err(Broken { id: expected.id, why })
             }
-            _ => Ok(Verified { rows: self.rows, after: self.anchor, head: self.head }),
+            _ => Ok(Verified { rows: self.rows, after: self.anchor, head: self.head, lost: self.lost }),
         }
     }
 }

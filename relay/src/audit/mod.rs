@@ -2,6 +2,7 @@
 //! change of what was written shows; [`Trail`] is where the running service puts what happens, [`chain`] is how a row is hashed.
 
 pub mod chain;
+mod noted;
 mod throttle;
 mod trail;
 mod witness;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use towpath_journal::{StageReport, StageResult};
 use towpath_transfer::{Code, Stage, TenantName, TransferEvent, TransferId, api::Role, failure::Result, public_key::Fingerprint};
 
+pub use noted::{NotedHead, Standing};
 pub use throttle::{MOST_ALIKE, MOST_OF_STRANGERS, MOST_WINDOWS, WINDOW};
 pub use trail::{QUEUE_ROWS, Trail};
 pub use witness::Witness;
@@ -129,6 +131,10 @@ actions! {
     Gap = "gap",
     /// The oldest rows were removed.
     Pruned = "pruned",
+    /// Revocations and used codes that the registry did not know any more were carried out again.
+    Restored = "restored",
+    /// The end of the trail that was noted beside the database is not there any more.
+    Lost = "lost",
 }
 
 impl fmt::Display for Action {

@@ -9,7 +9,12 @@ use super::{
     enrolment::scopes,
     output,
 };
-use crate::{access::Access, audit::Action, host::Host, registry::{End, Registry}};
+use crate::{
+    access::Access,
+    audit::Action,
+    host::Host,
+    registry::{End, Registry},
+};
 
 pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<()> {
     host.prepare()?;

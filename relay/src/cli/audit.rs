@@ -13,7 +13,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use super::{args::AuditCommand, output};
 use crate::{
     audit::{
-        Action, Entry, Who,
+        Action, Entry, Standing, Who,
         chain::{Broken, Link, Preamble, Row, Verified, Verifier, time_text},
     },
     host::Host,
@@ -50,7 +50,7 @@ pub(super) async fn run(host: &Host, command: AuditCommand) -> Result<()> {
         AuditCommand::Verify { expect, file: Some(file), json } => told(verify_file(&file, expect)?, json),
         AuditCommand::Verify { expect, file: None, json } => {
             host.prepare()?;
-            told(host.registry().await?.verify_audit(expect).await?, json)
+            told(verify(host, expect).await?, json)
         }
         AuditCommand::Export { since, until } => {
             host.prepare()?;
@@ -73,6 +73,24 @@ fn show(rows: Vec<Row>, json: bool) -> Result<()> {
     };
     let head = ["id", "at", "who", "key", "address", "tenant", "action", "detail", "transfer", "result"];
     output::table(&head, rows.into_iter().map(cells).collect(), "there are no such rows")
+}
+
+/// Computes the chain again, and looks whether it still goes through what the service has noted beside it.
+async fn verify(host: &Host, expect: Option<Link>) -> Result<Checked> {
+    // First, so that rows that come meanwhile are behind it.
+    let noted = host.noted_head().read().await?;
+    let registry = host.registry().await?;
+    let checked = registry.verify_audit(expect).await?;
+    if let (Ok(_), Some(noted)) = (&checked, noted)
+        && let Standing::Lost(end) = registry.audit_standing(noted).await?
+    {
+        let why = format!(
+            "was noted beside the database and is not there; the trail ends with row {end}: the registry was put back from a \
+             backup, or its end was cut off"
+        );
+        return Ok(Err(Broken { id: noted.id, why }));
+    }
+    Ok(checked)
 }
 
 type Checked = std::result::Result<Verified, Broken>;
@@ -107,16 +125,22 @@ fn told(checked: Checked, json: bool) -> Result<()> {
     let broken = |broken: &Broken| Failure::park(Code::AuditBroken, format!("the audit trail is not what was written: {broken}"));
     match checked {
         Ok(verified) if json => {
-            let Verified { rows, after, head } = verified;
-            output::json(&json!({"valid": true, "rows": rows, "after": after, "head": head}))
+            let Verified { rows, after, head, lost } = verified;
+            output::json(&json!({"valid": true, "rows": rows, "after": after, "head": head, "lost": lost}))
         }
-        Ok(Verified { rows, after, head }) => {
+        Ok(Verified { rows, after, head, lost }) => {
             let first = after.id.saturating_add(1);
             output::line(&format!("{} {}", head.id, head.hash))?;
             output::say(&format!(
                 "{rows} rows from {first} on follow from each other; note the head elsewhere, and later: \
                  towpath-relay audit verify --expect {head}"
             ));
+            if lost > 0 {
+                output::say(&format!(
+                    "{lost} of them say that rows before them are lost, because the registry was put back from a backup or rows were cut \
+                     off: towpath-relay audit show --action lost"
+                ));
+            }
             Ok(())
         }
         Err(found) => {

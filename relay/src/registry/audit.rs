@@ -7,7 +7,7 @@ use towpath_transfer::{Code, Failure, TenantName, TransferId, digest::Sha256Dige
 
 use super::{Registry, commit, db};
 use crate::audit::{
-    Action, AuditSettings, Entry, FEWEST_ROWS, MAX_TEXT_CHARS, SHORTEST_KEEP, Who,
+    Action, AuditSettings, Entry, FEWEST_ROWS, MAX_TEXT_CHARS, SHORTEST_KEEP, Standing, Who,
     chain::{Broken, Link, Row, Verified, Verifier},
     cut,
 };
@@ -184,6 +184,35 @@ impl Registry {
                 return Ok(Err(broken));
             }
         }
+    }
+
+    /// The last row.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub async fn audit_head(&self) -> Result<Link> {
+        let mut tx = self.pool.begin().await.map_err(db("read the audit trail"))?;
+        head(&mut tx).await
+    }
+
+    /// Whether the trail still goes through a head that was noted. Only that row is looked at.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub async fn audit_standing(&self, noted: Link) -> Result<Standing> {
+        let what = db("read the audit trail");
+        let mut tx = self.pool.begin().await.map_err(&what)?;
+        let (before, end) = (anchor(&mut tx).await?, head(&mut tx).await?);
+        if noted.id < before.id || noted == before {
+            return Ok(Standing::Held);
+        }
+        let there: Option<String> = sqlx::query_scalar("SELECT hash FROM audit WHERE id = ?")
+            .bind(noted.id)
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(&what)?;
+        let held = there.is_some_and(|hash| hash == noted.hash.to_string());
+        Ok(if held { Standing::Held } else { Standing::Lost(end.id) })
     }
 
     /// Removes the oldest rows that are older than they are kept, or too many, and returns how many. The trail says so itself.

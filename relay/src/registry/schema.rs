@@ -7,6 +7,8 @@ use super::{Registry, audit_schema, commit, db};
 
 /// The version of the tables below, kept in SQLite's `user_version`.
 const VERSION: i64 = 4;
+/// The version in which the audit trail became a chain.
+const CHAINED: i64 = 4;
 
 const TABLES: &[&str] = &[
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT",
@@ -115,14 +117,16 @@ impl Registry {
         match found {
             VERSION => Ok(()),
             0..VERSION => {
-                let since = [(1, TABLES), (2, PINNED_ANNOUNCEMENTS), (3, EXPECTATIONS), (4, audit_schema::CHAIN)];
+                let since = [(1, TABLES), (2, PINNED_ANNOUNCEMENTS), (3, EXPECTATIONS), (CHAINED, audit_schema::CHAIN)];
                 for (version, statements) in since {
                     if found < version {
                         make(&mut tx, statements).await?;
                     }
                 }
-                audit_schema::take_over(&mut tx).await?;
-                make(&mut tx, audit_schema::CHAIN_GUARDS).await?;
+                if found < CHAINED {
+                    audit_schema::take_over(&mut tx).await?;
+                    make(&mut tx, audit_schema::CHAIN_GUARDS).await?;
+                }
                 commit(tx).await
             }
             newer => {

@@ -9,7 +9,10 @@ use towpath_transfer::{
 };
 
 use super::*;
-use crate::scope::TenantScope;
+use crate::{
+    audit::{Action, Who},
+    scope::TenantScope,
+};
 
 const URL: &str = "https://relay.example";
 const LEEWAY: Duration = Duration::from_secs(5);
@@ -379,13 +382,14 @@ async fn once_the_disk_has_room_again_it_goes_on_by_itself() {
     let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&fixture.registry.pool).await.unwrap();
     let limit = format!("PRAGMA max_page_count = {pages}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&fixture.registry.pool).await.unwrap();
+    let entry = Entry::new(fixture.clock.now(), Who::operator(), Action::Retry).detail("x".repeat(400));
     let full = loop {
-        if let Err(failure) = fixture.registry.audit("operator", None, &"x".repeat(400), "ok").await {
+        if let Err(failure) = fixture.registry.audit_append(std::slice::from_ref(&entry)).await {
             break failure;
         }
     };
     assert_eq!(full.code(), Code::DiskFull);
     // The limit was the connection's own; it is given up for one that can begin a transaction, and that one has room.
-    fixture.registry.audit("operator", None, "room again", "ok").await.unwrap();
+    fixture.registry.audit_append(&[entry]).await.unwrap();
     fixture.registry.health().await.unwrap();
 }

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod audit;
+#[cfg(test)]
 mod downlink;
 #[cfg(test)]
 mod flow;
