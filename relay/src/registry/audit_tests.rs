@@ -13,7 +13,7 @@ use super::{
     *,
 };
 use crate::audit::{
-    Action, AuditSettings, FEWEST_ROWS, QUEUE_ROWS, SHORTEST_KEEP, Trail, Who,
+    Action, AuditSettings, FEWEST_ROWS, QUEUE_ROWS, SHORTEST_KEEP, Standing, Trail, Who,
     chain::{Broken, Link, Verified},
 };
 
@@ -142,6 +142,8 @@ async fn the_oldest_rows_go_by_time_and_number_and_the_rest_still_follows() {
     assert_eq!(verified(registry).await.unwrap().rows, FEWEST_ROWS);
     let gone = registry.verify_audit(Some(after.after)).await.unwrap().unwrap_err();
     assert!(gone.id == 22 && gone.why.contains("begin later"), "{gone}");
+    let stands = registry.audit_standing(after.after).await.unwrap();
+    assert_eq!(stands, Standing::Held, "what the relay has removed itself was not cut off");
     // Everything is too old: only that it was removed stays.
     fixture.clock.advance(DAY * 31);
     registry.prune_audit(settings).await.unwrap();

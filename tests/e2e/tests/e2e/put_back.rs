@@ -125,12 +125,26 @@ fn who_was_revoked_since_the_backup_stays_revoked() {
     let (night, list) = (world.dir.path().join("night"), world.relay.state.join("access.jsonl"));
     copy(&world.relay.state, &night);
     let _ = world.relay.run(&["agent", "revoke", "--tenant", TENANT, AGENT]).succeeded();
-    let kept = fs::read(&list).unwrap();
+    let (kept, head) = (fs::read(&list).unwrap(), world.relay.run(&["audit", "verify", "--json"]).succeeded().json());
     copy(&night, &world.relay.state);
     fs::write(&list, kept).unwrap();
-    let _relay = world.serve_relay();
+    // What the service would have noted, had it run on.
+    let (id, hash) = (&head["head"]["id"], head["head"]["hash"].as_str().unwrap());
+    fs::write(world.relay.state.join("audit-head"), format!("{hash}@{id}\n")).unwrap();
+    let cut = world.relay.run(&["audit", "verify"]).failed_with("audit-broken");
+    assert!(cut.stderr.contains("put back from a backup"), "{}", cut.stderr);
+    let relay = world.serve_relay();
     let ends = world.relay.run(&["agent", "list", "--tenant", TENANT, "--json"]).succeeded().json();
     let revoked = |name: &str| ends.as_array().unwrap().iter().any(|end| end["name"] == name && !end["revoked"].is_null());
     assert!(revoked(AGENT) && !revoked(RECEIVER), "{ends}");
     assert!(fs::read_to_string(&world.relay.log).unwrap().contains("relay-restored"));
+
+    let verified = world.relay.run(&["audit", "verify", "--json"]).succeeded().json();
+    assert_eq!((&verified["valid"], &verified["lost"]), (&true.into(), &1.into()), "{verified}");
+    let lost = world.relay.run(&["audit", "show", "--action", "lost", "--json"]).succeeded().json();
+    assert!(lost[0]["detail"].as_str().unwrap().starts_with(&format!("row {id} {hash} is not there")), "{lost}");
+    relay.kill();
+    let again = world.serve_relay();
+    again.kill();
+    assert_eq!(world.relay.run(&["audit", "verify", "--json"]).succeeded().json()["lost"], 1, "it is told once");
 }
