@@ -1,8 +1,9 @@
 //! Who calls, by the bearer token.
 
-use super::{App, connection::Peer, problem::Refusal};
+use super::{App, guest::Guest, problem::Refusal};
 use crate::scope::Caller;
 use axum::{extract::FromRequestParts, http::header::AUTHORIZATION, http::request::Parts};
+use towpath_transfer::failure::Result as Tried;
 
 /// A caller that was authenticated; a handler that takes one cannot be reached without.
 pub(super) struct Authenticated(pub(super) Caller);
@@ -14,12 +15,27 @@ impl FromRequestParts<App> for Authenticated {
         let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| value.split_once(' '));
         let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-        match app.service.authenticate(token, Peer::of(&parts.extensions)).await {
-            Ok(caller) => Ok(Self(caller)),
-            Err(failure) => {
-                app.metrics.authentication_failed("token", failure.code());
-                Err(failure.into())
+        let guest = Guest::of(&parts.extensions);
+        let tried = app.service.authenticate(token, guest.map(Guest::address)).await;
+        Ok(Self(proven(app, "token", guest, tried)?))
+    }
+}
+
+/// Tells the connection how a proof of `kind` has ended: it is nobody's any more, or it is charged.
+pub(super) fn proven<T>(app: &App, kind: &'static str, guest: Option<&Guest>, tried: Tried<T>) -> Result<T, Refusal> {
+    match tried {
+        Ok(done) => {
+            if let Some(guest) = guest {
+                guest.accepted();
             }
+            Ok(done)
+        }
+        Err(failure) => {
+            app.metrics.authentication_failed(kind, failure.code());
+            Err(Refusal::from(match guest {
+                Some(guest) => guest.refused(failure),
+                None => failure,
+            }))
         }
     }
 }

@@ -1,8 +1,5 @@
 //! HTTP on a stream that somebody else has accepted.
 
-use std::net::{IpAddr, SocketAddr};
-
-use axum::http::Extensions;
 use hyper::{
     Request,
     body::Incoming,
@@ -16,28 +13,21 @@ use hyper_util::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::WebService;
+use super::{
+    WebService,
+    guest::{Farewell, Guest},
+};
 
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 32;
 /// The largest head of a request, in bytes.
 const HEAD_BYTES: usize = 32 * 1024;
 
-/// Where a request's connection comes from. Only the connection itself says so, never a header.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(IpAddr);
-
-impl Peer {
-    /// The address, where the request came over a connection.
-    pub(super) fn of(extensions: &Extensions) -> Option<IpAddr> {
-        extensions.get::<Self>().map(|peer| peer.0)
-    }
-}
-
 impl WebService {
-    /// Serves one connection from `peer`, HTTP/1.1 or HTTP/2, to its end. When `shutdown` is cancelled the running requests are
-    /// finished and no further ones taken.
-    pub async fn serve<S>(&self, stream: S, peer: SocketAddr, shutdown: CancellationToken)
+    /// Serves one connection of `guest`, HTTP/1.1 or HTTP/2, to its end. When `shutdown` is cancelled the running requests are
+    /// finished and no further ones taken. Where nobody proves who they are, it ends with the login's grace time, or when a newer
+    /// connection needs its place.
+    pub async fn serve<S>(&self, stream: S, guest: Guest, shutdown: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -52,14 +42,29 @@ impl WebService {
             .keep_alive_interval(Some(head_time))
             .keep_alive_timeout(head_time);
         let router = TowerToHyperService::new(self.router.clone());
+        let host = guest.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer.ip()));
-            router.call(request)
+            let running = host.runs();
+            request.extensions_mut().insert(host.clone());
+            let answering = router.call(request);
+            async move {
+                let answer = answering.await;
+                drop(running);
+                answer
+            }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            farewell = guest.farewell(&**self.app.service.clock()) => {
+                if farewell == Farewell::Cut {
+                    tracing::debug!(peer = %guest.address(), "a connection was cut on which nobody had proven who they are");
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.as_mut().await

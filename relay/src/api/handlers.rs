@@ -14,10 +14,10 @@ use towpath_transfer::api::{
 
 use super::{
     App,
-    auth::Authenticated,
+    auth::{Authenticated, proven},
     body::{JsonBody, QueryOf, TransferPath},
-    connection::Peer,
     document::openapi_json,
+    guest::Guest,
     problem::Refusal,
 };
 
@@ -53,11 +53,9 @@ pub(super) async fn enrol(
     extensions: Extensions,
     JsonBody(request): JsonBody<EnrolmentRequest>,
 ) -> Answer<Json<EnrolmentAnswer>> {
-    let enrolled = app.service.enrol(&request, Peer::of(&extensions)).await;
-    if let Err(failure) = &enrolled {
-        app.metrics.authentication_failed("enrolment", failure.code());
-    }
-    Ok(Json(enrolled?))
+    let guest = Guest::of(&extensions);
+    let enrolled = app.service.enrol(&request, guest.map(Guest::address)).await;
+    Ok(Json(proven(&app, "enrolment", guest, enrolled)?))
 }
 
 /// The enrolled ends of the other role in the caller's tenant.

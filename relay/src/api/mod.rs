@@ -6,6 +6,7 @@ mod connection;
 mod document;
 mod downlinks;
 mod guard;
+mod guest;
 mod handlers;
 mod problem;
 
@@ -26,6 +27,7 @@ use towpath_transfer::{Code, Failure, api::MAX_BODY_BYTES};
 use crate::{admin::Metrics, service::RelayService};
 
 pub use document::openapi_json;
+pub use guest::Guest;
 
 use problem::Refusal;
 

@@ -23,7 +23,10 @@ use towpath_transport::server::{
     first_bytes::{Kind, Rewound, sniff},
 };
 
-use crate::{admin::Metrics, api::WebService};
+use crate::{
+    admin::Metrics,
+    api::{Guest, WebService},
+};
 
 /// The application protocol that says SSH inside TLS.
 pub const ALPN_SSH: &[u8] = b"ssh";
@@ -170,9 +173,10 @@ impl Door {
         match shaken {
             Ok(Inside::Ssh(stream)) => self.serve_ssh(stream, peer, ticket).await,
             Ok(Inside::Http(stream)) => {
-                drop(ticket);
                 let _counted = self.metrics.connection("https");
-                self.web.serve(stream, peer, shutdown).await;
+                // It keeps its place among those that have not logged in until a token or a code of it was accepted.
+                let guest = Guest::new(peer, ticket, self.ssh.attempts(), self.ssh.limits());
+                self.web.serve(stream, guest, shutdown).await;
             }
             Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
         }

@@ -16,7 +16,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// Remembers failed logins. A refusal concerns unknown keys only: a valid key gets in from a refused address too, so
 /// that nobody can lock out a neighbour behind the same address translation.
 #[derive(Debug)]
-pub(super) struct Attempts {
+pub struct Attempts {
     clock: Arc<dyn Clock>,
     per_minute: usize,
     refusal: Duration,
@@ -34,6 +34,7 @@ struct Record {
 }
 
 impl Attempts {
+    /// None yet.
     pub(super) fn new(limits: &Limits, clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
@@ -46,7 +47,7 @@ impl Attempts {
     }
 
     /// Notes one failed attempt; the one that fills the minute's measure starts a refusal.
-    pub(super) fn failed(&self, address: IpAddr) {
+    pub fn failed(&self, address: IpAddr) {
         let now = self.clock.monotonic();
         let address = AddressKey::from(address);
         let mut records = self.lock();
@@ -76,8 +77,15 @@ impl Attempts {
 
     /// Whether unknown keys from `address` are refused now.
     pub(super) fn refuses(&self, address: IpAddr) -> bool {
+        self.refused_for(address).is_some()
+    }
+
+    /// For how long yet what is unknown and comes from `address` is refused at once.
+    #[must_use]
+    pub fn refused_for(&self, address: IpAddr) -> Option<Duration> {
         let now = self.clock.monotonic();
-        self.lock().get(&AddressKey::from(address)).is_some_and(|record| record.refused_until > now)
+        let until = self.lock().get(&AddressKey::from(address))?.refused_until;
+        until.checked_sub(now).filter(|left| !left.is_zero())
     }
 
     /// A record is of no more use when its address was quiet for as long as the longest refusal.

@@ -82,7 +82,9 @@ impl Ticket {
         self.displaced.cancelled().await;
     }
 
-    pub(super) fn displacement(&self) -> CancellationToken {
+    /// Is cancelled when [`Ticket::displaced`] completes.
+    #[must_use]
+    pub fn displacement(&self) -> CancellationToken {
         self.displaced.clone()
     }
 }

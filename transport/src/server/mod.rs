@@ -35,6 +35,7 @@ mod wire;
 pub use plain_directory::PlainDirectory;
 pub use {
     address::AddressKey,
+    attempts::Attempts,
     keys::{HostKey, RSA_BITS_LEAST, RSA_BITS_MOST},
     limits::{FRAME_BYTES, Limits, TRANSFER_BYTES},
     lobby::Ticket,

@@ -149,6 +149,18 @@ impl SshServer {
         self.inner.lobby.enter(peer.ip())
     }
 
+    /// The failed logins, for whoever checks logins of another kind beside this server: they count together.
+    #[must_use]
+    pub fn attempts(&self) -> Arc<Attempts> {
+        Arc::clone(&self.inner.attempts)
+    }
+
+    /// What it grants.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
     /// Serves one connection to its end; the future may be spawned. A TCP stream should have Nagle's algorithm turned off. When it completes, every file is closed or abandoned
     /// and no operation runs any more. Dropping it cuts the connection.
     pub fn serve_stream<S>(&self, stream: S, peer: SocketAddr) -> impl Future<Output = Ended> + Send + use<S>

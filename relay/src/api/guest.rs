@@ -1,0 +1,350 @@
+//! Whoever is at the other end of a connection, until somebody there has proven who they are.
+
+use std::{
+    future::pending,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use axum::http::Extensions;
+use tokio_util::sync::CancellationToken;
+use towpath_transfer::{Clock, Code, Failure};
+use towpath_transport::server::{Attempts, Limits, Ticket};
+
+/// The peer of one connection. It holds its place among the connections that have not logged in until a token or an enrolment code of
+/// it was accepted, and answers for what was refused. Clones are the same guest.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Only the connection itself says so, never a header.
+    address: IpAddr,
+    ticket: Mutex<Option<Ticket>>,
+    displaced: CancellationToken,
+    accepted: CancellationToken,
+    /// Refused too often.
+    unwanted: CancellationToken,
+    attempts: Arc<Attempts>,
+    failures: AtomicUsize,
+    most_failures: usize,
+    grace: Duration,
+    running: AtomicUsize,
+}
+
+/// How a connection has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// Its running requests are answered.
+    Answered,
+    /// At once.
+    Cut,
+}
+
+/// A request that is being answered; dropping it says that it is no more.
+#[derive(Debug)]
+pub(super) struct Running(Guest);
+
+impl Guest {
+    /// The peer at `address`, which has taken the place of `ticket`. Failures are counted in `attempts`, and of `limits` count those of a
+    /// login: its grace time, and how often it may fail on one connection.
+    #[must_use]
+    pub fn new(address: SocketAddr, ticket: Ticket, attempts: Arc<Attempts>, limits: &Limits) -> Self {
+        let inner = Inner {
+            address: address.ip(),
+            displaced: ticket.displacement(),
+            ticket: Mutex::new(Some(ticket)),
+            accepted: CancellationToken::new(),
+            unwanted: CancellationToken::new(),
+            attempts,
+            failures: AtomicUsize::new(0),
+            most_failures: limits.key_offers.max(1),
+            grace: limits.login_grace,
+            running: AtomicUsize::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Whose request it is, where it came over a connection.
+    pub(super) fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+
+    pub(super) fn address(&self) -> IpAddr {
+        self.inner.address
+    }
+
+    /// Somebody has proven who they are: the connection gives its place back, and only its limits as a whole hold from here on.
+    pub(super) fn accepted(&self) {
+        self.inner.accepted.cancel();
+        self.inner.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Notes a refusal, where it is one of a proof, and returns it with how long it makes no sense to try again. The connection ends
+    /// when it has had its tries, and at once where its address has failed too often. What is valid is accepted from there all the
+    /// same, so that nobody can lock out a neighbour behind the same address translation.
+    pub(super) fn refused(&self, failure: Failure) -> Failure {
+        if !is_of_proof(failure.code()) {
+            return failure;
+        }
+        let Inner { attempts, failures, most_failures, unwanted, address, .. } = &*self.inner;
+        attempts.failed(*address);
+        let penalty = attempts.refused_for(*address);
+        if failures.fetch_add(1, SeqCst).saturating_add(1) >= *most_failures || penalty.is_some() {
+            unwanted.cancel();
+        }
+        match penalty {
+            Some(pause) => failure.after(pause),
+            None => failure,
+        }
+    }
+
+    /// A request that is being answered from here on.
+    pub(super) fn runs(&self) -> Running {
+        self.inner.running.fetch_add(1, SeqCst);
+        Running(self.clone())
+    }
+
+    /// Completes when the connection has to end.
+    pub(super) async fn farewell(&self, clock: &dyn Clock) -> Farewell {
+        let Inner { displaced, accepted, unwanted, grace, running, .. } = &*self.inner;
+        let stranger = async {
+            tokio::select! {
+                biased;
+                () = accepted.cancelled() => pending().await,
+                () = displaced.cancelled() => Farewell::Cut,
+                // Who is just being answered may be about to prove it; a request has its own bound in time.
+                () = clock.sleep(*grace) => if running.load(SeqCst) > 0 { Farewell::Answered } else { Farewell::Cut },
+            }
+        };
+        tokio::select! {
+            () = unwanted.cancelled() => Farewell::Answered,
+            farewell = stranger => farewell,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.inner.running.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Whether a refusal says that somebody is not who they claim to be. A clock that is wrong is none, and neither is a fault in here.
+fn is_of_proof(code: Code) -> bool {
+    matches!(
+        code,
+        Code::AuthenticationRefused
+            | Code::AgentRevoked
+            | Code::EnrolmentUnknown
+            | Code::EnrolmentUsed
+            | Code::EnrolmentExpired
+            | Code::EnrolmentProofInvalid
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+        task::JoinHandle,
+    };
+    use towpath_transfer::{api::Role, public_key::PublicKeyLine};
+    use towpath_transport::server::{Authenticator, HostKey, Session, SshServer, SshServerConfig};
+
+    use super::*;
+    use crate::{
+        api::{WebLimits, WebService},
+        service::tests::World,
+    };
+
+    const WRONG: &str = "a.b.c";
+    const HERE: [u8; 4] = [192, 0, 2, 7];
+
+    struct Nobody;
+
+    #[async_trait]
+    impl Authenticator for Nobody {
+        async fn authenticate(&self, _: &str, _: &PublicKeyLine, _: SocketAddr) -> Option<Session> {
+            None
+        }
+    }
+
+    struct Scene {
+        world: World,
+        web: WebService,
+        ssh: SshServer,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let world = World::new().await;
+            let web = WebService::new(world.service().clone(), WebLimits::default(), world.relay.metrics().clone());
+            let host_keys = vec![HostKey::ed25519_from_seed(&[7; 32])];
+            let config = SshServerConfig { host_keys, limits: Limits::default(), clock: Arc::new(world.clock.clone()) };
+            Self { ssh: SshServer::new(config, Arc::new(Nobody)).unwrap(), world, web }
+        }
+
+        /// A connection from `address`.
+        fn connect(&self, address: [u8; 4]) -> Line {
+            let peer = SocketAddr::from((address, 1));
+            let (stream, far) = tokio::io::duplex(64 * 1024);
+            let guest = Guest::new(peer, self.ssh.admit(peer), self.ssh.attempts(), self.ssh.limits());
+            let web = self.web.clone();
+            let serving = tokio::spawn(async move { web.serve(far, guest, CancellationToken::new()).await });
+            Line { stream, serving }
+        }
+
+        fn refused_for(&self) -> Option<Duration> {
+            self.ssh.attempts().refused_for(HERE.into())
+        }
+    }
+
+    struct Line {
+        stream: DuplexStream,
+        serving: JoinHandle<()>,
+    }
+
+    impl Line {
+        async fn send(&mut self, request: &str) -> (u16, String) {
+            self.stream.write_all(request.as_bytes()).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(self.stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            let length = header(&head, "content-length").unwrap().parse().unwrap();
+            self.stream.read_exact(&mut vec![0; length]).await.unwrap();
+            (head[9..12].parse().unwrap(), head)
+        }
+
+        async fn ask(&mut self, token: &str) -> (u16, String) {
+            self.send(&format!("GET /v1/peers HTTP/1.1\r\nhost: relay\r\nauthorization: Bearer {token}\r\n\r\n")).await
+        }
+
+        /// Nothing more comes, and nobody works on it any more.
+        async fn ends_here(mut self) {
+            assert_eq!(self.stream.read(&mut [0; 1]).await.unwrap(), 0);
+            self.serving.await.unwrap();
+        }
+    }
+
+    fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+        head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_silent_connections_pushes_itself_out_and_never_who_has_shown_a_token() {
+        let scene = Scene::new().await;
+        let agent = scene.world.enrol("acme", Role::Agent).await;
+        let first: Vec<Line> = (0..20).map(|_| scene.connect(HERE)).collect();
+        let mut neighbour = scene.connect(HERE);
+        assert_eq!(neighbour.ask(&agent.token(&scene.world)).await.0, 200);
+        let second: Vec<Line> = (0..21).map(|_| scene.connect(HERE)).collect();
+        for line in first {
+            line.ends_here().await;
+        }
+        let mut second = second.into_iter();
+        second.next().unwrap().ends_here().await;
+        assert_eq!(neighbour.ask(&agent.token(&scene.world)).await.0, 200, "it is no stranger any more");
+        // A place is given back with the connection, too.
+        let mut last = second.next_back().unwrap();
+        drop(second);
+        assert_eq!(last.send("GET /healthz HTTP/1.1\r\nhost: relay\r\n\r\n").await.0, 200, "who is not in the way stays");
+    }
+
+    #[tokio::test]
+    async fn whoever_fails_too_often_is_refused_for_longer_and_longer_and_the_neighbour_is_not() {
+        let scene = Scene::new().await;
+        let agent = scene.world.enrol("acme", Role::Agent).await;
+        let (code, identity) = (scene.world.code("acme", Role::Receiver).await, scene.world.identity());
+        for minutes in [1_u64, 2, 4] {
+            let mut line = scene.connect(HERE);
+            for _ in 0..6 {
+                let (status, head) = line.ask(WRONG).await;
+                assert_eq!((status, header(&head, "retry-after")), (401, None));
+            }
+            line.ends_here().await;
+            let mut line = scene.connect(HERE);
+            for _ in 0..3 {
+                assert_eq!(header(&line.ask(WRONG).await.1, "retry-after"), None);
+            }
+            assert_eq!(scene.refused_for(), None);
+            let (status, head) = line.ask(WRONG).await;
+            assert_eq!((status, header(&head, "retry-after")), (401, Some(&*(60 * minutes).to_string())), "the tenth");
+            line.ends_here().await;
+            assert_eq!(scene.refused_for(), Some(Duration::from_mins(minutes)), "also for SSH");
+
+            let mut line = scene.connect(HERE);
+            assert!(header(&line.ask(WRONG).await.1, "retry-after").is_some());
+            line.ends_here().await;
+            assert_eq!(scene.connect(HERE).ask(&agent.token(&scene.world)).await.0, 200, "a neighbour gets in");
+            assert_eq!(header(&scene.connect([192, 0, 2, 8]).ask(WRONG).await.1, "retry-after"), None, "another address");
+            scene.world.clock.advance(Duration::from_mins(minutes));
+        }
+
+        // The same for codes; the one that is right is taken from a refused address.
+        let good = World::request(&code, &identity);
+        let guess = towpath_transfer::api::EnrolmentRequest { secret: "guess".into(), ..good.clone() };
+        let post = |request| {
+            let body = serde_json::to_string(request).unwrap();
+            let length = body.len();
+            format!(
+                "POST /v1/enrolments HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            )
+        };
+        while scene.refused_for().is_none() {
+            assert_eq!(scene.connect(HERE).send(&post(&guess)).await.0, 403);
+        }
+        let mut line = scene.connect(HERE);
+        assert_eq!(line.send(&post(&good)).await.0, 200);
+        let pushing: Vec<Line> = (0..25).map(|_| scene.connect(HERE)).collect();
+        assert_eq!(line.send(&post(&good)).await.0, 200, "and is no stranger from then on");
+        drop(pushing);
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_request_or_a_clock_is_no_failed_login() {
+        let scene = Scene::new().await;
+        let agent = scene.world.enrol("acme", Role::Agent).await;
+        for _ in 0..20 {
+            let late = agent.token(&scene.world);
+            scene.world.clock.advance(Duration::from_secs(70));
+            let mut line = scene.connect(HERE);
+            assert!(line.ask(&late).await.1.starts_with("HTTP/1.1 401"));
+            assert_eq!(line.send("GET /nothing HTTP/1.1\r\nhost: relay\r\n\r\n").await.0, 404);
+            assert_eq!(line.send("POST /v1/enrolments HTTP/1.1\r\nhost: relay\r\ncontent-length: 0\r\n\r\n").await.0, 415);
+        }
+        assert_eq!(scene.refused_for(), None);
+    }
+
+    #[tokio::test]
+    async fn the_login_grace_ends_silent_drip_fed_and_anonymous_connections() {
+        let scene = Scene::new().await;
+        let agent = scene.world.enrol("acme", Role::Agent).await;
+        let (silent, mut drip, mut anonymous) = (scene.connect(HERE), scene.connect(HERE), scene.connect(HERE));
+        drip.stream.write_all(b"GET /v1/pe").await.unwrap();
+        assert_eq!(anonymous.send("GET /healthz HTTP/1.1\r\nhost: relay\r\n\r\n").await.0, 200);
+        while scene.world.clock.sleepers() < 3 {
+            tokio::task::yield_now().await;
+        }
+        scene.world.clock.advance(Duration::from_secs(29));
+        drip.stream.write_all(b"er").await.unwrap();
+        assert_eq!(anonymous.send("GET /healthz HTTP/1.1\r\nhost: relay\r\n\r\n").await.0, 200);
+        let mut proven = scene.connect(HERE);
+        assert_eq!(proven.ask(&agent.token(&scene.world)).await.0, 200);
+        scene.world.clock.advance(Duration::from_secs(1));
+        for line in [silent, drip, anonymous] {
+            line.ends_here().await;
+        }
+        scene.world.clock.advance(Duration::from_mins(2));
+        assert_eq!(proven.ask(&agent.token(&scene.world)).await.0, 200, "a login has no such end");
+    }
+}
