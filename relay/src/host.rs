@@ -233,7 +233,7 @@ impl Host {
         warn_strangers(&admin.registry, &present.strangers).await?;
         let registry = admin.registry.clone();
         let ssh =
-            SshServerConfig { host_keys: ssh_keys(&present)?, limits: self.config.ssh_limits(), clock: Arc::clone(&self.clock) };
+            SshServerConfig { host_keys: ssh_keys(&present)?, limits: self.config.ssh.limits(), clock: Arc::clone(&self.clock) };
         let metrics = relay.metrics().clone();
         let (spool, sessions, trail) = (Arc::clone(relay.spool()), relay.sessions().clone(), relay.trail().clone());
         let logins = Logins::new(admin.registry.clone(), spool, sessions, metrics.clone(), trail.clone());

@@ -2,6 +2,7 @@
 //! test below holds, and what `towpath-relay config example` prints.
 
 mod audit;
+mod ssh;
 
 use std::{
     net::SocketAddr,
@@ -13,10 +14,10 @@ use serde::Deserialize;
 use towpath_alert::{AlertConfig, RawAlert};
 use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, config};
 use towpath_transfer::{Failure, api::MAX_OFFERS};
-use towpath_transport::server::Limits;
 use url::Url;
 
 pub use audit::AuditSection;
+pub use ssh::SshSection;
 
 use crate::{api::WebLimits, downlink::DownlinkSettings, spool::SpoolLimits};
 
@@ -137,28 +138,6 @@ pub struct EnrolmentSection {
     pub expires: Pause,
 }
 
-/// `[ssh]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SshSection {
-    /// From the first byte to the login.
-    pub login_grace: Pause,
-    /// Connections that have not logged in.
-    pub unauthenticated: usize,
-    /// Of these, from one address.
-    pub unauthenticated_per_address: usize,
-    /// Keys offered on one connection.
-    pub key_offers: usize,
-    /// Failed logins of one address in a minute.
-    pub failures_per_minute: usize,
-    /// Connections of one agent.
-    pub sessions_per_agent: usize,
-    /// Open files of one connection.
-    pub open_handles: usize,
-    /// A peer that is silent for this long is gone.
-    pub silence: Pause,
-}
-
 /// `[web]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -223,22 +202,6 @@ impl Default for DownlinkSection {
 impl Default for EnrolmentSection {
     fn default() -> Self {
         Self { expires: Pause::days(1) }
-    }
-}
-
-impl Default for SshSection {
-    fn default() -> Self {
-        let limits = Limits::default();
-        Self {
-            login_grace: Pause(limits.login_grace),
-            unauthenticated: limits.unauthenticated,
-            unauthenticated_per_address: limits.unauthenticated_per_address,
-            key_offers: limits.key_offers,
-            failures_per_minute: limits.failures_per_minute,
-            sessions_per_agent: limits.sessions_per_user,
-            open_handles: limits.open_handles,
-            silence: Pause(limits.silence),
-        }
     }
 }
 
@@ -309,6 +272,7 @@ impl Config {
             }
         }
         self.audit.check()?;
+        self.ssh.check()?;
         if self.downlink.waiting == 0 || self.downlink.waiting > MAX_OFFERS {
             return Err((["downlink", "waiting"], format!("`waiting` is 1 to {MAX_OFFERS}")));
         }
@@ -335,22 +299,6 @@ impl Config {
             pack_at_once: self.downlink.pack_at_once,
             waiting: self.downlink.waiting,
             alarm_after: self.downlink.alarm_after.0,
-        }
-    }
-
-    /// What the SSH server grants.
-    #[must_use]
-    pub fn ssh_limits(&self) -> Limits {
-        Limits {
-            login_grace: self.ssh.login_grace.0,
-            unauthenticated: self.ssh.unauthenticated,
-            unauthenticated_per_address: self.ssh.unauthenticated_per_address,
-            key_offers: self.ssh.key_offers,
-            failures_per_minute: self.ssh.failures_per_minute,
-            sessions_per_user: self.ssh.sessions_per_agent,
-            open_handles: self.ssh.open_handles,
-            silence: self.ssh.silence.0,
-            ..Limits::default()
         }
     }
 
@@ -403,7 +351,7 @@ mod tests {
         // Every key is there, and not only as a comment, so that the file teaches all of them.
         let table: toml::Table = EXAMPLE.parse().unwrap();
         let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
-        assert_eq!(keys, 38);
+        assert_eq!(keys, 41);
     }
 
     #[test]
@@ -437,6 +385,9 @@ mod tests {
             "[downlink]\nwaiting = 1001",
             "[audit]\nkeep = \"29d\"",
             "[audit]\nrows = 999",
+            "[ssh]\nframe = \"33KiB\"",
+            "[ssh]\nframe = \"257KiB\"",
+            "[ssh]\nrefusal = \"2h\"",
         ] {
             assert_eq!(parse(bad).unwrap_err().code(), Code::ConfigInvalid, "{bad}");
         }

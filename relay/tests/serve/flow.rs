@@ -34,7 +34,7 @@ use towpath_transport::{
 };
 
 /// Longer than anything here takes; what waits for it is told by a message, not by time.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new())

@@ -6,3 +6,5 @@ mod audit;
 mod downlink;
 #[cfg(test)]
 mod flow;
+#[cfg(test)]
+mod limits;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// The longest SFTP frame, in bytes without its length field (the limit of OpenSSH's own server).
 pub const FRAME_BYTES: usize = 256 * 1024;
+/// The least that a frame must be allowed, in bytes: what every server should take (draft-ietf-secsh-filexfer-02 section 3).
+pub const LEAST_FRAME_BYTES: usize = 34_000;
 /// The most bytes that one READ returns or one WRITE carries: a frame less the room for its header, as OpenSSH has it.
 pub const TRANSFER_BYTES: usize = FRAME_BYTES - 1024;
 

@@ -37,7 +37,7 @@ pub use {
     address::AddressKey,
     attempts::Attempts,
     keys::{HostKey, RSA_BITS_LEAST, RSA_BITS_MOST},
-    limits::{FRAME_BYTES, Limits, TRANSFER_BYTES},
+    limits::{FRAME_BYTES, LEAST_FRAME_BYTES, Limits, TRANSFER_BYTES},
     lobby::Ticket,
     path::{AnyPath, PathForm},
     session::{Authenticator, Session},

@@ -200,7 +200,7 @@ fn check(host_keys: &[HostKey], limits: &Limits) -> Result<(), Failure> {
     if host_keys.is_empty() {
         return invalid("starting the SSH server failed: it has no host key");
     }
-    if limits.frame_bytes > super::FRAME_BYTES || limits.frame_bytes < 34_000 {
+    if limits.frame_bytes > super::FRAME_BYTES || limits.frame_bytes < super::LEAST_FRAME_BYTES {
         return invalid(
             "starting the SSH server failed: `frame_bytes` must lie between 34000 (which every client may send) and 262144",
         );
