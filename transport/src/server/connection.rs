@@ -75,6 +75,8 @@ pub(super) struct Connection {
     failures: usize,
     /// Offers of a valid key whose possession was not proven.
     unproven: usize,
+    /// Whether the peer has asked to log in.
+    asked: bool,
     refused: bool,
     login: Option<Login>,
     channels: HashMap<ChannelId, Option<Served>>,
@@ -103,6 +105,7 @@ impl Connection {
             offers: 0,
             failures: 0,
             unproven: 0,
+            asked: false,
             refused: false,
             login: None,
             channels: HashMap::new(),
@@ -187,7 +190,10 @@ impl Task<'_> {
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.login.is_none() {
-            for _ in 0..self.unproven {
+            // What the SSH library refuses by itself, such as a key that cannot be read, is not told here. Whoever has asked to log in
+            // and goes without has failed at least once.
+            let untold = usize::from(self.asked && self.failures == 0);
+            for _ in 0..self.unproven.max(untold) {
                 self.shared.attempts.failed(self.shared.peer.ip());
             }
         }
@@ -199,6 +205,11 @@ impl Drop for Connection {
 
 impl Handler for Connection {
     type Error = HandlerError;
+
+    async fn authentication_banner(&mut self) -> Handled<Option<String>> {
+        self.asked = true;
+        Ok(None)
+    }
 
     async fn auth_password(&mut self, user: &str, _password: &str) -> Handled<Auth> {
         self.shared.authenticator.refused(user, self.shared.peer, Code::AuthenticationRefused);

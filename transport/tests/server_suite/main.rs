@@ -5,6 +5,8 @@ mod endurance;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod logins;
+#[cfg(test)]
 mod openssh;
 #[cfg(test)]
 mod program;
@@ -12,3 +14,5 @@ mod program;
 mod regress;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod wire;

@@ -117,8 +117,17 @@ pub(crate) async fn start(
     clock: Arc<dyn Clock>,
 ) -> TestServer {
     let accepted = keys.iter().map(|key| key.public.clone()).collect();
+    start_with(Arc::new(Keys { session, accepted }), revoked, limits, clock).await
+}
+
+pub(crate) async fn start_with(
+    authenticator: Arc<dyn Authenticator>,
+    revoked: CancellationToken,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+) -> TestServer {
     let config = SshServerConfig { host_keys: vec![HostKey::ed25519_from_seed(&[7; 32])], limits, clock };
-    let server = SshServer::new(config, Arc::new(Keys { session, accepted })).unwrap();
+    let server = SshServer::new(config, authenticator).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (report, ended) = mpsc::unbounded_channel();
