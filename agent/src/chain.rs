@@ -25,7 +25,7 @@ pub async fn verify(parts: &Parts, id: TransferId) -> Result<Chain> {
     let key = parts.key(id);
     let record = parts.journal.get(&key).await?;
     let record = record.ok_or_else(|| Failure::park(Code::NotFound, format!("there is no transfer {id}")))?;
-    let own = Signer { name: parts.agent.to_string(), key: parts.identity.public_key().clone() };
+    let own = Signer { name: parts.agent.to_string(), key: parts.identity.now().public_key().clone() };
     let believed = Believed { signers: parts.trust.signers()?, own };
     let kept = kept(parts, id, record.direction, &record.state);
     Ok(towpath_keys::chain::check(&key, record.direction, &record.state, kept, &believed))

@@ -7,10 +7,10 @@ use towpath_journal::{FailPoints, JournalError, MachineBinding as _, SqliteJourn
 use towpath_keys::{Identity, KeyKind, SshSigner, TokenClaims};
 use towpath_transfer::{Clock, Code, Entropy, Failure, digest::Sha256Digest, failure::Result, state::Place};
 use towpath_transport::{
-    client::SftpLogin,
+    client::{Logins, SftpLogin},
     dial::Trust as TlsTrust,
     files::{Disk, FileStore, file_failure},
-    relay_api::{Follower, HttpRelayApi, RelayPins, TokenSource},
+    relay_api::{Follower, HttpRelayApi, RelayApi, RelayPins, TokenSource},
     store::PacedConnect,
 };
 
@@ -23,7 +23,9 @@ use crate::{
     extract::{ExtractParts, KeyFile},
     layout::Layout,
     network::Network,
+    own_key::OwnKey,
     parts::{Parts, SourceExtractor, Watcher},
+    rotation::KeyRotator,
     small_file,
     trust::FileTrust,
 };
@@ -67,6 +69,8 @@ pub struct OpenHost {
     pub relay: HttpRelayApi,
     /// Pins what the relay announces; for the one process that works on this state folder.
     pub follower: Follower,
+    /// Changes the agent's key; likewise.
+    pub rotator: KeyRotator,
 }
 
 impl Host {
@@ -92,7 +96,7 @@ impl Host {
     /// `not-enrolled`; those of the key; `host-moved` where the journal belongs to another machine; `journal-failed`.
     pub async fn open(&self, watcher: Arc<dyn Watcher>) -> Result<OpenHost> {
         let enrolment = self.enrolment()?.ok_or_else(|| not_enrolled(&self.layout))?;
-        let identity = self.identity()?;
+        let identity = OwnKey::new(self.identity()?)?;
         let journal = Arc::new(self.journal().await?);
         journal.bind_or_check(&machine_id()).await.map_err(moved)?;
         let network = self.network(&enrolment.relay_url)?;
@@ -106,7 +110,7 @@ impl Host {
             journal: journal.clone(),
             relay: Arc::new(relay.clone()),
             stores: Arc::new(PacedConnect::new(
-                Arc::new(network.sftp(&pins.trust(), &Self::sftp_login(&enrolment, &identity, &pins)?)?),
+                Arc::new(network.sftp(&pins.trust(), &Self::sftp_logins(&enrolment, &identity, &pins))?),
                 pace,
             )),
             extractor: Arc::new(SourceExtractor { parts: self.extract_parts(), config: config.clone() }),
@@ -129,7 +133,30 @@ impl Host {
         };
         let clock = Arc::clone(&self.base.clock);
         let follower = Follower::new(Arc::clone(&parts.relay), Arc::new(keeper), relay.announced(), clock);
-        Ok(OpenHost { parts: Arc::new(parts), enrolment, journal, relay, follower })
+        let rotator = self.rotator(&enrolment, &parts, &relay);
+        Ok(OpenHost { parts: Arc::new(parts), enrolment, journal, relay, follower, rotator })
+    }
+
+    fn rotator(&self, enrolment: &Enrolment, parts: &Parts, relay: &HttpRelayApi) -> KeyRotator {
+        let (web, issuer, entropy) = (relay.clone(), enrolment.sftp_user.clone(), Arc::clone(&self.base.entropy));
+        let relay_of = move |key: &Identity| -> Result<Arc<dyn RelayApi>> {
+            let (key, issuer, entropy) = (OwnKey::new(key.clone())?, issuer.clone(), Arc::clone(&entropy));
+            Ok(Arc::new(web.speaking_for(Arc::new(KeyTokens { key, issuer, entropy }))))
+        };
+        let timer = relay.clone();
+        KeyRotator {
+            layout: self.layout.clone(),
+            own: parts.identity.clone(),
+            trust: Arc::clone(&parts.trust),
+            agent: enrolment.name.clone(),
+            relay_url: enrolment.relay_url.clone(),
+            user: enrolment.sftp_user.clone(),
+            relay: Arc::new(relay_of),
+            now: Arc::new(move || timer.relay_now()),
+            clock: Arc::clone(&self.base.clock),
+            entropy: Arc::clone(&self.base.entropy),
+            one: Arc::default(),
+        }
     }
 
     /// What enrolment has told; `None` before it.
@@ -243,19 +270,18 @@ impl Host {
         journal.check_machine(&machine_id()).await.map_err(moved)
     }
 
-    pub(crate) fn relay(&self, enrolment: &Enrolment, identity: &Identity, pins: &RelayPins) -> Result<HttpRelayApi> {
-        let tokens = KeyTokens {
-            identity: identity.clone(),
-            issuer: enrolment.sftp_user.clone(),
-            entropy: Arc::clone(&self.base.entropy),
-        };
+    pub(crate) fn relay(&self, enrolment: &Enrolment, key: &OwnKey, pins: &RelayPins) -> Result<HttpRelayApi> {
+        let tokens = KeyTokens { key: key.clone(), issuer: enrolment.sftp_user.clone(), entropy: Arc::clone(&self.base.entropy) };
         HttpRelayApi::new(&enrolment.relay_url, &pins.trust(), Some(Arc::new(tokens)), Arc::clone(&self.base.clock))
     }
 
-    pub(crate) fn sftp_login(enrolment: &Enrolment, identity: &Identity, pins: &RelayPins) -> Result<SftpLogin<SshSigner>> {
-        let signer = identity.ssh_signer()?;
-        let (user, public_key) = (enrolment.sftp_user.clone(), signer.public_key());
-        Ok(SftpLogin { user, public_key, signer, host_keys: pins.host_keys().clone() })
+    /// Logins with the key as it is at that moment.
+    pub(crate) fn sftp_logins(enrolment: &Enrolment, key: &OwnKey, pins: &RelayPins) -> Logins<SshSigner> {
+        let (user, key, host_keys) = (enrolment.sftp_user.clone(), key.clone(), pins.host_keys().clone());
+        Logins::new(move || {
+            let signer = key.signer();
+            SftpLogin { user: user.clone(), public_key: signer.public_key(), signer, host_keys: host_keys.clone() }
+        })
     }
 
     /// The network to the relay at `url`.
@@ -280,14 +306,14 @@ impl std::fmt::Debug for OpenHost {
 /// Tokens by the agent's own key.
 #[derive(Debug)]
 struct KeyTokens {
-    identity: Identity,
+    key: OwnKey,
     issuer: String,
     entropy: Arc<dyn Entropy>,
 }
 
 impl TokenSource for KeyTokens {
     fn token(&self, audience: &str, now: Timestamp) -> Result<String> {
-        self.identity.token(&TokenClaims::new(self.issuer.as_str(), audience, now, &*self.entropy))
+        self.key.now().token(&TokenClaims::new(self.issuer.as_str(), audience, now, &*self.entropy))
     }
 }
 

@@ -42,6 +42,12 @@ impl Layout {
         self.state.join("key")
     }
 
+    /// The key that is to follow, while it is not in use yet.
+    #[must_use]
+    pub fn next_key(&self) -> PathBuf {
+        self.state.join("key.next")
+    }
+
     /// The key of pseudonyms; made when a table first needs it.
     #[must_use]
     pub fn pseudonym_key(&self) -> PathBuf {

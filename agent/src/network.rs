@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use towpath_keys::SshSigner;
 use towpath_transfer::{Clock, Code, Failure, failure::Result};
 use towpath_transport::{
-    client::{SftpConnect, SftpLogin},
+    client::{Logins, SftpConnect},
     dial::{Dialer, Proxies, Proxy, Trust, Way, ways::NoMemory},
     files::FileStore,
     relay_api::HttpRelayApi,
@@ -59,19 +59,19 @@ impl Network {
     ///
     /// # Errors
     /// `relay-certificate` where the system's trust store cannot be used.
-    pub(crate) fn sftp(&self, trust: &Trust, login: &SftpLogin<SshSigner>) -> Result<Routes> {
-        Ok(Routes::new(self.each_way(trust, login)?, self.file.of(Channel::Ssh), Arc::clone(&self.clock)))
+    pub(crate) fn sftp(&self, trust: &Trust, logins: &Logins<SshSigner>) -> Result<Routes> {
+        Ok(Routes::new(self.each_way(trust, logins)?, self.file.of(Channel::Ssh), Arc::clone(&self.clock)))
     }
 
     /// Each way to the relay's SFTP by itself, the best first.
     ///
     /// # Errors
     /// `relay-certificate` where the system's trust store cannot be used.
-    pub(crate) fn each_way(&self, trust: &Trust, login: &SftpLogin<SshSigner>) -> Result<Vec<(Way, Arc<dyn Connect>)>> {
+    pub(crate) fn each_way(&self, trust: &Trust, logins: &Logins<SshSigner>) -> Result<Vec<(Way, Arc<dyn Connect>)>> {
         let dialer = Dialer::new(trust, Arc::clone(&self.clock))?.through(self.proxies.clone());
         let connect = |way: &Way| -> Arc<dyn Connect> {
-            let (clock, login) = (Arc::clone(&self.clock), login.clone());
-            Arc::new(SftpConnect::new(dialer.clone(), way.route, self.host.clone(), way.port, login, clock))
+            let (clock, logins) = (Arc::clone(&self.clock), logins.clone());
+            Arc::new(SftpConnect::new(dialer.clone(), way.route, self.host.clone(), way.port, logins, clock))
         };
         Ok(self.ways.iter().map(|way| (*way, connect(way))).collect())
     }

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use towpath_journal::{FailPoints, Journal};
-use towpath_keys::Identity;
 use towpath_transfer::{
     AgentName, Clock, Entropy, Failure, TenantName, TransferId, TransferKey, manifest::Label, name::FileName,
 };
@@ -17,6 +16,7 @@ use crate::{
     downlink::action::Actions,
     extract::{ExtractEvent, ExtractParts, ExtractRequest, Extracted},
     layout::Layout,
+    own_key::OwnKey,
     trust::TrustStore,
 };
 
@@ -43,7 +43,7 @@ pub struct Parts {
     /// The pinned keys.
     pub trust: Arc<dyn TrustStore>,
     /// Signs manifests and receipts.
-    pub identity: Identity,
+    pub identity: OwnKey,
     /// The tenant this agent belongs to.
     pub tenant: TenantName,
     /// This agent.

@@ -20,7 +20,7 @@ use crate::{
 pub const LOOK: Duration = Duration::from_millis(100);
 
 /// This program, as it is named to people.
-const PROGRAM: &str = "towpath-agent";
+pub(crate) const PROGRAM: &str = "towpath-agent";
 
 /// Work on a state folder, by this process or by another.
 pub struct Worker {

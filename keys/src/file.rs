@@ -198,6 +198,20 @@ pub(crate) fn write(path: &Path, bytes: &[u8], access: Access, existing: Existin
     sync_folder(&folder)
 }
 
+/// Gives a file another name in the same folder, in the place of whatever has it, durably.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder(&folder_of(to))
+}
+
+/// Removes a file where there is one.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => sync_folder(&folder_of(path)),
+    }
+}
+
 /// The failure for an error of [`write`].
 pub(crate) fn write_failed(path: &Path, e: io::Error) -> Failure {
     let message = format!("writing {} failed", path.display());

@@ -111,6 +111,28 @@ impl Identity {
         }
     }
 
+    /// Puts the key file `from` in the place of `to`, in one step, with its public half. Whatever stops in between is ended by the
+    /// same call. Blocking.
+    ///
+    /// # Errors
+    /// Those of [`Identity::load`]; [`Code::FileFailed`], [`Code::DiskFull`].
+    pub fn put_in_place(from: &Path, to: &Path) -> Result<()> {
+        Self::load(from)?.write_public(to, "next")?;
+        file::rename(from, to).map_err(|e| file::write_failed(to, e))?;
+        file::remove(&public_path(from)).map_err(|e| file::write_failed(&public_path(from), e))
+    }
+
+    /// Removes a key file and its public half, where they are there. Blocking.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub fn remove(path: &Path) -> Result<()> {
+        for path in [path, &public_path(path)] {
+            file::remove(path).map_err(|e| file::write_failed(path, e))?;
+        }
+        Ok(())
+    }
+
     /// The public half.
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
@@ -291,6 +313,25 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap(), before);
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2 * KeyKind::ALL.len());
+    }
+
+    #[test]
+    fn a_next_key_takes_the_place_with_its_public_half_however_often_it_is_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, next) = (folder.path().join("key"), folder.path().join("key.next"));
+        Identity::create_file(&key, KeyKind::Ed25519, &SeededEntropy::new(1)).unwrap();
+        let follows = Identity::create_file(&next, KeyKind::Ed25519, &SeededEntropy::new(2)).unwrap();
+        // Stopped after its first step.
+        follows.write_public(&key, "next").unwrap();
+        Identity::put_in_place(&next, &key).unwrap();
+        assert_eq!(Identity::load(&key).unwrap().fingerprint(), follows.fingerprint());
+        assert_eq!(fs::read_to_string(folder.path().join("key.pub")).unwrap().trim(), follows.public_line().to_string());
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(Identity::put_in_place(&next, &key).unwrap_err().code(), Code::KeyMissing);
+        for _ in 0..2 {
+            Identity::remove(&key).unwrap();
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]

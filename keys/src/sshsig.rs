@@ -34,6 +34,8 @@ pub enum Namespace {
     Enrol,
     /// A relay's announcement of its keys.
     Announcement,
+    /// The change from one key of an end to its next.
+    Rotation,
 }
 
 /// Text that is not a [`Namespace`].
@@ -43,7 +45,7 @@ pub struct UnknownNamespace;
 
 impl Namespace {
     /// Every namespace there is.
-    pub const ALL: &[Self] = &[Self::Manifest, Self::Receipt, Self::Enrol, Self::Announcement];
+    pub const ALL: &[Self] = &[Self::Manifest, Self::Receipt, Self::Enrol, Self::Announcement, Self::Rotation];
 
     /// The namespace as it stands in signatures and in `allowed_signers`.
     #[must_use]
@@ -53,6 +55,7 @@ impl Namespace {
             Self::Receipt => "towpath-receipt@1",
             Self::Enrol => "towpath-enrol@1",
             Self::Announcement => "towpath-announcement@1",
+            Self::Rotation => "towpath-rotate@1",
         }
     }
 }

@@ -4,15 +4,16 @@
 use std::{path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use towpath_keys::{AllowedSigners, Namespace, PublicKey, chain::RELAY_PRINCIPAL, verify_enrolment};
+use towpath_keys::{AllowedSigners, Namespace, PublicKey, chain::RELAY_PRINCIPAL};
 use towpath_transfer::{
-    AgentName, Code, Failure,
+    AgentName, Code, Failure, TenantName,
     api::{Peer, Role},
     public_key::{Fingerprint, PublicKeyLine},
 };
 use towpath_transport::relay_api::RelayApi;
 
 use crate::{
+    agent_keys::proven_key,
     parts::{AGENT_NAMESPACES, Parts},
     uplink::verify::blocking,
 };
@@ -38,6 +39,8 @@ pub enum Standing {
     Waiting,
     /// As `waiting`, and another key of the same agent is pinned: the key was changed, or somebody lies.
     Changed,
+    /// An approved key names it as its follower: it is believed with the agent's next transfer, and nobody has to approve it.
+    Follows,
     /// The proof that the relay shows for it is wrong; it cannot be approved.
     ProofInvalid,
 }
@@ -57,19 +60,9 @@ pub struct KnownAgent {
     pub enrolled: Option<bool>,
 }
 
-/// The peer's key, where the proof shows that whoever enrolled holds it.
-///
-/// # Errors
-/// `enrolment-proof-invalid`, `key-invalid`.
-pub fn proven_key(peer: &Peer) -> Result<PublicKey, Failure> {
-    let key = PublicKey::try_from(&peer.public_key)?;
-    verify_enrolment(&key, &peer.secret_sha256, &peer.relay_url, peer.proof.as_bytes())?;
-    Ok(key)
-}
-
 /// Every pinned key and every key that the relay names, sorted by name. `peers` is `None` where it could not be asked.
 #[must_use]
-pub fn list(peers: Option<&[Peer]>, signers: &AllowedSigners) -> Vec<KnownAgent> {
+pub fn list(peers: Option<&[Peer]>, signers: &AllowedSigners, tenant: &TenantName) -> Vec<KnownAgent> {
     let mut known: Vec<KnownAgent> = Vec::new();
     for pin in signers.pins() {
         for name in pin.principals().iter().filter_map(|name| name.parse::<AgentName>().ok()) {
@@ -78,25 +71,29 @@ pub fn list(peers: Option<&[Peer]>, signers: &AllowedSigners) -> Vec<KnownAgent>
             if !usable || known.iter().any(|agent| agent.name == name && agent.public_key == *line) {
                 continue;
             }
-            let enrolled = peers.map(|peers| peers.iter().any(|peer| peer.name == name && peer.public_key == *line));
+            let enrolled = peers.map(|peers| peers.iter().any(|peer| peer.name == name && peer.keys().any(|key| key == line)));
             let fingerprint = line.fingerprint();
             known.push(KnownAgent { name, fingerprint, public_key: line.clone(), standing: Standing::Approved, enrolled });
         }
     }
     for peer in peers.unwrap_or_default().iter().filter(|peer| peer.role == Role::Agent) {
-        if known.iter().any(|agent| agent.name == peer.name && agent.public_key == peer.public_key) {
+        let newest = peer.newest_key();
+        if known.iter().any(|agent| agent.name == peer.name && agent.public_key == *newest) {
             continue;
         }
-        let pinned = signers.lookup(peer.name.as_str(), Namespace::Manifest).next().is_some();
-        let standing = match proven_key(peer) {
-            Ok(_) if pinned => Standing::Changed,
+        let mut pinned = signers.lookup(peer.name.as_str(), Namespace::Manifest).peekable();
+        let is_pinned = pinned.peek().is_some();
+        let follows = pinned.any(|key| peer.keys().any(|line| line == key.line()));
+        let standing = match proven_key(peer, tenant) {
+            Ok(_) if follows => Standing::Follows,
+            Ok(_) if is_pinned => Standing::Changed,
             Ok(_) => Standing::Waiting,
             Err(_) => Standing::ProofInvalid,
         };
         known.push(KnownAgent {
             name: peer.name.clone(),
-            fingerprint: peer.public_key.fingerprint(),
-            public_key: peer.public_key.clone(),
+            fingerprint: newest.fingerprint(),
+            public_key: newest.clone(),
             standing,
             enrolled: Some(true),
         });
@@ -105,14 +102,19 @@ pub fn list(peers: Option<&[Peer]>, signers: &AllowedSigners) -> Vec<KnownAgent>
     known
 }
 
-/// Pins the key of this fingerprint under the name the relay gives it. May be repeated.
+/// Pins the newest key of an agent, of this fingerprint, under the name the relay gives it. May be repeated.
 ///
 /// # Errors
 /// `not-found` where the relay names no such key, `enrolment-proof-invalid`, `request-invalid` where it names it twice, those
 /// of the relay and of the file.
-pub async fn approve(relay: &dyn RelayApi, path: &Path, fingerprint: &Fingerprint) -> Result<AgentName, Failure> {
+pub async fn approve(
+    relay: &dyn RelayApi,
+    path: &Path,
+    fingerprint: &Fingerprint,
+    tenant: &TenantName,
+) -> Result<AgentName, Failure> {
     let peers = relay.peers().await?.peers;
-    let mut of_key = peers.iter().filter(|peer| peer.role == Role::Agent && peer.public_key.fingerprint() == *fingerprint);
+    let mut of_key = peers.iter().filter(|peer| peer.role == Role::Agent && peer.newest_key().fingerprint() == *fingerprint);
     let Some(peer) = of_key.next() else {
         let told = format!("the relay names no agent with the key {fingerprint}; see: towpath-receiver agent list");
         return Err(Failure::park(Code::NotFound, told));
@@ -122,7 +124,7 @@ pub async fn approve(relay: &dyn RelayApi, path: &Path, fingerprint: &Fingerprin
             format!("the relay names the key {fingerprint} for both {} and {}, so none was approved", peer.name, other.name);
         return Err(Failure::park(Code::RequestInvalid, told));
     }
-    let key = proven_key(peer)?;
+    let key = proven_key(peer, tenant)?;
     let (path, name) = (path.to_owned(), peer.name.clone());
     blocking(move || {
         AllowedSigners::load(&path)?.add(name.as_str(), &AGENT_NAMESPACES, &key)?;
@@ -209,7 +211,7 @@ pub async fn believe_first_use(parts: &Arc<Parts>, agent: &AgentName) -> Result<
     }
     let peers = parts.relay.peers().await?.peers;
     let Some(peer) = peers.iter().find(|peer| peer.role == Role::Agent && peer.name == *agent) else { return Ok(()) };
-    let key = match proven_key(peer) {
+    let key = match proven_key(peer, &parts.tenant) {
         Ok(key) => key,
         Err(failure) => {
             tracing::warn!(%agent, code = %failure.code(), error = %failure.report(), "the agent's key is not believed");
@@ -239,6 +241,10 @@ mod tests {
     use super::*;
     use crate::testing::{identity, peer};
 
+    fn tenant() -> TenantName {
+        "acme".parse().unwrap()
+    }
+
     #[tokio::test]
     async fn approving_pins_and_removing_unpins() {
         let folder = tempfile::tempdir().unwrap();
@@ -249,11 +255,11 @@ mod tests {
         let peers = relay.peers().await.unwrap().peers;
         let standing = |peers: &[Peer]| -> Vec<(String, Standing)> {
             let signers = AllowedSigners::load(&path).unwrap();
-            list(Some(peers), &signers).into_iter().map(|agent| (agent.name.to_string(), agent.standing)).collect()
+            list(Some(peers), &signers, &tenant()).into_iter().map(|agent| (agent.name.to_string(), agent.standing)).collect()
         };
         assert_eq!(standing(&peers), [("erp".to_owned(), Standing::Waiting), ("other".to_owned(), Standing::Waiting)]);
         for _ in 0..2 {
-            assert_eq!(approve(&relay, &path, &erp.fingerprint()).await.unwrap().as_str(), "erp");
+            assert_eq!(approve(&relay, &path, &erp.fingerprint(), &tenant()).await.unwrap().as_str(), "erp");
         }
         assert_eq!(standing(&peers)[0].1, Standing::Approved);
         assert_eq!(AllowedSigners::load(&path).unwrap().pins().count(), 1);
@@ -264,7 +270,7 @@ mod tests {
 
         let changed = vec![peer("erp", &identity(3))];
         assert_eq!(standing(&changed).iter().map(|(_, s)| *s).collect::<Vec<_>>(), [Standing::Approved, Standing::Changed]);
-        let unlisted = list(Some(&[]), &AllowedSigners::load(&path).unwrap());
+        let unlisted = list(Some(&[]), &AllowedSigners::load(&path).unwrap(), &tenant());
         assert_eq!(unlisted[0].enrolled, Some(false));
 
         assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 1);
@@ -290,7 +296,7 @@ mod tests {
         assert_eq!(pins.lookup(RELAY_PRINCIPAL, Namespace::Receipt).collect::<Vec<_>>(), [relay.public_key()]);
         assert!(pins.lookup(RELAY_PRINCIPAL, Namespace::Manifest).next().is_none());
         // The relay is no agent, and one agent is one, however many lines it has.
-        let known: Vec<String> = list(None, &pins).into_iter().map(|agent| agent.name.to_string()).collect();
+        let known: Vec<String> = list(None, &pins, &tenant()).into_iter().map(|agent| agent.name.to_string()).collect();
         assert_eq!(known, ["erp"]);
         assert_eq!(addressee(&pins, None).unwrap().as_str(), "erp");
         assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 1);
@@ -303,19 +309,19 @@ mod tests {
         let path = folder.path().join("allowed_signers");
         let relay = MemoryRelay::new();
         let erp = identity(1);
-        assert_eq!(approve(&relay, &path, &erp.fingerprint()).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(approve(&relay, &path, &erp.fingerprint(), &tenant()).await.unwrap_err().code(), Code::NotFound);
         let mut forged = peer("erp", &erp);
         forged.proof = sign_enrolment(&identity(2), b"secret", "https://relay.test").unwrap();
         relay.set_peers(vec![forged.clone()]);
-        assert_eq!(approve(&relay, &path, &erp.fingerprint()).await.unwrap_err().code(), Code::EnrolmentProofInvalid);
+        assert_eq!(approve(&relay, &path, &erp.fingerprint(), &tenant()).await.unwrap_err().code(), Code::EnrolmentProofInvalid);
         let signers = AllowedSigners::load(&path).unwrap();
-        assert_eq!(list(Some(&[forged]), &signers)[0].standing, Standing::ProofInvalid);
+        assert_eq!(list(Some(&[forged]), &signers, &tenant())[0].standing, Standing::ProofInvalid);
         let mut replayed = peer("erp", &erp);
         replayed.secret_sha256 = Sha256Digest::of(b"another secret");
         relay.set_peers(vec![replayed]);
-        assert_eq!(approve(&relay, &path, &erp.fingerprint()).await.unwrap_err().code(), Code::EnrolmentProofInvalid);
+        assert_eq!(approve(&relay, &path, &erp.fingerprint(), &tenant()).await.unwrap_err().code(), Code::EnrolmentProofInvalid);
         relay.set_peers(vec![peer("erp", &erp), peer("second", &erp)]);
-        assert_eq!(approve(&relay, &path, &erp.fingerprint()).await.unwrap_err().code(), Code::RequestInvalid);
+        assert_eq!(approve(&relay, &path, &erp.fingerprint(), &tenant()).await.unwrap_err().code(), Code::RequestInvalid);
         assert!(!path.exists());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! One receiver serves one tenant. [`host`] builds it on a real machine; [`service`] runs it over any [`parts::Parts`].
 
+pub mod agent_keys;
 pub mod agents;
 pub mod announcement;
 pub mod chain;

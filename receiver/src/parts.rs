@@ -25,6 +25,12 @@ pub trait Trust: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// Where the keys cannot be read or written.
     fn pin_first(&self, agent: &AgentName, key: &PublicKey) -> Result<bool, Failure>;
+
+    /// Approves `key` for `agent` beside those that are approved.
+    ///
+    /// # Errors
+    /// As [`Trust::pin_first`].
+    fn approve(&self, agent: &AgentName, key: &PublicKey) -> Result<bool, Failure>;
 }
 
 /// Trust kept in an `allowed_signers` file.
@@ -42,6 +48,10 @@ impl Trust for FileTrust {
             return Ok(false);
         }
         signers.add(agent.as_str(), &AGENT_NAMESPACES, key)
+    }
+
+    fn approve(&self, agent: &AgentName, key: &PublicKey) -> Result<bool, Failure> {
+        self.signers()?.add(agent.as_str(), &AGENT_NAMESPACES, key)
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) fn peer(name: &str, identity: &Identity) -> Peer {
         secret_sha256: Sha256Digest::of(b"secret"),
         proof: sign_enrolment(identity, b"secret", &relay_url).unwrap(),
         relay_url,
+        rotations: Vec::new(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a restored registry must not undo: revocations, and codes that were used.
+//! What a restored registry must not undo: revocations, codes that were used, and keys that have followed others.
 //!
 //! Each is also a line of `access.jsonl` in the state folder, which only ever grows and which nobody puts back from a backup: when
 //! the relay starts, whatever stands there and not in the registry is carried out again, before anybody can log in.
@@ -8,13 +8,14 @@ use std::{io, path::PathBuf, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use towpath_transfer::{
-    AgentName, Clock, Code, Failure, TenantName, digest::Sha256Digest, failure::Result, public_key::Fingerprint,
+    AgentName, Clock, Code, Failure, TenantName, api::KeyRotation, digest::Sha256Digest, failure::Result, public_key::Fingerprint,
 };
 use towpath_transport::files::{FileStore, file_failure, read_whole, write_whole};
 
 use crate::{
     audit::{Action, Entry, Who},
     registry::{MAX_ENROLMENT_LIFE, Registry},
+    scope::TenantScope,
     spool::blocking,
 };
 
@@ -40,6 +41,15 @@ pub enum Access {
         /// The SHA-256 of its secret.
         code: Sha256Digest,
     },
+    /// An end has taken a new key, and has no other any more.
+    Rotated {
+        /// Its tenant.
+        tenant: TenantName,
+        /// Its name.
+        name: AgentName,
+        /// The change, which proves itself.
+        rotation: Box<KeyRotation>,
+    },
 }
 
 /// A line.
@@ -57,6 +67,8 @@ pub struct Replayed {
     pub revoked: usize,
     /// Codes that were closed again.
     pub closed: usize,
+    /// Keys that were changed again.
+    pub rotated: usize,
 }
 
 /// The list.
@@ -111,16 +123,23 @@ impl AccessLog {
                     replayed.revoked += usize::from(revoke(registry, tenant, name, key).await?);
                 }
                 Access::Redeemed { code } => replayed.closed += usize::from(registry.close_code(code).await?),
+                Access::Rotated { tenant, name, rotation } => {
+                    replayed.rotated += usize::from(rotate(registry, tenant, name, rotation).await?);
+                }
             }
         }
         if replayed != Replayed::default() {
-            let Replayed { revoked, closed } = replayed;
+            let Replayed { revoked, closed, rotated } = replayed;
             tracing::error!(
-                code = %Code::RelayRestored, revoked, closed,
-                "the registry was put back from a backup: what was revoked or used up since is so again"
+                code = %Code::RelayRestored, revoked, closed, rotated,
+                "the registry was put back from a backup: what was revoked, used up or changed since is so again"
             );
             let told = Entry::new(self.clock.now(), Who::relay(), Action::Restored);
-            registry.audit_append(&[told.detail(format!("{revoked} revoked and {closed} codes closed again"))]).await?;
+            registry
+                .audit_append(
+                    &[told.detail(format!("{revoked} revoked, {closed} codes closed and {rotated} keys changed again"))],
+                )
+                .await?;
         }
         self.shorten(lines).await?;
         Ok(replayed)
@@ -128,7 +147,7 @@ impl AccessLog {
 
     async fn shorten(&self, lines: Vec<Line>) -> Result<()> {
         let old = self.clock.now().saturating_sub(MAX_ENROLMENT_LIFE).unwrap_or(Timestamp::MIN);
-        let counts = |line: &&Line| line.at > old || matches!(line.access, Access::Revoked { .. });
+        let counts = |line: &&Line| line.at > old || !matches!(line.access, Access::Redeemed { .. });
         let kept: Vec<&Line> = lines.iter().filter(counts).collect();
         if kept.len() == lines.len() {
             return Ok(());
@@ -154,14 +173,27 @@ fn line(line: &Line) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The scope of a tenant, where the registry still has it.
+async fn scope_of(registry: &Registry, tenant: &TenantName) -> Result<Option<TenantScope>> {
+    match registry.operator_scope(tenant).await {
+        Err(failure) if failure.code() == Code::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Whether there was a key to change: the same end with the same old key.
+async fn rotate(registry: &Registry, tenant: &TenantName, name: &AgentName, rotation: &KeyRotation) -> Result<bool> {
+    match scope_of(registry, tenant).await? {
+        Some(scope) => registry.rotate_again(&scope, name, rotation).await,
+        None => Ok(false),
+    }
+}
+
 /// Whether there was something to revoke: the same end with the same key.
 async fn revoke(registry: &Registry, tenant: &TenantName, name: &AgentName, key: &Fingerprint) -> Result<bool> {
-    let scope = match registry.operator_scope(tenant).await {
-        Err(failure) if failure.code() == Code::NotFound => return Ok(false),
-        other => other?,
-    };
+    let Some(scope) = scope_of(registry, tenant).await? else { return Ok(false) };
     let end = registry.end(&scope, name).await?;
-    if end.is_none_or(|end| end.revoked.is_some() || end.fingerprint() != *key) {
+    if end.is_none_or(|end| end.revoked.is_some() || !end.has_key(key)) {
         return Ok(false);
     }
     registry.revoke(&scope, name).await?;
@@ -170,6 +202,7 @@ async fn revoke(registry: &Registry, tenant: &TenantName, name: &AgentName, key:
 
 #[cfg(test)]
 mod tests {
+    use towpath_keys::{RotatingEnd, sign_rotation};
     use towpath_transfer::api::Role;
     use towpath_transport::files::MemoryFiles;
 
@@ -206,13 +239,43 @@ mod tests {
         scene.log.note(revoked(other.caller.name(), erp.caller.key().fingerprint())).await.unwrap();
         scene.log.note(revoked(&"gone".parse().unwrap(), erp.caller.key().fingerprint())).await.unwrap();
         scene.log.note(Access::Redeemed { code: Sha256Digest::of(code.secret.as_bytes()) }).await.unwrap();
-        let done = Replayed { revoked: 1, closed: 1 };
+        let done = Replayed { revoked: 1, closed: 1, rotated: 0 };
         assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), done);
         assert!(scene.registry().is_revoked(&erp.caller.user()).await.unwrap());
         assert!(!scene.registry().is_revoked(&other.caller.user()).await.unwrap(), "another key has that name now");
         let told = scene.registry().audit_rows(&AuditFilter::default(), 1).await.unwrap();
-        assert_eq!((told[0].action.as_str(), told[0].detail.as_str()), ("restored", "1 revoked and 1 codes closed again"));
+        assert_eq!(
+            (told[0].action.as_str(), told[0].detail.as_str()),
+            ("restored", "1 revoked, 1 codes closed and 0 keys changed again")
+        );
         assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), Replayed::default(), "once");
+    }
+
+    #[tokio::test]
+    async fn keys_that_were_changed_since_are_changed_again_before_they_are_revoked() {
+        let scene = Scene::new().await;
+        let erp = scene.world.enrol("acme", Role::Agent).await;
+        let (user, next) = (erp.caller.user(), scene.world.identity());
+        let relay_url = scene.world.service().identity().public_url.clone();
+        let end = RotatingEnd { relay_url: &relay_url, user: &user };
+        let rotation = sign_rotation(end, &erp.identity, &next, Timestamp::UNIX_EPOCH).unwrap();
+        let (tenant, name) = (erp.caller.scope().tenant().clone(), erp.caller.name().clone());
+        let of = |name: &str| Access::Rotated {
+            tenant: tenant.clone(),
+            name: name.parse().unwrap(),
+            rotation: Box::new(rotation.clone()),
+        };
+        scene.log.note(of("gone")).await.unwrap();
+        scene.log.note(of(name.as_str())).await.unwrap();
+        assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), Replayed { rotated: 1, ..Replayed::default() });
+        assert!(scene.registry().authenticate_key(&user, next.public_line()).await.is_ok());
+        assert!(scene.registry().authenticate_key(&user, erp.identity.public_line()).await.is_err());
+        assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), Replayed::default(), "once");
+        scene.log.note(Access::Revoked { tenant, name, key: erp.identity.fingerprint() }).await.unwrap();
+        assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), Replayed { revoked: 1, ..Replayed::default() });
+        scene.world.clock.advance(MAX_ENROLMENT_LIFE * 2);
+        scene.log.replay(scene.registry()).await.unwrap();
+        assert_eq!(scene.log.lines().unwrap().len(), 3, "such lines are kept");
     }
 
     #[tokio::test]

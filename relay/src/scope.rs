@@ -96,13 +96,14 @@ pub struct Caller {
     name: AgentName,
     role: Role,
     key: PublicKeyLine,
+    keys: Vec<PublicKeyLine>,
     address: Option<IpAddr>,
 }
 
 impl Caller {
-    /// For the registry, after it has checked the key.
-    pub(crate) fn proven(tenant: TenantName, name: AgentName, role: Role, key: PublicKeyLine) -> Self {
-        Self { scope: TenantScope::proven(tenant), name, role, key, address: None }
+    /// For the registry, after it has checked the key. `keys` are all that the end ever had.
+    pub(crate) fn proven(tenant: TenantName, name: AgentName, role: Role, key: PublicKeyLine, keys: Vec<PublicKeyLine>) -> Self {
+        Self { scope: TenantScope::proven(tenant), name, role, key, keys, address: None }
     }
 
     /// The same, over a connection from this address.
@@ -139,6 +140,12 @@ impl Caller {
     #[must_use]
     pub fn key(&self) -> &PublicKeyLine {
         &self.key
+    }
+
+    /// Every key that it ever had: what it has signed with an earlier one is still its word.
+    #[must_use]
+    pub fn keys(&self) -> &[PublicKeyLine] {
+        &self.keys
     }
 
     /// `<tenant>.<name>`.

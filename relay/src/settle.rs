@@ -30,8 +30,8 @@ pub(crate) struct Posted<'a> {
     pub(crate) scope: AgentScope,
     /// The transfer.
     pub(crate) id: TransferId,
-    /// The key of whoever posts it.
-    pub(crate) signer: &'a PublicKeyLine,
+    /// The keys of whoever posts it: it may have changed its key since it signed.
+    pub(crate) signers: &'a [PublicKeyLine],
     /// The receipt.
     pub(crate) signed: &'a SignedReceipt,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Posted<'a> {
 ///
 /// # Errors
 /// [`Code::NotFound`] where there is no such transfer of this direction, or it was not handed on yet; [`Code::ReceiptInvalid`] where the receipt is not
-/// signed by `signer`, does not fit the transfer, or contradicts an earlier receipt.
+/// signed by one of `signers`, does not fit the transfer, or contradicts an earlier receipt.
 pub(crate) async fn settle(spool: &Arc<Spool>, journal: &dyn Journal, posted: &Posted<'_>) -> Result<()> {
     let key = posted.scope.key(posted.id);
     for _ in 0..TRIES {
@@ -96,10 +96,8 @@ fn check(record: &TransferRecord, posted: &Posted<'_>) -> Result<Outcome> {
         return Err(refused("it is for another transfer"));
     }
     let outcome = receipt.outcome().ok_or_else(|| refused("it does not say how the transfer has ended"))?;
-    if receipt.signer != posted.signer.fingerprint() {
-        return Err(refused("it names another signer"));
-    }
-    let key = PublicKey::try_from(posted.signer)?;
+    let signer = posted.signers.iter().find(|known| known.fingerprint() == receipt.signer);
+    let key = PublicKey::try_from(signer.ok_or_else(|| refused("it names another signer"))?)?;
     let signed =
         towpath_keys::verify(posted.signed.signature.as_bytes(), Namespace::Receipt, posted.signed.receipt.as_bytes(), &key);
     signed.map_err(|e| refused("its signature is wrong").caused_by(e))?;

@@ -9,7 +9,11 @@ use std::{
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use towpath_transfer::{Clock, Code, Failure, failure::Result, public_key::PublicKeyLine};
+use towpath_transfer::{
+    Clock, Code, Failure,
+    failure::Result,
+    public_key::{Fingerprint, PublicKeyLine},
+};
 use towpath_transport::server::{Authenticator, Session};
 
 use crate::{
@@ -23,58 +27,69 @@ use crate::{
 /// How often the registry is asked whether something has changed; a revocation must bite within five seconds.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
-/// The sessions that can be ended: one switch per user who has logged in, so at most one per enrolled end.
+/// How often it is looked whether a key was retired meanwhile, in [`WATCH_PERIOD`]s: no change of the registry tells of it.
+const RETIRED_PERIODS: u32 = 15;
+
+/// Who has logged in: the user, and the key.
+type Login = (String, Fingerprint);
+
+/// The sessions that can be ended: one switch for each user and key that has logged in, so at most
+/// [`towpath_transfer::api::MAX_ROTATIONS`] and one per enrolled end.
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
-    switches: Arc<Mutex<HashMap<String, CancellationToken>>>,
+    switches: Arc<Mutex<HashMap<Login, CancellationToken>>>,
 }
 
 impl Sessions {
-    fn switch(&self, user: &str) -> CancellationToken {
-        self.lock().entry(user.to_owned()).or_default().clone()
+    fn switch(&self, user: &str, key: &PublicKeyLine) -> CancellationToken {
+        self.lock().entry((user.to_owned(), key.fingerprint())).or_default().clone()
     }
 
-    fn users(&self) -> Vec<String> {
+    fn logins(&self) -> Vec<Login> {
         self.lock().keys().cloned().collect()
     }
 
-    fn end(&self, user: &str) {
-        if let Some(switch) = self.lock().remove(user) {
+    fn end(&self, login: &Login) {
+        if let Some(switch) = self.lock().remove(login) {
             switch.cancel();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Login, CancellationToken>> {
         self.switches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the sessions of revoked users, for as long as the future lives. `changed` is called after each change of the
+    /// Ends the sessions of revoked users and of retired keys, for as long as the future lives. `changed` is called after each change of the
     /// registry, by whatever process.
     pub async fn watch(&self, registry: &Registry, trail: &Trail, clock: &dyn Clock, changed: impl Fn() + Send + Sync) {
-        let mut seen = None;
+        let (mut seen, mut since) = (None, 0_u32);
         loop {
-            match registry.changes().await {
-                Ok(now) if seen == Some(now) => {}
-                Ok(now) => match self.end_revoked(registry, trail).await {
-                    Ok(()) => {
-                        seen = Some(now);
+            let looked = match registry.changes().await {
+                Ok(now) if seen == Some(now) && since < RETIRED_PERIODS => Ok(()),
+                Ok(now) => self.end_refused(registry, trail).await.map(|()| {
+                    since = 0;
+                    if seen.replace(now) != Some(now) {
                         changed();
                     }
-                    Err(failure) => unread(&failure),
-                },
-                Err(failure) => unread(&failure),
+                }),
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = looked {
+                unread(&failure);
             }
+            since = since.saturating_add(1);
             clock.sleep(WATCH_PERIOD).await;
         }
     }
 
-    async fn end_revoked(&self, registry: &Registry, trail: &Trail) -> Result<()> {
-        for user in self.users() {
-            if registry.is_revoked(&user).await? {
-                tracing::warn!(user, code = %Code::AgentRevoked, "the sessions of a revoked agent end");
-                self.end(&user);
+    async fn end_refused(&self, registry: &Registry, trail: &Trail) -> Result<()> {
+        for login in self.logins() {
+            let (user, key) = &login;
+            if let Some(code) = registry.is_out(user, key).await? {
+                tracing::warn!(user, %key, %code, "the sessions of a revoked agent or a retired key end");
+                self.end(&login);
                 let entry = Entry::new(trail.now(), Who::relay(), Action::SessionsEnded);
-                trail.record(entry.refused_to(&user, Code::AgentRevoked));
+                trail.record(entry.refused_to(user, code));
             }
         }
         Ok(())
@@ -130,7 +145,7 @@ impl Authenticator for Logins {
             self.note_refused(user, Some(key), peer, Code::AuthenticationRefused);
             return None;
         };
-        let switch = self.sessions.switch(user);
+        let switch = self.sessions.switch(user, key);
         // A revocation between the first look and the switch would find nothing to throw; now it does, or shows here.
         self.known(user, key, peer).await?;
         let witness = Witness::of(&self.trail, &caller);

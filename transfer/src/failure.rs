@@ -91,6 +91,8 @@ codes! {
     EnrolmentExpired = "enrolment-expired",
     /// An enrolment's proof of possession is wrong.
     EnrolmentProofInvalid = "enrolment-proof-invalid",
+    /// A change of an end's key that is not proven, or that does not follow from its present key.
+    RotationInvalid = "rotation-invalid",
     /// The receiver does not know this agent's key.
     AgentUnapproved = "agent-unapproved",
     /// This agent has not pinned the receiver's key.

@@ -22,7 +22,7 @@ use russh::{Signer, client};
 use tokio::io::{AsyncRead, AsyncWrite};
 use towpath_transfer::{Clock, RemotePath};
 
-pub use login::SftpLogin;
+pub use login::{Logins, SftpLogin};
 
 use self::{
     login::PinnedHost,
@@ -299,27 +299,27 @@ pub struct SftpConnect<S> {
     route: Route,
     host: String,
     port: u16,
-    login: SftpLogin<S>,
+    logins: Logins<S>,
     clock: Arc<dyn Clock>,
 }
 
 impl<S> SftpConnect<S> {
-    /// Logs in as `login` says at `host:port`, each time anew.
+    /// Logs in at `host:port` as `logins` says at that moment, each time anew.
     pub fn new(
         dialer: Dialer,
         route: Route,
         host: impl Into<String>,
         port: u16,
-        login: SftpLogin<S>,
+        logins: impl Into<Logins<S>>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { dialer, route, host: host.into(), port, login, clock }
+        Self { dialer, route, host: host.into(), port, logins: logins.into(), clock }
     }
 }
 
 impl<S> fmt::Debug for SftpConnect<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SftpConnect({}@{}:{} {:?})", self.login.user, self.host, self.port, self.route)
+        write!(f, "SftpConnect({}@{}:{} {:?})", self.logins.now().user, self.host, self.port, self.route)
     }
 }
 
@@ -331,7 +331,7 @@ where
 {
     async fn connect(&self) -> StoreResult<Arc<dyn RemoteStore>> {
         let stream = self.dialer.dial(self.route, &self.host, self.port).await?;
-        let store = SftpStore::connect(stream, self.login.clone(), Arc::clone(&self.clock)).await?;
+        let store = SftpStore::connect(stream, self.logins.now(), Arc::clone(&self.clock)).await?;
         Ok(Arc::new(store))
     }
 }

@@ -15,7 +15,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        Peers, UplinkStatus,
+        KeyRotation, Peers, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -45,6 +45,12 @@ pub trait RelayApi: Debug + Send + Sync {
     /// # Errors
     /// As above.
     async fn peers(&self) -> Result<Peers>;
+
+    /// `POST /v1/keys`: the calling end takes a new key. The answer is what counts, also where it was asked for before.
+    ///
+    /// # Errors
+    /// As above; `rotation-invalid`.
+    async fn rotate_key(&self, rotation: &KeyRotation) -> Result<KeyRotation>;
 
     /// `POST /v1/uplinks/{transfer}/complete`.
     ///

@@ -1,4 +1,4 @@
-//! `enrol`, `key` and `moved`: what makes this host the agent that it is.
+//! `enrol` and `moved`: what makes this host the agent that it is.
 
 use std::io::Read as _;
 
@@ -10,10 +10,7 @@ use towpath_transfer::{
     failure::Result,
 };
 
-use super::{
-    args::{EnrolArgs, KeyCommand},
-    output,
-};
+use super::{args::EnrolArgs, output};
 use crate::{
     enrolment::{EnrolParts, Enrolled, enrol, parse_code},
     host::Host,
@@ -114,32 +111,6 @@ fn tell(enrolled: &Enrolled, identity: &Identity) -> Result<()> {
         output::hint("no receiver is enrolled yet; approve it later with: towpath-agent receiver approve FINGERPRINT")?;
     }
     Ok(())
-}
-
-#[derive(Serialize)]
-struct KeyView {
-    public_key: String,
-    fingerprint: String,
-    path: String,
-}
-
-pub(super) fn key(host: &Host, command: &KeyCommand) -> Result<()> {
-    match command {
-        KeyCommand::Show(args) => {
-            let identity = host.identity()?;
-            if args.json {
-                let path = host.layout.key().display().to_string();
-                let (public_key, fingerprint) = (identity.public_line().to_string(), identity.fingerprint().to_string());
-                return output::json(&KeyView { public_key, fingerprint, path });
-            }
-            output::line(&identity.fingerprint().to_string())?;
-            output::line(&identity.public_line().to_string())
-        }
-        KeyCommand::Generate { kind } => {
-            let identity = Identity::create_file(&host.layout.key(), *kind, &**host.entropy())?;
-            output::line(&identity.fingerprint().to_string())
-        }
-    }
 }
 
 pub(super) async fn moved(host: &Host) -> Result<()> {

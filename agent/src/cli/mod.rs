@@ -10,6 +10,7 @@ mod enrol;
 mod extract;
 mod history;
 mod init;
+mod key;
 mod output;
 mod pause;
 mod profile;
@@ -161,7 +162,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Reload(args) => reload::run(&host, &args).await,
         Command::Receipts(command) => receipts::run(&host, &command).await,
         Command::Alert(command) => alert::run(&host, &command).await,
-        Command::Key(command) => enrol::key(&host, &command),
+        Command::Key(command) => key::run(&host, &command).await,
         Command::Moved => enrol::moved(&host).await,
         Command::Config(_)
         | Command::Doctor(_)

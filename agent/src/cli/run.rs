@@ -52,7 +52,8 @@ async fn serve(host: &Host, open: &OpenHost, hangups: Hangups, stop: Cancellatio
         tracing::warn!(code = %Code::ClockSkew, "the clock of this machine and the relay's differ by {skew:#}");
     }
     let reloader = Reloader::new(host.config.file.clone(), parts.config.clone(), wake.clone());
-    let running = Running { parts: Arc::clone(&parts), wake: wake.clone(), reloader: reloader.clone() };
+    let running =
+        Running { parts: Arc::clone(&parts), wake: wake.clone(), reloader: reloader.clone(), rotator: open.rotator.clone() };
     notifier.ready();
     ready();
     let work = async {
@@ -67,6 +68,7 @@ async fn serve(host: &Host, open: &OpenHost, hangups: Hangups, stop: Cancellatio
                 );
             }),
             alert::run(Arc::clone(&parts), stop.clone()),
+            open.rotator.finish(stop.clone()),
             async {
                 stop.cancelled().await;
                 notifier.stopping();

@@ -141,7 +141,7 @@ pub(super) async fn collect(open: &OpenHost) -> Result<StatusView> {
         relay_url: Some(open.enrolment.relay_url.clone()),
         tenant: Some(parts.tenant.to_string()),
         name: Some(parts.agent.to_string()),
-        fingerprint: Some(parts.identity.fingerprint().to_string()),
+        fingerprint: Some(parts.identity.now().fingerprint().to_string()),
         running,
         pause: Pause::read(&*parts.files, &parts.layout, parts.clock.now()),
         bandwidth: bandwidth::limit(&parts.config, &*parts.clock).into(),

@@ -20,6 +20,7 @@ use std::{io, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use towpath_keys::KeyKind;
 use towpath_transfer::{
     Clock, Code, Disposition, Failure,
     digest::Sha256Digest,
@@ -30,7 +31,7 @@ pub use self::{
     running::Running,
     server::{Answers, Listener},
 };
-use crate::{doctor::Check, layout::Layout, reload::Reloaded, view::FailureView};
+use crate::{doctor::Check, layout::Layout, reload::Reloaded, rotation::Rotated, view::FailureView};
 
 /// The version of this protocol. The two sides come from one package and have the same, except between an update and the restart
 /// of the service.
@@ -56,6 +57,13 @@ pub enum Request {
     Doctor,
     /// Read the configuration again.
     Reload,
+    /// Change the agent's key.
+    RotateKey {
+        /// For how long the old key stays good.
+        overlap: Duration,
+        /// What kind of key follows.
+        kind: KeyKind,
+    },
 }
 
 /// What the running agent answers.
@@ -75,6 +83,8 @@ pub enum Answer {
     },
     /// The configuration was read again.
     Reloaded(Reloaded),
+    /// The key was changed.
+    Rotated(Rotated),
 }
 
 /// A line of either side: its version, and what it says.

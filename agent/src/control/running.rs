@@ -7,7 +7,7 @@ use towpath_journal::WakeUp;
 use towpath_transfer::failure::Result;
 
 use super::{Answer, Answers, Request};
-use crate::{doctor, parts::Parts, reload::Reloader};
+use crate::{doctor, parts::Parts, reload::Reloader, rotation::KeyRotator};
 
 /// The agent that runs, as commands see it.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Running {
     pub wake: WakeUp,
     /// Reads the configuration again.
     pub reloader: Reloader,
+    /// Changes the agent's key.
+    pub rotator: KeyRotator,
 }
 
 #[async_trait]
@@ -29,6 +31,7 @@ impl Answers for Running {
                 Ok(Answer::Done)
             }
             Request::Doctor => Ok(doctor::by_service(&self.parts).await),
+            Request::RotateKey { overlap, kind } => self.rotator.rotate(overlap, kind).await.map(Answer::Rotated),
             Request::Reload => self.reloader.reload().await.map(Answer::Reloaded),
         }
     }

@@ -19,7 +19,7 @@ use super::{
     local::State,
     remedy,
 };
-use crate::{enrolment::Enrolment, host::Host, network::Network};
+use crate::{enrolment::Enrolment, host::Host, network::Network, own_key::OwnKey};
 
 /// How long one way to the relay may take: longer than a connection and a login may, so that these say by themselves where it hangs.
 pub const WAY_TIMEOUT: Duration = Duration::from_secs(50);
@@ -69,9 +69,10 @@ impl<'a> Probe<'a> {
     fn new(host: &'a Host, enrolment: &Enrolment, identity: &Identity) -> Result<Self> {
         let pins = RelayPins::new(&enrolment.relay_keys());
         let network = host.network(&enrolment.relay_url)?;
-        let ways = network.each_way(&pins.trust(), &Host::sftp_login(enrolment, identity, &pins)?)?;
-        let direct = network.web_forgetting(host.relay(enrolment, identity, &pins)?, false);
-        let any = network.web_forgetting(host.relay(enrolment, identity, &pins)?, true);
+        let key = OwnKey::new(identity.clone())?;
+        let ways = network.each_way(&pins.trust(), &Host::sftp_logins(enrolment, &key, &pins))?;
+        let direct = network.web_forgetting(host.relay(enrolment, &key, &pins)?, false);
+        let any = network.web_forgetting(host.relay(enrolment, &key, &pins)?, true);
         Ok(Self { host, network, ways, direct, any })
     }
 

@@ -45,13 +45,10 @@ pub fn decided(parts: &Parts, id: TransferId) -> Result<Option<(Outcome, SignedR
         let altered =
             || Failure::park(Code::ReceiptInvalid, format!("the {} receipt of transfer {id} was altered here", stage.as_str()));
         let receipt = signed.parse().map_err(|error| altered().caused_by(error))?;
-        towpath_keys::verify(
-            signed.signature.as_bytes(),
-            Namespace::Receipt,
-            signed.receipt.as_bytes(),
-            parts.identity.public_key(),
-        )
-        .map_err(|error| altered().caused_by(error))?;
+        // Signed by the key of that time, which may have been followed by another since.
+        let (message, signature) = (signed.receipt.as_bytes(), signed.signature.as_bytes());
+        let own = parts.trust.signers()?.verify(parts.agent.as_str(), Namespace::Receipt, message, signature);
+        own.map_err(|error| altered().caused_by(error))?;
         let outcome = receipt.outcome().filter(|_| receipt.key() == parts.key(id) && receipt.stage == stage);
         return Ok(Some((outcome.ok_or_else(altered)?, signed)));
     }
@@ -87,6 +84,7 @@ fn decide(
     if let Some((outcome, _)) = decided(parts, id)? {
         return Ok(outcome);
     }
+    let own = parts.identity.now();
     let receipt = Receipt {
         version: 1,
         transfer: id,
@@ -98,14 +96,14 @@ fn decide(
         rows: Vec::new(),
         reason,
         time: parts.clock.now(),
-        signer: parts.identity.fingerprint(),
+        signer: own.fingerprint(),
     };
     let internal = |what: &str| Failure::park(Code::Internal, format!("the receipt of transfer {id}: {what}"));
     let bytes = receipt.to_bytes().map_err(|error| internal("it cannot be written").caused_by(error))?;
     let outcome = receipt.outcome().ok_or_else(|| internal("it ends nothing"))?;
-    let signature = parts.identity.sign(Namespace::Receipt, &bytes)?;
+    let signature = own.sign(Namespace::Receipt, &bytes)?;
     // An agent that enrolled before it signed receipts has its key pinned for manifests only.
-    parts.trust.pin(parts.agent.as_str(), Namespace::Receipt, parts.identity.public_key())?;
+    parts.trust.pin(parts.agent.as_str(), Namespace::Receipt, own.public_key())?;
     let receipt = String::from_utf8(bytes).map_err(|error| internal("it is not text").caused_by(error))?;
     let signed = SignedReceipt { receipt, signature };
     folder::keep_receipt(&*parts.files, &parts.layout.of(Direction::Downlink), id, stage, &signed)?;

@@ -7,6 +7,8 @@ use towpath_transfer::{Code, TransferId, state::TransferState};
 use super::*;
 use crate::{
     control::{Answer, Answers as _, Request, Running},
+    layout::Layout,
+    rotation::KeyRotator,
     schedule,
     service::heart::Heart,
     uplink::tests::world::World,
@@ -30,6 +32,24 @@ impl Bench {
         world.parts.config.replace(Config::parse(text, &file).unwrap());
         let reloader = Reloader::new(file, world.parts.config.clone(), wake.clone());
         Self { world, reloader, folder, wake }
+    }
+
+    fn running(&self) -> Running {
+        let (parts, relay) = (&self.world.parts, Arc::clone(&self.world.far));
+        let rotator = KeyRotator {
+            layout: Layout::new(self.folder.path()),
+            own: parts.identity.clone(),
+            trust: Arc::clone(&parts.trust),
+            agent: parts.agent.clone(),
+            relay_url: "https://relay.example".into(),
+            user: "acme.erp".into(),
+            relay: Arc::new(move |_| Ok(relay.clone())),
+            now: Arc::new(|| "2026-03-01T12:00:00Z".parse().unwrap()),
+            clock: Arc::clone(&parts.clock),
+            entropy: Arc::clone(&parts.entropy),
+            one: Arc::default(),
+        };
+        Running { parts: Arc::new(parts.clone()), wake: self.wake.clone(), reloader: self.reloader.clone(), rotator }
     }
 
     fn write(&self, text: &str) {
@@ -121,8 +141,7 @@ async fn a_mistake_leaves_the_old_one_in_force() {
 #[tokio::test]
 async fn a_command_gets_the_answer() {
     let bench = Bench::new(JOB);
-    let running =
-        Running { parts: Arc::new(bench.world.parts.clone()), wake: bench.wake.clone(), reloader: bench.reloader.clone() };
+    let running = bench.running();
     bench.write(&JOB.replace("02:00", "03:00"));
     let Answer::Reloaded(reloaded) = running.answer(Request::Reload).await.unwrap() else { panic!("another answer") };
     assert_eq!(reloaded.changed, ["job main"]);
@@ -179,4 +198,14 @@ fn names_of_files_and_secrets_in_other_places_are_compared_as_well() {
     let read = |text: &str| Config::parse(text, Path::new("agent.toml")).unwrap();
     assert_eq!(changes(&read(JOB), &read(&JOB.replace("items", "goods"))).unwrap(), ["job main"]);
     assert!(changes(&read(JOB), &read(JOB)).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_agent_that_runs_goes_on_with_the_key_that_a_command_asks_for() {
+    let bench = Bench::new(JOB);
+    let asked = Request::RotateKey { overlap: std::time::Duration::from_secs(3600), kind: towpath_keys::KeyKind::Ed25519 };
+    let before = bench.world.parts.identity.now().fingerprint();
+    let Answer::Rotated(rotated) = bench.running().answer(asked).await.unwrap() else { panic!("another answer") };
+    assert_eq!(rotated.old, before);
+    assert_eq!(bench.world.parts.identity.now().fingerprint(), rotated.new);
 }

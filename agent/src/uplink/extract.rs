@@ -145,7 +145,7 @@ fn write_manifest(parts: &Parts, record: &TransferRecord, extracted: &Extracted)
         files: extracted.files.clone(),
     };
     let bytes = manifest.to_bytes().map_err(|error| internal("the manifest cannot be written").caused_by(error))?;
-    let signature = parts.identity.sign(Namespace::Manifest, &bytes)?;
+    let signature = parts.identity.now().sign(Namespace::Manifest, &bytes)?;
     let files = &*parts.files;
     small_file::write(files, &parts.layout.md5sums(id), md5_list(&manifest.files)?.as_bytes())?;
     small_file::write(files, &parts.layout.signature(id), signature.as_bytes())?;

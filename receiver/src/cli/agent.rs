@@ -29,7 +29,8 @@ pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<(), Failur
     match command {
         AgentCommand::List { json } => list(host, json).await,
         AgentCommand::Approve { fingerprint, json } => {
-            let name = agents::approve(&host.relay()?, &host.layout().allowed_signers(), &fingerprint).await?;
+            let name = agents::approve(&host.relay()?, &host.layout().allowed_signers(), &fingerprint, &host.enrolment()?.tenant)
+                .await?;
             if json {
                 return output::json(&Approved { name, fingerprint });
             }
@@ -51,7 +52,7 @@ async fn list(host: &Host, json: bool) -> Result<(), Failure> {
             None
         }
     };
-    let agents = agents::list(peers.as_deref(), &signers);
+    let agents = agents::list(peers.as_deref(), &signers, &host.enrolment()?.tenant);
     if json {
         return output::json(&Listed { relay_asked: peers.is_some(), agents });
     }
@@ -61,6 +62,7 @@ async fn list(host: &Host, json: bool) -> Result<(), Failure> {
             Standing::Approved => "approved",
             Standing::Waiting => "waiting for approval",
             Standing::Changed => "waiting for approval; another key of this agent is approved",
+            Standing::Follows => "follows an approved key",
             Standing::ProofInvalid => "its proof is wrong; cannot be approved",
         };
         let enrolled = match agent.enrolled {

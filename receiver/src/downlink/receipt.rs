@@ -16,7 +16,7 @@ use towpath_transfer::{
 };
 
 use super::{export, remove_copies};
-use crate::{chain::Believed, kept, parts::Parts, uplink::verify::blocking};
+use crate::{agent_keys, chain::Believed, kept, parts::Parts, uplink::verify::blocking};
 
 /// The shortest pause between two questions; the longest is [`crate::parts::Limits::receipt_poll`].
 pub const SHORTEST_POLL: Duration = Duration::from_millis(200);
@@ -47,8 +47,16 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
         let told = format!("asked for transfer {}, the relay answered for {}", key.id, status.transfer);
         return Err(Failure::retry(Code::RelayProtocol, told));
     }
-    let (taker, of, receipts) = (Arc::clone(parts), key.clone(), status.receipts.clone());
-    if let Some(outcome) = blocking(move || take_receipts(&taker, &of, &receipts, manifest)).await? {
+    let take = || {
+        let (taker, of, receipts) = (Arc::clone(parts), key.clone(), status.receipts.clone());
+        blocking(move || take_receipts(&taker, &of, &receipts, manifest))
+    };
+    let taken = match take().await {
+        // The agent may have changed its key since it was approved.
+        Err(failure) if agent_keys::may_follow(&failure) && agent_keys::follow(parts, &key.agent).await? => take().await,
+        taken => taken,
+    };
+    if let Some(outcome) = taken? {
         return settle(parts, &lease.record, manifest, outcome).await;
     }
     match trouble(parts, lease, &status) {

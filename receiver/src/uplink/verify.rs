@@ -10,7 +10,7 @@ use super::{
     check::{self, Expected, Opened},
     decide,
 };
-use crate::parts::Parts;
+use crate::{agent_keys, parts::Parts};
 
 /// The stage.
 #[derive(Debug, Clone)]
@@ -28,6 +28,7 @@ impl Step for Verify {
 
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
         let (parts, key) = (Arc::clone(&self.0), lease.key().clone());
+        agent_keys::follow_signer(&parts, &key).await?;
         blocking(move || verify(&parts, &key)).await.map(StepOutcome::Event)
     }
 }

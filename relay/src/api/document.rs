@@ -20,6 +20,7 @@ use super::{downlinks, handlers};
         handlers::openapi,
         handlers::enrol,
         handlers::peers,
+        handlers::rotate_key,
         handlers::announcement,
         handlers::expect,
         handlers::complete,

@@ -9,7 +9,7 @@ use axum::{
 use serde::Deserialize;
 use towpath_transfer::announcement::SignedAnnouncement;
 use towpath_transfer::api::{
-    AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Expectations, Peers, Problem, UplinkStatus,
+    AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Expectations, KeyRotation, Peers, Problem, UplinkStatus,
 };
 
 use super::{
@@ -71,6 +71,28 @@ pub(super) async fn enrol(
 )]
 pub(super) async fn peers(State(app): State<App>, Authenticated(caller): Authenticated) -> Answer<Json<Peers>> {
     Ok(Json(app.service.peers(&caller).await?))
+}
+
+/// The calling end takes a new key, named by the one that it has.
+///
+/// Both are good until `old_until`. The answer is what counts, also where the same was asked for before.
+#[utoipa::path(
+    post,
+    path = "/v1/keys",
+    request_body = KeyRotation,
+    security(("token" = [])),
+    responses(
+        (status = 200, description = "The change.", body = KeyRotation),
+        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
+        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+    )
+)]
+pub(super) async fn rotate_key(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    JsonBody(rotation): JsonBody<KeyRotation>,
+) -> Answer<Json<KeyRotation>> {
+    Ok(Json(app.service.rotate_key(&caller, &rotation).await?))
 }
 
 /// The query of the announcement.

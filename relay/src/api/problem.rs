@@ -43,7 +43,7 @@ fn status_of(code: Code) -> StatusCode {
             StatusCode::FORBIDDEN
         }
         Code::NotFound => StatusCode::NOT_FOUND,
-        Code::EnrolmentUsed | Code::TransferFrozen | Code::SequenceForked => StatusCode::CONFLICT,
+        Code::EnrolmentUsed | Code::RotationInvalid | Code::TransferFrozen | Code::SequenceForked => StatusCode::CONFLICT,
         Code::EnrolmentExpired => StatusCode::GONE,
         Code::RequestInvalid | Code::KeyInvalid | Code::EnrolmentCodeInvalid => StatusCode::BAD_REQUEST,
         Code::ReceiptInvalid | Code::SignatureInvalid | Code::ManifestInvalid | Code::PackedListInvalid | Code::LimitExceeded => {

@@ -85,7 +85,9 @@ actions! {
     Token = "token",
     /// An enrolment code was used, or refused.
     Enrol = "enrol",
-    /// The sessions of an end were ended because it was revoked.
+    /// An end has taken a new key; its detail has both fingerprints.
+    Rotate = "rotate",
+    /// The sessions of an end were ended because it was revoked, or its key was retired.
     SessionsEnded = "sessions-ended",
     /// The operator made a tenant.
     TenantCreate = "tenant-create",

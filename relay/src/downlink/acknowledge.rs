@@ -24,5 +24,5 @@ pub async fn settle(
     posted: &Acknowledgement,
 ) -> Result<()> {
     let (direction, scope, signed) = (Direction::Downlink, caller.as_agent()?, &posted.signed);
-    settle::settle(spool, journal, &Posted { direction, scope, id, signer: caller.key(), signed }).await
+    settle::settle(spool, journal, &Posted { direction, scope, id, signers: caller.keys(), signed }).await
 }

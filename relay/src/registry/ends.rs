@@ -1,17 +1,17 @@
 //! The enrolled ends: agents and receivers, their keys, and whether they are revoked.
 
 use jiff::Timestamp;
-use sqlx::{Row as _, sqlite::SqliteRow};
-use towpath_keys::{PublicKey, verify_token};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use towpath_keys::{PublicKey, TokenClaims, verify_token};
 use towpath_transfer::{
     AgentName, Code, Failure, TenantName,
-    api::{Peer, Role},
+    api::{KeyRotation, Peer, Role},
     digest::Sha256Digest,
     failure::Result,
     public_key::{Fingerprint, PublicKeyLine},
 };
 
-use super::{Registry, changed, db, parsed, time};
+use super::{Registry, changed, db, parsed, rotations, time};
 use crate::scope::{Caller, TenantScope};
 
 /// The most ends of one tenant, revoked ones included.
@@ -26,8 +26,10 @@ pub struct End {
     pub name: AgentName,
     /// What it is.
     pub role: Role,
-    /// Its key.
+    /// The key it enrolled with.
     pub key: PublicKeyLine,
+    /// The keys that have followed it.
+    pub rotations: Vec<KeyRotation>,
     /// Its armoured enrolment proof.
     pub proof: String,
     /// SHA-256 of the secret it enrolled with.
@@ -41,10 +43,10 @@ pub struct End {
 }
 
 impl End {
-    /// The fingerprint of its key.
+    /// The fingerprint of the key it has now.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        self.key.fingerprint()
+        self.newest_key().fingerprint()
     }
 
     /// What the other end of its tenant is told of it.
@@ -57,15 +59,17 @@ impl End {
             secret_sha256: self.secret_sha256,
             relay_url: self.relay_url.clone(),
             proof: self.proof.clone(),
+            rotations: self.rotations.clone(),
         }
     }
 
-    /// The right that goes with its key, which somebody has just proven to hold.
-    fn caller(self) -> Result<Caller> {
+    /// The right that goes with `key`, one of its own, which somebody has just proven to hold.
+    pub(crate) fn caller(self, key: &PublicKeyLine) -> Result<Caller> {
         if self.revoked.is_some() {
             return Err(Failure::park(Code::AgentRevoked, format!("{}.{} was revoked", self.tenant, self.name)));
         }
-        Ok(Caller::proven(self.tenant, self.name, self.role, self.key))
+        let keys = self.keys().cloned().collect();
+        Ok(Caller::proven(self.tenant, self.name, self.role, key.clone(), keys))
     }
 
     pub(super) fn from_row(row: &SqliteRow) -> Result<Self> {
@@ -76,6 +80,7 @@ impl End {
             name: parsed("an end's name", &text("name")?)?,
             role: parsed("an end's role", &text("role")?)?,
             key: parsed("an end's key", &text("key")?)?,
+            rotations: Vec::new(),
             proof: text("proof")?,
             secret_sha256: parsed("the digest of a secret", &text("secret_sha256")?)?,
             relay_url: text("relay_url")?,
@@ -90,6 +95,26 @@ fn refused() -> Failure {
     Failure::park(Code::AuthenticationRefused, "the key or token was not accepted")
 }
 
+/// By which of the end's keys a token is signed, and what it says.
+fn proven_by(
+    end: &End,
+    token: &str,
+    audience: &str,
+    now: Timestamp,
+    leeway: std::time::Duration,
+) -> Result<(PublicKeyLine, TokenClaims)> {
+    let mut told = refused();
+    for line in end.live_keys(now) {
+        match verify_token(token, &PublicKey::try_from(line)?, audience, now, leeway).map_err(Failure::from) {
+            Ok(claims) => return Ok((line.clone(), claims)),
+            // It is signed by this key, and something else is wrong with it.
+            Err(failure) if failure.code() != Code::AuthenticationRefused => return Err(failure),
+            Err(failure) => told = failure,
+        }
+    }
+    Err(told)
+}
+
 impl Registry {
     /// Checks the token of a web service call and takes it, so that it cannot be used again.
     ///
@@ -99,9 +124,8 @@ impl Registry {
     pub async fn authenticate_token(&self, token: &str, audience: &str, leeway: std::time::Duration) -> Result<Caller> {
         let issuer = towpath_keys::unverified_issuer(token).map_err(Failure::from)?;
         let end = self.find_user(&issuer).await?.ok_or_else(refused)?;
-        let key = PublicKey::try_from(&end.key)?;
-        let claims = verify_token(token, &key, audience, self.clock.now(), leeway).map_err(Failure::from)?;
-        let caller = end.caller()?;
+        let (key, claims) = proven_by(&end, token, audience, self.clock.now(), leeway)?;
+        let caller = end.caller(&key)?;
         self.take_token(&claims, leeway).await?;
         Ok(caller)
     }
@@ -111,8 +135,9 @@ impl Registry {
     /// # Errors
     /// [`Code::AuthenticationRefused`], [`Code::AgentRevoked`].
     pub async fn authenticate_key(&self, user: &str, key: &PublicKeyLine) -> Result<Caller> {
-        let end = self.find_user(user).await?.filter(|end| end.key == *key).ok_or_else(refused)?;
-        end.caller()
+        let now = self.clock.now();
+        let end = self.find_user(user).await?.filter(|end| end.live_keys(now).any(|live| live == key)).ok_or_else(refused)?;
+        end.caller(key)
     }
 
     /// Whether the user of a session is revoked, or not known any more.
@@ -123,7 +148,7 @@ impl Registry {
         Ok(self.find_user(user).await?.is_none_or(|end| end.revoked.is_some()))
     }
 
-    async fn find_user(&self, user: &str) -> Result<Option<End>> {
+    pub(super) async fn find_user(&self, user: &str) -> Result<Option<End>> {
         let Some((tenant, name)) = user.split_once('.') else { return Ok(None) };
         let (Ok(tenant), Ok(name)) = (tenant.parse::<TenantName>(), name.parse::<AgentName>()) else { return Ok(None) };
         self.end(&TenantScope::proven(tenant), &name).await
@@ -134,13 +159,27 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn end(&self, scope: &TenantScope, name: &AgentName) -> Result<Option<End>> {
+        let mut connection = self.pool.acquire().await.map_err(db("look for an end"))?;
+        self.end_in(&mut connection, scope, name).await
+    }
+
+    pub(super) async fn end_in(
+        &self,
+        connection: &mut SqliteConnection,
+        scope: &TenantScope,
+        name: &AgentName,
+    ) -> Result<Option<End>> {
         let row = sqlx::query("SELECT tenant, name, role, key, proof, secret_sha256, relay_url, enrolled, revoked FROM ends WHERE tenant = ? AND name = ?")
             .bind(scope.tenant().as_str())
             .bind(name.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *connection)
             .await
             .map_err(db("look for an end"))?;
-        row.as_ref().map(End::from_row).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let mut found = [End::from_row(&row)?];
+        rotations::read(connection, &mut found, scope, Some(name)).await?;
+        let [end] = found;
+        Ok(Some(end))
     }
 
     /// The ends of a tenant, by name; at most [`MAX_ENDS`].
@@ -148,13 +187,16 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn ends(&self, scope: &TenantScope) -> Result<Vec<End>> {
+        let mut connection = self.pool.acquire().await.map_err(db("list the ends"))?;
         let rows = sqlx::query("SELECT tenant, name, role, key, proof, secret_sha256, relay_url, enrolled, revoked FROM ends WHERE tenant = ? ORDER BY name LIMIT ?")
             .bind(scope.tenant().as_str())
             .bind(MAX_ENDS)
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *connection)
             .await
             .map_err(db("list the ends"))?;
-        rows.iter().map(End::from_row).collect()
+        let mut ends = rows.iter().map(End::from_row).collect::<Result<Vec<_>>>()?;
+        rotations::read(&mut connection, &mut ends, scope, None).await?;
+        Ok(ends)
     }
 
     /// The ends of a tenant that have a role and are not revoked.

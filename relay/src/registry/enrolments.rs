@@ -188,6 +188,7 @@ impl Registry {
                 name: name.clone(),
                 role: request.role,
                 key: request.public_key.clone(),
+                rotations: Vec::new(),
                 proof: request.proof.clone(),
                 secret_sha256: secret,
                 relay_url,
@@ -208,7 +209,9 @@ impl Registry {
 
 /// A key that was revoked anywhere stays out under every name: a new end needs a new key.
 async fn refuse_revoked(tx: &mut Transaction<'static, Sqlite>, key: &PublicKeyLine) -> Result<()> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM ends WHERE fingerprint = ? AND revoked IS NOT NULL)";
+    let sql = "SELECT EXISTS (SELECT 1 FROM ends WHERE fingerprint = ?1 AND revoked IS NOT NULL)
+                   OR EXISTS (SELECT 1 FROM rotations JOIN ends USING (tenant, name)
+                              WHERE rotations.fingerprint = ?1 AND ends.revoked IS NOT NULL)";
     let revoked: i64 = sqlx::query_scalar(sql)
         .bind(key.fingerprint().to_string())
         .fetch_one(&mut **tx)

@@ -11,12 +11,15 @@ mod closing;
 mod ends;
 mod enrolments;
 mod expectations;
+mod rotations;
 mod schema;
 mod tenants;
 mod tokens;
 
 #[cfg(test)]
 mod audit_tests;
+#[cfg(test)]
+mod rotation_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -6,7 +6,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use super::{Registry, audit_schema, commit, db};
 
 /// The version of the tables below, kept in SQLite's `user_version`.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 /// The version in which the audit trail became a chain.
 const CHAINED: i64 = 4;
 
@@ -93,6 +93,23 @@ const EXPECTATIONS: &[&str] = &[
     "PRAGMA user_version = 3",
 ];
 
+/// Since version 5. The key that a row follows is the one of the row before it, or the one that enrolled.
+const ROTATIONS: &[&str] = &[
+    "CREATE TABLE rotations (
+        tenant TEXT NOT NULL,
+        name TEXT NOT NULL,
+        place INTEGER NOT NULL,
+        new_key TEXT NOT NULL,
+        fingerprint TEXT NOT NULL UNIQUE,
+        old_until INTEGER NOT NULL,
+        by_old TEXT NOT NULL,
+        by_new TEXT NOT NULL,
+        PRIMARY KEY (tenant, name, place),
+        FOREIGN KEY (tenant, name) REFERENCES ends (tenant, name)
+    ) STRICT, WITHOUT ROWID",
+    "PRAGMA user_version = 5",
+];
+
 async fn make(tx: &mut Transaction<'static, Sqlite>, statements: &[&'static str]) -> Result<()> {
     for statement in statements {
         sqlx::query(*statement).execute(&mut **tx).await.map_err(db("make the registry's tables"))?;
@@ -127,6 +144,8 @@ impl Registry {
                     audit_schema::take_over(&mut tx).await?;
                     make(&mut tx, audit_schema::CHAIN_GUARDS).await?;
                 }
+                // All of them are older than version 5.
+                make(&mut tx, ROTATIONS).await?;
                 commit(tx).await
             }
             newer => {

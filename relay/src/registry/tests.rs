@@ -20,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 pub(super) struct Fixture {
     pub(super) clock: ManualClock,
-    entropy: Arc<SeededEntropy>,
+    pub(super) entropy: Arc<SeededEntropy>,
     pub(super) registry: Registry,
     pub(super) scope: TenantScope,
     _folder: Option<tempfile::TempDir>,
@@ -53,7 +53,7 @@ impl Fixture {
         self.registry.create_enrolment(&self.scope, new).await.map(|(code, _)| code)
     }
 
-    fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> Identity {
         Identity::generate(KeyKind::Ed25519, &*self.entropy).unwrap()
     }
 
@@ -73,7 +73,7 @@ impl Fixture {
     }
 }
 
-fn request(code: &EnrolmentCode, identity: &Identity) -> EnrolmentRequest {
+pub(super) fn request(code: &EnrolmentCode, identity: &Identity) -> EnrolmentRequest {
     EnrolmentRequest {
         tenant: code.tenant.clone(),
         role: code.role,

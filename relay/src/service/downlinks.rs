@@ -138,8 +138,8 @@ impl RelayService {
         let mut over = self.clock.sleep(wait.min(Duration::from_secs(MAX_WAIT_SECONDS)));
         let mut waiting = self.arrivals.wait(&scope)?;
         loop {
-            if self.registry.is_revoked(&caller.user()).await? {
-                return Err(Failure::park(Code::AgentRevoked, format!("{} was revoked", caller.user())));
+            if let Some(code) = self.registry.is_out(&caller.user(), &caller.key().fingerprint()).await? {
+                return Err(Failure::park(code, format!("{} was revoked, or its key was retired", caller.user())));
             }
             let list = self.offers(&scope).await?;
             if list.version != known || wait.is_zero() {

@@ -8,7 +8,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        Peers, UplinkStatus,
+        KeyRotation, Peers, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -56,6 +56,10 @@ impl RelayApi for LocalRelayApi {
 
     async fn peers(&self) -> Result<Peers> {
         self.service.peers(&self.caller().await?).await
+    }
+
+    async fn rotate_key(&self, rotation: &KeyRotation) -> Result<KeyRotation> {
+        self.service.rotate_key(&self.caller().await?, rotation).await
     }
 
     async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus> {

@@ -17,7 +17,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        MAX_EXPECTATIONS, Peers, Role, UplinkState, UplinkStatus,
+        KeyRotation, MAX_EXPECTATIONS, Peers, Role, UplinkState, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -186,7 +186,7 @@ impl RelayService {
         if let Some(access) = self.access.as_ref().filter(|_| end.enrolled >= began) {
             access.note(Access::Redeemed { code: Sha256Digest::of(request.secret.as_bytes()) }).await?;
         }
-        let caller = Caller::proven(end.tenant.clone(), end.name.clone(), end.role, end.key.clone());
+        let caller = end.clone().caller(&end.key)?;
         if let Some(landing) = &request.landing
             && !self.registry.set_landing(caller.scope(), landing, LandingOrigin::Receiver).await?
         {
@@ -205,6 +205,28 @@ impl RelayService {
             name: end.name,
             role: end.role,
         })
+    }
+
+    /// The calling end takes a new key. Idempotent; the answer is what counts.
+    ///
+    /// # Errors
+    /// Those of [`Registry::rotate`]; [`Code::FileFailed`].
+    pub async fn rotate_key(&self, caller: &Caller, rotation: &KeyRotation) -> Result<KeyRotation> {
+        let tried = self.try_rotate(caller, rotation).await;
+        let witness = self.witness(caller);
+        let detail = format!("{} to {}", rotation.old_key.fingerprint(), rotation.new_key.fingerprint());
+        witness.note(witness.entry(Action::Rotate).detail(detail).tried(&tried));
+        tried
+    }
+
+    async fn try_rotate(&self, caller: &Caller, rotation: &KeyRotation) -> Result<KeyRotation> {
+        let done = self.registry.rotate(caller, rotation).await?;
+        // Where this fails, the end asks again, and it is noted then: it goes on with its new key only after an answer.
+        if let Some(access) = &self.access {
+            let (tenant, name) = (caller.scope().tenant().clone(), caller.name().clone());
+            access.note(Access::Rotated { tenant, name, rotation: Box::new(done.clone()) }).await?;
+        }
+        Ok(done)
     }
 
     /// The serial of the newest announcement of the relay's keys; 0 where there is none.

@@ -40,7 +40,7 @@ struct Claim {
     id: TransferId,
     travels: Travels,
     sequence: Option<towpath_transfer::Sequence>,
-    key: PublicKey,
+    keys: Vec<PublicKey>,
 }
 
 /// What comparing found.
@@ -58,14 +58,14 @@ impl Accept {
         Self { spool, registry, signer }
     }
 
-    /// The key with which the agent signs; one that was revoked meanwhile counts no more.
-    async fn enrolled_key(&self, scope: &AgentScope) -> Result<PublicKey> {
+    /// The keys with which the agent may have signed, which may have changed its key since; one that was revoked counts no more.
+    async fn enrolled_keys(&self, scope: &AgentScope) -> Result<Vec<PublicKey>> {
         let end = self.registry.end(scope.tenant(), scope.agent()).await?;
         let end = end.ok_or_else(|| Failure::park(Code::AgentUnapproved, format!("{scope} is not enrolled")))?;
         if end.revoked.is_some() {
             return Err(Failure::park(Code::AgentRevoked, format!("{scope} was revoked after it completed the transfer")));
         }
-        PublicKey::try_from(&end.key)
+        end.keys().map(PublicKey::try_from).collect()
     }
 }
 
@@ -81,9 +81,9 @@ impl Step for Accept {
 
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
         let scope = AgentScope::of_lease(lease);
-        let key = self.enrolled_key(&scope).await?;
+        let keys = self.enrolled_keys(&scope).await?;
         let (id, sequence) = (lease.key().id, lease.record.sequence);
-        let claim = Claim { scope, id, travels: identity_of(lease)?, sequence, key };
+        let claim = Claim { scope, id, travels: identity_of(lease)?, sequence, keys };
         let (spool, signer) = (Arc::clone(&self.spool), self.signer.clone());
         let event = blocking(move || match compare(&spool, &claim)? {
             Found::Missing(missing) => Ok(TransferEvent::FoundIncomplete { missing }),
@@ -110,7 +110,7 @@ fn compare(spool: &Spool, claim: &Claim) -> Result<Found> {
     let (Some(manifest), Some(packed)) = (manifest, packed) else { return Ok(Found::Missing(missing.0)) };
     let list = structure(claim, &manifest, &packed)?;
     if let Some(signature) = spool.read(Room::Uplink, &claim.scope, claim.id, SIGNATURE_NAME, MAX_SIGNATURE_BYTES)? {
-        towpath_keys::verify(&signature, Namespace::Manifest, &manifest, &claim.key)?;
+        check_signature(&signature, &manifest, &claim.keys)?;
     }
     for file in &list.files {
         if let Some(problem) = packed_problem(spool, claim, &present, file)? {
@@ -122,6 +122,16 @@ fn compare(spool: &Spool, claim: &Claim) -> Result<Found> {
     }
     remove_strangers(spool, claim, &present, &list)?;
     Ok(Found::Whole)
+}
+
+/// By whichever of its keys the agent has signed.
+fn check_signature(signature: &[u8], manifest: &[u8], keys: &[PublicKey]) -> Result<()> {
+    let signer = towpath_keys::signer_of(signature)?;
+    if !keys.contains(&signer) {
+        let message = format!("the manifest is signed by {}, which is not a key of this agent", signer.fingerprint());
+        return Err(Failure::park(Code::SignatureInvalid, message));
+    }
+    towpath_keys::verify(signature, Namespace::Manifest, manifest, &signer)
 }
 
 /// A file that `complete` named by its digest; `None` where it is not as named.

@@ -20,5 +20,5 @@ use crate::{
 pub async fn settle(spool: &Arc<Spool>, journal: &dyn Journal, caller: &Caller, posted: &AppReceipt) -> Result<()> {
     let scope = caller.as_receiver()?.agent(posted.agent.clone());
     let (direction, id, signed) = (Direction::Uplink, posted.transfer, &posted.signed);
-    settle::settle(spool, journal, &Posted { direction, scope, id, signer: caller.key(), signed }).await
+    settle::settle(spool, journal, &Posted { direction, scope, id, signers: caller.keys(), signed }).await
 }

@@ -39,6 +39,35 @@ impl<S> fmt::Debug for SftpLogin<S> {
     }
 }
 
+/// Who logs in, asked for anew at each connection: an end's key may be changed while it runs.
+pub struct Logins<S>(Arc<dyn Fn() -> SftpLogin<S> + Send + Sync>);
+
+impl<S> Logins<S> {
+    /// As `login` says at the moment of a connection.
+    pub fn new(login: impl Fn() -> SftpLogin<S> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(login))
+    }
+
+    /// The login of now.
+    #[must_use]
+    pub fn now(&self) -> SftpLogin<S> {
+        (self.0)()
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> From<SftpLogin<S>> for Logins<S> {
+    /// Always the same one.
+    fn from(login: SftpLogin<S>) -> Self {
+        Self::new(move || login.clone())
+    }
+}
+
+impl<S> Clone for Logins<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 /// Accepts pinned host keys only, and remembers the one it has refused.
 pub(super) struct PinnedHost {
     pinned: Arc<[PublicKeyLine]>,

@@ -23,7 +23,7 @@ use towpath_transfer::{
     announcement::{SERIAL_HEADER, SignedAnnouncement},
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        MAX_WAIT_SECONDS, Peers, Problem, UplinkStatus,
+        KeyRotation, MAX_WAIT_SECONDS, Peers, Problem, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -99,6 +99,12 @@ impl HttpRelayApi {
         }
         let client = WebClient::new(&dialer, host(&self.base), &ports, memory, Arc::clone(&self.clock));
         Self { client, dialer, ..self }
+    }
+
+    /// The same relay as it is called with other tokens.
+    #[must_use]
+    pub fn speaking_for(&self, tokens: Arc<dyn TokenSource>) -> Self {
+        Self { tokens: Some(tokens), ..self.clone() }
     }
 
     /// The relay's clock minus this host's, as far as a `Date` header has told, to the second.
@@ -210,6 +216,10 @@ impl RelayApi for HttpRelayApi {
 
     async fn peers(&self) -> Result<Peers> {
         self.call("asking the relay for the other ends", Method::GET, "v1/peers", NO_BODY).await
+    }
+
+    async fn rotate_key(&self, rotation: &KeyRotation) -> Result<KeyRotation> {
+        self.call("telling the relay of the new key", Method::POST, "v1/keys", Some(rotation)).await
     }
 
     async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus> {

@@ -13,7 +13,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, DownlinkState, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export,
-        ExportStatus, Offer, Peers, UplinkState, UplinkStatus,
+        ExportStatus, KeyRotation, Offer, Peers, UplinkState, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -47,6 +47,7 @@ struct State {
     announcement: Option<SignedAnnouncement>,
     pinned: Option<u64>,
     expectations: Option<Expectations>,
+    rotations: Vec<KeyRotation>,
     failures: VecDeque<(When, Failure)>,
 }
 
@@ -130,6 +131,12 @@ impl MemoryRelay {
         self.lock().pinned
     }
 
+    /// The changes of keys it was told of, each once.
+    #[must_use]
+    pub fn rotations(&self) -> Vec<KeyRotation> {
+        self.lock().rotations.clone()
+    }
+
     /// What the agent has said last that is to be expected of it.
     #[must_use]
     pub fn expected(&self) -> Option<Expectations> {
@@ -169,6 +176,19 @@ impl RelayApi for MemoryRelay {
 
     async fn peers(&self) -> Result<Peers> {
         self.call(|state| Ok(Peers { peers: state.peers.clone() }))
+    }
+
+    async fn rotate_key(&self, rotation: &KeyRotation) -> Result<KeyRotation> {
+        self.call(|state| {
+            let known = state.rotations.iter().find(|known| known.old_key == rotation.old_key);
+            match known {
+                Some(known) if known.new_key == rotation.new_key => return Ok(known.clone()),
+                Some(_) => return Err(Failure::park(Code::RotationInvalid, "another key follows the old one already")),
+                None => {}
+            }
+            state.rotations.push(rotation.clone());
+            Ok(rotation.clone())
+        })
     }
 
     async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus> {

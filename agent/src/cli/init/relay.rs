@@ -75,7 +75,7 @@ impl SetUp<'_> {
             }
             output::say(&format!(
                 "this agent's key is {fingerprint}: the receiver's operator compares it and runs: towpath-receiver agent approve {fingerprint}",
-                fingerprint = open.parts.identity.fingerprint()
+                fingerprint = open.parts.identity.now().fingerprint()
             ));
             let named = named_by_relay(open).await?;
             if named.is_empty() {

@@ -41,7 +41,7 @@ async fn return_files_are_delivered_acted_on_and_signed_for() {
     let chain = chain::verify(&world.parts, id).await.unwrap();
     assert!(chain.ok && chain.links.iter().any(|link| link.document == "delivered.json"), "{chain:?}");
     let signers = world.parts.trust.signers().unwrap();
-    assert!(signers.lookup("erp", Namespace::Receipt).any(|key| key == world.parts.identity.public_key()));
+    assert!(signers.lookup("erp", Namespace::Receipt).any(|key| key == world.parts.identity.now().public_key()));
     let detail = view::detail(&world.parts, &record).await.unwrap();
     assert_eq!((detail.kind.as_deref(), detail.view.job.as_deref()), (Some("recommended-orders"), Some("main")));
     assert_eq!(detail.delivery_folder.as_deref(), Some(FOLDER));

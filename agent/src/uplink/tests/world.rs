@@ -20,8 +20,8 @@ use towpath_transfer::{
     AgentName, Clock, Code, Direction, Failure, Stage, TransferId, TransferKey,
     announcement::SignedAnnouncement,
     api::{
-        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peer, Peers,
-        Role, Trouble, UplinkState, UplinkStatus,
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, KeyRotation,
+        Peer, Peers, Role, Trouble, UplinkState, UplinkStatus,
     },
     clock::{ManualClock, SeededEntropy},
     digest::{FileHasher, Sha256Digest},
@@ -43,6 +43,7 @@ use crate::{
     engine::Engine,
     extract::{ExtractEvent, ExtractRequest, Extracted},
     layout::Layout,
+    own_key::OwnKey,
     parts::{Extractor, NoWatcher, Parts},
     trust::{FileTrust, RELAY_PRINCIPAL},
 };
@@ -93,7 +94,7 @@ impl World {
             extractor: erp.clone(),
             actions: Arc::new(NoActions),
             trust: Arc::new(FileTrust(pins.path().join("allowed_signers"))),
-            identity: identity(10),
+            identity: OwnKey::new(identity(10)).unwrap(),
             tenant: "acme".parse().unwrap(),
             agent: "erp".parse().unwrap(),
             config: crate::config::SharedConfig::new(config),
@@ -102,7 +103,7 @@ impl World {
             fail_points: Arc::new(NoFailPoints),
             watcher: Arc::new(NoWatcher),
         };
-        parts.trust.pin("erp", Namespace::Manifest, parts.identity.public_key()).unwrap();
+        parts.trust.pin("erp", Namespace::Manifest, parts.identity.now().public_key()).unwrap();
         parts.trust.pin(RELAY_PRINCIPAL, Namespace::Receipt, far.relay_key.public_key()).unwrap();
         if trust == Trust::Approve {
             parts.trust.pin("app", Namespace::Receipt, far.receiver_key.public_key()).unwrap();
@@ -462,6 +463,10 @@ impl RelayApi for Far {
         Ok(Peers { peers: vec![peer("app", &self.receiver_key)] })
     }
 
+    async fn rotate_key(&self, rotation: &KeyRotation) -> Result<KeyRotation, Failure> {
+        Ok(rotation.clone())
+    }
+
     async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus, Failure> {
         self.state().completes += 1;
         if let Some(code) = self.state().refused_complete {
@@ -547,6 +552,7 @@ pub(crate) fn peer(name: &str, key: &Identity) -> Peer {
         secret_sha256: Sha256Digest::of(secret.as_bytes()),
         relay_url: url.into(),
         proof: sign_enrolment(key, secret.as_bytes(), url).unwrap(),
+        rotations: Vec::new(),
     }
 }
 

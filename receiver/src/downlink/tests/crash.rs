@@ -16,8 +16,8 @@ use towpath_transfer::{
     AgentName, Entropy, Stage, TransferId, TransferKey, TransferState,
     announcement::SignedAnnouncement,
     api::{
-        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peers,
-        UplinkStatus,
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, KeyRotation,
+        Peers, UplinkStatus,
     },
     clock::SeededEntropy,
     digest::Sha256Digest,
@@ -253,6 +253,10 @@ impl RelayApi for Tenfold {
 
     async fn peers(&self) -> Result<Peers> {
         self.0.peers().await
+    }
+
+    async fn rotate_key(&self, rotation: &KeyRotation) -> Result<KeyRotation> {
+        self.0.rotate_key(rotation).await
     }
 
     async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus> {

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on must fail and say why"
 )]
 
+mod agent_key;
 mod alerts;
 mod crash;
 mod databases;

@@ -15,8 +15,8 @@ use towpath_transfer::{
     AgentName, Code, Failure, TransferId,
     announcement::SignedAnnouncement,
     api::{
-        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, Peers,
-        UplinkStatus,
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, KeyRotation,
+        Peers, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -114,6 +114,10 @@ impl RelayApi for Line {
 
     async fn peers(&self) -> Result<Peers> {
         self.call(async |api| api.peers().await).await
+    }
+
+    async fn rotate_key(&self, rotation: &KeyRotation) -> Result<KeyRotation> {
+        self.call(async |api| api.rotate_key(rotation).await).await
     }
 
     async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus> {

@@ -100,7 +100,7 @@ impl Receiver {
     /// # Panics
     /// Where the relay names no such agent.
     pub async fn approve(&self, door: &RelayDoor, agent: &Fingerprint) {
-        agents::approve(&*self.line(door, 1), &self.pins, agent).await.unwrap();
+        agents::approve(&*self.line(door, 1), &self.pins, agent, &self.enrolment.tenant).await.unwrap();
     }
 
     /// Starts the program.
