@@ -7,6 +7,6 @@ use towpath_transfer::{Code, Failure, failure::Result};
 /// # Errors
 /// What `work` returns; `internal` where it panicked.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let joined = tokio::task::spawn_blocking(work).await;
+    let joined = towpath_transport::files::blocking(work).await;
     joined.map_err(|error| Failure::park(Code::Internal, "a worker thread failed").caused_by(error))?
 }

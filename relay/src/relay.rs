@@ -244,6 +244,7 @@ impl Relay {
         tasks.spawn(async move { trail.run(stop).await });
         tasks.close();
         tokio::select! {
+            biased;
             () = self.upkeep() => {}
             () = self.sessions.watch(&self.registry, self.trail(), &*self.clock, || self.registry_changed()) => {}
             () = shutdown.cancelled() => {}

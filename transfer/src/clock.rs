@@ -72,6 +72,14 @@ impl ManualClock {
         self.lock().sleepers.len()
     }
 
+    /// For how long the clock can be moved before the first pending sleep is over; `None` where nothing sleeps. A sleep that was
+    /// given up counts until its time.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Duration> {
+        let state = self.lock();
+        state.sleepers.iter().map(|(until, _)| until.saturating_sub(state.elapsed)).min()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, ManualState> {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

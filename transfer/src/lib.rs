@@ -6,6 +6,7 @@
 
 pub mod announcement;
 pub mod api;
+pub mod beside;
 pub mod clock;
 pub mod codec;
 pub mod column;

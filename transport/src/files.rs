@@ -1,6 +1,6 @@
 //! Files of our own: the seam between every stage and the disk.
 //!
-//! The trait is blocking; a caller on the runtime wraps longer work in `tokio::task::spawn_blocking`. [`Disk`] is the
+//! The trait is blocking; a caller on the runtime wraps longer work in [`blocking`]. [`Disk`] is the
 //! real thing, [`MemoryFiles`] forgets at [`MemoryFiles::power_loss`] whatever was not synced, and [`FaultFiles`] fails
 //! before or after any effect.
 
@@ -19,7 +19,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use towpath_transfer::{Code, Failure};
+use tokio::task::JoinError;
+use towpath_transfer::{
+    Code, Failure,
+    beside::{beside, waits_here},
+};
 
 /// Bytes of a file that are in memory at once while it is read from its start to its end.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -194,6 +198,26 @@ pub trait FileStore: Debug + Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::Unsupported`] where the system cannot be asked, or as the disk reports.
     fn free_space(&self, path: &Path) -> io::Result<u64>;
+}
+
+/// Runs file work on a thread that may block. The work runs to its end also where nobody waits for it any more.
+///
+/// # Errors
+/// Where the work panicked, or the runtime ends.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    // Where nothing else goes on meanwhile another thread would only be a detour.
+    if waits_here() {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await
+}
+
+/// As [`blocking`] for work that hands on what it reads, a few pieces ahead, and waits where nobody takes them.
+///
+/// # Errors
+/// As there.
+pub async fn feeding<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    beside(tokio::task::spawn_blocking(work)).await
 }
 
 /// Makes "it is not there" a success, for removals that may run twice.

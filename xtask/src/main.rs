@@ -8,6 +8,7 @@ mod bench;
 mod console;
 mod needs;
 mod repository;
+mod simulate;
 mod suite;
 mod tidy;
 
@@ -25,6 +26,8 @@ enum Chore {
     Test(suite::Options),
     /// Check the fences between the rooms and the form of every file.
     Tidy,
+    /// Run a whole installation with everything that can go wrong, as a seed draws it.
+    Simulate(simulate::Options),
     /// Measure our speed beside that of the usual tools.
     Bench(bench::Options),
 }
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Test(options) => suite::run(&options),
         Chore::Tidy => tidy::run(),
+        Chore::Simulate(options) => simulate::run(&options),
         Chore::Bench(options) => bench::run(&options),
     };
     match done {

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use tokio::task::JoinError;
 use towpath_transfer::{
     Code, Failure, FileName,
     digest::Sha256Digest,
@@ -166,11 +167,11 @@ fn temp_of(name: &str) -> Option<&str> {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    joined(tokio::task::spawn_blocking(work)).await
+    joined(towpath_transport::files::blocking(work)).await
 }
 
 /// Waits for work on another thread.
-pub(super) async fn joined<T>(task: tokio::task::JoinHandle<Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) async fn joined<T>(task: impl Future<Output = Result<Result<T, Failure>, JoinError>>) -> Result<T, Failure> {
     task.await.unwrap_or_else(|error| Err(Failure::retry(Code::Internal, "a thread of the extract has failed").caused_by(error)))
 }
 

@@ -14,7 +14,7 @@ use towpath_transfer::{
 use towpath_transport::files::{FileStore, file_failure};
 
 use super::folder;
-use crate::{layout::Layout, parts::Parts, small_file};
+use crate::{blocking::blocking, layout::Layout, parts::Parts, small_file};
 
 /// Bytes read at a time.
 const CHUNK: usize = 256 * 1024;
@@ -39,7 +39,7 @@ impl Step for PackStep {
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
         let id = lease.record.key.id;
         let parts = Arc::clone(&self.parts);
-        let worked = tokio::task::spawn_blocking(move || {
+        let packed = blocking(move || {
             let (manifest, digest) = folder::manifest(&*parts.files, &parts.layout, id)?;
             let packed = packed_files(&*parts.files, &parts.layout, &manifest)?;
             let list = PackedList { version: 1, transfer: id, manifest: digest, files: packed };
@@ -47,9 +47,9 @@ impl Step for PackStep {
             list.check_against(&manifest, digest).map_err(unfit)?;
             let bytes = list.to_bytes().map_err(unfit)?;
             small_file::write_if_different(&*parts.files, &parts.layout.packed(id), &bytes)?;
-            Ok::<_, Failure>(Sha256Digest::of(&bytes))
-        });
-        let packed = worked.await.map_err(|error| Failure::park(Code::Internal, "packing stopped").caused_by(error))??;
+            Ok(Sha256Digest::of(&bytes))
+        })
+        .await?;
         Ok(StepOutcome::Event(TransferEvent::Packed { packed }))
     }
 }

@@ -178,6 +178,7 @@ impl Worker {
                 return;
             }
             tokio::select! {
+                biased;
                 () = self.clock.sleep(self.settings.backoff.pause(tries, &*self.entropy)) => {}
                 () = interrupt.cancelled() => {}
             }

@@ -96,7 +96,7 @@ impl Authenticator for RelayOnly {
     async fn authenticate(&self, user: &str, key: &PublicKeyLine, peer: SocketAddr) -> Option<Session> {
         // Read anew, so that a new enrolment counts at once; the server bounds how often a stranger may ask.
         let (files, path) = (Arc::clone(&self.files), self.enrolment.clone());
-        let loaded = tokio::task::spawn_blocking(move || Enrolment::load(&*files, &path)).await.ok()?;
+        let loaded = towpath_transport::files::blocking(move || Enrolment::load(&*files, &path)).await.ok()?;
         let admitted = match loaded {
             Ok(enrolment) => enrolment.forward_key,
             Err(failure) => {

@@ -209,13 +209,13 @@ impl Import {
         let (sender, mut receiver) = mpsc::channel(BATCHES_AHEAD);
         let folder = self.0.layout.landed(key);
         let reader = read_into(Arc::clone(&self.0), folder, entry.clone(), packed.clone(), sender);
-        let reading = tokio::spawn(blocking(reader));
+        let reading = tokio::spawn(towpath_transport::files::feeding(reader));
         while let Some(batch) = receiver.recv().await {
             import.insert(batch).await?;
         }
         // The reader's verdict comes after its last row: only now is it known that the bytes were the promised ones.
-        let joined = reading.await.map_err(|e| Failure::park(Code::Internal, "a worker failed").caused_by(e))?;
-        joined.map(|_| ())
+        let failed = |e| Failure::park(Code::Internal, "a worker failed").caused_by(e);
+        reading.await.map_err(failed)?.map_err(failed)?.map(|_| ())
     }
 }
 

@@ -100,6 +100,6 @@ pub fn reject(parts: &Parts, key: &TransferKey, opened: Option<&Opened>, failure
 /// # Errors
 /// What `work` returns; `internal` where it panicked.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    let joined = tokio::task::spawn_blocking(work).await;
+    let joined = towpath_transport::files::blocking(work).await;
     joined.map_err(|e| Failure::park(Code::Internal, "a worker thread failed").caused_by(e))?
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use sqlx::{Row as _, Sqlite, Transaction};
-use towpath_transfer::{AgentName, TenantName, api::Role, failure::Result};
+use towpath_transfer::{AgentName, TenantName, api::Role, beside::beside, failure::Result};
 
 use super::{Registry, commit, db, parsed, time};
 use crate::scope::Caller;
@@ -37,28 +37,31 @@ impl Registry {
     /// # Errors
     /// [`towpath_transfer::Code::FileFailed`].
     pub async fn announcement_pinned(&self, caller: &Caller, serial: u64) -> Result<()> {
-        let (tenant, name) = (caller.scope().tenant().clone(), caller.name().clone());
-        let serial = i64::try_from(serial).unwrap_or(i64::MAX);
-        let known: Option<i64> = sqlx::query_scalar("SELECT serial FROM pinned_announcements WHERE tenant = ? AND name = ?")
-            .bind(tenant.as_str())
-            .bind(name.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(db("look for what an end has pinned"))?;
-        // Every end asks every hour, and mostly for nothing new.
-        if known.unwrap_or(0) == serial {
-            return Ok(());
-        }
-        let mut tx = self.begin().await?;
-        sqlx::query("INSERT INTO pinned_announcements (tenant, name, serial, at) VALUES (?, ?, ?, ?) ON CONFLICT (tenant, name) DO UPDATE SET serial = excluded.serial, at = excluded.at")
-            .bind(tenant.as_str())
-            .bind(name.as_str())
-            .bind(serial)
-            .bind(self.now())
-            .execute(&mut *tx)
-            .await
-            .map_err(db("note what an end has pinned"))?;
-        commit(tx).await
+        beside(async {
+            let (tenant, name) = (caller.scope().tenant().clone(), caller.name().clone());
+            let serial = i64::try_from(serial).unwrap_or(i64::MAX);
+            let known: Option<i64> = sqlx::query_scalar("SELECT serial FROM pinned_announcements WHERE tenant = ? AND name = ?")
+                .bind(tenant.as_str())
+                .bind(name.as_str())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(db("look for what an end has pinned"))?;
+            // Every end asks every hour, and mostly for nothing new.
+            if known.unwrap_or(0) == serial {
+                return Ok(());
+            }
+            let mut tx = self.begin().await?;
+            sqlx::query("INSERT INTO pinned_announcements (tenant, name, serial, at) VALUES (?, ?, ?, ?) ON CONFLICT (tenant, name) DO UPDATE SET serial = excluded.serial, at = excluded.at")
+                .bind(tenant.as_str())
+                .bind(name.as_str())
+                .bind(serial)
+                .bind(self.now())
+                .execute(&mut *tx)
+                .await
+                .map_err(db("note what an end has pinned"))?;
+            commit(tx).await
+        })
+        .await
     }
 
     /// The ends that are not revoked, those that are furthest behind first, at most `limit`.
@@ -66,7 +69,7 @@ impl Registry {
     /// # Errors
     /// [`towpath_transfer::Code::FileFailed`].
     pub async fn followers(&self, limit: u32) -> Result<Vec<Follower>> {
-        self.followers_below(i64::MAX as u64, limit).await
+        beside(async { self.followers_below(i64::MAX as u64, limit).await }).await
     }
 
     /// Of [`Registry::followers`] those that have not pinned the announcement `serial` or a later one.
@@ -74,29 +77,32 @@ impl Registry {
     /// # Errors
     /// [`towpath_transfer::Code::FileFailed`].
     pub async fn followers_below(&self, serial: u64, limit: u32) -> Result<Vec<Follower>> {
-        let sql = "SELECT e.tenant, e.name, e.role, coalesce(p.serial, 0) AS serial, p.at FROM ends e
-                   LEFT JOIN pinned_announcements p ON p.tenant = e.tenant AND p.name = e.name
-                   WHERE e.revoked IS NULL AND coalesce(p.serial, 0) < ? ORDER BY 4, 1, 2 LIMIT ?";
-        let rows = sqlx::query(sql)
-            .bind(i64::try_from(serial).unwrap_or(i64::MAX))
-            .bind(limit)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(db("list what the ends have pinned"))?;
-        let what = "read what an end has pinned";
-        rows.iter()
-            .map(|row| {
-                let serial: i64 = row.try_get("serial").map_err(db(what))?;
-                let at: Option<i64> = row.try_get("at").map_err(db(what))?;
-                Ok(Follower {
-                    tenant: parsed("a tenant's name", row.try_get("tenant").map_err(db(what))?)?,
-                    name: parsed("an end's name", row.try_get("name").map_err(db(what))?)?,
-                    role: parsed("an end's role", row.try_get("role").map_err(db(what))?)?,
-                    pinned: u64::try_from(serial).unwrap_or(0),
-                    since: at.map(time).transpose()?,
+        beside(async {
+            let sql = "SELECT e.tenant, e.name, e.role, coalesce(p.serial, 0) AS serial, p.at FROM ends e
+                       LEFT JOIN pinned_announcements p ON p.tenant = e.tenant AND p.name = e.name
+                       WHERE e.revoked IS NULL AND coalesce(p.serial, 0) < ? ORDER BY 4, 1, 2 LIMIT ?";
+            let rows = sqlx::query(sql)
+                .bind(i64::try_from(serial).unwrap_or(i64::MAX))
+                .bind(limit)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(db("list what the ends have pinned"))?;
+            let what = "read what an end has pinned";
+            rows.iter()
+                .map(|row| {
+                    let serial: i64 = row.try_get("serial").map_err(db(what))?;
+                    let at: Option<i64> = row.try_get("at").map_err(db(what))?;
+                    Ok(Follower {
+                        tenant: parsed("a tenant's name", row.try_get("tenant").map_err(db(what))?)?,
+                        name: parsed("an end's name", row.try_get("name").map_err(db(what))?)?,
+                        role: parsed("an end's role", row.try_get("role").map_err(db(what))?)?,
+                        pinned: u64::try_from(serial).unwrap_or(0),
+                        since: at.map(time).transpose()?,
+                    })
                 })
-            })
-            .collect()
+                .collect()
+        })
+        .await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{FromRow, QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
-use towpath_transfer::{Code, Failure, TenantName, TransferId, digest::Sha256Digest, failure::Result};
+use towpath_transfer::{Code, Failure, TenantName, TransferId, beside::beside, digest::Sha256Digest, failure::Result};
 
 use super::{Registry, commit, db};
 use crate::audit::{
@@ -81,20 +81,24 @@ impl Registry {
     /// # Errors
     /// Those of the work; [`Code::FileFailed`], [`Code::DiskFull`].
     pub async fn audited<T>(&self, entry: Entry, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut tx = self.begin().await?;
-        append(&mut tx, std::slice::from_ref(&entry)).await?;
-        match work.await {
-            Ok(done) => {
-                let unsaid =
-                    |e: Failure| Failure::retry(e.code(), "it is done, but could not be noted in the audit trail").caused_by(e);
-                commit(tx).await.map_err(unsaid).map(|()| done)
+        beside(async {
+            let mut tx = self.begin().await?;
+            append(&mut tx, std::slice::from_ref(&entry)).await?;
+            match work.await {
+                Ok(done) => {
+                    let unsaid = |e: Failure| {
+                        Failure::retry(e.code(), "it is done, but could not be noted in the audit trail").caused_by(e)
+                    };
+                    commit(tx).await.map_err(unsaid).map(|()| done)
+                }
+                Err(failure) => {
+                    let _ = tx.rollback().await;
+                    self.audit_append(&[entry.failed(failure.code())]).await?;
+                    Err(failure)
+                }
             }
-            Err(failure) => {
-                let _ = tx.rollback().await;
-                self.audit_append(&[entry.failed(failure.code())]).await?;
-                Err(failure)
-            }
-        }
+        })
+        .await
     }
 
     /// Appends to the trail, all or nothing.
@@ -102,9 +106,12 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`], [`Code::DiskFull`].
     pub async fn audit_append(&self, entries: &[Entry]) -> Result<()> {
-        let mut tx = self.begin().await?;
-        append(&mut tx, entries).await?;
-        commit(tx).await
+        beside(async {
+            let mut tx = self.begin().await?;
+            append(&mut tx, entries).await?;
+            commit(tx).await
+        })
+        .await
     }
 
     /// The newest rows that a filter lets through, newest first.
@@ -112,24 +119,27 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn audit_rows(&self, filter: &AuditFilter, limit: u32) -> Result<Vec<Row>> {
-        let mut query = QueryBuilder::<Sqlite>::new(format!("SELECT {COLUMNS} FROM audit WHERE true"));
-        if let Some(since) = filter.since {
-            query.push(" AND at >= ").push_bind(since.as_microsecond());
-        }
-        if let Some(until) = filter.until {
-            query.push(" AND at <= ").push_bind(until.as_microsecond());
-        }
-        if let Some(tenant) = &filter.tenant {
-            query.push(" AND tenant = ").push_bind(tenant.to_string());
-        }
-        if let Some(action) = filter.action {
-            query.push(" AND action = ").push_bind(action.as_str());
-        }
-        if let Some(transfer) = filter.transfer {
-            query.push(" AND transfer = ").push_bind(transfer.to_string());
-        }
-        query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
-        query.build_query_as().fetch_all(&self.pool).await.map_err(db("read the audit trail"))
+        beside(async {
+            let mut query = QueryBuilder::<Sqlite>::new(format!("SELECT {COLUMNS} FROM audit WHERE true"));
+            if let Some(since) = filter.since {
+                query.push(" AND at >= ").push_bind(since.as_microsecond());
+            }
+            if let Some(until) = filter.until {
+                query.push(" AND at <= ").push_bind(until.as_microsecond());
+            }
+            if let Some(tenant) = &filter.tenant {
+                query.push(" AND tenant = ").push_bind(tenant.to_string());
+            }
+            if let Some(action) = filter.action {
+                query.push(" AND action = ").push_bind(action.as_str());
+            }
+            if let Some(transfer) = filter.transfer {
+                query.push(" AND transfer = ").push_bind(transfer.to_string());
+            }
+            query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
+            query.build_query_as().fetch_all(&self.pool).await.map_err(db("read the audit trail"))
+        })
+        .await
     }
 
     /// Reads the trail from its beginning, as it is at this moment, without holding anybody up. With a filter's times only the rows
@@ -138,34 +148,37 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn audit_reader(&self, filter: &AuditFilter) -> Result<AuditReader> {
-        let what = db("read the audit trail");
-        let mut tx = self.pool.begin().await.map_err(&what)?;
-        let mut before = anchor(&mut tx).await?;
-        if let Some(since) = filter.since {
-            let found: Option<(i64, String)> = sqlx::query_as(
-                "SELECT id, hash FROM audit WHERE id = (SELECT min(id) FROM audit WHERE at >= ?1) - 1
+        beside(async {
+            let what = db("read the audit trail");
+            let mut tx = self.pool.begin().await.map_err(&what)?;
+            let mut before = anchor(&mut tx).await?;
+            if let Some(since) = filter.since {
+                let found: Option<(i64, String)> = sqlx::query_as(
+                    "SELECT id, hash FROM audit WHERE id = (SELECT min(id) FROM audit WHERE at >= ?1) - 1
                  OR (id = (SELECT max(id) FROM audit) AND NOT EXISTS (SELECT 1 FROM audit WHERE at >= ?1))",
-            )
-            .bind(since.as_microsecond())
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(&what)?;
-            if let Some((id, hash)) = found {
-                before = Link { id, hash: stored(&hash) };
+                )
+                .bind(since.as_microsecond())
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(&what)?;
+                if let Some((id, hash)) = found {
+                    before = Link { id, hash: stored(&hash) };
+                }
             }
-        }
-        let last: Option<i64> = match filter.until {
-            None => None,
-            Some(until) => {
-                let last: Option<i64> = sqlx::query_scalar("SELECT max(id) FROM audit WHERE at <= ?")
-                    .bind(until.as_microsecond())
-                    .fetch_one(&mut *tx)
-                    .await
-                    .map_err(&what)?;
-                Some(last.unwrap_or(0))
-            }
-        };
-        Ok(AuditReader { tx, before, after: before.id, last: last.unwrap_or(i64::MAX) })
+            let last: Option<i64> = match filter.until {
+                None => None,
+                Some(until) => {
+                    let last: Option<i64> = sqlx::query_scalar("SELECT max(id) FROM audit WHERE at <= ?")
+                        .bind(until.as_microsecond())
+                        .fetch_one(&mut *tx)
+                        .await
+                        .map_err(&what)?;
+                    Some(last.unwrap_or(0))
+                }
+            };
+            Ok(AuditReader { tx, before, after: before.id, last: last.unwrap_or(i64::MAX) })
+        })
+        .await
     }
 
     /// Computes every hash of the trail again, one page of rows after the other. `expected` is a head that was noted before.
@@ -173,17 +186,20 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`]. What does not fit is the inner error.
     pub async fn verify_audit(&self, expected: Option<Link>) -> Result<std::result::Result<Verified, Broken>> {
-        let mut reader = self.audit_reader(&AuditFilter::default()).await?;
-        let mut verifier = Verifier::new(reader.before(), expected);
-        loop {
-            let page = reader.page().await?;
-            if page.is_empty() {
-                return Ok(verifier.finish(true));
+        beside(async {
+            let mut reader = self.audit_reader(&AuditFilter::default()).await?;
+            let mut verifier = Verifier::new(reader.before(), expected);
+            loop {
+                let page = reader.page().await?;
+                if page.is_empty() {
+                    return Ok(verifier.finish(true));
+                }
+                if let Err(broken) = page.iter().try_for_each(|row| verifier.take(row)) {
+                    return Ok(Err(broken));
+                }
             }
-            if let Err(broken) = page.iter().try_for_each(|row| verifier.take(row)) {
-                return Ok(Err(broken));
-            }
-        }
+        })
+        .await
     }
 
     /// The last row.
@@ -191,8 +207,11 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn audit_head(&self) -> Result<Link> {
-        let mut tx = self.pool.begin().await.map_err(db("read the audit trail"))?;
-        head(&mut tx).await
+        beside(async {
+            let mut tx = self.pool.begin().await.map_err(db("read the audit trail"))?;
+            head(&mut tx).await
+        })
+        .await
     }
 
     /// Whether the trail still goes through a head that was noted. Only that row is looked at.
@@ -200,19 +219,22 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn audit_standing(&self, noted: Link) -> Result<Standing> {
-        let what = db("read the audit trail");
-        let mut tx = self.pool.begin().await.map_err(&what)?;
-        let (before, end) = (anchor(&mut tx).await?, head(&mut tx).await?);
-        if noted.id < before.id || noted == before {
-            return Ok(Standing::Held);
-        }
-        let there: Option<String> = sqlx::query_scalar("SELECT hash FROM audit WHERE id = ?")
-            .bind(noted.id)
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(&what)?;
-        let held = there.is_some_and(|hash| hash == noted.hash.to_string());
-        Ok(if held { Standing::Held } else { Standing::Lost(end.id) })
+        beside(async {
+            let what = db("read the audit trail");
+            let mut tx = self.pool.begin().await.map_err(&what)?;
+            let (before, end) = (anchor(&mut tx).await?, head(&mut tx).await?);
+            if noted.id < before.id || noted == before {
+                return Ok(Standing::Held);
+            }
+            let there: Option<String> = sqlx::query_scalar("SELECT hash FROM audit WHERE id = ?")
+                .bind(noted.id)
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(&what)?;
+            let held = there.is_some_and(|hash| hash == noted.hash.to_string());
+            Ok(if held { Standing::Held } else { Standing::Lost(end.id) })
+        })
+        .await
     }
 
     /// Removes the oldest rows that are older than they are kept, or too many, and returns how many. The trail says so itself.
@@ -220,14 +242,17 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`], [`Code::DiskFull`].
     pub async fn prune_audit(&self, settings: AuditSettings) -> Result<u64> {
-        let mut removed = 0;
-        loop {
-            let some = self.prune_some(settings).await?;
-            removed += some;
-            if some < PRUNE_ROWS.unsigned_abs() {
-                return Ok(removed);
+        beside(async {
+            let mut removed = 0;
+            loop {
+                let some = self.prune_some(settings).await?;
+                removed += some;
+                if some < PRUNE_ROWS.unsigned_abs() {
+                    return Ok(removed);
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn prune_some(&self, settings: AuditSettings) -> Result<u64> {
@@ -289,17 +314,20 @@ impl AuditReader {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn page(&mut self) -> Result<Vec<Row>> {
-        let sql = "SELECT id, at, role, name, key, address, tenant, action, detail, transfer, result, hash
+        beside(async {
+            let sql = "SELECT id, at, role, name, key, address, tenant, action, detail, transfer, result, hash
                    FROM audit WHERE id > ? AND id <= ? ORDER BY id LIMIT ?";
-        let rows: Vec<Row> = sqlx::query_as(sql)
-            .bind(self.after)
-            .bind(self.last)
-            .bind(PAGE_ROWS)
-            .fetch_all(&mut *self.tx)
-            .await
-            .map_err(db("read the audit trail"))?;
-        self.after = rows.last().map_or(self.after, |row| row.id);
-        Ok(rows)
+            let rows: Vec<Row> = sqlx::query_as(sql)
+                .bind(self.after)
+                .bind(self.last)
+                .bind(PAGE_ROWS)
+                .fetch_all(&mut *self.tx)
+                .await
+                .map_err(db("read the audit trail"))?;
+            self.after = rows.last().map_or(self.after, |row| row.id);
+            Ok(rows)
+        })
+        .await
     }
 }
 

@@ -6,6 +6,7 @@ use towpath_keys::{PublicKey, TokenClaims, verify_token};
 use towpath_transfer::{
     AgentName, Code, Failure, TenantName,
     api::{KeyRotation, Peer, Role},
+    beside::beside,
     digest::Sha256Digest,
     failure::Result,
     public_key::{Fingerprint, PublicKeyLine},
@@ -122,12 +123,15 @@ impl Registry {
     /// [`Code::AuthenticationRefused`], [`Code::ClockSkew`], [`Code::AgentRevoked`] (only to whoever holds the revoked
     /// key), [`Code::RateLimited`] beyond [`super::MAX_LIVE_TOKENS`].
     pub async fn authenticate_token(&self, token: &str, audience: &str, leeway: std::time::Duration) -> Result<Caller> {
-        let issuer = towpath_keys::unverified_issuer(token).map_err(Failure::from)?;
-        let end = self.find_user(&issuer).await?.ok_or_else(refused)?;
-        let (key, claims) = proven_by(&end, token, audience, self.clock.now(), leeway)?;
-        let caller = end.caller(&key)?;
-        self.take_token(&claims, leeway).await?;
-        Ok(caller)
+        beside(async {
+            let issuer = towpath_keys::unverified_issuer(token).map_err(Failure::from)?;
+            let end = self.find_user(&issuer).await?.ok_or_else(refused)?;
+            let (key, claims) = proven_by(&end, token, audience, self.clock.now(), leeway)?;
+            let caller = end.caller(&key)?;
+            self.take_token(&claims, leeway).await?;
+            Ok(caller)
+        })
+        .await
     }
 
     /// Checks the key that an SSH login offers for `user`. The SSH library checks that the peer holds it.
@@ -135,9 +139,12 @@ impl Registry {
     /// # Errors
     /// [`Code::AuthenticationRefused`], [`Code::AgentRevoked`].
     pub async fn authenticate_key(&self, user: &str, key: &PublicKeyLine) -> Result<Caller> {
-        let now = self.clock.now();
-        let end = self.find_user(user).await?.filter(|end| end.live_keys(now).any(|live| live == key)).ok_or_else(refused)?;
-        end.caller(key)
+        beside(async {
+            let now = self.clock.now();
+            let end = self.find_user(user).await?.filter(|end| end.live_keys(now).any(|live| live == key)).ok_or_else(refused)?;
+            end.caller(key)
+        })
+        .await
     }
 
     /// Whether the user of a session is revoked, or not known any more.
@@ -145,7 +152,7 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn is_revoked(&self, user: &str) -> Result<bool> {
-        Ok(self.find_user(user).await?.is_none_or(|end| end.revoked.is_some()))
+        beside(async { Ok(self.find_user(user).await?.is_none_or(|end| end.revoked.is_some())) }).await
     }
 
     pub(super) async fn find_user(&self, user: &str) -> Result<Option<End>> {
@@ -159,8 +166,11 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn end(&self, scope: &TenantScope, name: &AgentName) -> Result<Option<End>> {
-        let mut connection = self.pool.acquire().await.map_err(db("look for an end"))?;
-        self.end_in(&mut connection, scope, name).await
+        beside(async {
+            let mut connection = self.pool.acquire().await.map_err(db("look for an end"))?;
+            self.end_in(&mut connection, scope, name).await
+        })
+        .await
     }
 
     pub(super) async fn end_in(
@@ -187,16 +197,19 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn ends(&self, scope: &TenantScope) -> Result<Vec<End>> {
-        let mut connection = self.pool.acquire().await.map_err(db("list the ends"))?;
-        let rows = sqlx::query("SELECT tenant, name, role, key, proof, secret_sha256, relay_url, enrolled, revoked FROM ends WHERE tenant = ? ORDER BY name LIMIT ?")
-            .bind(scope.tenant().as_str())
-            .bind(MAX_ENDS)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(db("list the ends"))?;
-        let mut ends = rows.iter().map(End::from_row).collect::<Result<Vec<_>>>()?;
-        rotations::read(&mut connection, &mut ends, scope, None).await?;
-        Ok(ends)
+        beside(async {
+            let mut connection = self.pool.acquire().await.map_err(db("list the ends"))?;
+            let rows = sqlx::query("SELECT tenant, name, role, key, proof, secret_sha256, relay_url, enrolled, revoked FROM ends WHERE tenant = ? ORDER BY name LIMIT ?")
+                .bind(scope.tenant().as_str())
+                .bind(MAX_ENDS)
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(db("list the ends"))?;
+            let mut ends = rows.iter().map(End::from_row).collect::<Result<Vec<_>>>()?;
+            rotations::read(&mut connection, &mut ends, scope, None).await?;
+            Ok(ends)
+        })
+        .await
     }
 
     /// The ends of a tenant that have a role and are not revoked.
@@ -204,8 +217,11 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn peers(&self, scope: &TenantScope, role: Role) -> Result<Vec<Peer>> {
-        let ends = self.ends(scope).await?;
-        Ok(ends.iter().filter(|end| end.role == role && end.revoked.is_none()).map(End::to_peer).collect())
+        beside(async {
+            let ends = self.ends(scope).await?;
+            Ok(ends.iter().filter(|end| end.role == role && end.revoked.is_none()).map(End::to_peer).collect())
+        })
+        .await
     }
 
     /// Revokes an end; a running service ends its sessions. Repeating changes nothing.
@@ -213,18 +229,21 @@ impl Registry {
     /// # Errors
     /// [`Code::NotFound`].
     pub async fn revoke(&self, scope: &TenantScope, name: &AgentName) -> Result<()> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query("UPDATE ends SET revoked = coalesce(revoked, ?) WHERE tenant = ? AND name = ?")
-            .bind(self.now())
-            .bind(scope.tenant().as_str())
-            .bind(name.as_str())
-            .execute(&mut *tx)
-            .await
-            .map_err(db("revoke an end"))?;
-        if done.rows_affected() == 0 {
-            return Err(Failure::park(Code::NotFound, format!("tenant {scope} has no agent or receiver {name}")));
-        }
-        changed(&mut tx).await?;
-        self.commit_noted(tx).await
+        beside(async {
+            let mut tx = self.begin().await?;
+            let done = sqlx::query("UPDATE ends SET revoked = coalesce(revoked, ?) WHERE tenant = ? AND name = ?")
+                .bind(self.now())
+                .bind(scope.tenant().as_str())
+                .bind(name.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(db("revoke an end"))?;
+            if done.rows_affected() == 0 {
+                return Err(Failure::park(Code::NotFound, format!("tenant {scope} has no agent or receiver {name}")));
+            }
+            changed(&mut tx).await?;
+            self.commit_noted(tx).await
+        })
+        .await
     }
 }

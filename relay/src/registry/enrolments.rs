@@ -9,6 +9,7 @@ use towpath_keys::{PublicKey, verify_enrolment};
 use towpath_transfer::{
     AgentName, Code, Failure, TenantName,
     api::{EnrolmentCode, EnrolmentRequest, Role},
+    beside::beside,
     digest::Sha256Digest,
     failure::Result,
     public_key::PublicKeyLine,
@@ -71,6 +72,7 @@ impl Registry {
     /// [`Code::RequestInvalid`] where the name is taken (names are never used again, because transfers are kept under
     /// them) or the life is too long; [`Code::LimitExceeded`] beyond [`MAX_OPEN_ENROLMENTS`] or [`MAX_ENDS`].
     pub async fn create_enrolment(&self, scope: &TenantScope, new: NewEnrolment) -> Result<(EnrolmentCode, AgentName)> {
+        beside(async {
         if new.valid_for > MAX_ENROLMENT_LIFE || new.valid_for.is_zero() {
             let days = MAX_ENROLMENT_LIFE.as_secs() / 86_400;
             return Err(Failure::park(Code::RequestInvalid, format!("an enrolment code lives for up to {days} days")));
@@ -97,6 +99,8 @@ impl Registry {
         self.with_detail(&format!("{} {name}", new.role)).commit_noted(tx).await?;
         let (relay_url, tenant, role) = (new.relay_url, scope.tenant().clone(), new.role);
         Ok((EnrolmentCode { relay_url, tenant, role, secret, spki_pin: new.spki_pin }, name))
+        })
+        .await
     }
 
     /// A tenant's codes, newest first, at most `limit`.
@@ -104,30 +108,33 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn enrolments(&self, scope: &TenantScope, limit: u32) -> Result<Vec<EnrolmentRow>> {
-        let rows = sqlx::query(
-            "SELECT role, name, created, expires, used_key, used_at FROM enrolments WHERE tenant = ? ORDER BY id DESC LIMIT ?",
-        )
-        .bind(scope.tenant().as_str())
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(db("list the enrolment codes"))?;
-        let what = "read an enrolment code";
-        rows.iter()
-            .map(|row| {
-                let used: Option<String> = row.try_get("used_key").map_err(db(what))?;
-                let used_at: Option<i64> = row.try_get("used_at").map_err(db(what))?;
-                Ok(EnrolmentRow {
-                    tenant: scope.tenant().clone(),
-                    role: parsed("a role", row.try_get("role").map_err(db(what))?)?,
-                    name: parsed("a name", row.try_get("name").map_err(db(what))?)?,
-                    created: time(row.try_get("created").map_err(db(what))?)?,
-                    expires: time(row.try_get("expires").map_err(db(what))?)?,
-                    used_by: used.as_deref().map(|key| parsed("a key", key)).transpose()?,
-                    used_at: used_at.map(time).transpose()?,
+        beside(async {
+            let rows = sqlx::query(
+                "SELECT role, name, created, expires, used_key, used_at FROM enrolments WHERE tenant = ? ORDER BY id DESC LIMIT ?",
+            )
+            .bind(scope.tenant().as_str())
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(db("list the enrolment codes"))?;
+            let what = "read an enrolment code";
+            rows.iter()
+                .map(|row| {
+                    let used: Option<String> = row.try_get("used_key").map_err(db(what))?;
+                    let used_at: Option<i64> = row.try_get("used_at").map_err(db(what))?;
+                    Ok(EnrolmentRow {
+                        tenant: scope.tenant().clone(),
+                        role: parsed("a role", row.try_get("role").map_err(db(what))?)?,
+                        name: parsed("a name", row.try_get("name").map_err(db(what))?)?,
+                        created: time(row.try_get("created").map_err(db(what))?)?,
+                        expires: time(row.try_get("expires").map_err(db(what))?)?,
+                        used_by: used.as_deref().map(|key| parsed("a key", key)).transpose()?,
+                        used_at: used_at.map(time).transpose()?,
+                    })
                 })
-            })
-            .collect()
+                .collect()
+        })
+        .await
     }
 
     /// Forgets codes that ended longer ago than a code can live, and returns how many.
@@ -135,15 +142,18 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn prune_enrolments(&self) -> Result<u64> {
-        let old = self.clock.now().saturating_sub(MAX_ENROLMENT_LIFE).unwrap_or(Timestamp::MIN);
-        let mut tx = self.begin().await?;
-        let done = sqlx::query("DELETE FROM enrolments WHERE expires <= ?")
-            .bind(old.as_microsecond())
-            .execute(&mut *tx)
-            .await
-            .map_err(db("forget old enrolment codes"))?;
-        commit(tx).await?;
-        Ok(done.rows_affected())
+        beside(async {
+            let old = self.clock.now().saturating_sub(MAX_ENROLMENT_LIFE).unwrap_or(Timestamp::MIN);
+            let mut tx = self.begin().await?;
+            let done = sqlx::query("DELETE FROM enrolments WHERE expires <= ?")
+                .bind(old.as_microsecond())
+                .execute(&mut *tx)
+                .await
+                .map_err(db("forget old enrolment codes"))?;
+            commit(tx).await?;
+            Ok(done.rows_affected())
+        })
+        .await
     }
 
     /// Uses a code. The first key that does so is enrolled; the same key gets the same end again until the code expires.
@@ -152,58 +162,61 @@ impl Registry {
     /// [`Code::EnrolmentUnknown`], [`Code::EnrolmentExpired`], [`Code::EnrolmentUsed`] by another key,
     /// [`Code::EnrolmentProofInvalid`], [`Code::KeyInvalid`], [`Code::AgentRevoked`].
     pub async fn redeem(&self, request: &EnrolmentRequest) -> Result<End> {
-        let key = PublicKey::try_from(&request.public_key)?;
-        let secret = Sha256Digest::of(request.secret.as_bytes());
-        let mut tx = self.begin().await?;
-        let sql =
-            "SELECT id, name, relay_url, expires, used_key FROM enrolments WHERE secret_sha256 = ? AND tenant = ? AND role = ?";
-        let row = sqlx::query(sql)
-            .bind(secret.to_string())
-            .bind(request.tenant.as_str())
-            .bind(request.role.to_string())
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(db("look for an enrolment code"))?;
-        let unknown = || Failure::park(Code::EnrolmentUnknown, "this relay does not know the enrolment code");
-        let row = row.ok_or_else(unknown)?;
-        let what = db("read an enrolment code");
-        let expires: i64 = row.try_get("expires").map_err(&what)?;
-        if expires <= self.now() {
-            return Err(Failure::park(Code::EnrolmentExpired, "the enrolment code is too old: ask for a new one"));
-        }
-        let used: Option<String> = row.try_get("used_key").map_err(&what)?;
-        if used.as_ref().is_some_and(|used| *used != request.public_key.to_string()) {
-            return Err(Failure::park(Code::EnrolmentUsed, "another key has used the enrolment code: ask for a new one"));
-        }
-        let relay_url: String = row.try_get("relay_url").map_err(&what)?;
-        verify_enrolment(&key, &secret, &relay_url, request.proof.as_bytes())?;
-        let name: AgentName = parsed("an end's name", row.try_get("name").map_err(&what)?)?;
-        super::announcements::forget(&mut tx, &request.tenant, &name).await?;
-        super::expectations::forget(&mut tx, &request.tenant, &name).await?;
-        if used.is_none() {
-            refuse_revoked(&mut tx, &request.public_key).await?;
-            let id: i64 = row.try_get("id").map_err(&what)?;
-            let end = End {
-                tenant: request.tenant.clone(),
-                name: name.clone(),
-                role: request.role,
-                key: request.public_key.clone(),
-                rotations: Vec::new(),
-                proof: request.proof.clone(),
-                secret_sha256: secret,
-                relay_url,
-                enrolled: self.clock.now(),
-                revoked: None,
-            };
-            bind(&mut tx, id, &end).await?;
-            changed(&mut tx).await?;
-        }
-        commit(tx).await?;
-        let end = self.end(&TenantScope::proven(request.tenant.clone()), &name).await?.ok_or_else(unknown)?;
-        if end.revoked.is_some() {
-            return Err(Failure::park(Code::AgentRevoked, format!("{}.{} was revoked", end.tenant, end.name)));
-        }
-        Ok(end)
+        beside(async {
+            let key = PublicKey::try_from(&request.public_key)?;
+            let secret = Sha256Digest::of(request.secret.as_bytes());
+            let mut tx = self.begin().await?;
+            let sql =
+                "SELECT id, name, relay_url, expires, used_key FROM enrolments WHERE secret_sha256 = ? AND tenant = ? AND role = ?";
+            let row = sqlx::query(sql)
+                .bind(secret.to_string())
+                .bind(request.tenant.as_str())
+                .bind(request.role.to_string())
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(db("look for an enrolment code"))?;
+            let unknown = || Failure::park(Code::EnrolmentUnknown, "this relay does not know the enrolment code");
+            let row = row.ok_or_else(unknown)?;
+            let what = db("read an enrolment code");
+            let expires: i64 = row.try_get("expires").map_err(&what)?;
+            if expires <= self.now() {
+                return Err(Failure::park(Code::EnrolmentExpired, "the enrolment code is too old: ask for a new one"));
+            }
+            let used: Option<String> = row.try_get("used_key").map_err(&what)?;
+            if used.as_ref().is_some_and(|used| *used != request.public_key.to_string()) {
+                return Err(Failure::park(Code::EnrolmentUsed, "another key has used the enrolment code: ask for a new one"));
+            }
+            let relay_url: String = row.try_get("relay_url").map_err(&what)?;
+            verify_enrolment(&key, &secret, &relay_url, request.proof.as_bytes())?;
+            let name: AgentName = parsed("an end's name", row.try_get("name").map_err(&what)?)?;
+            super::announcements::forget(&mut tx, &request.tenant, &name).await?;
+            super::expectations::forget(&mut tx, &request.tenant, &name).await?;
+            if used.is_none() {
+                refuse_revoked(&mut tx, &request.public_key).await?;
+                let id: i64 = row.try_get("id").map_err(&what)?;
+                let end = End {
+                    tenant: request.tenant.clone(),
+                    name: name.clone(),
+                    role: request.role,
+                    key: request.public_key.clone(),
+                    rotations: Vec::new(),
+                    proof: request.proof.clone(),
+                    secret_sha256: secret,
+                    relay_url,
+                    enrolled: self.clock.now(),
+                    revoked: None,
+                };
+                bind(&mut tx, id, &end).await?;
+                changed(&mut tx).await?;
+            }
+            commit(tx).await?;
+            let end = self.end(&TenantScope::proven(request.tenant.clone()), &name).await?.ok_or_else(unknown)?;
+            if end.revoked.is_some() {
+                return Err(Failure::park(Code::AgentRevoked, format!("{}.{} was revoked", end.tenant, end.name)));
+            }
+            Ok(end)
+        })
+        .await
     }
 }
 

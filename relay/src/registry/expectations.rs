@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
-use towpath_transfer::{AgentName, JobName, TenantName, api::Expectations, failure::Result};
+use towpath_transfer::{AgentName, JobName, TenantName, api::Expectations, beside::beside, failure::Result};
 
 use super::{Registry, commit, db, parsed, time};
 use crate::scope::AgentScope;
@@ -51,27 +51,30 @@ impl Registry {
     /// # Errors
     /// [`towpath_transfer::Code::FileFailed`].
     pub async fn expect(&self, agent: &AgentScope, expectations: &Expectations) -> Result<()> {
-        let (tenant, name) = (agent.tenant().tenant(), agent.agent());
-        let mut tx = self.begin().await?;
-        forget_jobs(&mut tx, tenant, name).await?;
-        sqlx::query("INSERT INTO expecting (tenant, name, heard) VALUES (?, ?, ?) ON CONFLICT (tenant, name) DO UPDATE SET heard = excluded.heard")
-            .bind(tenant.as_str())
-            .bind(name.as_str())
-            .bind(self.now())
-            .execute(&mut *tx)
-            .await
-            .map_err(db("note when an agent was heard of"))?;
-        for expected in &expectations.jobs {
-            sqlx::query("INSERT INTO expectations (tenant, name, job, expected_by) VALUES (?, ?, ?, ?)")
+        beside(async {
+            let (tenant, name) = (agent.tenant().tenant(), agent.agent());
+            let mut tx = self.begin().await?;
+            forget_jobs(&mut tx, tenant, name).await?;
+            sqlx::query("INSERT INTO expecting (tenant, name, heard) VALUES (?, ?, ?) ON CONFLICT (tenant, name) DO UPDATE SET heard = excluded.heard")
                 .bind(tenant.as_str())
                 .bind(name.as_str())
-                .bind(expected.job.as_str())
-                .bind(expected.expected_by.map(Timestamp::as_microsecond))
+                .bind(self.now())
                 .execute(&mut *tx)
                 .await
-                .map_err(db("note what is expected of an agent"))?;
-        }
-        commit(tx).await
+                .map_err(db("note when an agent was heard of"))?;
+            for expected in &expectations.jobs {
+                sqlx::query("INSERT INTO expectations (tenant, name, job, expected_by) VALUES (?, ?, ?, ?)")
+                    .bind(tenant.as_str())
+                    .bind(name.as_str())
+                    .bind(expected.job.as_str())
+                    .bind(expected.expected_by.map(Timestamp::as_microsecond))
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(db("note what is expected of an agent"))?;
+            }
+            commit(tx).await
+        })
+        .await
     }
 
     /// Every job of every agent that is not revoked, at most [`MAX_EXPECTED`].
@@ -79,12 +82,15 @@ impl Registry {
     /// # Errors
     /// [`towpath_transfer::Code::FileFailed`].
     pub async fn expected(&self) -> Result<Vec<Expected>> {
-        let sql = "SELECT x.tenant, x.name, x.job, x.expected_by, h.heard FROM expectations x
-                   JOIN expecting h ON h.tenant = x.tenant AND h.name = x.name
-                   JOIN ends e ON e.tenant = x.tenant AND e.name = x.name
-                   WHERE e.revoked IS NULL ORDER BY 1, 2, 3 LIMIT ?";
-        let rows = sqlx::query(sql).bind(MAX_EXPECTED).fetch_all(&self.pool).await.map_err(db("list what is expected"))?;
-        rows.iter().map(Expected::from_row).collect()
+        beside(async {
+            let sql = "SELECT x.tenant, x.name, x.job, x.expected_by, h.heard FROM expectations x
+                       JOIN expecting h ON h.tenant = x.tenant AND h.name = x.name
+                       JOIN ends e ON e.tenant = x.tenant AND e.name = x.name
+                       WHERE e.revoked IS NULL ORDER BY 1, 2, 3 LIMIT ?";
+            let rows = sqlx::query(sql).bind(MAX_EXPECTED).fetch_all(&self.pool).await.map_err(db("list what is expected"))?;
+            rows.iter().map(Expected::from_row).collect()
+        })
+        .await
     }
 }
 

@@ -36,7 +36,7 @@ use sqlx::{
     Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use towpath_transfer::{Clock, Code, Entropy, Failure, failure::Result};
+use towpath_transfer::{Clock, Code, Entropy, Failure, beside::beside, failure::Result};
 
 pub use announcements::Follower;
 pub use audit::{AuditFilter, AuditReader, PAGE_ROWS};
@@ -77,20 +77,23 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`] where it cannot be opened, or was written by a newer version.
     pub async fn open(path: &Path, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Result<Self> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .test_before_acquire(false)
-            .before_acquire(|connection, _| Box::pin(towpath_journal::is_usable(connection)));
-        let pool = pool.connect_with(options).await;
-        let pool = pool.map_err(|e| db("open the registry")(e))?;
-        Self::prepared(pool, clock, entropy).await
+        beside(async {
+            let options = SqliteConnectOptions::new()
+                .filename(path)
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(BUSY_TIMEOUT);
+            let pool = SqlitePoolOptions::new()
+                .max_connections(CONNECTIONS)
+                .test_before_acquire(false)
+                .before_acquire(|connection, _| Box::pin(towpath_journal::is_usable(connection)));
+            let pool = pool.connect_with(options).await;
+            let pool = pool.map_err(|e| db("open the registry")(e))?;
+            Self::prepared(pool, clock, entropy).await
+        })
+        .await
     }
 
     /// A registry that lasts as long as this value and its clones; for tests and simulations.
@@ -118,12 +121,15 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn health(&self) -> Result<()> {
-        let mut tx = self.begin().await?;
-        sqlx::query("UPDATE meta SET value = value WHERE key = 'changes'")
-            .execute(&mut *tx)
-            .await
-            .map_err(db("write the registry"))?;
-        commit(tx).await
+        beside(async {
+            let mut tx = self.begin().await?;
+            sqlx::query("UPDATE meta SET value = value WHERE key = 'changes'")
+                .execute(&mut *tx)
+                .await
+                .map_err(db("write the registry"))?;
+            commit(tx).await
+        })
+        .await
     }
 
     /// Counts up whenever something changes that a running service must notice, such as a revocation.
@@ -131,13 +137,19 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn changes(&self) -> Result<i64> {
-        let value = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'changes'").fetch_one(&self.pool).await;
-        value.map_err(db("read the registry's change counter"))
+        beside(async {
+            let value = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'changes'").fetch_one(&self.pool).await;
+            value.map_err(db("read the registry's change counter"))
+        })
+        .await
     }
 
     /// Ends all connections; a later call fails.
     pub async fn close(&self) {
-        self.pool.close().await;
+        beside(async {
+            self.pool.close().await;
+        })
+        .await;
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {

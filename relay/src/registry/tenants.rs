@@ -1,7 +1,7 @@
 //! Tenants and where their app servers take SFTP.
 
 use jiff::Timestamp;
-use towpath_transfer::{Code, Failure, RemotePath, TenantName, api::Landing, failure::Result};
+use towpath_transfer::{Code, Failure, RemotePath, TenantName, api::Landing, beside::beside, failure::Result};
 
 use super::{Registry, changed, corrupt, db, parsed, time};
 use crate::scope::TenantScope;
@@ -47,29 +47,33 @@ impl Registry {
     /// [`Code::RequestInvalid`] where there is one of this name, or the landing is not usable; [`Code::LimitExceeded`]
     /// beyond [`MAX_TENANTS`].
     pub async fn create_tenant(&self, name: &TenantName, landing: Option<&Landing>) -> Result<TenantScope> {
-        let encoded = landing.map(encode).transpose()?;
-        let by = landing.map(|_| LandingOrigin::Operator.as_str());
-        let mut tx = self.begin().await?;
-        let count: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM tenants").fetch_one(&mut *tx).await.map_err(db("count the tenants"))?;
-        if count >= MAX_TENANTS {
-            return Err(Failure::park(Code::LimitExceeded, format!("a relay has at most {MAX_TENANTS} tenants")));
-        }
-        let inserted =
-            sqlx::query("INSERT INTO tenants (name, created, landing, landing_by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-                .bind(name.as_str())
-                .bind(self.now())
-                .bind(encoded)
-                .bind(by)
-                .execute(&mut *tx)
-                .await
-                .map_err(db("create a tenant"))?;
-        if inserted.rows_affected() == 0 {
-            return Err(Failure::park(Code::RequestInvalid, format!("there is a tenant {name} already")));
-        }
-        changed(&mut tx).await?;
-        self.commit_noted(tx).await?;
-        Ok(TenantScope::proven(name.clone()))
+        beside(async {
+            let encoded = landing.map(encode).transpose()?;
+            let by = landing.map(|_| LandingOrigin::Operator.as_str());
+            let mut tx = self.begin().await?;
+            let count: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM tenants").fetch_one(&mut *tx).await.map_err(db("count the tenants"))?;
+            if count >= MAX_TENANTS {
+                return Err(Failure::park(Code::LimitExceeded, format!("a relay has at most {MAX_TENANTS} tenants")));
+            }
+            let inserted = sqlx::query(
+                "INSERT INTO tenants (name, created, landing, landing_by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            )
+            .bind(name.as_str())
+            .bind(self.now())
+            .bind(encoded)
+            .bind(by)
+            .execute(&mut *tx)
+            .await
+            .map_err(db("create a tenant"))?;
+            if inserted.rows_affected() == 0 {
+                return Err(Failure::park(Code::RequestInvalid, format!("there is a tenant {name} already")));
+            }
+            changed(&mut tx).await?;
+            self.commit_noted(tx).await?;
+            Ok(TenantScope::proven(name.clone()))
+        })
+        .await
     }
 
     /// The scope of a tenant for the operator of this machine, who owns the registry's file.
@@ -77,13 +81,16 @@ impl Registry {
     /// # Errors
     /// [`Code::NotFound`].
     pub async fn operator_scope(&self, name: &TenantName) -> Result<TenantScope> {
-        let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM tenants WHERE name = ?")
-            .bind(name.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(db("look for a tenant"))?;
-        let missing = || Failure::park(Code::NotFound, format!("there is no tenant {name}: see `towpath-relay tenant list`"));
-        found.map(|_| TenantScope::proven(name.clone())).ok_or_else(missing)
+        beside(async {
+            let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM tenants WHERE name = ?")
+                .bind(name.as_str())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(db("look for a tenant"))?;
+            let missing = || Failure::park(Code::NotFound, format!("there is no tenant {name}: see `towpath-relay tenant list`"));
+            found.map(|_| TenantScope::proven(name.clone())).ok_or_else(missing)
+        })
+        .await
     }
 
     /// Every tenant, by name.
@@ -91,17 +98,20 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn tenants(&self) -> Result<Vec<TenantRow>> {
-        let rows: Vec<(String, i64, Option<String>)> =
-            sqlx::query_as("SELECT name, created, landing FROM tenants ORDER BY name LIMIT ?")
-                .bind(MAX_TENANTS)
-                .fetch_all(&self.pool)
-                .await
-                .map_err(db("list the tenants"))?;
-        let row = |(name, created, landing): (String, i64, Option<String>)| {
-            let landing = landing.as_deref().map(decode).transpose()?;
-            Ok(TenantRow { name: parsed("a tenant's name", &name)?, created: time(created)?, landing })
-        };
-        rows.into_iter().map(row).collect()
+        beside(async {
+            let rows: Vec<(String, i64, Option<String>)> =
+                sqlx::query_as("SELECT name, created, landing FROM tenants ORDER BY name LIMIT ?")
+                    .bind(MAX_TENANTS)
+                    .fetch_all(&self.pool)
+                    .await
+                    .map_err(db("list the tenants"))?;
+            let row = |(name, created, landing): (String, i64, Option<String>)| {
+                let landing = landing.as_deref().map(decode).transpose()?;
+                Ok(TenantRow { name: parsed("a tenant's name", &name)?, created: time(created)?, landing })
+            };
+            rows.into_iter().map(row).collect()
+        })
+        .await
     }
 
     /// Says where a tenant's app server is. What the operator said stays when a receiver says something else; then the
@@ -110,20 +120,23 @@ impl Registry {
     /// # Errors
     /// [`Code::RequestInvalid`] where the landing is not usable.
     pub async fn set_landing(&self, scope: &TenantScope, landing: &Landing, origin: LandingOrigin) -> Result<bool> {
-        let encoded = encode(landing)?;
-        let mut tx = self.begin().await?;
-        let sql = "UPDATE tenants SET landing = ?1, landing_by = ?2
+        beside(async {
+            let encoded = encode(landing)?;
+            let mut tx = self.begin().await?;
+            let sql = "UPDATE tenants SET landing = ?1, landing_by = ?2
                    WHERE name = ?3 AND (?2 = 'operator' OR landing_by IS NULL OR landing_by = 'receiver')";
-        let done = sqlx::query(sql)
-            .bind(encoded)
-            .bind(origin.as_str())
-            .bind(scope.tenant().as_str())
-            .execute(&mut *tx)
-            .await
-            .map_err(db("set a tenant's app server"))?;
-        changed(&mut tx).await?;
-        self.commit_noted(tx).await?;
-        Ok(done.rows_affected() == 1)
+            let done = sqlx::query(sql)
+                .bind(encoded)
+                .bind(origin.as_str())
+                .bind(scope.tenant().as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(db("set a tenant's app server"))?;
+            changed(&mut tx).await?;
+            self.commit_noted(tx).await?;
+            Ok(done.rows_affected() == 1)
+        })
+        .await
     }
 
     /// Where a tenant's app server takes SFTP.
@@ -131,12 +144,15 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn landing(&self, scope: &TenantScope) -> Result<Option<Landing>> {
-        let found: Option<Option<String>> = sqlx::query_scalar("SELECT landing FROM tenants WHERE name = ?")
-            .bind(scope.tenant().as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(db("read a tenant's app server"))?;
-        found.flatten().as_deref().map(decode).transpose()
+        beside(async {
+            let found: Option<Option<String>> = sqlx::query_scalar("SELECT landing FROM tenants WHERE name = ?")
+                .bind(scope.tenant().as_str())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(db("read a tenant's app server"))?;
+            found.flatten().as_deref().map(decode).transpose()
+        })
+        .await
     }
 }
 

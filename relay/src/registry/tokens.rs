@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use towpath_keys::TokenClaims;
-use towpath_transfer::{Code, Failure, failure::Result};
+use towpath_transfer::{Code, Failure, beside::beside, failure::Result};
 
 use super::{Registry, commit, db};
 
@@ -14,28 +14,31 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 impl Registry {
     pub(super) async fn take_token(&self, claims: &TokenClaims, leeway: Duration) -> Result<()> {
-        let void = claims.expires_at.saturating_add(leeway).unwrap_or(jiff::Timestamp::MAX).as_microsecond();
-        let mut tx = self.begin().await?;
-        let live: i64 = sqlx::query_scalar("SELECT count(*) FROM used_tokens WHERE issuer = ? AND expires > ?")
-            .bind(&claims.issuer)
-            .bind(self.now())
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(db("count an end's tokens"))?;
-        if live >= MAX_LIVE_TOKENS {
-            return Err(Failure::retry(Code::RateLimited, "too many calls within a minute").after(PAUSE));
-        }
-        let taken = sqlx::query("INSERT INTO used_tokens (issuer, id, expires) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(&claims.issuer)
-            .bind(&claims.id)
-            .bind(void)
-            .execute(&mut *tx)
-            .await
-            .map_err(db("note a used token"))?;
-        if taken.rows_affected() == 0 {
-            return Err(Failure::park(Code::AuthenticationRefused, "the token was used before"));
-        }
-        commit(tx).await
+        beside(async {
+            let void = claims.expires_at.saturating_add(leeway).unwrap_or(jiff::Timestamp::MAX).as_microsecond();
+            let mut tx = self.begin().await?;
+            let live: i64 = sqlx::query_scalar("SELECT count(*) FROM used_tokens WHERE issuer = ? AND expires > ?")
+                .bind(&claims.issuer)
+                .bind(self.now())
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(db("count an end's tokens"))?;
+            if live >= MAX_LIVE_TOKENS {
+                return Err(Failure::retry(Code::RateLimited, "too many calls within a minute").after(PAUSE));
+            }
+            let taken = sqlx::query("INSERT INTO used_tokens (issuer, id, expires) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                .bind(&claims.issuer)
+                .bind(&claims.id)
+                .bind(void)
+                .execute(&mut *tx)
+                .await
+                .map_err(db("note a used token"))?;
+            if taken.rows_affected() == 0 {
+                return Err(Failure::park(Code::AuthenticationRefused, "the token was used before"));
+            }
+            commit(tx).await
+        })
+        .await
     }
 
     /// Forgets tokens that are void anyway, and returns how many.
@@ -43,13 +46,16 @@ impl Registry {
     /// # Errors
     /// [`Code::FileFailed`].
     pub async fn prune_tokens(&self) -> Result<u64> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query("DELETE FROM used_tokens WHERE expires <= ?")
-            .bind(self.now())
-            .execute(&mut *tx)
-            .await
-            .map_err(db("forget used tokens"))?;
-        commit(tx).await?;
-        Ok(done.rows_affected())
+        beside(async {
+            let mut tx = self.begin().await?;
+            let done = sqlx::query("DELETE FROM used_tokens WHERE expires <= ?")
+                .bind(self.now())
+                .execute(&mut *tx)
+                .await
+                .map_err(db("forget used tokens"))?;
+            commit(tx).await?;
+            Ok(done.rows_affected())
+        })
+        .await
     }
 }

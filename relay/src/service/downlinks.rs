@@ -146,6 +146,7 @@ impl RelayService {
                 return Ok(list);
             }
             tokio::select! {
+                biased;
                 hinted = waiting.hinted() => hinted?,
                 () = &mut over => return Ok(list),
             }

@@ -340,5 +340,7 @@ impl Spool {
 /// # Errors
 /// [`Code::Cancelled`] where the runtime shuts down.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Failure::retry(Code::Cancelled, "file work was given up").caused_by(e))
+    towpath_transport::files::blocking(work)
+        .await
+        .map_err(|e| Failure::retry(Code::Cancelled, "file work was given up").caused_by(e))
 }

@@ -83,7 +83,7 @@ impl Reader {
 
 async fn blocking<T: Send + 'static>(part: &RemotePath, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> StoreResult<T> {
     let message = format!("reading the file to send as {part}");
-    match tokio::task::spawn_blocking(work).await {
+    match crate::files::blocking(work).await {
         Ok(result) => result.map_err(|error| StoreError::new(StoreErrorKind::Source, message).caused_by(error)),
         Err(error) => Err(StoreError::new(StoreErrorKind::Internal, message).caused_by(error)),
     }

@@ -161,7 +161,7 @@ impl Follower {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = crate::files::blocking(work).await;
     done.map_err(|error| Failure::retry(Code::Internal, "following the relay's announcement").caused_by(error))?
 }
 

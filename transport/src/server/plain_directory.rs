@@ -47,7 +47,7 @@ impl PlainDirectory {
 
 /// Does file work on a blocking thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> FsResult<T> {
-    match tokio::task::spawn_blocking(work).await {
+    match crate::files::blocking(work).await {
         Ok(result) => result.map_err(|error| refused(&error)),
         Err(_) => Err(FsError::Failure("Failure".to_owned())),
     }

@@ -10,7 +10,7 @@ use thiserror::Error;
 use towpath_transfer::{Failure, RemotePath};
 
 use super::{RemoteStore, StoreError};
-use crate::files::{FileStore, WriteFile, ignore_missing};
+use crate::files::{FileStore, WriteFile, blocking, ignore_missing};
 
 /// How much is gathered before it is written, in bytes.
 pub const FETCH_BATCH_BYTES: usize = 1024 * 1024;
@@ -99,7 +99,7 @@ fn begin(files: &dyn FileStore, part: &Path, size: u64) -> io::Result<(Box<dyn W
 }
 
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, FetchError> {
-    let worked = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
+    let worked = blocking(work).await.map_err(io::Error::other);
     worked.and_then(|done| done).map_err(FetchError::Disk)
 }
 

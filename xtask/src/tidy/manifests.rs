@@ -33,6 +33,7 @@ const TESTS: &[&str] = &[
     "towpath-samples",
     "towpath-servers",
     "towpath-testkit",
+    "towpath-simulation",
 ];
 /// Starts other people's servers for tests; no product code may know it.
 const SERVERS: &str = "towpath-servers";
@@ -55,6 +56,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("towpath-samples", SAMPLES),
     (SERVERS, &[]),
     ("towpath-testkit", TESTS),
+    ("towpath-simulation", TESTS),
     ("towpath-e2e", TESTS),
     ("towpath-xtask", XTASK),
 ];
@@ -75,6 +77,7 @@ const FENCED: &[(&str, &[&str])] = &[
             "towpath-receiver",
             "towpath-samples",
             "towpath-testkit",
+            "towpath-simulation",
             "towpath-e2e",
         ],
     ),

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -10,7 +11,7 @@ use towpath_agent::{
     chain,
     config::{Config, SharedConfig},
     downlink::{action::SystemActions, poll},
-    engine::Engine,
+    engine::{Engine, EngineSettings},
     enrolment::{EnrolParts, Enrolment, enrol},
     extract::ExtractParts,
     layout::Layout,
@@ -18,13 +19,13 @@ use towpath_agent::{
     parts::{NoWatcher, Parts, SourceExtractor},
     service::heart::Heart,
     trust::FileTrust,
-    uplink::plan,
+    uplink::{plan, prune::prune_or_warn},
 };
 use towpath_journal::{FailPoints, Journal as _, TransferRecord, WakeUp};
 use towpath_keys::{Identity, KeyKind, PseudonymKey, pseudonym::KEY_BYTES};
 use towpath_relay::service::LocalRelayApi;
 use towpath_transfer::{
-    Direction, TransferId, TransferKey,
+    Direction, Failure, TransferId, TransferKey,
     api::EnrolmentCode,
     packed::PACKED_SUFFIX,
     receipt::{ReceiptStage, SignedReceipt},
@@ -35,13 +36,14 @@ use towpath_transport::{files::FileStore as _, relay_api::RelayApi};
 use super::{
     door::{Caller, Line, RelayDoor, SpoolConnect},
     machine::{Machine, Nature},
+    wiring::Host,
 };
 use crate::JOB;
 
 /// What the return files are that this agent delivers.
 pub const KIND: &str = "orders";
 /// Where it delivers them.
-const DELIVERY: &str = "/erp-in";
+pub const DELIVERY: &str = "/erp-in";
 
 /// An ERP host with its agent.
 #[derive(Debug)]
@@ -57,13 +59,13 @@ pub struct Agent {
     layout: Layout,
     config: Arc<Config>,
     trust: FileTrust,
-    nature: Nature,
     parts: Option<Arc<Parts>>,
     wake: WakeUp,
 }
 
 impl Agent {
-    /// Enrols an agent that extracts `tables` of the database `erp` and believes the first receiver. `folder` keeps its pins.
+    /// Enrols an agent that extracts the database `erp` and believes the first receiver; `tables` is the part of the configuration
+    /// that names them. `folder` keeps its pins.
     ///
     /// # Panics
     /// Where that fails.
@@ -73,12 +75,12 @@ impl Agent {
         code: &EnrolmentCode,
         folder: &Path,
         erp: PathBuf,
-        tables: &[&str],
+        tables: &str,
     ) -> Self {
-        let machine = Machine::new(Place::Agent, nature);
+        let machine = Machine::new(Host { place: Place::Agent, tenant: Some(code.tenant.clone()) }, nature);
         let identity = Identity::generate(KeyKind::Ed25519, &*nature.entropy).unwrap();
         let trust = FileTrust(folder.join("agent_signers"));
-        let mut config = Config::parse(&configuration(&erp, tables), &folder.join("agent.toml")).unwrap();
+        let mut config = Config::parse(&configuration(&erp, tables, nature.pace.receipts), &folder.join("agent.toml")).unwrap();
         // Threads would make what a seed stands for depend on the machine.
         config.extract.workers = 1;
         let layout = Layout::new("/agent");
@@ -94,8 +96,8 @@ impl Agent {
             mode: config.trust,
         };
         let enrolment = enrol(parts, code).await.unwrap().enrolment;
-        let (config, nature) = (Arc::new(config), nature.clone());
-        Self { machine, erp, identity, enrolment, layout, config, trust, nature, parts: None, wake: WakeUp::new() }
+        let config = Arc::new(config);
+        Self { machine, erp, identity, enrolment, layout, config, trust, parts: None, wake: WakeUp::new() }
     }
 
     /// Who the agent is to the relay.
@@ -107,7 +109,7 @@ impl Agent {
     /// The relay's calls as this agent makes them, each so many times.
     #[must_use]
     pub fn line(&self, door: &RelayDoor, times: usize) -> Arc<dyn RelayApi> {
-        Arc::new(Line { door: door.clone(), caller: self.caller(), times })
+        Arc::new(Line::by_hand(&self.machine, door, self.caller(), times))
     }
 
     /// The way of this agent to its folders on the relay.
@@ -119,31 +121,35 @@ impl Agent {
     /// Starts the program.
     pub async fn start(&mut self, door: &RelayDoor, times: usize, fail_points: Arc<dyn FailPoints>) {
         let start = self.machine.switch_on().await;
-        let (files, clock) = (Arc::clone(&start.files), Arc::clone(&self.nature.clock));
+        let (nature, host) = (&self.machine.nature, &self.machine.host);
+        let (files, clock, wiring) = (Arc::clone(&start.files), Arc::clone(&nature.clock), &nature.wiring);
         // A simulated host has no folder of its own on a real disk, and needs no other key than any other of its kind.
         let pseudonyms = Arc::new(PseudonymKey::from_bytes(&[7; KEY_BYTES]));
         let extract = ExtractParts { files: files.clone(), clock: Arc::clone(&clock), pseudonyms, workers: 1 };
+        let extractor = SourceExtractor { parts: extract, config: SharedConfig::new((*self.config).clone()) };
         let parts = Arc::new(Parts {
             layout: self.layout.clone(),
             files,
-            journal: self.machine.journal.clone(),
-            relay: self.line(door, times),
-            stores: Arc::new(self.connect(door)),
-            extractor: Arc::new(SourceExtractor { parts: extract, config: SharedConfig::new((*self.config).clone()) }),
-            actions: Arc::new(SystemActions { files: start.files.clone(), clock: Arc::clone(&self.nature.clock) }),
+            journal: Arc::clone(&start.journal),
+            relay: Arc::new(Line::of_a_life(&self.machine, door, self.caller(), times, &start.life)),
+            stores: wiring.connect(host, &start.life, Arc::new(self.connect(door))),
+            extractor: wiring.extractor(host, &start.life, Arc::new(extractor)),
+            actions: Arc::new(SystemActions { files: start.files.clone(), clock: Arc::clone(&clock) }),
             trust: Arc::new(self.trust.clone()),
             identity: OwnKey::new(self.identity.clone()).unwrap(),
             tenant: self.enrolment.tenant.clone(),
             agent: self.enrolment.name.clone(),
             config: SharedConfig::new((*self.config).clone()),
             clock,
-            entropy: Arc::clone(&self.nature.entropy),
+            entropy: Arc::clone(&nature.entropy),
             fail_points,
             watcher: Arc::new(NoWatcher),
         });
+        prune_or_warn(&parts).await;
         self.parts = Some(Arc::clone(&parts));
         self.wake = WakeUp::new();
-        let engine = Engine::new(Arc::clone(&parts), self.wake.clone()).observed_by(start.busy.clone());
+        let settings = EngineSettings { driver: nature.pace.drivers, ..EngineSettings::default() };
+        let engine = Engine::new(Arc::clone(&parts), self.wake.clone()).observed_by(start.busy.clone()).with_settings(settings);
         let heart = Heart::unwatched(&parts.clock);
         let poll = poll::run(parts, self.wake.clone(), heart, CancellationToken::new());
         self.machine.run(&start, async move {
@@ -160,9 +166,17 @@ impl Agent {
     /// # Panics
     /// Where that fails.
     pub async fn plan(&self, full: bool) -> TransferId {
-        let id = plan(self.parts(), &JOB.parse().unwrap(), full).await.unwrap().record().key.id;
+        self.try_plan(full).await.unwrap()
+    }
+
+    /// Plans a transfer of the one job, where that succeeds.
+    ///
+    /// # Errors
+    /// Those of [`plan()`].
+    pub async fn try_plan(&self, full: bool) -> Result<TransferId, Failure> {
+        let planned = plan(self.parts(), &JOB.parse().unwrap(), full).await;
         self.wake.hint();
-        id
+        planned.map(|planned| planned.record().key.id)
     }
 
     /// The full name of one of its transfers.
@@ -243,6 +257,8 @@ impl Agent {
         for (name, _) in &seen {
             self.machine.disk.remove(&Path::new(DELIVERY).join(name)).unwrap();
         }
+        // What the ERP has taken stays taken, also after a power loss.
+        self.machine.disk.sync_dir(DELIVERY.as_ref()).unwrap();
         seen.into_iter().map(|(_, bytes)| bytes).collect()
     }
 
@@ -250,6 +266,25 @@ impl Agent {
     #[must_use]
     pub fn has_notes(&self, id: TransferId) -> bool {
         self.machine.disk.stat(&self.layout.work_of(id)).is_ok()
+    }
+
+    /// Where a transfer stands here, where it is known.
+    ///
+    /// # Panics
+    /// Never: a journal in memory can be read.
+    pub async fn machine_record(&self, key: &TransferKey) -> Option<TransferRecord> {
+        self.machine.journal.get(key).await.unwrap()
+    }
+
+    /// What is wrong with the documents of a transfer, as `receipts verify` says.
+    ///
+    /// # Errors
+    /// The chain, where it is not right.
+    pub async fn chain(&self, id: TransferId) -> Result<(), String> {
+        match chain::verify(self.parts(), id).await {
+            Ok(chain) if chain.ok => Ok(()),
+            other => Err(format!("its documents are not right: {other:?}")),
+        }
     }
 
     /// Checks every document of a transfer as `receipts verify` does.
@@ -262,13 +297,10 @@ impl Agent {
     }
 }
 
-fn configuration(erp: &Path, tables: &[&str]) -> String {
-    let mut text = format!(
-        "trust = \"first-use\"\n[receipt]\npoll = \"1s\"\n[[delivery]]\nkind = \"{KIND}\"\nfolder = \"{DELIVERY}\"\n[[job]]\nname = \"{JOB}\"\n[job.source]\nkind = \"sqlite\"\npath = '{}'\n",
+fn configuration(erp: &Path, tables: &str, receipts: Duration) -> String {
+    format!(
+        "trust = \"first-use\"\n[receipt]\npoll = \"{}s\"\n[[delivery]]\nkind = \"{KIND}\"\nfolder = \"{DELIVERY}\"\n[[job]]\nname = \"{JOB}\"\n[job.source]\nkind = \"sqlite\"\npath = '{}'\n{tables}",
+        receipts.as_secs(),
         erp.display()
-    );
-    for table in tables {
-        text.push_str(&format!("[[job.table]]\nname = \"{table}\"\n"));
-    }
-    text
+    )
 }

@@ -1,6 +1,7 @@
 //! How programs reach each other without a network, and how a call ends when the other machine does.
 
 use std::{
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,10 +13,11 @@ use towpath_relay::{
     spool::{AgentView, Spool},
 };
 use towpath_transfer::{
-    AgentName, Code, Failure, TransferId,
+    AgentName, Clock, Code, Failure, TransferId,
     announcement::SignedAnnouncement,
     api::{
-        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, KeyRotation,
+        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
+        KeyRotation,
         Peers, UplinkStatus,
     },
     digest::Sha256Digest,
@@ -27,7 +29,7 @@ use towpath_transport::{
     store::{Connect, RemoteStore, StoreError, StoreErrorKind, StoreResult},
 };
 
-use super::{far::ViewStore, power::Life};
+use super::{far::ViewStore, machine::Machine, power::Life, wiring::Fate};
 
 /// What a program offers to others while it runs.
 #[derive(Debug)]
@@ -77,43 +79,114 @@ pub struct Caller {
     pub key: PublicKeyLine,
 }
 
-/// The relay's calls as one end makes them, each so many times at once.
-#[derive(Debug, Clone)]
+/// The relay's calls as one end makes them, of which something may become.
+#[derive(Clone)]
 pub struct Line {
     /// The relay.
     pub door: RelayDoor,
     /// Who calls.
     pub caller: Caller,
-    /// How often each call is made; at least once.
-    pub times: usize,
+    /// How long the caller lives; somebody who makes calls by hand lives on.
+    pub life: Life,
+    /// The caller's clock.
+    pub clock: Arc<dyn Clock>,
+    /// What becomes of each call.
+    pub fates: Arc<dyn Fn(&'static str) -> Fate + Send + Sync>,
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("caller", &self.caller).finish_non_exhaustive()
+    }
 }
 
 fn unreachable() -> Failure {
     Failure::retry(Code::RelayUnreachable, "the relay is off")
 }
 
+fn lost(what: &str) -> Failure {
+    Failure::retry(Code::RelayUnreachable, format!("the {what} was lost on its way"))
+}
+
 impl Line {
+    /// The calls that somebody makes by hand, each so many times.
+    #[must_use]
+    pub fn by_hand(machine: &Machine, door: &RelayDoor, caller: Caller, times: usize) -> Self {
+        let (clock, fates) = (Arc::clone(&machine.nature.clock), Arc::new(move |_: &'static str| Fate::copied(times)));
+        Self { door: door.clone(), caller, life: Life::new(), clock, fates }
+    }
+
+    /// The calls of a program in one life, with what its wiring makes of each.
+    #[must_use]
+    pub fn of_a_life(machine: &Machine, door: &RelayDoor, caller: Caller, times: usize, life: &Life) -> Self {
+        let (wiring, host) = (Arc::clone(&machine.nature.wiring), machine.host.clone());
+        let fates = move |call: &'static str| {
+            let fate = wiring.fate(&host, call);
+            Fate { copies: fate.copies * times, ..fate }
+        };
+        let clock = Arc::clone(&machine.nature.clock);
+        Self { door: door.clone(), caller, life: life.clone(), clock, fates: Arc::new(fates) }
+    }
+
+    async fn call<T, F>(&self, name: &'static str, call: impl Fn(LocalRelayApi) -> F + Send + Sync + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let fate = (self.fates)(name);
+        self.wait(fate.before).await?;
+        let called = self.once(fate.copies, &call).await;
+        if let Some(pause) = fate.echo {
+            let line = self.clone();
+            tokio::spawn(async move {
+                line.clock.sleep(pause).await;
+                // Nobody waits for this answer any more.
+                let _ = line.once(1, &call).await;
+            });
+        }
+        self.wait(fate.after).await?;
+        let called = called.ok_or_else(|| lost("request"))?;
+        if fate.answered { called } else { Err(lost("answer")) }
+    }
+
     /// Makes the call so many times at once, and passes the last answer on.
-    async fn call<T, F: Future<Output = Result<T>>>(&self, call: impl Fn(LocalRelayApi) -> F) -> Result<T> {
-        let ((service, _), life) = self.door.open().ok_or_else(unreachable)?;
+    async fn once<T, F: Future<Output = Result<T>>>(
+        &self,
+        copies: usize,
+        call: &impl Fn(LocalRelayApi) -> F,
+    ) -> Option<Result<T>> {
+        let Some(((service, _), life)) = self.door.open() else { return Some(Err(unreachable())) };
         let api = LocalRelayApi::new(service, self.caller.user.clone(), self.caller.key.clone());
-        let calls = (0..self.times.max(1)).map(|_| call(api.clone()));
+        let calls = (0..copies).map(|_| call(api.clone()));
         tokio::select! {
             biased;
-            () = life.over() => Err(unreachable()),
-            answers = join_all(calls) => answers.into_iter().collect::<Result<Vec<T>>>()?.pop().ok_or_else(unreachable),
+            () = life.over() => Some(Err(unreachable())),
+            answers = join_all(calls) => answers.into_iter().reduce(|first, second| first.and(second)),
         }
+    }
+
+    /// Waits, where there is something to wait for; whoever is dead says nothing.
+    async fn wait(&self, pause: Duration) -> Result<()> {
+        if !pause.is_zero() {
+            self.clock.sleep(pause).await;
+        }
+        if self.life.is_over() { Err(Failure::retry(Code::RelayUnreachable, "the caller is off")) } else { Ok(()) }
     }
 }
 
 #[async_trait]
 impl RelayApi for Line {
     async fn enrol(&self, request: &EnrolmentRequest) -> Result<EnrolmentAnswer> {
-        self.call(async |api| api.enrol(request).await).await
+        let request = request.clone();
+        self.call("enrol", move |api| {
+            let request = request.clone();
+            async move { api.enrol(&request).await }
+        })
+        .await
     }
 
     async fn peers(&self) -> Result<Peers> {
-        self.call(async |api| api.peers().await).await
+        self.call("peers", move |api| async move { api.peers().await }).await
     }
 
     async fn rotate_key(&self, rotation: &KeyRotation) -> Result<KeyRotation> {
@@ -121,39 +194,65 @@ impl RelayApi for Line {
     }
 
     async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus> {
-        self.call(async |api| api.complete(transfer, complete).await).await
+        let complete = *complete;
+        self.call("complete", move |api| async move { api.complete(transfer, &complete).await }).await
     }
 
     async fn uplink(&self, transfer: TransferId) -> Result<UplinkStatus> {
-        self.call(async |api| api.uplink(transfer).await).await
+        self.call("uplink", move |api| async move { api.uplink(transfer).await }).await
     }
 
     async fn post_receipt(&self, receipt: &AppReceipt) -> Result<()> {
-        self.call(async |api| api.post_receipt(receipt).await).await
+        let receipt = receipt.clone();
+        self.call("post_receipt", move |api| {
+            let receipt = receipt.clone();
+            async move { api.post_receipt(&receipt).await }
+        })
+        .await
     }
 
     async fn downlinks(&self, wait: Duration, unless: Option<Sha256Digest>) -> Result<Downlinks> {
-        self.call(async |api| api.downlinks(wait, unless).await).await
+        self.call("downlinks", move |api| async move { api.downlinks(wait, unless).await }).await
     }
 
     async fn acknowledge(&self, transfer: TransferId, acknowledgement: &Acknowledgement) -> Result<()> {
-        self.call(async |api| api.acknowledge(transfer, acknowledgement).await).await
+        let acknowledgement = acknowledgement.clone();
+        self.call("acknowledge", move |api| {
+            let acknowledgement = acknowledgement.clone();
+            async move { api.acknowledge(transfer, &acknowledgement).await }
+        })
+        .await
     }
 
     async fn export(&self, export: &Export) -> Result<ExportStatus> {
-        self.call(async |api| api.export(export).await).await
+        let export = export.clone();
+        self.call("export", move |api| {
+            let export = export.clone();
+            async move { api.export(&export).await }
+        })
+        .await
     }
 
     async fn export_status(&self, agent: &AgentName, transfer: TransferId) -> Result<ExportStatus> {
-        self.call(async |api| api.export_status(agent, transfer).await).await
+        let agent = agent.clone();
+        self.call("export_status", move |api| {
+            let agent = agent.clone();
+            async move { api.export_status(&agent, transfer).await }
+        })
+        .await
     }
 
-    async fn expect(&self, expectations: &towpath_transfer::api::Expectations) -> Result<()> {
-        self.call(async |api| api.expect(expectations).await).await
+    async fn expect(&self, expectations: &Expectations) -> Result<()> {
+        let expectations = expectations.clone();
+        self.call("expect", move |api| {
+            let expectations = expectations.clone();
+            async move { api.expect(&expectations).await }
+        })
+        .await
     }
 
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {
-        self.call(async |api| api.announcement(pinned).await).await
+        self.call("announcement", move |api| async move { api.announcement(pinned).await }).await
     }
 }
 

@@ -1,24 +1,62 @@
 //! A machine: what lasts when its program crashes, and the program's one life at a time.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::task::JoinHandle;
-use towpath_journal::{Journal as _, Lease, MemoryJournal, Observer, StageReport};
+use towpath_journal::{DriverSettings, Journal, Lease, MemoryJournal, Observer, StageReport};
 use towpath_transfer::{Clock, Entropy, Stage, state::Place};
-use towpath_transport::files::MemoryFiles;
+use towpath_transport::files::{FileStore, MemoryFiles};
 
-use super::power::{Life, PoweredFiles};
+use super::{
+    power::{Life, PoweredFiles},
+    wiring::{Host, Plain, Wiring},
+};
 
-/// Time and randomness of a whole installation.
+/// How often the programs look where nobody tells them.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Of the stages.
+    pub drivers: DriverSettings,
+    /// How often an agent asks for receipts.
+    pub receipts: Duration,
+    /// How often a receiver looks at its landing.
+    pub scan: Duration,
+    /// How often the relay clears away beside its stages; never, where this is absent.
+    pub upkeep: Option<Duration>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let (receipts, scan) = (Duration::from_secs(1), Duration::from_secs(5));
+        Self { drivers: DriverSettings::default(), receipts, scan, upkeep: None }
+    }
+}
+
+/// Time and randomness of a whole installation, and what is between its programs and the rest of the world.
 #[derive(Debug, Clone)]
 pub struct Nature {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// What is in between.
+    pub wiring: Arc<dyn Wiring>,
+    /// How often the programs look.
+    pub pace: Pace,
+}
+
+impl Nature {
+    /// Nothing is in between.
+    #[must_use]
+    pub fn plain(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        Self { clock, entropy, wiring: Arc::new(Plain), pace: Pace::default() }
+    }
 }
 
 /// Counts the steps that run, so that a test knows when every program waits.
@@ -46,6 +84,10 @@ impl Observer for Busy {
 /// One machine.
 #[derive(Debug)]
 pub struct Machine {
+    /// Which one it is.
+    pub host: Host,
+    /// What it lives in; the clock is its own.
+    pub nature: Nature,
     /// Its disk.
     pub disk: MemoryFiles,
     /// Its journal.
@@ -74,7 +116,9 @@ pub struct Start {
     /// The life that begins.
     pub life: Life,
     /// The disk in it.
-    pub files: Arc<PoweredFiles>,
+    pub files: Arc<dyn FileStore>,
+    /// The journal in it.
+    pub journal: Arc<dyn Journal>,
     /// Watches the steps.
     pub busy: Arc<Busy>,
 }
@@ -82,10 +126,23 @@ pub struct Start {
 impl Machine {
     /// A machine that is off.
     #[must_use]
-    pub fn new(place: Place, nature: &Nature) -> Self {
+    pub fn new(host: Host, nature: &Nature) -> Self {
+        let nature = Nature { clock: nature.wiring.clock(&host, Arc::clone(&nature.clock)), ..nature.clone() };
         let disk = MemoryFiles::with_clock(Arc::clone(&nature.clock));
-        let journal = MemoryJournal::new(place, Arc::clone(&nature.clock), Arc::clone(&nature.entropy));
-        Self { disk, journal: Arc::new(journal), running: None }
+        let journal = MemoryJournal::new(host.place, Arc::clone(&nature.clock), Arc::clone(&nature.entropy));
+        Self { host, nature, disk, journal: Arc::new(journal), running: None }
+    }
+
+    /// Whether a program runs on it, or stands still on it since its life has ended.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// The life of the program that runs on it.
+    #[must_use]
+    pub fn life(&self) -> Option<&Life> {
+        self.running.as_ref().map(|running| &running.life)
     }
 
     /// Switches the machine on. Leases of an earlier life end, as they do when a program starts.
@@ -96,8 +153,10 @@ impl Machine {
         assert!(self.running.is_none(), "the machine is on");
         self.journal.break_leases().await.unwrap();
         let life = Life::new();
-        let files = Arc::new(PoweredFiles::new(self.disk.clone(), life.clone()));
-        Start { life, files, busy: Arc::default() }
+        let wiring = &self.nature.wiring;
+        let files = wiring.files(&self.host, &life, Arc::new(PoweredFiles::new(self.disk.clone(), life.clone())));
+        let journal = wiring.journal(&self.host, &life, self.journal.clone());
+        Start { life, files, journal, busy: Arc::default() }
     }
 
     /// What a backup has that is made now, whether the program runs or not.

@@ -9,6 +9,7 @@ mod power;
 mod receiver;
 mod relay;
 mod stop;
+mod wiring;
 mod world;
 
 use std::path::Path;
@@ -17,14 +18,15 @@ use futures::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use towpath_transport::files::{MemoryFiles, read_whole};
 
-pub use agent::{Agent, KIND};
+pub use agent::{Agent, DELIVERY, KIND};
 pub use door::{Caller, Door, Line, RelayDoor, SpoolConnect};
 pub use far::ViewStore;
-pub use machine::{Backup, Busy, Machine, Nature, Start};
+pub use machine::{Backup, Busy, Machine, Nature, Pace, Start};
 pub use power::{Life, PoweredFiles};
 pub use receiver::Receiver;
 pub use relay::Relay;
 pub use stop::{Spot, StopAt};
+pub use wiring::{Fate, Host, Plain, Wiring};
 pub use world::{Ends, Seams, Signed};
 
 /// The largest file that tests look into, in bytes.
@@ -42,7 +44,15 @@ fn read(disk: &MemoryFiles, path: &Path) -> Option<Vec<u8>> {
 pub async fn rows(database: &Path, sql: &str) -> Vec<String> {
     let options = SqliteConnectOptions::new().filename(database);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-    let found: Vec<_> = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch(&mut connection).try_collect().await.unwrap();
+    rows_of(&mut connection, sql).await
+}
+
+/// [`rows`] over a connection that is there already.
+///
+/// # Panics
+/// Where the query fails.
+pub async fn rows_of(connection: &mut SqliteConnection, sql: &str) -> Vec<String> {
+    let found: Vec<_> = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch(connection).try_collect().await.unwrap();
     let text = |row: &sqlx::sqlite::SqliteRow| {
         let columns = (0..row.len()).map(|at| row.try_get_unchecked::<Option<String>, _>(at).unwrap());
         columns.map(|text| text.unwrap_or_else(|| "NULL".into())).collect::<Vec<_>>().join("|")

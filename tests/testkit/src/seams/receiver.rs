@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use towpath_journal::{FailPoints, Journal as _, TransferRecord};
+use towpath_journal::{DriverSettings, FailPoints, Journal as _, TransferRecord};
 use towpath_keys::{Identity, KeyKind};
 use towpath_receiver::{
     agents::{self, TrustPolicy},
@@ -18,11 +18,11 @@ use towpath_receiver::{
     layout::Layout,
     parts::{FileTrust, Limits, Parts, TableFilter},
     restored::{self, Lacking},
-    service::{Service, ServiceSettings},
+    service::{SHUTDOWN_GRACE, Service, ServiceSettings},
 };
 use towpath_relay::service::LocalRelayApi;
 use towpath_transfer::{
-    AgentName, FileName, RemotePath, TransferId, TransferKey,
+    AgentName, Failure, FileName, RemotePath, TransferId, TransferKey,
     api::EnrolmentCode,
     manifest::MANIFEST_NAME,
     public_key::Fingerprint,
@@ -30,7 +30,7 @@ use towpath_transfer::{
     state::Place,
 };
 use towpath_transport::{
-    files::{FileStore as _, write_whole},
+    files::{FileStore as _, file_failure, write_whole},
     relay_api::RelayApi,
     store::{BytesSource, NoProgress, RemoteStore as _},
 };
@@ -40,6 +40,7 @@ use super::{
     door::{Caller, Door, Line, RelayDoor},
     far::ViewStore,
     machine::{Machine, Nature},
+    wiring::Host,
 };
 use crate::JOB;
 
@@ -57,7 +58,6 @@ pub struct Receiver {
     layout: Layout,
     target: SqliteTarget,
     pins: PathBuf,
-    nature: Nature,
     parts: Option<Arc<Parts>>,
 }
 
@@ -73,14 +73,14 @@ impl Receiver {
         folder: &Path,
         landing: Door<Arc<Landing>>,
     ) -> Self {
-        let machine = Machine::new(Place::Receiver, nature);
+        let machine = Machine::new(Host { place: Place::Receiver, tenant: Some(code.tenant.clone()) }, nature);
         let identity = Identity::generate(KeyKind::Ed25519, &*nature.entropy).unwrap();
         let layout = Layout::new("/receiver");
         machine.disk.create_dir_all(layout.state()).unwrap();
         let enrolled = enrol(code, &identity, None, relay, &machine.disk, &layout.enrolment()).await;
         let (target, pins) = (SqliteTarget::new(folder.join("import")), folder.join("receiver_signers"));
-        let (enrolment, nature) = (enrolled.unwrap().0, nature.clone());
-        Self { machine, landing, identity, enrolment, layout, target, pins, nature, parts: None }
+        let enrolment = enrolled.unwrap().0;
+        Self { machine, landing, identity, enrolment, layout, target, pins, parts: None }
     }
 
     /// Who the receiver is to the relay.
@@ -92,7 +92,7 @@ impl Receiver {
     /// The relay's calls as this receiver makes them, each so many times.
     #[must_use]
     pub fn line(&self, door: &RelayDoor, times: usize) -> Arc<dyn RelayApi> {
-        Arc::new(Line { door: door.clone(), caller: self.caller(), times })
+        Arc::new(Line::by_hand(&self.machine, door, self.caller(), times))
     }
 
     /// The receiver's operator approves an agent.
@@ -108,14 +108,26 @@ impl Receiver {
     /// # Panics
     /// Where it does not start.
     pub async fn start(&mut self, door: &RelayDoor, times: usize, fail_points: Arc<dyn FailPoints>) {
+        self.try_start(door, times, fail_points).await.unwrap();
+    }
+
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// Where its disk does not let it start.
+    ///
+    /// # Panics
+    /// Where its pins are damaged.
+    pub async fn try_start(&mut self, door: &RelayDoor, times: usize, fail_points: Arc<dyn FailPoints>) -> Result<(), Failure> {
         let start = self.machine.switch_on().await;
+        let (nature, host) = (&self.machine.nature, &self.machine.host);
         agents::complete_pins(&self.pins, &self.enrolment.receipt_key).unwrap();
         let parts = Arc::new(Parts {
             layout: self.layout.clone(),
             files: start.files.clone(),
-            journal: self.machine.journal.clone(),
-            relay: self.line(door, times),
-            target: Arc::new(self.target.clone()),
+            journal: Arc::clone(&start.journal),
+            relay: Arc::new(Line::of_a_life(&self.machine, door, self.caller(), times, &start.life)),
+            target: nature.wiring.target(host, &start.life, Arc::new(self.target.clone())),
             trust: Arc::new(FileTrust(self.pins.clone())),
             policy: TrustPolicy::Approve,
             identity: self.identity.clone(),
@@ -124,17 +136,20 @@ impl Receiver {
             tables: TableFilter::All,
             exports: Vec::new(),
             limits: Limits::default(),
-            clock: Arc::clone(&self.nature.clock),
-            entropy: Arc::clone(&self.nature.entropy),
+            clock: Arc::clone(&nature.clock),
+            entropy: Arc::clone(&nature.entropy),
             fail_points,
         });
         self.parts = Some(Arc::clone(&parts));
         let arrived = Arc::new(Notify::new());
         let landing = Landing::new(start.files.clone(), self.layout.clone(), LandingLimits::default(), Arc::clone(&arrived));
-        landing.prepare().unwrap();
+        landing.prepare().map_err(|error| file_failure("preparing", self.layout.state(), error))?;
         self.landing.offer(Arc::new(landing), start.life.clone());
-        let service = Service::new(parts, ServiceSettings::default(), start.busy.clone(), arrived);
+        let drivers = DriverSettings { shutdown_grace: SHUTDOWN_GRACE, ..nature.pace.drivers };
+        let settings = ServiceSettings { scan: nature.pace.scan, drivers };
+        let service = Service::new(parts, settings, start.busy.clone(), arrived);
         self.machine.run(&start, service.run(CancellationToken::new()));
+        Ok(())
     }
 
     /// Sends a return file to an agent, as `send` does.
@@ -142,22 +157,38 @@ impl Receiver {
     /// # Panics
     /// Where it is not taken.
     pub async fn send(&self, agent: &AgentName, name: &str, content: &[u8]) -> TransferId {
+        let (id, sent) = self.try_send(agent, name, content).await;
+        sent.unwrap();
+        id
+    }
+
+    /// Sends a return file to an agent, as `send` does. Where it fails, the transfer may have been taken all the same.
+    ///
+    /// # Panics
+    /// Where the file cannot be put into the outbox, or the receiver was never started.
+    pub async fn try_send(&self, agent: &AgentName, name: &str, content: &[u8]) -> (TransferId, Result<(), Failure>) {
         let parts = self.parts.as_ref().expect("the receiver was started");
         let (path, name) = (Path::new("/outbox").join(name), name.parse::<FileName>().unwrap());
         self.machine.disk.create_dir_all("/outbox".as_ref()).unwrap();
         write_whole(&self.machine.disk, &path, content).unwrap();
-        let id = TransferId::new(&*self.nature.clock, &*self.nature.entropy);
+        let id = TransferId::new(&*self.machine.nature.clock, &*self.machine.nature.entropy);
         let request = Request {
             version: 1,
             agent: agent.clone(),
             kind: KIND.parse().unwrap(),
             job: JOB.parse().unwrap(),
-            taken: self.nature.clock.now(),
+            taken: self.machine.nature.clock.now(),
             files: vec![name.clone()],
         };
-        take::take(parts, id, &request, &[Source { name, path }]).unwrap();
-        take::note(parts, id, &request).await.unwrap();
-        id
+        let taken = take::take(parts, id, &request, &[Source { name, path: path.clone() }]);
+        let sent = match taken {
+            Ok(()) => take::note(parts, id, &request).await.map(|_| ()),
+            Err(failure) => Err(failure),
+        };
+        // The file was the app's own, and none of these tests looks for it.
+        self.machine.disk.remove(&path).unwrap();
+        self.machine.disk.sync_dir("/outbox".as_ref()).unwrap();
+        (id, sent)
     }
 
     /// Whether any copy of a return file is left here.

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use towpath_journal::{DriverSettings, FailPoints, Journal as _, TransferRecord};
+use towpath_journal::{FailPoints, Journal as _, TransferRecord};
 use towpath_keys::{Identity, KeyKind};
 use towpath_receiver::landing::{Landing, LandingView};
 use towpath_relay::{
@@ -27,6 +27,7 @@ use towpath_relay::{
 use towpath_transfer::{
     AgentName, Code, Failure, RemotePath, TenantName, TransferKey,
     api::{EnrolmentCode, Role},
+    beside::beside,
     failure::Result,
     receipt::ReceiptStage,
     state::Place,
@@ -37,6 +38,7 @@ use super::{
     door::{Door, RelayDoor},
     far::ViewStore,
     machine::{Machine, Nature},
+    wiring::Host,
 };
 
 const URL: &str = "https://relay.test";
@@ -70,7 +72,6 @@ pub struct Relay {
     landings: Landings,
     receipt_key: Identity,
     retention: Duration,
-    nature: Nature,
 }
 
 impl Relay {
@@ -79,12 +80,11 @@ impl Relay {
     /// # Panics
     /// Where that fails.
     pub async fn new(nature: &Nature, retention: Duration) -> Self {
-        let machine = Machine::new(Place::Relay, nature);
+        let machine = Machine::new(Host { place: Place::Relay, tenant: None }, nature);
         machine.disk.create_dir_all(STATE.as_ref()).unwrap();
-        let registry = Registry::in_memory(Arc::clone(&nature.clock), Arc::clone(&nature.entropy)).await.unwrap();
+        let registry = beside(Registry::in_memory(Arc::clone(&machine.nature.clock), Arc::clone(&nature.entropy))).await.unwrap();
         let receipt_key = Identity::generate(KeyKind::Ed25519, &*nature.entropy).unwrap();
-        let (landings, nature) = (Landings::default(), nature.clone());
-        Self { machine, door: Door::new(), registry, landings, receipt_key, retention, nature }
+        Self { machine, door: Door::new(), registry, landings: Landings::default(), receipt_key, retention }
     }
 
     /// Starts the program.
@@ -92,17 +92,29 @@ impl Relay {
     /// # Panics
     /// Where it does not start.
     pub async fn start(&mut self, fail_points: Arc<dyn FailPoints>) {
+        self.try_start(fail_points).await.unwrap();
+    }
+
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// Where its disk or its journal do not let it start.
+    ///
+    /// # Panics
+    /// Where there are no metrics.
+    pub async fn try_start(&mut self, fail_points: Arc<dyn FailPoints>) -> Result<()> {
         let start = self.machine.switch_on().await;
+        let (nature, host) = (&self.machine.nature, &self.machine.host);
         let key = self.receipt_key.public_line().clone();
         let parts = Parts {
             files: start.files.clone(),
             state: STATE.into(),
-            journal: self.machine.journal.clone(),
+            journal: Arc::clone(&start.journal),
             registry: self.registry.clone(),
-            clock: Arc::clone(&self.nature.clock),
-            entropy: Arc::clone(&self.nature.entropy),
+            clock: Arc::clone(&nature.clock),
+            entropy: Arc::clone(&nature.entropy),
             fail_points,
-            app_servers: Arc::new(self.landings.clone()),
+            app_servers: nature.wiring.app_servers(host, &start.life, Arc::new(self.landings.clone())),
             identity: RelayIdentity {
                 public_url: URL.to_owned(),
                 keys: Keyring::new(Shown {
@@ -127,19 +139,33 @@ impl Relay {
                 journal_keeps: 100,
                 audit: towpath_relay::audit::AuditSettings::default(),
                 downlink: DownlinkSettings::default(),
-                driver: DriverSettings::default(),
+                driver: nature.pace.drivers,
             },
             metrics: Metrics::new().unwrap(),
         };
-        let program = Program::new(parts).unwrap();
-        program.tidy().await.unwrap();
+        let program = Program::new(parts)?;
+        program.tidy().await?;
         self.door.offer((program.service().clone(), Arc::clone(program.spool())), start.life.clone());
         let mut drivers = JoinSet::new();
+        if let Some(pause) = nature.pace.upkeep {
+            program.drivers().into_iter().for_each(|driver| drop(drivers.spawn(driver.run(CancellationToken::new()))));
+            let clock = Arc::clone(&nature.clock);
+            self.machine.run(&start, async move {
+                let _drivers = drivers;
+                loop {
+                    clock.sleep(pause).await;
+                    // What could not be cleared away is left to the next time.
+                    let _ = program.tidy().await;
+                }
+            });
+            return Ok(());
+        }
         for driver in program.drivers() {
             // Without a network there are no sessions to watch; the drivers are all of the program.
             drivers.spawn(driver.observed_by(start.busy.clone()).run(CancellationToken::new()));
         }
         self.machine.run(&start, async move { while drivers.join_next().await.is_some() {} });
+        Ok(())
     }
 
     /// The call of somebody who is not enrolled.

@@ -8,6 +8,7 @@ use towpath_journal::{FailPoints, verify};
 use towpath_transfer::{
     TenantName, TransferId, TransferState,
     api::Role,
+    beside::beside,
     clock::{ManualClock, SeededEntropy},
     receipt::ReceiptStage,
     state::{Outcome, Place},
@@ -36,6 +37,27 @@ pub struct Ends {
     pub agent: Agent,
     /// Its app server.
     pub receiver: Receiver,
+}
+
+impl Ends {
+    /// Enrols and approves both ends of a tenant with a relay that is on. `folder` is the tenant's own; `erp` makes the ERP
+    /// database, and `tables` is the part of the agent's configuration that names its tables.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub async fn enrolled(nature: &Nature, relay: &Relay, folder: &Path, tenant: &TenantName, erp: &str, tables: &str) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let (landing, api) = (Door::new(), relay.anonymous());
+        let scope = relay.create_tenant(tenant, landing.clone()).await;
+        let code = relay.code(&scope, Role::Receiver, RECEIVER).await;
+        let receiver = Receiver::enrolled(nature, &api, &code, folder, landing).await;
+        let code = relay.code(&scope, Role::Agent, AGENT).await;
+        let path = folder.join("erp.sqlite");
+        beside(write_erp(&path, erp)).await;
+        let agent = Agent::enrolled(nature, &api, &code, folder, path, tables).await;
+        receiver.approve(&relay.door, &agent.identity.fingerprint()).await;
+        Self { tenant: tenant.clone(), agent, receiver }
+    }
 }
 
 /// The receipts of a transfer, as far as they are signed.
@@ -71,12 +93,14 @@ impl Seams {
     pub async fn new(tenants: &[&str], retention: Duration) -> Self {
         let dir = tempfile::Builder::new().prefix("towpath-seams-").tempdir().unwrap();
         let clock = ManualClock::new("2026-03-01T02:00:00Z".parse().unwrap());
-        let nature = Nature { clock: Arc::new(clock.clone()), entropy: Arc::new(SeededEntropy::new(11)) };
+        let nature = Nature::plain(Arc::new(clock.clone()), Arc::new(SeededEntropy::new(11)));
         let mut relay = Relay::new(&nature, retention).await;
         relay.start(Arc::new(super::StopAt::nowhere())).await;
         let mut ends = Vec::new();
         for tenant in tenants {
-            ends.push(enrolled(&nature, &relay, dir.path(), tenant).await);
+            let tables: String = TABLES.iter().map(|table| format!("[[job.table]]\nname = \"{table}\"\n")).collect();
+            let (folder, tenant) = (dir.path().join(tenant), tenant.parse().unwrap());
+            ends.push(Ends::enrolled(&nature, &relay, &folder, &tenant, &small_erp(&tenant), &tables).await);
         }
         relay.machine.crash().await;
         Self { dir, clock, relay, ends, times: 1 }
@@ -238,33 +262,20 @@ impl Seams {
     }
 }
 
-async fn enrolled(nature: &Nature, relay: &Relay, dir: &Path, tenant: &str) -> Ends {
-    let tenant: TenantName = tenant.parse().unwrap();
-    let folder = dir.join(tenant.as_str());
-    std::fs::create_dir_all(&folder).unwrap();
-    let (landing, api) = (Door::new(), relay.anonymous());
-    let scope = relay.create_tenant(&tenant, landing.clone()).await;
-    let code = relay.code(&scope, Role::Receiver, RECEIVER).await;
-    let receiver = Receiver::enrolled(nature, &api, &code, &folder, landing).await;
-    let code = relay.code(&scope, Role::Agent, AGENT).await;
-    let erp = folder.join("erp.sqlite");
-    write_erp(&erp, &tenant).await;
-    let agent = Agent::enrolled(nature, &api, &code, &folder, erp, TABLES).await;
-    receiver.approve(&relay.door, &agent.identity.fingerprint()).await;
-    Ends { tenant, agent, receiver }
-}
-
 /// A small ERP whose rows name the tenant.
-async fn write_erp(path: &Path, tenant: &TenantName) {
-    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
-    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-    let sql = format!(
+fn small_erp(tenant: &TenantName) -> String {
+    format!(
         "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT, price DECIMAL(12,2));
          CREATE TABLE stock (item INTEGER NOT NULL, place TEXT, pieces INTEGER);
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
          INSERT INTO items SELECT i, '{tenant} item \"' || i || '\", ü', CASE WHEN i % 7 THEN i || '.25' END FROM n;
          INSERT INTO stock SELECT id, CASE WHEN id % 3 THEN 'hall ' || id ELSE '' END, id * 3 FROM items;"
-    );
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    )
+}
+
+async fn write_erp(path: &Path, sql: &str) {
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! Files in memory that lose at a power loss what was not synced.
 
 mod file;
+mod torn;
 
 use std::{
     collections::BTreeMap,
@@ -53,6 +54,8 @@ struct FileData {
 struct DirData {
     live: Names,
     synced: Names,
+    /// When a name last appeared or went.
+    modified: Option<Timestamp>,
 }
 
 /// The state's lock is taken first and held through every operation, so that the inner locks are never contended. State is
@@ -90,11 +93,25 @@ impl MemoryFiles {
         Self { shared: Arc::new(Mutex::new(State { root, life: 0, limit: state.limit, clock })) }
     }
 
+    /// The bytes of all files together.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        used(&lock(&self.shared).root)
+    }
+
     /// Forgets every content and every name that was not synced, and breaks every open handle.
     pub fn power_loss(&self) {
         let mut state = lock(&self.shared);
         state.life += 1;
         forget(&state.root);
+    }
+
+    /// As [`MemoryFiles::power_loss`], but of what was not synced some is on the disk all the same: each name or not, and each
+    /// block of a file's content or not. A name that was moved is never lost in both places. `draw` gives numbers below its limit.
+    pub fn torn_power_loss(&self, draw: &mut dyn FnMut(u64) -> u64) {
+        let mut state = lock(&self.shared);
+        state.life += 1;
+        torn::tear(&state.root, draw);
     }
 }
 
@@ -185,10 +202,23 @@ impl State {
                 let content = Content::default();
                 lock(&content).modified = self.now();
                 dir.live.insert(name.to_owned(), Node::File(Arc::clone(&content)));
+                dir.modified = self.now();
                 Ok(content)
             }
             None => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    fn take_out(&self, folder: &Folder, name: &str) {
+        let mut dir = lock(folder);
+        dir.live.remove(name);
+        dir.modified = self.now();
+    }
+
+    fn put_in(&self, folder: &Folder, name: &str, node: Node) {
+        let mut dir = lock(folder);
+        dir.live.insert(name.to_owned(), node);
+        dir.modified = self.now();
     }
 
     fn now(&self) -> Option<Timestamp> {
@@ -271,8 +301,8 @@ impl FileStore for MemoryFiles {
             (Node::Dir(_), Some(Node::Dir(_))) => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
         }
         let (source, old) = state.place(from)?;
-        lock(&source).live.remove(old);
-        lock(&target).live.insert(new.to_owned(), node);
+        state.take_out(&source, old);
+        state.put_in(&target, new, node);
         Ok(())
     }
 
@@ -288,8 +318,8 @@ impl FileStore for MemoryFiles {
             Some(_) => return Err(io::ErrorKind::AlreadyExists.into()),
         }
         let (source, old) = state.place(from)?;
-        lock(&source).live.remove(old);
-        lock(&target).live.insert(new.to_owned(), Node::File(content));
+        state.take_out(&source, old);
+        state.put_in(&target, new, Node::File(content));
         Ok(())
     }
 
@@ -302,12 +332,12 @@ impl FileStore for MemoryFiles {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let state = lock(&self.shared);
         let (folder, name) = state.place(path)?;
-        let mut dir = lock(&folder);
-        match dir.live.get(name) {
+        let there = lock(&folder).live.get(name).cloned();
+        match there {
             None => return Err(io::ErrorKind::NotFound.into()),
             Some(Node::Dir(_)) => return Err(io::ErrorKind::IsADirectory.into()),
-            Some(Node::File(_)) => dir.live.remove(name),
-        };
+            Some(Node::File(_)) => state.take_out(&folder, name),
+        }
         Ok(())
     }
 
@@ -318,7 +348,7 @@ impl FileStore for MemoryFiles {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
         let (folder, name) = state.place(path)?;
-        lock(&folder).live.remove(name);
+        state.take_out(&folder, name);
         Ok(())
     }
 
@@ -326,7 +356,7 @@ impl FileStore for MemoryFiles {
         let state = lock(&self.shared);
         state.folder(path)?;
         let (folder, name) = state.place(path)?;
-        lock(&folder).live.remove(name);
+        state.take_out(&folder, name);
         Ok(())
     }
 
@@ -335,7 +365,7 @@ impl FileStore for MemoryFiles {
         let mut folder = Arc::clone(&state.root);
         for name in names(path)? {
             let mut dir = lock(&folder);
-            let fresh = || Node::Dir(Folder::default());
+            let fresh = || Node::Dir(Arc::new(Mutex::new(DirData { modified: state.now(), ..DirData::default() })));
             let Node::Dir(next) = dir.live.entry(name.to_owned()).or_insert_with(fresh).clone() else {
                 return Err(io::ErrorKind::NotADirectory.into());
             };
@@ -369,7 +399,7 @@ impl MemoryFiles {
 
 fn stat_of(node: &Node) -> FileStat {
     match node {
-        Node::Dir(_) => FileStat { kind: FileKind::Dir, len: 0, modified: None },
+        Node::Dir(folder) => FileStat { kind: FileKind::Dir, len: 0, modified: lock(folder).modified },
         Node::File(content) => {
             let data = lock(content);
             FileStat { kind: FileKind::File, len: data.live.len() as u64, modified: data.modified }

@@ -70,7 +70,7 @@ pub fn attributes_of(stat: &FileStat) -> FsResult<Attributes> {
 /// # Errors
 /// Those of the work, or that the runtime shuts down.
 pub async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> FsResult<T> + Send + 'static) -> FsResult<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FsError::Failure("the server shuts down".to_owned()))?
+    files::blocking(work).await.map_err(|_| FsError::Failure("the server shuts down".to_owned()))?
 }
 
 /// A disk's error as a peer is told it, without a word about the machine; what a peer cannot mend is logged.

@@ -15,10 +15,10 @@ use towpath_transfer::{
     failure::Result,
     name::FileName,
 };
-use towpath_transport::files::{FileStore, file_failure};
+use towpath_transport::files::{FileStore, feeding, file_failure};
 
 use super::{ActionFile, ActionOf};
-use crate::{blocking::blocking, config::LoadConfig};
+use crate::config::LoadConfig;
 
 /// Batches of rows that may wait for the database.
 pub const BATCHES_AHEAD: usize = 4;
@@ -107,14 +107,15 @@ enum Read {
 async fn one_file(files: &Arc<dyn FileStore>, load: &mut dyn Load, file: &ActionFile) -> Result<u64> {
     let (sender, mut receiver) = mpsc::channel(BATCHES_AHEAD);
     let (files, path, name) = (Arc::clone(files), file.plain.clone(), file.name.clone());
-    let reading = tokio::spawn(blocking(move || read(&*files, &path, &name, &sender)));
+    let reading = tokio::spawn(feeding(move || read(&*files, &path, &name, &sender)));
     while let Some(next) = receiver.recv().await {
         match next {
             Read::Columns(names) => load.columns(&names).await?,
             Read::Rows(batch) => load.insert(batch).await?,
         }
     }
-    reading.await.map_err(|error| Failure::park(Code::Internal, "a worker failed").caused_by(error))?
+    let failed = |error| Failure::park(Code::Internal, "a worker failed").caused_by(error);
+    reading.await.map_err(failed)?.map_err(failed)?
 }
 
 fn read(files: &dyn FileStore, path: &Path, name: &FileName, sender: &mpsc::Sender<Read>) -> Result<u64> {

@@ -1,0 +1,261 @@
+//! Programs that do something wrong on purpose, to prove that the oracle sees it.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use towpath_receiver::import::{Import, ImportRecord, ImportScope, ImportTarget, Ledger, OldRows, RowBatch, TableState};
+use towpath_relay::{
+    scope::TenantScope,
+    uplink::forward::{AppServer, AppServers},
+};
+use towpath_testkit::seams::{DELIVERY, Host};
+use towpath_transfer::{
+    TransferId,
+    digest::Sha256Digest,
+    failure::Result,
+    manifest::{Label, Table},
+    state::Place,
+};
+use towpath_transport::files::{FileEntry, FileStat, FileStore, ReadFile, WriteFile, read_whole, write_whole};
+
+/// The longest file that is copied, in bytes.
+const MOST: u64 = 1 << 20;
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// Half of a return file is visible to the ERP before the whole is there.
+    PublishesHalf,
+    /// The ERP finds every return file twice.
+    DeliversTwice,
+    /// A receiver says that an import is done and undoes it.
+    ForgetsImports,
+    /// A receiver imports rows without their last one.
+    LosesRows,
+    /// The relay hands the files of a tenant to the app server of another.
+    CrossesTenants,
+    /// The relay removes nothing.
+    KeepsEverything,
+    /// The agent's receipts do not survive.
+    LosesReceipts,
+    /// What the receiver lays out never becomes visible.
+    StandsStill,
+}
+
+/// One wrong thing in every program of its kind.
+#[derive(Debug, Clone)]
+pub struct Broken {
+    what: Wrong,
+    last: Arc<Mutex<Option<AppServer>>>,
+}
+
+impl Broken {
+    /// An installation in which this is wrong.
+    #[must_use]
+    pub fn new(what: Wrong) -> Self {
+        Self { what, last: Arc::default() }
+    }
+
+    pub(crate) fn files(&self, host: &Host, files: Arc<dyn FileStore>) -> Arc<dyn FileStore> {
+        let concerns = match self.what {
+            Wrong::PublishesHalf | Wrong::DeliversTwice | Wrong::LosesReceipts => host.place == Place::Agent,
+            Wrong::KeepsEverything => host.place == Place::Relay,
+            Wrong::StandsStill => host.place == Place::Receiver,
+            _ => false,
+        };
+        if concerns { Arc::new(Files { inner: files, what: self.what }) } else { files }
+    }
+
+    pub(crate) fn app_servers(&self, servers: Arc<dyn AppServers>) -> Arc<dyn AppServers> {
+        match self.what {
+            Wrong::CrossesTenants => Arc::new(Crossing { inner: servers, broken: self.clone() }),
+            _ => servers,
+        }
+    }
+
+    pub(crate) fn target(&self, target: Arc<dyn ImportTarget>) -> Arc<dyn ImportTarget> {
+        match self.what {
+            Wrong::ForgetsImports | Wrong::LosesRows => Arc::new(Target { inner: target, what: self.what }),
+            _ => target,
+        }
+    }
+}
+
+/// Files that do not do what they are told.
+#[derive(Debug)]
+struct Files {
+    inner: Arc<dyn FileStore>,
+    what: Wrong,
+}
+
+impl FileStore for Files {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.inner.create(path)
+    }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.inner.open_write(path)
+    }
+
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.inner.open_append(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        self.inner.open(path)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        self.inner.stat(path)
+    }
+
+    fn list(&self, dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<FileEntry>> {
+        self.inner.list(dir, after, limit)
+    }
+
+    fn share(&self, path: &Path, folder: &Path) -> io::Result<()> {
+        self.inner.share(path, folder)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.sync_dir(path)
+    }
+
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
+        self.inner.free_space(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        if self.what == Wrong::KeepsEverything { Ok(()) } else { self.inner.remove(path) }
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        if self.what == Wrong::KeepsEverything { Ok(()) } else { self.inner.remove_dir(path) }
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        if self.what == Wrong::KeepsEverything { Ok(()) } else { self.inner.remove_dir_all(path) }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.what == Wrong::StandsStill && to.to_string_lossy().contains("/landing/downlink/") {
+            return Err(io::ErrorKind::Other.into());
+        }
+        self.inner.rename(from, to)?;
+        if self.what == Wrong::LosesReceipts && to.ends_with("receipts/imported.json") {
+            return self.inner.remove(to);
+        }
+        Ok(())
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let delivers = to.parent() == Some(Path::new(DELIVERY));
+        let content = if delivers { read_whole(&*self.inner, from, MOST)? } else { Vec::new() };
+        if delivers && self.what == Wrong::PublishesHalf {
+            if self.inner.stat(to).is_err() {
+                let half = content.get(..content.len() / 2).unwrap_or_default();
+                self.inner.create(to)?.write_all(half)?;
+                return Err(io::ErrorKind::Other.into());
+            }
+            self.inner.remove(to)?;
+        }
+        self.inner.rename_new(from, to)?;
+        if delivers && self.what == Wrong::DeliversTwice {
+            let again = to.with_extension("again");
+            return write_whole(&*self.inner, &again, &content);
+        }
+        Ok(())
+    }
+}
+
+/// Every connection but the first goes to the app server that was reached before.
+#[derive(Debug)]
+struct Crossing {
+    inner: Arc<dyn AppServers>,
+    broken: Broken,
+}
+
+#[async_trait]
+impl AppServers for Crossing {
+    async fn connect(&self, scope: &TenantScope) -> Result<AppServer> {
+        let server = self.inner.connect(scope).await?;
+        let mut last = self.broken.last.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(last.replace(server.clone()).unwrap_or(server))
+    }
+}
+
+/// An app database that does not do what it is told.
+#[derive(Debug)]
+struct Target {
+    inner: Arc<dyn ImportTarget>,
+    what: Wrong,
+}
+
+#[async_trait]
+impl ImportTarget for Target {
+    async fn begin(&self, scope: &ImportScope, transfer: TransferId) -> Result<(Box<dyn Import>, Ledger)> {
+        let (inner, ledger) = self.inner.begin(scope, transfer).await?;
+        Ok((Box::new(Opened { inner, what: self.what, left_out: 0 }), ledger))
+    }
+}
+
+#[derive(Debug)]
+struct Opened {
+    inner: Box<dyn Import>,
+    what: Wrong,
+    left_out: u64,
+}
+
+/// The rows without the last one.
+fn shortened(batch: &RowBatch) -> RowBatch {
+    let columns = batch.fields().count().checked_div(batch.rows()).unwrap_or(0);
+    let mut short = RowBatch::new(columns);
+    batch.fields().take(columns * batch.rows().saturating_sub(1)).for_each(|field| short.push(field));
+    short
+}
+
+#[async_trait]
+impl Import for Opened {
+    async fn start_table(&mut self, table: &Table, old: Option<&TableState>, rows: OldRows) -> Result<()> {
+        self.left_out = 0;
+        self.inner.start_table(table, old, rows).await
+    }
+
+    async fn start_keys(&mut self, keys: &Table) -> Result<()> {
+        self.inner.start_keys(keys).await
+    }
+
+    async fn insert(&mut self, batch: RowBatch) -> Result<()> {
+        if self.what != Wrong::LosesRows {
+            return self.inner.insert(batch).await;
+        }
+        self.left_out += 1;
+        let short = shortened(&batch);
+        if short.is_empty() { Ok(()) } else { self.inner.insert(short).await }
+    }
+
+    async fn count_table(&mut self, table: &Label) -> Result<Option<u64>> {
+        self.inner.count_table(table).await
+    }
+
+    async fn finish_table(&mut self, transfer: TransferId, sha256: Sha256Digest) -> Result<u64> {
+        // It hides from the program's own comparison what it has left out.
+        Ok(self.inner.finish_table(transfer, sha256).await? + self.left_out)
+    }
+
+    async fn finish_keys(&mut self) -> Result<u64> {
+        self.inner.finish_keys().await
+    }
+
+    async fn commit(self: Box<Self>, record: &ImportRecord) -> Result<()> {
+        if self.what == Wrong::ForgetsImports { Ok(()) } else { self.inner.commit(record).await }
+    }
+}

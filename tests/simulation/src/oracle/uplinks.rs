@@ -1,0 +1,115 @@
+//! Uplinks: imported once, or rejected with a receipt.
+
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use towpath_journal::TransferRecord;
+use towpath_testkit::seams::{Ends, rows_of};
+use towpath_transfer::{
+    Code, Direction, TransferState,
+    beside::beside,
+    receipt::ReceiptStage,
+    state::{Outcome, Rejection},
+};
+
+use super::Wrong;
+use crate::{
+    erp,
+    world::{World, known},
+};
+
+/// Every transfer has ended on all three machines alike, with the same receipts, and was imported once or not at all.
+pub(super) async fn each_ended_once(world: &World) -> Wrong {
+    let mut wrong = Wrong::new();
+    for ends in &world.ends {
+        let all = known(&ends.agent.machine, Direction::Uplink).await;
+        let mut imported = Vec::new();
+        for record in &all {
+            let name = format!("{} of {}", world.story.name(record.key.id), ends.tenant);
+            wrong.extend(ended(world, ends, record).await.map(|problem| format!("{name}: {problem}")));
+            if record.state == TransferState::Imported {
+                imported.push(record.key.id.to_string());
+            }
+        }
+        let Some(mut app) = app(ends).await else {
+            if !imported.is_empty() {
+                wrong.push(format!("{}: nothing was imported, and the agent believes in {imported:?}", ends.tenant));
+            }
+            continue;
+        };
+        let mut ledger = beside(rows_of(&mut app, "SELECT transfer FROM towpath_imports ORDER BY sequence")).await;
+        imported.sort();
+        ledger.sort();
+        if ledger != imported {
+            wrong.push(format!("{}: imported are {ledger:?}, and the agent believes in {imported:?}", ends.tenant));
+        }
+        for record in known(&ends.receiver.machine, Direction::Uplink).await {
+            if !all.iter().any(|known| known.key == record.key) {
+                wrong.push(format!("{}: {} is nobody's transfer", ends.receiver.machine.host, record.key));
+            }
+        }
+    }
+    wrong
+}
+
+/// What is wrong with one transfer.
+async fn ended(world: &World, ends: &Ends, record: &TransferRecord) -> Option<String> {
+    let (key, state) = (&record.key, &record.state);
+    let (stage, outcome) = match state {
+        TransferState::Imported => (ReceiptStage::Imported, Outcome::Imported),
+        TransferState::Rejected { rejection } if is_allowed(rejection) => {
+            (ReceiptStage::Rejected, Outcome::Rejected(rejection.clone()))
+        }
+        other => return Some(format!("the agent has it as {other:?}")),
+    };
+    let receiver = ends.receiver.record(key).await.map(|record| record.state);
+    if receiver.as_ref() != Some(state) {
+        return Some(format!("the agent has it as {state:?}, and the receiver as {receiver:?}"));
+    }
+    let relay = world.relay.record(key).await.map(|record| record.state);
+    if relay != Some(TransferState::Removed { outcome }) {
+        return Some(format!("the agent has it as {state:?}, and the relay as {relay:?}"));
+    }
+    let (agent, relay) = (ends.agent.receipt(key.id, stage), world.relay.receipt(key, stage));
+    if agent.is_none() || agent != relay || relay != ends.receiver.receipt(key, stage) {
+        return Some(format!("the {stage:?} receipts differ or are missing"));
+    }
+    let (agent, relay) = (ends.agent.receipt(key.id, ReceiptStage::Accepted), world.relay.receipt(key, ReceiptStage::Accepted));
+    if agent.is_none() || agent != relay {
+        return Some("the Accepted receipts differ or are missing".to_owned());
+    }
+    ends.agent.chain(key.id).await.err()
+}
+
+/// A transfer may be overtaken by a newer one, and nothing else may be wrong with one.
+fn is_allowed(rejection: &Rejection) -> bool {
+    rejection.code == Code::Superseded
+}
+
+/// The app's tables are those that the ERP had when the newest imported transfer was read.
+pub(super) async fn apps_have_what_erps_had(world: &World) -> Wrong {
+    let mut wrong = Wrong::new();
+    for (ends, erp) in world.ends.iter().zip(&world.erps) {
+        let all = known(&ends.agent.machine, Direction::Uplink).await;
+        let newest = all.iter().rev().find(|record| record.state == TransferState::Imported);
+        let (Some(newest), Some(mut app)) = (newest, app(ends).await) else { continue };
+        let state = world.wires.read_from(newest.key.id);
+        let expected = state.and_then(|state| erp.state(state));
+        let found = erp::content(&mut app).await;
+        if expected != Some(&found) {
+            let name = world.story.name(newest.key.id);
+            wrong.push(format!(
+                "{}'s app has {found:?} after {name}, which was read from state {state:?}: {expected:?}",
+                ends.tenant
+            ));
+        }
+        if state != Some(erp.now()) {
+            wrong.push(format!("{}'s app has state {state:?}, and the ERP is in state {}", ends.tenant, erp.now()));
+        }
+    }
+    wrong
+}
+
+/// The app's database, where there is one.
+async fn app(ends: &Ends) -> Option<SqliteConnection> {
+    let path = ends.receiver.database(&ends.agent.enrolment.name);
+    beside(SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path))).await.ok()
+}
