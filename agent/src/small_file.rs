@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, path::Path};
 
 use towpath_transfer::{Code, Failure};
-use towpath_transport::files::{FileStore, file_failure, read_whole, write_whole};
+use towpath_transport::files::{FileStore, file_failure, hold, read_whole, write_whole};
 
 /// Reads a file of at most `limit` bytes; `None` where there is none.
 ///
@@ -43,7 +43,9 @@ pub(crate) fn write(files: &dyn FileStore, path: &Path, bytes: &[u8]) -> Result<
 /// As the disk reports.
 pub(crate) fn write_if_different(files: &dyn FileStore, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     match read(files, path, bytes.len()) {
-        Ok(Some(there)) if there == bytes => Ok(()),
+        Ok(Some(there)) if there == bytes => {
+            hold(files, path).map_err(|error| file_failure("syncing the folder of", path, error))
+        }
         _ => write(files, path, bytes),
     }
 }
@@ -51,4 +53,24 @@ pub(crate) fn write_if_different(files: &dyn FileStore, path: &Path, bytes: &[u8
 /// Whether there is a file of this name.
 pub(crate) fn exists(files: &dyn FileStore, path: &Path) -> bool {
     files.stat(path).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_transport::files::MemoryFiles;
+
+    use super::*;
+
+    #[test]
+    fn what_is_found_is_durable_from_then_on() {
+        let (files, path, temp) = (MemoryFiles::new(), Path::new("/f"), Path::new("/f.tmp"));
+        let mut file = files.create(temp).unwrap();
+        file.write_all(b"same").unwrap();
+        file.sync_all().unwrap();
+        // Stopped between the rename and the sync of the folder.
+        files.rename(temp, path).unwrap();
+        write_if_different(&files, path, b"same").unwrap();
+        files.power_loss();
+        assert_eq!(read(&files, path, 9).unwrap().unwrap(), b"same");
+    }
 }

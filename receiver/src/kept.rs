@@ -10,7 +10,7 @@ use towpath_transfer::{
     manifest::{MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME},
     receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, ReceiptStage, SignedReceipt},
 };
-use towpath_transport::files::{FileStore, file_failure, read_whole, write_whole};
+use towpath_transport::files::{FileStore, file_failure, hold, read_whole, write_whole};
 
 use crate::layout::Layout;
 
@@ -90,12 +90,20 @@ pub fn keep_manifest(
 
 fn keep(files: &dyn FileStore, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if read(files, path, bytes.len()).is_ok_and(|there| there.as_deref() == Some(bytes)) {
-        return Ok(());
+        return held(files, path);
     }
     if let Some(folder) = path.parent() {
         files.create_dir_all(folder).map_err(|e| file_failure("creating", folder, e))?;
     }
     write_whole(files, path, bytes).map_err(|e| file_failure("writing", path, e))
+}
+
+/// Makes what is found durable: the program that kept it may have stopped before it was.
+///
+/// # Errors
+/// As the disk reports.
+pub(crate) fn held(files: &dyn FileStore, path: &Path) -> Result<(), Failure> {
+    hold(files, path).map_err(|e| file_failure("syncing the folder of", path, e))
 }
 
 /// A small file of our own; `None` where there is none.
@@ -107,5 +115,25 @@ pub(crate) fn read(files: &dyn FileStore, path: &Path, limit: usize) -> Result<O
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(file_failure("reading", path, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_transport::files::MemoryFiles;
+
+    use super::*;
+
+    #[test]
+    fn what_is_found_is_durable_from_then_on() {
+        let (files, path, temp) = (MemoryFiles::new(), Path::new("/f"), Path::new("/f.tmp"));
+        let mut file = files.create(temp).unwrap();
+        file.write_all(b"same").unwrap();
+        file.sync_all().unwrap();
+        // Stopped between the rename and the sync of the folder.
+        files.rename(temp, path).unwrap();
+        keep(&files, path, b"same").unwrap();
+        files.power_loss();
+        assert_eq!(read(&files, path, 9).unwrap().unwrap(), b"same");
     }
 }

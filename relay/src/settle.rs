@@ -129,7 +129,7 @@ async fn keep(spool: &Arc<Spool>, posted: &Posted<'_>, outcome: &Outcome) -> Res
         let says = |kept: &SignedReceipt| kept.parse().ok().and_then(|receipt| receipt.outcome());
         for earlier in [ReceiptStage::Imported, ReceiptStage::Delivered, ReceiptStage::Rejected] {
             match spool.receipt(&scope, id, earlier)? {
-                Some(kept) if says(&kept).as_ref() == Some(&outcome) => return Ok(()),
+                Some(kept) if says(&kept).as_ref() == Some(&outcome) => return spool.hold_receipt(&scope, id, earlier),
                 Some(_) => return Err(contradicted(&scope.key(id))),
                 None => {}
             }

@@ -54,7 +54,7 @@ impl Signer {
                 && towpath_keys::verify(signature, Namespace::Receipt, text, &ours).is_ok()
         };
         if known.as_ref().is_some_and(same) {
-            return Ok(());
+            return spool.hold_receipt(scope, id, ReceiptStage::Accepted);
         }
         let receipt = Receipt {
             version: 1,

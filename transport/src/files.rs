@@ -261,6 +261,15 @@ pub fn publish(store: &dyn FileStore, temp: &Path, name: &Path) -> io::Result<()
     store.sync_dir(folder)
 }
 
+/// Makes the name of a file or folder durable that is found where it should be. Whoever has given it that name may have stopped
+/// before it was: what is relied on from here on must not go with the next power loss.
+///
+/// # Errors
+/// As the store reports.
+pub fn hold(store: &dyn FileStore, path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| store.sync_dir(folder))
+}
+
 /// Reads a file of at most `limit` bytes into memory.
 ///
 /// # Errors

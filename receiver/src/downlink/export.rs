@@ -36,7 +36,7 @@ impl Step for Export {
         let (parts, record) = (Arc::clone(&self.0), lease.record.clone());
         let laid = blocking(move || match laid_out(&parts, &record.key)? {
             // Laid out before, and stopped before the journal knew.
-            Some(laid) => Ok(laid),
+            Some(laid) => kept::held(&*parts.files, &parts.layout.laid_out(&record.key)).map(|()| laid),
             None => lay_out(&parts, &record),
         })
         .await?;

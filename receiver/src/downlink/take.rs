@@ -87,8 +87,9 @@ pub fn travelling_name(name: &str) -> Result<FileName, Failure> {
 pub fn take(parts: &Parts, id: TransferId, request: &Request, sources: &[Source]) -> Result<(), Failure> {
     let key = key_of(parts, id, request);
     let files = &*parts.files;
-    if exists(files, &parts.layout.export(&key).join(REQUEST_NAME))? {
-        return Ok(());
+    let taken = parts.layout.export(&key);
+    if exists(files, &taken.join(REQUEST_NAME))? {
+        return kept::held(files, &taken);
     }
     check(sources)?;
     has_room(parts, &request.agent)?;

@@ -76,6 +76,7 @@ pub fn decided(parts: &Parts, key: &TransferKey) -> Result<Option<(Receipt, Sign
             parts.identity.public_key(),
         )
         .map_err(|e| damaged().caused_by(e))?;
+        kept::held(&*parts.files, &path)?;
         return Ok(Some((receipt, signed)));
     }
     Ok(None)

@@ -644,6 +644,20 @@ async fn stopped_anywhere_it_fetches_packs_and_queues_once() {
 }
 
 #[tokio::test]
+async fn a_power_loss_that_leaves_the_old_name_beside_the_new_one_stops_nothing() {
+    let mut way = Way::announced().await;
+    way.world.stop_at(Stage::Queue, Point::AfterEffect).await;
+    let scope = way.agent.caller.as_agent().unwrap();
+    let old = way.world.relay.spool().folder(Room::Packed, &scope, way.laid.id);
+    way.world.files.create_dir_all(&old).unwrap();
+    write_whole(&way.world.files, &old.join("manifest.json"), b"{}").unwrap();
+    let key = way.laid.key.clone();
+    way.world.go_on(&key, |state| matches!(state, TransferState::Queued { .. })).await;
+    way.assert_taken().await;
+    assert!(way.world.files.stat(&old).is_err());
+}
+
+#[tokio::test]
 async fn stopped_anywhere_it_removes_the_files_and_keeps_the_receipts() {
     for point in Point::ALL {
         let mut way = Way::queued().await;

@@ -7,7 +7,7 @@ use towpath_transfer::{
     failure::Result,
     receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, ReceiptStage, SignedReceipt},
 };
-use towpath_transport::files::{file_failure, ignore_missing, read_whole, write_whole};
+use towpath_transport::files::{file_failure, hold, ignore_missing, read_whole, write_whole};
 
 use super::{PAGE, Spool, blocking};
 use crate::scope::AgentScope;
@@ -64,6 +64,15 @@ impl Spool {
         let signature = read(path.with_extension("json.sig"), MAX_SIGNATURE_BYTES)?;
         let receipt = read(path, MAX_RECEIPT_BYTES)?;
         Ok(receipt.zip(signature).map(|(receipt, signature)| SignedReceipt { receipt, signature }))
+    }
+
+    /// Makes a receipt durable that was found: the program that kept it may have stopped before it was. Blocking.
+    ///
+    /// # Errors
+    /// [`towpath_transfer::Code::FileFailed`].
+    pub fn hold_receipt(&self, scope: &AgentScope, id: TransferId, stage: ReceiptStage) -> Result<()> {
+        let path = self.receipt_path(scope, id, stage);
+        hold(&*self.files, &path).map_err(|e| file_failure("sync the folder of", &path, e))
     }
 
     /// Keeps a receipt durably. The signature is written last: with it there, both are. Blocking.

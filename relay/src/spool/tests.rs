@@ -1,7 +1,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use towpath_transfer::{RemotePath, Stage, TransferId, api::Role, packed::PART_SUFFIX};
+use towpath_transfer::{
+    RemotePath, Stage, TransferId,
+    api::Role,
+    packed::PART_SUFFIX,
+    receipt::{ReceiptStage, SignedReceipt},
+};
 use towpath_transport::{
     files::FileStore as _,
     server::{FsError, OpenOptions, Replace, SetAttributes, VirtualFile, VirtualFs as _},
@@ -292,4 +297,22 @@ async fn exclusive_and_missing_are_told_apart() {
     let read = fixture.open("a", READ).await.unwrap().read_at(0, 10).await.unwrap();
     assert_eq!(read.as_ref(), b"xyz");
     fixture.world.clock.advance(Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_receipt_that_is_found_is_durable_from_then_on() {
+    let fixture = Fixture::new().await;
+    let (spool, files, id) = (fixture.world.relay.spool(), &fixture.world.files, fixture.id);
+    let scope = fixture.agent.caller.as_agent().unwrap();
+    let signed = SignedReceipt { receipt: "{}".to_owned(), signature: "s".to_owned() };
+    spool.keep_receipt(&scope, id, ReceiptStage::Accepted, &signed).unwrap();
+    let folder = spool.receipts.join(scope.tenant().tenant().as_str()).join(scope.agent().as_str()).join(id.to_string());
+    let (name, temp) = (folder.join("accepted.json"), folder.join("temp"));
+    files.rename(&name, &temp).unwrap();
+    files.sync_dir(&folder).unwrap();
+    // Stopped between the rename and the sync of the folder.
+    files.rename(&temp, &name).unwrap();
+    spool.hold_receipt(&scope, id, ReceiptStage::Accepted).unwrap();
+    files.power_loss();
+    assert_eq!(spool.receipt(&scope, id, ReceiptStage::Accepted).unwrap(), Some(signed));
 }

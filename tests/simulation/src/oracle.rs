@@ -16,6 +16,7 @@ pub(crate) type Wrong = Vec<String>;
 /// Asks every rule.
 pub async fn ask(world: &World) -> Wrong {
     let mut wrong: Wrong = world.wrong.iter().cloned().collect();
+    wrong.extend(disks::nothing_of_others(world));
     if !wrong.is_empty() {
         // Whatever has not come to rest is wrong in every other way as well.
         return wrong;
@@ -23,7 +24,6 @@ pub async fn ask(world: &World) -> Wrong {
     wrong.extend(uplinks::each_ended_once(world).await);
     wrong.extend(uplinks::apps_have_what_erps_had(world).await);
     wrong.extend(downlinks::each_delivered_once(world).await);
-    wrong.extend(disks::nothing_of_others(world));
     wrong.extend(disks::nothing_left(world));
     wrong.extend(journals(world).await);
     wrong

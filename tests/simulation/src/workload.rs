@@ -13,7 +13,7 @@ use crate::{
 /// The tenants; a seed has the first two or all three. Their ends have the same names.
 const TENANTS: [&str; 3] = ["acme", "bolt", "crane"];
 /// The time in which things are done and go wrong.
-const WINDOW: std::ops::Range<Duration> = Duration::from_secs(30)..Duration::from_secs(300);
+const WINDOW: std::ops::Range<Duration> = Duration::from_secs(30)..Duration::from_secs(240);
 /// By how much a clock is set at most, either way.
 const MOST_SKEW: Duration = Duration::from_hours(24);
 
@@ -75,7 +75,7 @@ impl Workload {
     #[must_use]
     pub fn draw(draws: Draws) -> Self {
         let mut dice = draws.of("the workload", 0);
-        let count = if dice.chance(1, 4) { 3 } else { 2 };
+        let count = if dice.chance(1, 6) { 3 } else { 2 };
         let tenants: Vec<TenantName> = TENANTS.iter().take(count).map(|name| name.parse().unwrap()).collect();
         let window = dice.time(WINDOW);
         let mut acts = Vec::new();
@@ -86,7 +86,7 @@ impl Workload {
                 }
             };
             some(3, &mut dice, &|_| Act::ChangeErp(tenant));
-            some(4, &mut dice, &|dice| Act::Plan { tenant, full: dice.chance(1, 5) });
+            some(3, &mut dice, &|dice| Act::Plan { tenant, full: dice.chance(1, 5) });
             some(3, &mut dice, &|_| Act::Send(tenant));
         }
         let habits = tenants.iter().map(|_| dice.pick(&[Habit::Leaves, Habit::Takes])).collect();

@@ -40,7 +40,9 @@ const RETENTION: Duration = Duration::from_secs(30);
 /// How long a machine stays off.
 const OFF: std::ops::Range<Duration> = Duration::from_secs(1)..Duration::from_secs(120);
 /// Within this time after the last fault everything must be at rest.
-const PATIENCE: Duration = Duration::from_secs(30 * 60 * 60);
+const PATIENCE: Duration = Duration::from_secs(3 * 60 * 60);
+/// The same where clocks were set: what has ended is kept for a while, and by a clock that was a day ahead that is a day more.
+const PATIENCE_WITH_CLOCKS: Duration = Duration::from_secs(30 * 60 * 60);
 /// How long is waited at the end for everything that is cleared away only now and then.
 const QUIET: Duration = Duration::from_secs(26 * 60 * 60);
 /// How often it is looked whether everything is at rest.
@@ -88,6 +90,7 @@ pub struct World {
     acts: u64,
     glanced: Duration,
     at_rest: bool,
+    clocks_were_set: bool,
     idle: Idle,
     _dir: TempDir,
 }
@@ -161,6 +164,7 @@ impl World {
             acts: 0,
             glanced: zero,
             at_rest: false,
+            clocks_were_set: false,
             idle,
             _dir: dir,
         };
@@ -309,6 +313,7 @@ impl World {
             Act::SetClock(host, millis) => {
                 if let Some(clock) = self.wires.clock_of(&host) {
                     clock.set(millis);
+                    self.clocks_were_set = true;
                     self.story.tell(format_args!("{host}: the clock is off by {millis} ms from now on"));
                 }
             }
@@ -408,7 +413,8 @@ impl World {
 
     async fn rest(&mut self, when: &str) {
         self.at_rest = false;
-        self.pass(PATIENCE, |world| world.at_rest).await;
+        let patience = if self.clocks_were_set { PATIENCE_WITH_CLOCKS } else { PATIENCE };
+        self.pass(patience, |world| world.at_rest).await;
         let open = self.open().await;
         if open.is_empty() {
             self.story.tell(format_args!("everything is at rest, {:?} {when}", self.clock.monotonic() - self.calm_at));

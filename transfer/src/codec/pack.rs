@@ -48,23 +48,26 @@ pub struct PackedDigests {
 /// has. Without [`Packer::finish`] the output is not a whole file; dropping a packer ends its threads.
 pub struct Packer<W: Write> {
     inner: W,
-    pool: Pool,
+    workers: usize,
+    /// There from the first full block on: what is less is packed without a thread.
+    pool: Option<Pool>,
     block: Vec<u8>,
     hasher: Sha256Hasher,
     size: u64,
-    started: bool,
     failed: bool,
 }
 
 impl<W: Write> Packer<W> {
-    /// Starts `workers` threads, at most [`MAX_WORKERS`].
+    /// Packs with `workers` threads, at most [`MAX_WORKERS`], which are started with the second block.
     ///
     /// # Errors
-    /// [`CodecError::WorkerStart`] where the system gives no thread.
+    /// [`CodecError::OutOfMemory`] where there is no room for a block. Where the system gives no thread,
+    /// [`CodecError::WorkerStart`] comes of a write.
     pub fn new(inner: W, workers: NonZeroUsize) -> Result<Self, CodecError> {
-        let pool = Pool::start(workers.get().min(MAX_WORKERS))?;
-        let block = Vec::with_capacity(BLOCK_BYTES);
-        Ok(Self { inner, pool, block, hasher: Sha256Hasher::new(), size: 0, started: false, failed: false })
+        let mut block = Vec::new();
+        block.try_reserve_exact(BLOCK_BYTES).map_err(|_| CodecError::OutOfMemory)?;
+        let workers = workers.get().min(MAX_WORKERS);
+        Ok(Self { inner, workers, pool: None, block, hasher: Sha256Hasher::new(), size: 0, failed: false })
     }
 
     /// Packs and writes the rest, flushes, and gives the writer back with length and digest of all that was written.
@@ -76,10 +79,13 @@ impl<W: Write> Packer<W> {
         if self.failed {
             return Err(CodecError::FailedBefore);
         }
-        if !self.block.is_empty() || !self.started {
+        if self.pool.is_none() {
+            let packed = pack_block(&self.block)?;
+            self.put(&packed)?;
+        } else if !self.block.is_empty() {
             self.give_out()?;
         }
-        while !self.pool.waiting.is_empty() {
+        while self.pool.as_ref().is_some_and(|pool| !pool.waiting.is_empty()) {
             self.write_first()?;
         }
         self.inner.flush().map_err(CodecError::from)?;
@@ -88,29 +94,37 @@ impl<W: Write> Packer<W> {
 
     /// Shared by the threads, so that a test sees when they are gone.
     #[cfg(test)]
-    pub(super) fn pool_stop(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.pool.stop)
+    pub(super) fn pool_stop(&self) -> Option<Arc<AtomicBool>> {
+        self.pool.as_ref().map(|pool| Arc::clone(&pool.stop))
     }
 
     fn give_out(&mut self) -> Result<(), CodecError> {
-        while self.pool.is_full() {
+        while self.pool.as_ref().is_some_and(Pool::is_full) {
             self.write_first()?;
         }
-        let next = self.pool.spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES));
-        let plain = std::mem::replace(&mut self.block, next);
-        self.started = true;
-        self.pool.give(plain)
+        let pool = match &mut self.pool {
+            Some(pool) => pool,
+            none => none.insert(Pool::start(self.workers)?),
+        };
+        let next = pool.spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES));
+        pool.give(std::mem::replace(&mut self.block, next))
     }
 
     fn write_first(&mut self) -> Result<(), CodecError> {
-        let Some(first) = self.pool.waiting.pop_front() else { return Ok(()) };
+        let Some(first) = self.pool.as_mut().and_then(|pool| pool.waiting.pop_front()) else { return Ok(()) };
         let Done { mut plain, packed } = first.recv().map_err(|_| CodecError::WorkerLost)?;
-        let packed = packed?;
-        self.inner.write_all(&packed).map_err(CodecError::from)?;
-        self.hasher.update(&packed);
-        self.size = self.size.saturating_add(packed.len() as u64);
+        self.put(&packed?)?;
         plain.clear();
-        self.pool.spare.push(plain);
+        if let Some(pool) = &mut self.pool {
+            pool.spare.push(plain);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, packed: &[u8]) -> Result<(), CodecError> {
+        self.inner.write_all(packed).map_err(CodecError::from)?;
+        self.hasher.update(packed);
+        self.size = self.size.saturating_add(packed.len() as u64);
         Ok(())
     }
 
@@ -142,7 +156,7 @@ impl<W: Write> Write for Packer<W> {
 
 impl<W: Write> fmt::Debug for Packer<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Packer").field("size", &self.size).field("workers", &self.pool.workers.len()).finish_non_exhaustive()
+        f.debug_struct("Packer").field("size", &self.size).field("workers", &self.workers).finish_non_exhaustive()
     }
 }
 

@@ -226,10 +226,24 @@ fn packing_much_takes_little_memory() {
 }
 
 #[test]
+fn one_block_is_packed_without_a_thread() {
+    let plain = sample(BLOCK_BYTES);
+    let mut packer = Packer::new(Vec::new(), workers(3)).unwrap();
+    packer.write_all(&plain).unwrap();
+    assert!(packer.pool_stop().is_none());
+    let (one, _) = packer.finish().unwrap();
+    let mut packer = Packer::new(Vec::new(), workers(3)).unwrap();
+    packer.write_all(&plain).unwrap();
+    packer.write_all(&plain).unwrap();
+    assert!(packer.pool_stop().is_some());
+    assert_eq!(packer.finish().unwrap().0, [one.clone(), one].concat());
+}
+
+#[test]
 fn a_dropped_packer_ends_its_threads() {
     let mut packer = Packer::new(Vec::new(), workers(3)).unwrap();
     packer.write_all(&sample(6 * BLOCK_BYTES)).unwrap();
-    let queue = std::sync::Arc::downgrade(&packer.pool_stop());
+    let queue = std::sync::Arc::downgrade(&packer.pool_stop().unwrap());
     drop(packer);
     assert_eq!(queue.strong_count(), 0);
 }

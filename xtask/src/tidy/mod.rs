@@ -50,6 +50,7 @@ const RULES: &[Rule] = &[
     manifests::reasons,
     names::crates_by_folder,
     names::edge_of_the_process,
+    names::blocking_work,
     names::unfinished,
     names::no_allow,
     names::directions,

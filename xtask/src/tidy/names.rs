@@ -106,6 +106,30 @@ fn calls(code: &str, word: &str, mark: &str) -> bool {
     words(code, word).any(|at| code.split_at(at).1.strip_prefix(word).is_some_and(|rest| rest.starts_with(mark)))
 }
 
+/// The only places whose product code may hand work to a thread of the runtime by itself: one is how it is done, and what the others
+/// do is not in the simulation.
+const THREADS: &[&str] = &[
+    "transport/src/files.rs",
+    "alert/",
+    "agent/src/alert/",
+    "agent/src/cli/",
+    "agent/src/extract/table.rs",
+    "agent/src/extract/source/",
+    "tests/",
+];
+
+/// Rule `threads`: work that blocks goes through the functions that a simulation can make wait.
+pub(crate) fn blocking_work(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in tree.rust().filter(|file| !file.is_in(THREADS)) {
+        for (line, _) in file.product_code().filter(|(_, code)| calls(code, "spawn_blocking", "(")) {
+            let advice = "call towpath_transport::files::blocking, so that the simulation is the same every time";
+            findings.push(Finding::new(&file.path, line, "threads", advice));
+        }
+    }
+    findings
+}
+
 /// Rule `unfinished`: what is committed is done. No placeholders, no notes to self, no tests that are switched off.
 pub(crate) fn unfinished(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -247,6 +271,17 @@ mod tests {
             ("relay/tests/c.rs", "use sqlx::Row;\n"),
         ] {
             assert_eq!(found(crates_by_folder, path, text), [0_usize; 0], "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn blocking_work_goes_one_way() {
+        let text = "tokio::task::spawn_blocking(work).await\n";
+        for place in ["relay/src/spool/mod.rs", "agent/src/uplink/pack.rs", "transport/src/server/a.rs"] {
+            assert_eq!(found(blocking_work, place, text), [1], "{place}");
+        }
+        for place in ["transport/src/files.rs", "agent/src/cli/init/dialog.rs", "tests/simulation/src/still.rs"] {
+            assert_eq!(found(blocking_work, place, text), [0_usize; 0], "{place}");
         }
     }
 

@@ -108,8 +108,10 @@ pub(super) async fn apps_have_what_erps_had(world: &World) -> Wrong {
     wrong
 }
 
-/// The app's database, where there is one.
+/// The app's database, where something was imported into it.
 async fn app(ends: &Ends) -> Option<SqliteConnection> {
     let path = ends.receiver.database(&ends.agent.enrolment.name);
-    beside(SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path))).await.ok()
+    let mut app = beside(SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path))).await.ok()?;
+    let ledger = beside(rows_of(&mut app, "SELECT name FROM sqlite_schema WHERE name = 'towpath_imports'")).await;
+    (!ledger.is_empty()).then_some(app)
 }

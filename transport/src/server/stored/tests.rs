@@ -11,7 +11,7 @@ use towpath_transfer::FileName;
 
 use super::*;
 use crate::{
-    files::{MemoryFiles, read_whole, write_whole},
+    files::{FaultFiles, FileFault, FileOp, MemoryFiles, read_whole, write_whole},
     server::{OpenOptions, Replace, VirtualFile, VirtualListing as _},
 };
 
@@ -218,4 +218,20 @@ fn a_gate_lives_as_long_as_somebody_has_it() {
     assert!(kept.upgrade().is_some(), "the last one stays");
     last.of(&2, &gates);
     assert!(kept.upgrade().is_none());
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_read_is_not_a_folder_that_is_gone() {
+    let (folder, _) = fixture();
+    let failing = FaultFiles::new(
+        folder.files.clone(),
+        Box::new(|op, path| (op == FileOp::Stat && path == Path::new("/in")).then_some(FileFault::Before(io::ErrorKind::Other))),
+    );
+    let (used, published) = (AtomicU64::default(), Mutex::default());
+    let folder = Folder { memory: folder.memory.clone(), files: Arc::new(failing), gate: FolderGate::default(), used, published };
+    let refused = Uploads::into(Arc::new(folder)).open(name("a.part"), WRITE).await.err();
+    assert!(matches!(refused, Some(FsError::Failure(_))), "{refused:?}");
+    let (empty, uploads) = fixture();
+    empty.memory.remove_dir(Path::new("/in")).unwrap();
+    assert_eq!(uploads.open(name("a.part"), WRITE).await.err(), Some(FsError::NotFound));
 }

@@ -94,7 +94,8 @@ impl Writer {
     pub(super) fn open(opening: Opening) -> FsResult<(Self, usize)> {
         let Opening { folder, name, options, files: counted } = opening;
         let (files, path) = (Arc::clone(folder.files()), folder.path());
-        if !files.stat(&path).is_ok_and(|stat| stat.kind == FileKind::Dir) {
+        // A disk that cannot be read now is not a folder that is gone: only the second is for the peer to mend.
+        if files.stat(&path).map_err(|e| told(&e))?.kind != FileKind::Dir {
             return Err(FsError::NotFound);
         }
         let in_place = name.as_str().ends_with(PART_SUFFIX);

@@ -1,0 +1,62 @@
+//! Every rule of the oracle is proven to see what it is for: something is broken on purpose, and found within a few seeds.
+
+use towpath_simulation::{
+    Options,
+    broken::{Broken, Wrong},
+    run,
+};
+
+/// Within so many seeds it must be found. Nothing else goes wrong in them, so that each is cheap.
+const SEEDS: u64 = 8;
+
+/// The first complaint, which must say `what`.
+#[track_caller]
+fn found(wrong: Wrong, what: &str) {
+    let complaint = |seed| {
+        let options = Options { most_faults: Some(0), broken: Some(Broken::new(wrong)), ..Options::default() };
+        let outcome = run(seed, &options);
+        outcome.wrong.iter().find(|wrong| wrong.contains(what)).cloned().ok_or(outcome.wrong)
+    };
+    let complaints: Vec<_> = (1..=SEEDS).map(complaint).take_while(Result::is_err).collect();
+    assert!((complaints.len() as u64) < SEEDS, "{wrong:?} was not found by {what:?}: {complaints:?}");
+}
+
+#[test]
+fn half_a_file_that_is_visible_is_found() {
+    found(Wrong::PublishesHalf, "which nobody has sent as it is");
+}
+
+#[test]
+fn a_file_that_is_delivered_twice_is_found() {
+    found(Wrong::DeliversTwice, "was delivered 2 times");
+}
+
+#[test]
+fn an_import_that_was_not_done_is_found() {
+    found(Wrong::ForgetsImports, "and the agent believes in");
+}
+
+#[test]
+fn a_lost_row_is_found() {
+    found(Wrong::LosesRows, "which was read from state");
+}
+
+#[test]
+fn a_file_at_another_tenant_is_found() {
+    found(Wrong::CrossesTenants, "has something of");
+}
+
+#[test]
+fn what_is_never_removed_is_found() {
+    found(Wrong::KeepsEverything, "is left");
+}
+
+#[test]
+fn a_lost_receipt_is_found() {
+    found(Wrong::LosesReceipts, "receipts differ or are missing");
+}
+
+#[test]
+fn a_standstill_is_found() {
+    found(Wrong::StandsStill, "does not come to rest");
+}
