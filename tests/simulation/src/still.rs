@@ -112,8 +112,7 @@ mod tests {
                 clock.advance(due);
                 idle.reached().await;
             }
-            let order = order.lock().unwrap().clone();
-            order
+            order.lock().unwrap().clone()
         });
         assert_eq!(order, [2, 1, 0]);
     }

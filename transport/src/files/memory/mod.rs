@@ -136,8 +136,9 @@ fn copy(folder: &Folder) -> Folder {
             Node::File(Arc::new(Mutex::new(FileData { live, synced, modified: data.modified })))
         }
     };
-    let live: Names = lock(folder).live.iter().map(|(name, below)| (name.clone(), node(below))).collect();
-    Arc::new(Mutex::new(DirData { synced: live.clone(), live }))
+    let dir = lock(folder);
+    let live: Names = dir.live.iter().map(|(name, below)| (name.clone(), node(below))).collect();
+    Arc::new(Mutex::new(DirData { synced: live.clone(), live, modified: dir.modified }))
 }
 
 fn forget(folder: &Folder) {
