@@ -30,6 +30,8 @@ pub const TIDY_INTERVAL: Duration = Duration::from_secs(60 * 60);
 pub struct ServiceSettings {
     /// How often the landing is looked at without a hint. Default 5 s.
     pub scan: Duration,
+    /// How often the app databases are compared with what was signed for, also at the start. Default 5 min.
+    pub compare: Duration,
     /// Of every stage's driver.
     pub drivers: DriverSettings,
 }
@@ -37,7 +39,7 @@ pub struct ServiceSettings {
 impl Default for ServiceSettings {
     fn default() -> Self {
         let drivers = DriverSettings { shutdown_grace: SHUTDOWN_GRACE, ..DriverSettings::default() };
-        Self { scan: Duration::from_secs(5), drivers }
+        Self { scan: Duration::from_secs(5), compare: COMPARE_INTERVAL, drivers }
     }
 }
 
@@ -146,7 +148,7 @@ impl Service {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
-                () = self.parts.clock.sleep(COMPARE_INTERVAL) => {}
+                () = self.parts.clock.sleep(self.settings.compare) => {}
             }
         }
     }

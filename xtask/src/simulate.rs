@@ -12,7 +12,7 @@ pub(crate) struct Options {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many seeds, one after the other from the first.
+    /// How many seeds, from the first on; as many at once as there are cores.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
     /// At most so many faults, the first ones of each seed, and no outages: to find which of them a failure takes.

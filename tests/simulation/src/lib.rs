@@ -8,6 +8,7 @@ pub mod broken;
 pub mod dice;
 pub mod erp;
 pub mod faults;
+mod many;
 pub mod oracle;
 pub mod still;
 pub mod story;
@@ -23,6 +24,8 @@ use std::{
 };
 
 use towpath_transfer::{Clock as _, clock::ManualClock};
+
+pub use many::run_many;
 
 use crate::{broken::Broken, dice::Draws, faults::Faults, story::Story, workload::Workload, world::World};
 

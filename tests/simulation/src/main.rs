@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use towpath_simulation::{Options, Outcome, run};
+use towpath_simulation::{Options, Outcome, run_many};
 use towpath_transfer::Clock as _;
 
 /// Runs a whole installation with everything that can go wrong, as each seed draws it. The same seed is the same every time.
@@ -14,7 +14,7 @@ struct Cli {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many seeds, one after the other from the first.
+    /// How many seeds, from the first on; as many at once as there are cores.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
     /// At most so many faults, the first ones of each seed, and no outages: to find which of them a failure takes.
@@ -36,15 +36,14 @@ fn main() -> ExitCode {
     let clock = towpath_journal::system::SystemClock::new();
     let options = Options { most_faults: cli.faults, traced: cli.trace, broken: None };
     let (mut failed, mut faults, mut transfers) = (Vec::new(), 0, 0);
-    for seed in cli.seed..cli.seed.saturating_add(cli.seeds) {
-        let outcome = run(seed, &options);
+    run_many(cli.seed..cli.seed.saturating_add(cli.seeds), &options, |outcome| {
         faults += outcome.faults;
         transfers += outcome.transfers;
         tell(&cli, &outcome);
         if !outcome.wrong.is_empty() {
-            failed.push(seed);
+            failed.push(outcome.seed);
         }
-    }
+    });
     if !cli.json {
         let took = clock.monotonic().as_secs_f64();
         let speed = cli.seeds as f64 / took.max(f64::MIN_POSITIVE);

@@ -9,6 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 use towpath_journal::{DriverSettings, FailPoints, Filter, Journal as _, MAX_LIST, TransferRecord};
+use towpath_receiver::restored::COMPARE_INTERVAL;
 use towpath_testkit::seams::{Ends, Host, Machine, Nature, Pace, Relay};
 use towpath_transfer::{
     Clock as _, Direction, TransferId, TransferState,
@@ -132,7 +133,7 @@ impl World {
             clock: Arc::new(clock.clone()),
             entropy: Arc::new(SeededEntropy::new(draws.of("entropy", 0).below(u64::MAX))),
             wiring: Arc::new(wires.clone()),
-            pace: Pace { drivers, receipts: ASK, scan: LOOK, upkeep: Some(UPKEEP) },
+            pace: Pace { drivers, receipts: ASK, scan: LOOK, compare: COMPARE_INTERVAL, upkeep: Some(UPKEEP) },
         };
         let dir = folder();
         let mut relay = Relay::new(&nature, RETENTION).await;
@@ -443,7 +444,8 @@ impl World {
         for host in self.hosts() {
             let machine = self.machine(&host);
             machine.kill().await;
-            (machine.nature.pace.drivers.poll, machine.nature.pace.scan) = (SELDOM, SELDOM);
+            let pace = &mut machine.nature.pace;
+            (pace.drivers.poll, pace.scan, pace.compare) = (SELDOM, SELDOM, SELDOM);
             // The agents are off meanwhile: they would ask the relay all day long.
             if host.place != Place::Agent {
                 self.switch_on(&host).await;

@@ -1,12 +1,8 @@
 //! The seeds that CI runs, and the proof that a seed is the same every time.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-};
+use std::collections::BTreeSet;
 
-use towpath_simulation::{Options, Outcome, run};
+use towpath_simulation::{Options, Outcome, run, run_many};
 
 /// Runs seeds one after the other and fails with the stories of those with which something is wrong.
 fn clean(seeds: impl Iterator<Item = u64>) {
@@ -35,16 +31,36 @@ fn seeds_376_to_500_are_clean() {
     clean(376..=500);
 }
 
-#[test]
-fn long_twenty_thousand_seeds_are_clean() {
-    let next = AtomicU64::new(501);
-    let seeds = || std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::SeqCst)).filter(|seed| *seed <= 20_500));
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| clean(seeds()));
+/// Twenty thousand seeds after those of CI, in four parts, so that each ends within the time that a long test has.
+fn clean_on_every_core(part: u64) {
+    const PART: u64 = 5_000;
+    let mut failed = Vec::new();
+    run_many(501 + part * PART..501 + (part + 1) * PART, &Options::default(), |outcome| {
+        if !outcome.wrong.is_empty() {
+            failed.push(outcome.to_string());
         }
     });
+    assert!(failed.is_empty(), "{} seeds failed\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn long_seeds_501_to_5500_are_clean() {
+    clean_on_every_core(0);
+}
+
+#[test]
+fn long_seeds_5501_to_10500_are_clean() {
+    clean_on_every_core(1);
+}
+
+#[test]
+fn long_seeds_10501_to_15500_are_clean() {
+    clean_on_every_core(2);
+}
+
+#[test]
+fn long_seeds_15501_to_20500_are_clean() {
+    clean_on_every_core(3);
 }
 
 #[test]

@@ -22,6 +22,9 @@ use crate::digest::{Sha256Digest, Sha256Hasher};
 /// longer (it writes a run of four as five bytes); with this room a stream almost always stays a single block.
 pub const BLOCK_BYTES: usize = 890_000;
 
+/// Bytes of a block for each level.
+const LEVEL_BYTES: usize = 100_000;
+
 /// The most threads one packer starts, whatever it is told.
 pub const MAX_WORKERS: usize = 64;
 
@@ -40,7 +43,7 @@ pub struct PackedDigests {
     pub sha256: Sha256Digest,
 }
 
-/// Packs what is written to it with bzip2 (level 9) and writes that to `W`, in order.
+/// Packs what is written to it with bzip2 (level 9, or the lowest that holds a short block) and writes that to `W`, in order.
 ///
 /// The output depends on the bytes alone: not on the number of workers, nor on how the input was cut into writes. No
 /// input at all gives one empty stream. A worker takes about 12 MiB; nothing grows with the input. Blocks are written
@@ -239,11 +242,19 @@ fn work(queue: &Mutex<Receiver<Job>>, stop: &AtomicBool) {
     }
 }
 
+/// The lowest level whose block surely holds so many bytes, else 9. The level is the size of a block and nothing else: the output is
+/// the same but for the digit that names it, and whoever packs or unpacks a short file takes a fraction of the memory.
+fn level(plain: usize) -> Compression {
+    // The first step makes five bytes of four at worst, and the library leaves 19 bytes of a block free (`nblockMAX`).
+    let longest = plain.saturating_add(plain / 4).saturating_add(20);
+    Compression::new(u32::try_from(longest.div_ceil(LEVEL_BYTES)).unwrap_or(9).clamp(1, 9))
+}
+
 /// One whole bzip2 stream.
 fn pack_block(plain: &[u8]) -> Result<Vec<u8>, CodecError> {
     // The libbz2 manual promises that output of 101 % and 600 bytes is always enough for one call.
     let mut packed = Vec::with_capacity(plain.len() + plain.len() / 100 + 600);
-    let mut compress = Compress::new(Compression::best(), WORK_FACTOR);
+    let mut compress = Compress::new(level(plain.len()), WORK_FACTOR);
     loop {
         let taken = usize::try_from(compress.total_in()).unwrap_or(usize::MAX);
         let rest = plain.get(taken..).unwrap_or_default();

@@ -240,6 +240,28 @@ fn one_block_is_packed_without_a_thread() {
 }
 
 #[test]
+fn a_short_block_is_packed_as_by_level_9_but_for_the_digit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plain");
+    // Fours of one byte are what becomes longest in the first step.
+    let fours = |bytes: usize| (0..bytes).map(|at| b"ab"[at / 4 % 2]).collect::<Vec<u8>>();
+    for (plain, level) in [
+        (Vec::new(), b'1'),
+        (sample(1_000), b'1'),
+        (fours(79_984), b'1'),
+        (fours(79_988), b'2'),
+        (sample(400_000), b'6'),
+        (fours(719_984), b'9'),
+        (sample(BLOCK_BYTES), b'9'),
+    ] {
+        std::fs::write(&path, &plain).unwrap();
+        let mut ours = packed(&plain, 1, plain.len().max(1));
+        assert_eq!(std::mem::replace(&mut ours[3], b'9'), level, "{} bytes", plain.len());
+        assert!(ours == run("bzip2", &["-9", "-c"], &path), "{} bytes", plain.len());
+    }
+}
+
+#[test]
 fn a_dropped_packer_ends_its_threads() {
     let mut packer = Packer::new(Vec::new(), workers(3)).unwrap();
     packer.write_all(&sample(6 * BLOCK_BYTES)).unwrap();

@@ -15,6 +15,8 @@ use crate::{erp::marker, world::World};
 /// The most entries of a folder, and the longest file in bytes, in a simulation.
 const MOST: usize = 10_000;
 const LONGEST: u64 = 1 << 24;
+/// What a receiver notes of the one job of its one agent.
+const NEWEST: &str = "/receiver/newest/erp/main.json";
 
 /// Every file of a disk below a folder.
 fn files(disk: &MemoryFiles, folder: &Path, found: &mut Vec<PathBuf>) {
@@ -82,7 +84,7 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
     false
 }
 
-/// Only what is kept for good is left: documents and receipts, and what the ERP has not taken.
+/// Only what is kept for good is left: documents and receipts, what must survive a backup, and what the ERP has not taken.
 pub(super) fn nothing_left(world: &World) -> Wrong {
     let mut wrong = Wrong::new();
     for machine in world.machines() {
@@ -103,8 +105,9 @@ fn is_kept(place: Place, path: &Path) -> bool {
             ["/agent/transfers/", "/agent/downlink/", "/agent/enrolment.json", DELIVERY].iter().any(|kept| text.starts_with(kept))
                 && !text.contains("/plain/")
         }
-        Place::Relay => text.starts_with("/relay/receipts/"),
-        Place::Receiver => text.starts_with("/receiver/receipts/") || text == "/receiver/enrolment.json",
+        // A line for each code that was used and each end that was revoked; a note for each job of an agent.
+        Place::Relay => text.starts_with("/relay/receipts/") || text == "/relay/access.jsonl",
+        Place::Receiver => text.starts_with("/receiver/receipts/") || ["/receiver/enrolment.json", NEWEST].contains(&&*text),
     }
 }
 

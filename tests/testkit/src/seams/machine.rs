@@ -10,6 +10,7 @@ use std::{
 
 use tokio::task::JoinHandle;
 use towpath_journal::{DriverSettings, Journal, Lease, MemoryJournal, Observer, StageReport};
+use towpath_receiver::restored::COMPARE_INTERVAL;
 use towpath_transfer::{Clock, Entropy, Stage, state::Place};
 use towpath_transport::files::{FileStore, MemoryFiles};
 
@@ -27,6 +28,8 @@ pub struct Pace {
     pub receipts: Duration,
     /// How often a receiver looks at its landing.
     pub scan: Duration,
+    /// How often a receiver compares its app databases with what it has signed for.
+    pub compare: Duration,
     /// How often the relay clears away beside its stages; never, where this is absent.
     pub upkeep: Option<Duration>,
 }
@@ -34,7 +37,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let (receipts, scan) = (Duration::from_secs(1), Duration::from_secs(5));
-        Self { drivers: DriverSettings::default(), receipts, scan, upkeep: None }
+        Self { drivers: DriverSettings::default(), receipts, scan, compare: COMPARE_INTERVAL, upkeep: None }
     }
 }
 

@@ -146,7 +146,7 @@ impl Receiver {
         landing.prepare().map_err(|error| file_failure("preparing", self.layout.state(), error))?;
         self.landing.offer(Arc::new(landing), start.life.clone());
         let drivers = DriverSettings { shutdown_grace: SHUTDOWN_GRACE, ..nature.pace.drivers };
-        let settings = ServiceSettings { scan: nature.pace.scan, drivers };
+        let settings = ServiceSettings { scan: nature.pace.scan, compare: nature.pace.compare, drivers };
         let service = Service::new(parts, settings, start.busy.clone(), arrived);
         self.machine.run(&start, service.run(CancellationToken::new()));
         Ok(())
