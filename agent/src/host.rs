@@ -20,7 +20,7 @@ use crate::{
     config::{Config, LoadedConfig, SharedConfig},
     downlink::action::SystemActions,
     enrolment::Enrolment,
-    extract::{ExtractParts, KeyFile},
+    extract::{Attempts, ExtractParts, KeyFile},
     layout::Layout,
     network::Network,
     own_key::OwnKey,
@@ -247,7 +247,8 @@ impl Host {
     pub fn extract_parts(&self) -> ExtractParts {
         let (files, clock) = (Arc::clone(&self.files), Arc::clone(&self.base.clock));
         let pseudonyms = KeyFile { path: self.layout.pseudonym_key(), entropy: Arc::clone(&self.base.entropy) };
-        ExtractParts { files, clock, pseudonyms: Arc::new(pseudonyms), workers: self.config.config.extract.workers }
+        let (workers, attempts) = (self.config.config.extract.workers, Attempts::default());
+        ExtractParts { files, clock, pseudonyms: Arc::new(pseudonyms), workers, attempts }
     }
 
     async fn journal(&self) -> Result<SqliteJournal> {

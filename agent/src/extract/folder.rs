@@ -27,9 +27,10 @@ const MAX_STEM_BYTES: usize = 150;
 /// Hexadecimal digits that tell apart names that had to be changed.
 const MARK_DIGITS: usize = 8;
 
-/// Every attempt writes under temporary names of its own, so that a writer of an attempt that was given up and has not
-/// noticed yet cannot write into the file of the next one.
-static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
+/// Counts the files that a program writes: each gets a temporary name of its own, so that a writer of an attempt that was given up
+/// and has not noticed yet cannot write into the file of the next one. Clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct Attempts(Arc<AtomicU64>);
 
 /// The CSV files of tables, in their order: as the configuration says, else by the table's name. A name that no file can
 /// have has the characters in question replaced, and a mark after it that is the same every time.
@@ -104,8 +105,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(folder: &Path, name: FileName) -> Self {
-        let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn new(folder: &Path, name: FileName, attempts: &Attempts) -> Self {
+        let attempt = attempts.0.fetch_add(1, Ordering::Relaxed);
         let temp = folder.join(format!(".{name}.{attempt}{TEMP_SUFFIX}"));
         Self { path: folder.join(name.as_str()), name, temp }
     }
@@ -226,10 +227,12 @@ mod tests {
 
     #[test]
     fn temporary_names_are_told_from_the_names_of_others() {
-        let place = Place::new(Path::new("x"), "items.csv".parse().unwrap());
+        let attempts = Attempts::default();
+        let place = || Place::new(Path::new("x"), "items.csv".parse().unwrap(), &attempts.clone());
+        let (place, next) = (place(), place());
         let temp = place.temp.file_name().unwrap().to_str().unwrap();
         assert_eq!(temp_of(temp), Some("items.csv"));
-        assert_ne!(Place::new(Path::new("x"), "items.csv".parse().unwrap()).temp, place.temp);
+        assert_ne!(next.temp, place.temp);
         for other in ["items.csv.1.tmp", ".items.csv.tmp", ".items.csv.x.tmp", ".items.csv.1"] {
             assert_ne!(temp_of(other), Some("items.csv"), "{other}");
         }

@@ -42,7 +42,7 @@ use self::{
     table::Planned,
 };
 pub use self::{
-    folder::file_names,
+    folder::{Attempts, file_names},
     listing::{ListedTable, MAX_LISTED, list_tables},
     pseudonyms::{KeyFile, Pseudonyms},
 };
@@ -59,6 +59,8 @@ pub struct ExtractParts {
     pub pseudonyms: Arc<dyn Pseudonyms>,
     /// Threads that pack, at least one; each takes about 12 MiB.
     pub workers: usize,
+    /// Counts the files that the program has written.
+    pub attempts: Attempts,
 }
 
 /// In which form the files are written.

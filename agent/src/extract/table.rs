@@ -101,7 +101,7 @@ impl Run<'_> {
             Form::Packed => packed_name(name).map_err(|e| Failure::park(Code::ConfigInvalid, e.to_string()))?,
             Form::Plain => name.clone(),
         };
-        let place = Place::new(&self.request.folder, file_name);
+        let place = Place::new(&self.request.folder, file_name, &self.parts.attempts);
         let since = plan.course.since.as_ref().filter(|_| tracker.is_some());
         let rows = Read { table: plan.table, columns: &columns.read, all: columns.all, since };
         // What becomes a pseudonym is counted and never summed.

@@ -84,7 +84,7 @@ impl Place {
 pub(crate) fn parts() -> ExtractParts {
     let clock = Arc::new(ManualClock::new("2026-03-01T12:00:00Z".parse().unwrap()));
     let pseudonyms = Arc::new(towpath_keys::PseudonymKey::from_bytes(&[7; towpath_keys::pseudonym::KEY_BYTES]));
-    ExtractParts { files: Arc::new(Disk), clock, pseudonyms, workers: 2 }
+    ExtractParts { files: Arc::new(Disk), clock, pseudonyms, workers: 2, attempts: Attempts::default() }
 }
 
 pub(super) async fn run(request: ExtractRequest) -> Result<Extracted, Failure> {

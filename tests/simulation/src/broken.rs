@@ -1,6 +1,7 @@
 //! Programs that do something wrong on purpose, to prove that the oracle sees it.
 
 use std::{
+    fmt,
     io::{self, Write as _},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -42,8 +43,22 @@ pub enum Wrong {
     KeepsEverything,
     /// The agent's receipts do not survive.
     LosesReceipts,
+    /// The relay closes nothing that it has read.
+    KeepsFilesOpen,
+    /// The relay begins something with each file that it reads, and never ends it.
+    KeepsTasks,
     /// What the receiver lays out never becomes visible.
     StandsStill,
+}
+
+/// Files that are kept open, whatever becomes of the program.
+#[derive(Clone, Default)]
+struct Open(Arc<Mutex<Vec<Box<dyn ReadFile>>>>);
+
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Open")
+    }
 }
 
 /// One wrong thing in every program of its kind.
@@ -51,23 +66,24 @@ pub enum Wrong {
 pub struct Broken {
     what: Wrong,
     last: Arc<Mutex<Option<AppServer>>>,
+    open: Open,
 }
 
 impl Broken {
     /// An installation in which this is wrong.
     #[must_use]
     pub fn new(what: Wrong) -> Self {
-        Self { what, last: Arc::default() }
+        Self { what, last: Arc::default(), open: Open::default() }
     }
 
     pub(crate) fn files(&self, host: &Host, files: Arc<dyn FileStore>) -> Arc<dyn FileStore> {
         let concerns = match self.what {
             Wrong::PublishesHalf | Wrong::DeliversTwice | Wrong::LosesReceipts => host.place == Place::Agent,
-            Wrong::KeepsEverything => host.place == Place::Relay,
+            Wrong::KeepsEverything | Wrong::KeepsFilesOpen | Wrong::KeepsTasks => host.place == Place::Relay,
             Wrong::StandsStill => host.place == Place::Receiver,
             _ => false,
         };
-        if concerns { Arc::new(Files { inner: files, what: self.what }) } else { files }
+        if concerns { Arc::new(Files { inner: files, what: self.what, open: self.open.clone() }) } else { files }
     }
 
     pub(crate) fn app_servers(&self, servers: Arc<dyn AppServers>) -> Arc<dyn AppServers> {
@@ -90,6 +106,7 @@ impl Broken {
 struct Files {
     inner: Arc<dyn FileStore>,
     what: Wrong,
+    open: Open,
 }
 
 impl FileStore for Files {
@@ -106,6 +123,11 @@ impl FileStore for Files {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        match self.what {
+            Wrong::KeepsFilesOpen => self.open.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.inner.open(path)?),
+            Wrong::KeepsTasks => drop(tokio::spawn(std::future::pending::<()>())),
+            _ => {}
+        }
         self.inner.open(path)
     }
 

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a simulation that cannot go on must fail and say why")]
 
 pub mod broken;
+pub mod cli;
 pub mod dice;
 pub mod erp;
 pub mod faults;

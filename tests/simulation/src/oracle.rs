@@ -25,6 +25,8 @@ pub async fn ask(world: &World) -> Wrong {
     wrong.extend(uplinks::apps_have_what_erps_had(world).await);
     wrong.extend(downlinks::each_delivered_once(world).await);
     wrong.extend(disks::nothing_left(world));
+    wrong.extend(disks::nothing_open(world));
+    wrong.extend(world.tasks_left());
     wrong.extend(journals(world).await);
     wrong
 }

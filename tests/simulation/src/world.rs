@@ -93,6 +93,7 @@ pub struct World {
     at_rest: bool,
     clocks_were_set: bool,
     idle: Idle,
+    first_tasks: usize,
     _dir: TempDir,
 }
 
@@ -167,11 +168,14 @@ impl World {
             at_rest: false,
             clocks_were_set: false,
             idle,
+            first_tasks: 0,
             _dir: dir,
         };
         for host in world.hosts() {
             world.switch_on(&host).await;
         }
+        world.settle().await;
+        world.first_tasks = tasks();
         for (at, act) in &workload.acts {
             world.plan(*at, act.clone());
         }
@@ -470,6 +474,14 @@ impl World {
         count
     }
 
+    /// What is wrong with the number of tasks: once everything is at rest there are hardly more than there were before anything
+    /// happened, at most one for each machine.
+    #[must_use]
+    pub fn tasks_left(&self) -> Option<String> {
+        let (first, now) = (self.first_tasks, tasks());
+        (now > first + self.machines().len()).then(|| format!("{now} tasks are alive where {first} were at the start"))
+    }
+
     /// Every transfer on every machine that has not ended there.
     async fn open(&self) -> Vec<TransferRecord> {
         let mut open = Vec::new();
@@ -479,6 +491,10 @@ impl World {
         }
         open
     }
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
 /// Whether nothing is left to be done with a transfer on a machine.

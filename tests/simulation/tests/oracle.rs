@@ -52,6 +52,16 @@ fn what_is_never_removed_is_found() {
 }
 
 #[test]
+fn files_that_are_never_closed_are_found() {
+    found(Wrong::KeepsFilesOpen, "files are open");
+}
+
+#[test]
+fn tasks_that_never_end_are_found() {
+    found(Wrong::KeepsTasks, "tasks are alive");
+}
+
+#[test]
 fn a_lost_receipt_is_found() {
     found(Wrong::LosesReceipts, "receipts differ or are missing");
 }

@@ -94,6 +94,14 @@ pub(super) fn nothing_left(world: &World) -> Wrong {
     wrong
 }
 
+/// Nobody has a file open while nothing is to be done.
+pub(super) fn nothing_open(world: &World) -> Wrong {
+    let open = world.machines().into_iter().map(|machine| (&machine.host, machine.disk.open_handles()));
+    open.filter(|(_, open)| *open > 0)
+        .map(|(host, open)| format!("{host}: {open} files are open, and nobody does anything"))
+        .collect()
+}
+
 fn is_kept(place: Place, path: &Path) -> bool {
     let text = path.to_string_lossy();
     let hidden = path.components().any(|part| part.as_os_str().to_string_lossy().starts_with('.'));

@@ -13,7 +13,7 @@ use towpath_agent::{
     downlink::{action::SystemActions, poll},
     engine::{Engine, EngineSettings},
     enrolment::{EnrolParts, Enrolment, enrol},
-    extract::ExtractParts,
+    extract::{Attempts, ExtractParts},
     layout::Layout,
     own_key::OwnKey,
     parts::{NoWatcher, Parts, SourceExtractor},
@@ -125,7 +125,8 @@ impl Agent {
         let (files, clock, wiring) = (Arc::clone(&start.files), Arc::clone(&nature.clock), &nature.wiring);
         // A simulated host has no folder of its own on a real disk, and needs no other key than any other of its kind.
         let pseudonyms = Arc::new(PseudonymKey::from_bytes(&[7; KEY_BYTES]));
-        let extract = ExtractParts { files: files.clone(), clock: Arc::clone(&clock), pseudonyms, workers: 1 };
+        let (attempts, reader) = (Attempts::default(), Arc::clone(&clock));
+        let extract = ExtractParts { files: files.clone(), clock: reader, pseudonyms, workers: 1, attempts };
         let extractor = SourceExtractor { parts: extract, config: SharedConfig::new((*self.config).clone()) };
         let parts = Arc::new(Parts {
             layout: self.layout.clone(),

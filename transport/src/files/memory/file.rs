@@ -13,6 +13,8 @@ pub(super) struct MemoryFile {
     pub(super) content: Content,
     pub(super) life: u64,
     pub(super) position: u64,
+    /// Counts the open files.
+    pub(super) _handle: Arc<()>,
 }
 
 impl MemoryFile {

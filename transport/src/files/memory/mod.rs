@@ -2,6 +2,7 @@
 
 mod file;
 mod torn;
+mod tree;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,10 @@ use std::{
 use jiff::Timestamp;
 use towpath_transfer::Clock;
 
-use self::file::MemoryFile;
+use self::{
+    file::MemoryFile,
+    tree::{copy, forget, used},
+};
 use super::{FileEntry, FileKind, FileStat, FileStore, ReadFile, WriteFile};
 
 /// A file system in memory, for tests and the simulation. Clones share it.
@@ -31,6 +35,8 @@ struct State {
     life: u64,
     limit: Option<u64>,
     clock: Option<Arc<dyn Clock>>,
+    /// Held by every open file.
+    handles: Arc<()>,
 }
 
 #[derive(Clone)]
@@ -68,7 +74,7 @@ impl MemoryFiles {
     /// An empty file system that has a root and nothing else, and no limit.
     #[must_use]
     pub fn new() -> Self {
-        let state = State { root: Folder::default(), life: 0, limit: None, clock: None };
+        let state = State { root: Folder::default(), life: 0, limit: None, clock: None, handles: Arc::default() };
         Self { shared: Arc::new(Mutex::new(state)) }
     }
 
@@ -90,13 +96,19 @@ impl MemoryFiles {
     pub fn copy(&self) -> Self {
         let state = lock(&self.shared);
         let (root, clock) = (copy(&state.root), state.clock.clone());
-        Self { shared: Arc::new(Mutex::new(State { root, life: 0, limit: state.limit, clock })) }
+        Self { shared: Arc::new(Mutex::new(State { root, life: 0, limit: state.limit, clock, handles: Arc::default() })) }
     }
 
     /// The bytes of all files together.
     #[must_use]
     pub fn used(&self) -> u64 {
         used(&lock(&self.shared).root)
+    }
+
+    /// How many files are open now.
+    #[must_use]
+    pub fn open_handles(&self) -> usize {
+        Arc::strong_count(&lock(&self.shared).handles) - 1
     }
 
     /// Forgets every content and every name that was not synced, and breaks every open handle.
@@ -125,42 +137,6 @@ impl fmt::Debug for MemoryFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MemoryFiles")
     }
-}
-
-fn copy(folder: &Folder) -> Folder {
-    let node = |node: &Node| match node {
-        Node::Dir(below) => Node::Dir(copy(below)),
-        Node::File(content) => {
-            let data = lock(content);
-            let (live, synced) = (Arc::clone(&data.live), Arc::clone(&data.live));
-            Node::File(Arc::new(Mutex::new(FileData { live, synced, modified: data.modified })))
-        }
-    };
-    let dir = lock(folder);
-    let live: Names = dir.live.iter().map(|(name, below)| (name.clone(), node(below))).collect();
-    Arc::new(Mutex::new(DirData { synced: live.clone(), live, modified: dir.modified }))
-}
-
-fn forget(folder: &Folder) {
-    let mut dir = lock(folder);
-    dir.live = dir.synced.clone();
-    for node in dir.live.values() {
-        match node {
-            Node::Dir(below) => forget(below),
-            Node::File(content) => {
-                let mut data = lock(content);
-                data.live = Arc::clone(&data.synced);
-            }
-        }
-    }
-}
-
-fn used(folder: &Folder) -> u64 {
-    let size = |node: &Node| match node {
-        Node::Dir(below) => used(below),
-        Node::File(content) => lock(content).live.len() as u64,
-    };
-    lock(folder).live.values().map(size).sum()
 }
 
 impl State {
@@ -271,7 +247,7 @@ impl FileStore for MemoryFiles {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
         let state = lock(&self.shared);
         let content = state.file(path, false)?;
-        Ok(Box::new(MemoryFile { shared: Arc::clone(&self.shared), content, life: state.life, position: 0 }))
+        Ok(Box::new(self.open_file(content, &state, 0)))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
@@ -393,8 +369,13 @@ impl FileStore for MemoryFiles {
 }
 
 impl MemoryFiles {
+    fn open_file(&self, content: Content, state: &State, position: u64) -> MemoryFile {
+        let (shared, handle) = (Arc::clone(&self.shared), Arc::clone(&state.handles));
+        MemoryFile { shared, content, life: state.life, position, _handle: handle }
+    }
+
     fn handle(&self, content: Content, state: &State, position: u64) -> Box<dyn WriteFile> {
-        Box::new(MemoryFile { shared: Arc::clone(&self.shared), content, life: state.life, position })
+        Box::new(self.open_file(content, state, position))
     }
 }
 
@@ -432,6 +413,18 @@ mod tests {
         assert_eq!(whole(&copy, "/a/own").unwrap(), b"y");
         assert_eq!(whole(&files, "/a/b/unsynced").unwrap(), b"later");
         assert!(whole(&files, "/a/own").is_err());
+    }
+
+    #[test]
+    fn open_files_are_counted_until_they_are_closed() {
+        let files = MemoryFiles::new();
+        let (written, read) = (files.create(Path::new("/a")).unwrap(), files.open(Path::new("/a")).unwrap());
+        assert_eq!((files.open_handles(), files.copy().open_handles()), (2, 0));
+        files.power_loss();
+        drop(written);
+        assert_eq!(files.open_handles(), 1);
+        drop(read);
+        assert_eq!(files.open_handles(), 0);
     }
 
     #[test]
