@@ -8,6 +8,7 @@ use towpath_keys::{RotatingEnd, verify_rotation};
 use towpath_transfer::{
     AgentName, Code, Failure,
     api::{KeyRotation, MAX_KEY_OVERLAP, MAX_LIVE_KEYS, MAX_ROTATIONS},
+    beside::beside,
     failure::Result,
     id::sftp_user,
     public_key::{Fingerprint, PublicKeyLine},
@@ -107,33 +108,36 @@ impl Registry {
     }
 
     async fn add_rotation(&self, scope: &TenantScope, name: &AgentName, rotation: &KeyRotation) -> Result<KeyRotation> {
-        let mut tx = self.begin().await?;
-        // Looked at again: two that ask at once are one after the other here.
-        let end = self.end_in(&mut tx, scope, name).await?.ok_or_else(crate::scope::not_found)?;
-        if let Some(known) = known(&end, rotation) {
-            return Ok(known);
-        }
-        end.check(rotation)?;
-        if is_known(&mut tx, &rotation.new_key).await? {
-            return Err(refused("the new key is or was enrolled already"));
-        }
-        sqlx::query(
-            "INSERT INTO rotations (tenant, name, place, new_key, fingerprint, old_until, by_old, by_new) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(scope.tenant().as_str())
-        .bind(name.as_str())
-        .bind(i64::try_from(end.rotations.len()).unwrap_or(i64::MAX))
-        .bind(rotation.new_key.to_string())
-        .bind(rotation.new_key.fingerprint().to_string())
-        .bind(rotation.old_until.as_microsecond())
-        .bind(&rotation.by_old)
-        .bind(&rotation.by_new)
-        .execute(&mut *tx)
+        beside(async {
+            let mut tx = self.begin().await?;
+            // Looked at again: two that ask at once are one after the other here.
+            let end = self.end_in(&mut tx, scope, name).await?.ok_or_else(crate::scope::not_found)?;
+            if let Some(known) = known(&end, rotation) {
+                return Ok(known);
+            }
+            end.check(rotation)?;
+            if is_known(&mut tx, &rotation.new_key).await? {
+                return Err(refused("the new key is or was enrolled already"));
+            }
+            sqlx::query(
+                "INSERT INTO rotations (tenant, name, place, new_key, fingerprint, old_until, by_old, by_new) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(scope.tenant().as_str())
+            .bind(name.as_str())
+            .bind(i64::try_from(end.rotations.len()).unwrap_or(i64::MAX))
+            .bind(rotation.new_key.to_string())
+            .bind(rotation.new_key.fingerprint().to_string())
+            .bind(rotation.old_until.as_microsecond())
+            .bind(&rotation.by_old)
+            .bind(&rotation.by_new)
+            .execute(&mut *tx)
+            .await
+            .map_err(db("change an end's key"))?;
+            changed(&mut tx).await?;
+            commit(tx).await?;
+            Ok(rotation.clone())
+        })
         .await
-        .map_err(db("change an end's key"))?;
-        changed(&mut tx).await?;
-        commit(tx).await?;
-        Ok(rotation.clone())
     }
 
     /// Whether a session of `user` that has logged in with this key is to end: revoked, not known any more, or the key is retired.

@@ -17,8 +17,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        KeyRotation,
-        Peers, UplinkStatus,
+        KeyRotation, Peers, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -190,7 +189,12 @@ impl RelayApi for Line {
     }
 
     async fn rotate_key(&self, rotation: &KeyRotation) -> Result<KeyRotation> {
-        self.call(async |api| api.rotate_key(rotation).await).await
+        let rotation = rotation.clone();
+        self.call("rotate_key", move |api| {
+            let rotation = rotation.clone();
+            async move { api.rotate_key(&rotation).await }
+        })
+        .await
     }
 
     async fn complete(&self, transfer: TransferId, complete: &Complete) -> Result<UplinkStatus> {
