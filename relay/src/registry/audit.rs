@@ -5,15 +5,13 @@ use std::time::Duration;
 use sqlx::{FromRow, QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 use towpath_transfer::{Code, Failure, TenantName, TransferId, beside::beside, digest::Sha256Digest, failure::Result};
 
-use super::{Registry, commit, db};
+use super::{Registry, audit_reader::AuditReader, commit, db};
 use crate::audit::{
     Action, AuditSettings, Entry, FEWEST_ROWS, MAX_TEXT_CHARS, SHORTEST_KEEP, Standing, Who,
     chain::{Broken, Link, Row, Verified, Verifier},
     cut,
 };
 
-/// The rows of one page of [`AuditReader`].
-pub const PAGE_ROWS: i64 = 1_000;
 /// The most rows that one transaction removes.
 const PRUNE_ROWS: i64 = 10_000;
 
@@ -291,44 +289,6 @@ impl Registry {
 
 fn days(time: Duration) -> u64 {
     time.as_secs() / (24 * 60 * 60)
-}
-
-/// Reads the trail page by page.
-#[derive(Debug)]
-pub struct AuditReader {
-    tx: Transaction<'static, Sqlite>,
-    before: Link,
-    after: i64,
-    last: i64,
-}
-
-impl AuditReader {
-    /// The row before the first one.
-    #[must_use]
-    pub fn before(&self) -> Link {
-        self.before
-    }
-
-    /// The next rows, at most [`PAGE_ROWS`]; none at the end.
-    ///
-    /// # Errors
-    /// [`Code::FileFailed`].
-    pub async fn page(&mut self) -> Result<Vec<Row>> {
-        beside(async {
-            let sql = "SELECT id, at, role, name, key, address, tenant, action, detail, transfer, result, hash
-                   FROM audit WHERE id > ? AND id <= ? ORDER BY id LIMIT ?";
-            let rows: Vec<Row> = sqlx::query_as(sql)
-                .bind(self.after)
-                .bind(self.last)
-                .bind(PAGE_ROWS)
-                .fetch_all(&mut *self.tx)
-                .await
-                .map_err(db("read the audit trail"))?;
-            self.after = rows.last().map_or(self.after, |row| row.id);
-            Ok(rows)
-        })
-        .await
-    }
 }
 
 /// What was removed last; nothing yet where its row is 0.

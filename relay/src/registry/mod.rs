@@ -6,6 +6,7 @@
 
 mod announcements;
 mod audit;
+mod audit_reader;
 mod audit_schema;
 mod closing;
 mod ends;
@@ -39,7 +40,8 @@ use sqlx::{
 use towpath_transfer::{Clock, Code, Entropy, Failure, beside::beside, failure::Result};
 
 pub use announcements::Follower;
-pub use audit::{AuditFilter, AuditReader, PAGE_ROWS};
+pub use audit::AuditFilter;
+pub use audit_reader::{AuditReader, PAGE_ROWS};
 pub use ends::{End, MAX_ENDS};
 pub use enrolments::{EnrolmentRow, MAX_ENROLMENT_LIFE, MAX_OPEN_ENROLMENTS, NewEnrolment};
 pub use expectations::{Expected, MAX_EXPECTED};
