@@ -93,8 +93,12 @@ impl AllowedSigners {
     /// [`Code::KeyPermissions`] when group or others can write it; [`Code::ConfigInvalid`] with the line number when a line is
     /// not accepted; [`Code::KeyInvalid`] when it is larger than [`MAX_ALLOWED_SIGNERS_BYTES`]; [`Code::FileFailed`].
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = file::read(path, Access::Pinned, MAX_ALLOWED_SIGNERS_BYTES)?.unwrap_or_default();
-        let text = str::from_utf8(&bytes)
+        Self::parse(path, &file::read(path, Access::Pinned, MAX_ALLOWED_SIGNERS_BYTES)?.unwrap_or_default())
+    }
+
+    /// The store that these bytes are, which stand at `path`.
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let text = str::from_utf8(bytes)
             .map_err(|e| Failure::park(Code::ConfigInvalid, format!("{} is not UTF-8", path.display())).caused_by(e))?;
         let mut lines = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -181,7 +185,8 @@ impl AllowedSigners {
         Ok(changed)
     }
 
-    fn save(&self) -> Result<()> {
+    /// What is written to the file.
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         for line in &self.lines {
             match line {
@@ -190,6 +195,11 @@ impl AllowedSigners {
             }
             text.push('\n');
         }
+        text
+    }
+
+    fn save(&self) -> Result<()> {
+        let text = self.text();
         if text.len() as u64 > MAX_ALLOWED_SIGNERS_BYTES {
             let message = format!("{} would be larger than {MAX_ALLOWED_SIGNERS_BYTES} bytes", self.path.display());
             return Err(Failure::park(Code::LimitExceeded, message));

@@ -10,6 +10,9 @@ pub mod announcement;
 pub mod chain;
 pub mod enrolment;
 mod file;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host_keys;
 pub mod identity;
 pub mod kind;

@@ -223,7 +223,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn armour(blob: &[u8]) -> String {
+pub(crate) fn armour(blob: &[u8]) -> String {
     let encoded = STANDARD.encode(blob);
     let mut text = String::from(BEGIN);
     let mut rest = encoded.as_str();
@@ -241,7 +241,7 @@ fn armour(blob: &[u8]) -> String {
     text
 }
 
-fn dearmour(armoured: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn dearmour(armoured: &[u8]) -> Option<Vec<u8>> {
     // Line ends may have become CRLF on their way through tools of the ERP host.
     let text = str::from_utf8(armoured).ok()?.replace("\r\n", "\n");
     let body = text.strip_prefix(BEGIN)?;

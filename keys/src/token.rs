@@ -165,15 +165,18 @@ impl Identity {
         let alg = Alg::of(self.public_key());
         let header = serde_json::to_vec(&Header { alg, typ: Typ::Jwt }).map_err(|e| failed("its header").caused_by(e))?;
         let body = serde_json::to_vec(&raw).map_err(|e| failed("its claims").caused_by(e))?;
-        let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(body));
-        let signature = self.sign_raw(alg.signature(), token.as_bytes())?;
-        token.push('.');
-        token.push_str(&URL_SAFE_NO_PAD.encode(signature));
+        let token = sign_parts(self, &format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(body)))?;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(failed("it is too long"));
         }
         Ok(token)
     }
+}
+
+/// The token of these two parts, with the signature behind them.
+pub(crate) fn sign_parts(by: &Identity, parts: &str) -> Result<String> {
+    let signature = by.sign_raw(Alg::of(by.public_key()).signature(), parts.as_bytes())?;
+    Ok(format!("{parts}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 
 /// Who claims to have made the token. Nothing is proven: this only says which key to give to [`verify_token`].

@@ -11,9 +11,13 @@ use crate::clock::{Clock, Entropy};
 /// The longest tenant, agent, receiver or job name, in bytes.
 pub const MAX_SLUG_BYTES: usize = 63;
 
-/// A name that is not `[a-z0-9]([a-z0-9-]*[a-z0-9])?` of at most [`MAX_SLUG_BYTES`] bytes.
+/// A name that is not `[a-z0-9]([a-z0-9-]*[a-z0-9])?` of at most [`MAX_SLUG_BYTES`] bytes, or that is a device of Windows: it is a
+/// folder at every end, and a [`crate::FileName`] on the way.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{what} {given:?} is not a valid name: use 1 to {MAX_SLUG_BYTES} lower-case letters, digits and inner hyphens")]
+#[error(
+    "{what} {given:?} is not a valid name: use 1 to {MAX_SLUG_BYTES} lower-case letters, digits and inner hyphens, and no name of a \
+     device such as con or com1"
+)]
 pub struct InvalidSlug {
     what: &'static str,
     given: String,
@@ -22,7 +26,8 @@ pub struct InvalidSlug {
 fn check_slug(what: &'static str, text: &str) -> Result<(), InvalidSlug> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let fits = (1..=MAX_SLUG_BYTES).contains(&text.len());
-    if fits && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-') {
+    let plain = text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-');
+    if fits && plain && !crate::name::is_device(text) {
         return Ok(());
     }
     let given = text.chars().take(MAX_SLUG_BYTES + 1).collect();
@@ -195,8 +200,8 @@ mod tests {
     use crate::clock::{ManualClock, SeededEntropy};
 
     #[test]
-    fn slugs_refuse_what_could_be_a_path_or_another_name() {
-        for bad in ["", "-a", "a-", "A", "a.b", "a/b", "ä", "a b", "..", &"a".repeat(64)] {
+    fn slugs_refuse_what_could_be_a_path_or_another_name_or_a_device() {
+        for bad in ["", "-a", "a-", "A", "a.b", "a/b", "ä", "a b", "..", "con", "nul", "com1", &"a".repeat(64)] {
             assert!(bad.parse::<TenantName>().is_err(), "{bad:?}");
         }
         for good in ["a", "acme", "erp-1", &"a".repeat(63)] {

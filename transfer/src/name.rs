@@ -121,7 +121,7 @@ fn is_forbidden(c: char) -> bool {
 }
 
 /// Device names of Windows, which hold whatever extension follows (Microsoft, "Naming Files, Paths, and Namespaces").
-fn is_device(text: &str) -> bool {
+pub(crate) fn is_device(text: &str) -> bool {
     let stem = text.split('.').next().unwrap_or(text).trim_end().to_ascii_uppercase();
     if matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$") {
         return true;

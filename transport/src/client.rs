@@ -5,6 +5,9 @@
 //! operation under way fails at once.
 
 mod answer;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod login;
 mod pipe;
 mod put;

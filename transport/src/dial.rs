@@ -3,6 +3,9 @@
 //! [`Dialer`] makes one connection; [`ways`] finds out which of several ways is open.
 
 pub mod block;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http_connect;
 mod no_proxy;
 pub mod proxy;

@@ -22,6 +22,9 @@ use towpath_transfer::{
 };
 
 pub use follow::{FOLLOW_INTERVAL, Follower, Keeper, RETRY_PAUSE, RelayPins};
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use http::fuzzing;
 pub(crate) use http::retry_after;
 pub use http::{HttpRelayApi, MAX_ANSWER_BYTES, MAX_CLOCK_SKEW, MAX_RETRY_AFTER, REQUEST_TIMEOUT};
 pub use memory::MemoryRelay;

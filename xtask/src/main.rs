@@ -1,4 +1,5 @@
-//! `cargo xtask`: the chores of this repository. `test` is the whole check, `tidy` its fences, `bench` the figures.
+//! `cargo xtask`: the chores of this repository. `test` is the whole check, `tidy` its fences, `fuzz` the search for hostile input,
+//! `bench` the figures.
 
 use std::process::ExitCode;
 
@@ -6,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod console;
+mod fuzz;
 mod needs;
 mod repository;
 mod simulate;
@@ -28,6 +30,8 @@ enum Chore {
     Tidy,
     /// Run a whole installation with everything that can go wrong, as a seed draws it.
     Simulate(simulate::Options),
+    /// Let libFuzzer look for input that breaks a parser.
+    Fuzz(fuzz::Options),
     /// Measure our speed beside that of the usual tools.
     Bench(bench::Options),
 }
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Chore::Test(options) => suite::run(&options),
         Chore::Tidy => tidy::run(),
         Chore::Simulate(options) => simulate::run(&options),
+        Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Bench(options) => bench::run(&options),
     };
     match done {

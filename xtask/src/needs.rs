@@ -74,6 +74,7 @@ const PROGRAMS: &[Program] = &[
         package: "libsqliteodbc",
         why: "an ODBC driver",
     },
+    Program { names: &["c++"], package: "g++", why: "builds libFuzzer, which drives the fuzz targets" },
     Program { names: &["setpriv"], package: "util-linux", why: "lets PostgreSQL run as another user than root" },
     Program { names: &["curl"], package: "curl", why: "an SFTP client over libssh2, and says `complete` to the web service" },
     Program { names: &["lftp"], package: "lftp", why: "an SFTP client over ssh, which pipelines" },

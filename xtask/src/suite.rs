@@ -11,6 +11,7 @@ use towpath_servers::{MariaDb, Postgres};
 
 use crate::{
     console::{Watch, complain, say},
+    fuzz,
     needs::{self, Needs},
     repository, tidy,
 };
@@ -59,7 +60,9 @@ impl Steps {
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let watch = Watch::start();
     let root = repository::root()?;
-    let mut steps = Steps { tell: say, at: 0, of: if options.interop { 3 } else { 8 }, failed: Vec::new() };
+    let fuzzes = repository::is_ci() && !options.interop;
+    let of = if options.interop { 3 } else { 8 + usize::from(fuzzes) };
+    let mut steps = Steps { tell: say, at: 0, of, failed: Vec::new() };
 
     let mut needs = Needs::look(&root);
     steps.step("programs for the interop tests", || {
@@ -83,6 +86,10 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     steps.step("build", || succeed(whole(&root, &needs, &["build", "--all-targets", "--quiet"])));
     if !options.interop {
         steps.step("examples in docs", || succeed(whole(&root, &needs, &["test", "--doc", "--quiet"])));
+    }
+    if fuzzes {
+        let found = || Err("see above".to_owned());
+        steps.step("fuzz", || if fuzz::run(&fuzz::Options::default())? { Ok(()) } else { found() });
     }
     if !steps.failed.is_empty() {
         complain(&format!("xtask test: failed so far: {}; the tests run all the same", steps.failed.join(", ")));

@@ -4,6 +4,9 @@
 //! socket in the state folder, on Windows a named pipe whose name comes from the folder's path. [`Listener`] is served by `run`;
 //! [`ask`] is what a command does.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod running;
 mod server;
 #[cfg(unix)]

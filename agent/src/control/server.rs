@@ -106,7 +106,7 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, answers: &dyn Ans
     }
 }
 
-async fn request(stream: &mut (impl tokio::io::AsyncBufRead + Unpin), clock: &dyn Clock) -> Result<Request> {
+pub(super) async fn request(stream: &mut (impl tokio::io::AsyncBufRead + Unpin), clock: &dyn Clock) -> Result<Request> {
     let bytes = tokio::select! {
         bytes = read_line(stream, MAX_REQUEST_BYTES) => bytes,
         () = clock.sleep(MESSAGE_TIMEOUT) => {

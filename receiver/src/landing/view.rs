@@ -10,7 +10,7 @@ use towpath_transport::{
         Attributes, FileKind, FsError, FsResult, OpenOptions, Replace, SetAttributes, VirtualFile, VirtualFs, VirtualListing,
         stored::{
             FixedListing, FolderGate, LastGate, StoredListing, StoredReader, UploadFolder, Uploads, attributes_of,
-            folder_attributes, on_disk, told, visible_name,
+            folder_attributes, on_disk, stat_in_folder, told, visible_name,
         },
     },
 };
@@ -155,7 +155,7 @@ impl VirtualFs for LandingView {
         let Some(disk) = self.on_disk_path(&place) else { return Ok(folder_attributes()) };
         let wanted = if place.is_file() { FileKind::File } else { FileKind::Directory };
         self.on_landing(move |landing| {
-            let found = landing.files.stat(&disk).map_err(|e| told(&e)).and_then(|stat| attributes_of(&stat))?;
+            let found = attributes_of(&stat_in_folder(&*landing.files, &disk).map_err(|e| told(&e))?)?;
             if found.kind == wanted { Ok(found) } else { Err(FsError::NotFound) }
         })
         .await

@@ -5,6 +5,9 @@ mod body;
 mod connection;
 mod document;
 mod downlinks;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod guest;
 mod handlers;

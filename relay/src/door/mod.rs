@@ -1,5 +1,8 @@
 //! The one door: SSH, TLS and a browser's plain HTTP come in by it, on whatever port, and the first bytes say which is which.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod plain_http;
 pub mod tls;
 

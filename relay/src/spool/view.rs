@@ -14,7 +14,7 @@ use towpath_transport::{
         Attributes, FileKind, FsError, FsResult, OpenOptions, Replace, SetAttributes, VirtualFile, VirtualFs, VirtualListing,
         stored::{
             FixedListing, FolderGate, FolderNames, LastGate, StoredListing, StoredReader, UploadFolder, Uploads, attributes_of,
-            folder_attributes, on_disk, told, visible_name,
+            folder_attributes, on_disk, stat_in_folder, told, visible_name,
         },
     },
 };
@@ -225,8 +225,7 @@ impl VirtualFs for AgentView {
             Place::Transfer(room, id) => self.spool.folder(room, &self.scope, id),
             Place::File(room, id, name) => self.spool.path(room, &self.scope, id, name.as_str()),
         };
-        let found =
-            self.on_spool(move |spool, _| spool.files.stat(&disk).map_err(|e| told(&e)).and_then(|stat| attributes_of(&stat)));
+        let found = self.on_spool(move |spool, _| attributes_of(&stat_in_folder(&*spool.files, &disk).map_err(|e| told(&e))?));
         self.looked(path, found.await)
     }
 

@@ -144,7 +144,7 @@ impl Proxy {
     }
 
     /// For whom it is asked.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn login(&self) -> Option<&Login> {
         self.login.as_ref()
     }

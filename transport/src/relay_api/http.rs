@@ -2,6 +2,9 @@
 
 mod client;
 mod clock_offset;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,9 @@ mod attempts;
 mod connection;
 mod extension;
 pub mod first_bytes;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handles;
 mod intake;
 mod keys;

@@ -51,30 +51,37 @@ async fn serve<P: PathForm>(
     operations: &mut Operations<P>,
     outbox: &mut Outbox,
     started: &mut bool,
-    mut frame: Bytes,
+    frame: Bytes,
 ) -> Result<(), Gone> {
+    if !frame.first().is_some_and(|kind| BULK.contains(kind)) {
+        // Anything else may take long, and the replies before it must not wait for that.
+        outbox.flush().await?;
+    }
+    outbox.push(reply_to(operations, started, frame).await?).await
+}
+
+/// What a frame is answered with; `Gone` where it ends the channel.
+pub(super) async fn reply_to<P: PathForm>(
+    operations: &mut Operations<P>,
+    started: &mut bool,
+    mut frame: Bytes,
+) -> Result<Packet, Gone> {
     let kind = frame.first().copied().ok_or(Gone)?;
     if !*started {
         if kind != INIT {
             return Err(Gone);
         }
         *started = true;
-        let version = Version { extensions: operations.extensions(), ..Version::new() };
-        return outbox.push(Packet::Version(version)).await;
+        return Ok(Packet::Version(Version { extensions: operations.extensions(), ..Version::new() }));
     }
     let id = frame.get(1..5).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes).ok_or(Gone)?;
-    if !BULK.contains(&kind) {
-        // Anything else may take long, and the replies before it must not wait for that.
-        outbox.flush().await?;
-    }
     // Answers are refused before they are decoded: their decoders are meant for a trusted server.
     let known = REQUESTS.contains(&kind) || kind == EXTENDED;
-    let reply = match known.then(|| Packet::try_from(&mut frame)) {
+    Ok(match known.then(|| Packet::try_from(&mut frame)) {
         Some(Ok(packet)) => {
             operations.answer(packet).await.map_or_else(|error| refusal(id, &error), |reply| reply.into_packet(id))
         }
         Some(Err(_)) => bad_message(id),
         None => refusal(id, &FsError::Unsupported),
-    };
-    outbox.push(reply).await
+    })
 }

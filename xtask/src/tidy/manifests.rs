@@ -58,6 +58,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("towpath-testkit", TESTS),
     ("towpath-simulation", TESTS),
     ("towpath-e2e", TESTS),
+    ("towpath-fuzz", TESTS),
     ("towpath-xtask", XTASK),
 ];
 

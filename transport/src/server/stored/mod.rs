@@ -88,9 +88,20 @@ pub fn told(error: &io::Error) -> FsError {
     }
 }
 
+/// What is known of `path`, whose folder must be one: a link in its place, which no peer can make, leads nowhere. Blocking.
+///
+/// # Errors
+/// [`io::ErrorKind::NotFound`] also where the folder is none, and as the disk reports.
+pub fn stat_in_folder(files: &dyn FileStore, path: &Path) -> io::Result<FileStat> {
+    match path.parent().map(|folder| files.stat(folder)).transpose()? {
+        Some(folder) if folder.kind != files::FileKind::Dir => Err(io::ErrorKind::NotFound.into()),
+        _ => files.stat(path),
+    }
+}
+
 /// The length of the file at `path`; `None` where there is none. Blocking.
 fn file_length(files: &dyn FileStore, path: &Path) -> FsResult<Option<u64>> {
-    match files.stat(path) {
+    match stat_in_folder(files, path) {
         Ok(stat) if stat.kind == files::FileKind::File => Ok(Some(stat.len)),
         Ok(_) => Err(FsError::NotFound),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{attributes_of, on_disk, told};
+use super::{attributes_of, on_disk, stat_in_folder, told};
 use crate::{
     files::{FileKind, FileStore, ReadFile},
     server::vfs::{Attributes, FsError, FsResult, SetAttributes, VirtualFile},
@@ -36,7 +36,7 @@ impl StoredReader {
     /// # Errors
     /// [`FsError::NotFound`] where it is no plain file, and what [`told`] makes of the disk's errors.
     pub fn open(files: &dyn FileStore, path: &Path) -> FsResult<Self> {
-        let stat = files.stat(path).map_err(|e| told(&e))?;
+        let stat = stat_in_folder(files, path).map_err(|e| told(&e))?;
         if stat.kind != FileKind::File {
             return Err(FsError::NotFound);
         }

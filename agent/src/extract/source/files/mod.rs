@@ -7,6 +7,9 @@
 
 mod decode;
 mod find;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod read;
 mod records;
 mod second;

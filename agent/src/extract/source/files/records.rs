@@ -131,8 +131,8 @@ impl Records {
         Self { text, place, marks, limits: csv::Limits::default(), block: String::new(), at: 0, line: 1, after_cr: false }
     }
 
-    #[cfg(test)]
-    fn limited(self, limits: csv::Limits) -> Self {
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn limited(self, limits: csv::Limits) -> Self {
         Self { limits, ..self }
     }
 
