@@ -5,10 +5,11 @@ use axum::{
 use serde_json::Value;
 use tower::ServiceExt as _;
 use towpath_transfer::{
-    Code,
+    Code, TransferId,
     announcement::{SERIAL_HEADER, SignedAnnouncement},
     api::{DownlinkState, Downlinks, EnrolmentAnswer, ExportStatus, MAX_EXPECTATIONS, Problem, Role, UplinkState, UplinkStatus},
     digest::Sha256Digest,
+    state::Outcome,
 };
 
 use super::*;
@@ -238,6 +239,66 @@ async fn the_calls_of_the_way_back_are_there_for_those_they_are_for() {
     assert_eq!(problem(refused).await, (422, Code::ReceiptInvalid));
     assert_eq!(problem(web.call(&receiver, "GET", "/v1/downlinks", None).await).await, (404, Code::NotFound));
     assert_eq!(problem(web.send(get("/v1/downlinks?wait=50")).await).await, (401, Code::AuthenticationRefused));
+}
+
+/// Every call that names a transfer or an agent, with this one.
+fn calls_with(id: TransferId, agent: &str, sent: &Sent, signed: &Value) -> Vec<(&'static str, String, Option<Value>)> {
+    let export = serde_json::json!({
+        "transfer": id, "agent": agent, "sequence": 7,
+        "announced": {"path": format!("/downlink/{agent}/{id}/manifest.json"), "size": 1, "manifest": Sha256Digest::of(b"m")},
+    });
+    let complete = serde_json::to_value(sent.complete).unwrap();
+    let receipt = serde_json::json!({"agent": agent, "transfer": id, "signed": signed});
+    vec![
+        ("GET", format!("/v1/uplinks/{id}"), None),
+        ("POST", format!("/v1/uplinks/{id}/complete"), Some(complete)),
+        ("POST", format!("/v1/downlinks/{id}/acknowledge"), Some(serde_json::json!({"signed": signed}))),
+        ("POST", "/v1/app/receipts".to_owned(), Some(receipt)),
+        ("POST", "/v1/app/exports".to_owned(), Some(export)),
+        ("GET", format!("/v1/app/exports/{id}?agent={agent}"), None),
+        ("GET", format!("/v1/app/exports/{id}?agent=nobody"), None),
+    ]
+}
+
+#[tokio::test]
+async fn what_belongs_to_another_tenant_answers_like_what_does_not_exist() {
+    let web = Web::new().await;
+    let (agent, receiver) = (web.world.enrol("acme", Role::Agent).await, web.world.enrol("acme", Role::Receiver).await);
+    let theirs = (web.world.enrol("other", Role::Agent).await, web.world.enrol("other", Role::Receiver).await);
+    let sent = Sent::new(&web.world, &theirs.0, 1);
+    sent.push(&web.world, &theirs.0).await;
+    web.world.service().complete(&theirs.0.caller, sent.id, &sent.complete).await.unwrap();
+    let receipt = crate::service::tests::receipt_of(&web.world, &theirs.1, &theirs.0, &sent, &Outcome::Imported);
+    let signed = serde_json::to_value(&receipt.signed).unwrap();
+    let back = web.world.id();
+    let export = calls_with(back, theirs.0.caller.name().as_str(), &sent, &signed).swap_remove(4);
+    assert_eq!(web.call(&theirs.1, export.0, &export.1, export.2).await.status(), StatusCode::ACCEPTED);
+
+    let before = web.world.landed("other", "agent", sent.id);
+    let mut tried = std::collections::BTreeSet::new();
+    for end in [&agent, &receiver] {
+        for of_theirs in [sent.id, back] {
+            let nobodys = web.world.id();
+            let known = calls_with(of_theirs, "agent", &sent, &signed);
+            for (theirs, (method, path, body)) in known.into_iter().zip(calls_with(nobodys, "agent", &sent, &signed)) {
+                let found = web.call(end, theirs.0, &theirs.1, theirs.2).await;
+                let missing = web.call(end, method, &path, body).await;
+                let (head, expected) = (found.status(), missing.status());
+                assert_eq!((head, found.headers()), (expected, missing.headers()), "{method} {path}");
+                let text = async |response: Response<Body>| {
+                    String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap()
+                };
+                let (found, missing) = (text(found).await, text(missing).await);
+                assert_eq!(found.replace(&of_theirs.to_string(), &nobodys.to_string()), missing, "{method} {path}");
+                tried.insert(path.split('?').next().unwrap_or_default().replace(&nobodys.to_string(), "{transfer}"));
+            }
+        }
+    }
+    assert_eq!(web.world.landed("other", "agent", sent.id), before);
+    // No call with an id is left out.
+    let document: Value = serde_json::from_str(&openapi_json().unwrap()).unwrap();
+    let paths = document.get("paths").and_then(Value::as_object).unwrap().keys();
+    assert!(paths.filter(|path| path.contains('{')).all(|path| tried.contains(path)), "{tried:?}");
 }
 
 #[tokio::test]
