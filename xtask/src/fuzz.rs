@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// How many targets to fuzz at the same time.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     at_once: u32,
+    /// Where libFuzzer begins to draw; 0 for another place each time. The default keeps what CI tries alike from run to run.
+    #[arg(long, default_value_t = 1)]
+    seed: u32,
     /// Keep what reaches new code in the committed corpus; else it stays in the target folder.
     #[arg(long)]
     keep: bool,
@@ -50,7 +53,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { targets: Vec::new(), seconds: 10, at_once: 2, keep: false }
+        Self { targets: Vec::new(), seconds: 10, at_once: 2, seed: 1, keep: false }
     }
 }
 
@@ -140,6 +143,7 @@ fn one(root: &Path, program: &Path, name: &str, options: &Options) -> Result<Str
     command.arg(&corpus).env(TARGET_VARIABLE, name).env("RUST_BACKTRACE", "1").current_dir(&scratch);
     command.args([
         format!("-max_total_time={}", options.seconds),
+        format!("-seed={}", options.seed),
         format!("-rss_limit_mb={MOST_MEGABYTES}"),
         format!("-timeout={LONGEST_INPUT}"),
         format!("-max_len={LONGEST_BYTES}"),

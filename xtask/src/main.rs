@@ -1,5 +1,5 @@
-//! `cargo xtask`: the chores of this repository. `test` is the whole check, `tidy` its fences, `fuzz` the search for hostile input,
-//! `bench` the figures.
+//! `cargo xtask`: the chores of this repository. `test` is the whole check, `tidy` its fences, `simulate` and `fuzz` the searches for what nobody
+//! thought of, `bench` the figures.
 
 use std::process::ExitCode;
 

@@ -60,7 +60,7 @@ pub(crate) fn relay(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let parsed = towpath_relay::config::Config::parse(text, Path::new(FILE));
     if let Ok(config) = &parsed {
-        let (ssh, web) = (config.ssh_limits(), config.web_limits());
+        let (ssh, web) = (config.ssh.limits(), config.web_limits());
         assert!(ssh.unauthenticated > 0 && web.body_bytes > 0 && config.spool_limits().total_bytes > 0);
     }
     told(text, parsed);
