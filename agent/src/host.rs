@@ -146,6 +146,7 @@ impl Host {
         let timer = relay.clone();
         KeyRotator {
             layout: self.layout.clone(),
+            files: Arc::clone(&self.files),
             own: parts.identity.clone(),
             trust: Arc::clone(&parts.trust),
             agent: enrolment.name.clone(),

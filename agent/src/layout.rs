@@ -48,6 +48,12 @@ impl Layout {
         self.state.join("key.next")
     }
 
+    /// What was asked for when that key was made.
+    #[must_use]
+    pub fn next_key_note(&self) -> PathBuf {
+        self.state.join("key.next.json")
+    }
+
     /// The key of pseudonyms; made when a table first needs it.
     #[must_use]
     pub fn pseudonym_key(&self) -> PathBuf {

@@ -16,14 +16,22 @@ use towpath_transfer::{
     failure::Result,
     public_key::Fingerprint,
 };
-use towpath_transport::relay_api::RelayApi;
+use towpath_transport::{
+    files::{FileStore, file_failure},
+    relay_api::RelayApi,
+};
 
-use crate::{blocking::blocking, layout::Layout, own_key::OwnKey, trust::TrustStore};
+use crate::{blocking::blocking, layout::Layout, own_key::OwnKey, small_file, trust::TrustStore};
 
-/// For how long the old key is good beside the new one, unless told otherwise.
-pub const DEFAULT_OVERLAP: Duration = Duration::from_hours(24);
-/// How often it is looked for a change that was begun and did not come to its end.
-pub const FINISH_PAUSE: Duration = Duration::from_mins(5);
+/// An old key stays good for at least so long, whatever is asked for: work that is under way goes on with it until the agent has the
+/// relay's answer.
+pub const SHORTEST_OVERLAP: Duration = Duration::from_secs(30);
+/// How soon it is looked for a change that was begun and did not come to its end; each time that fails, twice as long.
+pub const FINISH_PAUSE: Duration = Duration::from_secs(10);
+/// The longest of these pauses.
+pub const LONGEST_FINISH_PAUSE: Duration = Duration::from_mins(5);
+/// The largest note of a change, in bytes.
+const MAX_NOTE_BYTES: usize = 1024;
 
 /// The relay as it is called with a key.
 pub type RelayOf = Arc<dyn Fn(&Identity) -> Result<Arc<dyn RelayApi>> + Send + Sync>;
@@ -41,11 +49,20 @@ pub struct Rotated {
     pub old_until: Timestamp,
 }
 
+/// What was asked for, beside the key that is to follow.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    overlap: Duration,
+}
+
 /// Changes the agent's key. Clones share the right to: one change at a time.
 #[derive(Clone)]
 pub struct KeyRotator {
     /// Where the keys lie.
     pub layout: Layout,
+    /// The disk.
+    pub files: Arc<dyn FileStore>,
     /// The key in use.
     pub own: OwnKey,
     /// The agent's own pins.
@@ -79,19 +96,47 @@ impl KeyRotator {
             let days = MAX_KEY_OVERLAP.as_secs() / (24 * 3600);
             return Err(Failure::park(Code::RequestInvalid, format!("an old key stays good for at most {days} days")));
         }
-        let _one = self.one.lock().await;
-        self.change(overlap, kind).await
+        let this = self.clone();
+        // Whoever asked may go away meanwhile; what was begun comes to its end.
+        let changed = tokio::spawn(async move {
+            let _one = this.one.lock().await;
+            this.refresh().await?;
+            let asked = Asked { overlap: overlap.max(SHORTEST_OVERLAP) };
+            let bytes = serde_json::to_vec(&asked);
+            let bytes = bytes.map_err(|e| Failure::park(Code::Internal, "noting how the key is to be changed").caused_by(e))?;
+            let (files, note) = (Arc::clone(&this.files), this.layout.next_key_note());
+            blocking(move || small_file::write(&*files, &note, &bytes)).await?;
+            this.change(kind).await
+        });
+        changed.await.map_err(|e| Failure::park(Code::Internal, "changing the key").caused_by(e))?
     }
 
-    async fn change(&self, overlap: Duration, kind: KeyKind) -> Result<Rotated> {
+    /// Goes on with the key on the disk, where that is another one: whoever has put it there may have been stopped before this agent
+    /// knew.
+    async fn refresh(&self) -> Result<()> {
+        let path = self.layout.key();
+        let there = blocking(move || Identity::load(&path)).await?;
+        if there.fingerprint() == self.own.now().fingerprint() {
+            return Ok(());
+        }
+        tracing::info!(new = %there.fingerprint(), "the key was changed by another process");
+        self.own.replace(there)
+    }
+
+    async fn change(&self, kind: KeyKind) -> Result<Rotated> {
         let old = self.own.now();
         let (path, entropy) = (self.layout.next_key(), Arc::clone(&self.entropy));
         let next = blocking(move || Identity::load_or_create(&path, kind, &*entropy)).await?;
+        let (files, note) = (Arc::clone(&self.files), self.layout.next_key_note());
+        let noted = blocking(move || small_file::read(&*files, &note, MAX_NOTE_BYTES)).await?;
+        let noted = noted.and_then(|bytes| serde_json::from_slice::<Asked>(&bytes).ok());
+        let overlap = noted.map_or(SHORTEST_OVERLAP, |asked| asked.overlap.clamp(SHORTEST_OVERLAP, MAX_KEY_OVERLAP));
         let told = self.tell(&old, &next, overlap).await;
         if told.as_ref().is_err_and(|failure| failure.code() == Code::RotationInvalid) {
             // The relay will never know this key.
             let path = self.layout.next_key();
             blocking(move || Identity::remove(&path)).await?;
+            self.forget().await?;
         }
         let told = told?;
         self.take(next.clone()).await?;
@@ -102,23 +147,33 @@ impl KeyRotator {
 
     /// Ends changes that were begun and did not come to their end, until `stop`.
     pub async fn finish(&self, stop: CancellationToken) {
+        let mut pause = FINISH_PAUSE;
         loop {
-            if let Err(failure) = self.finish_once().await {
-                tracing::warn!(code = %failure.code(), "changing the key goes on later: {}", failure.report());
-            }
+            pause = match self.finish_once().await {
+                Ok(()) => FINISH_PAUSE,
+                Err(failure) => {
+                    tracing::warn!(code = %failure.code(), "changing the key goes on later: {}", failure.report());
+                    pause.saturating_mul(2).min(LONGEST_FINISH_PAUSE)
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.clock.sleep(FINISH_PAUSE) => {}
+                () = self.clock.sleep(pause) => {}
             }
         }
     }
 
-    async fn finish_once(&self) -> Result<()> {
+    /// Ends a change that was begun, where there is one.
+    ///
+    /// # Errors
+    /// As [`KeyRotator::rotate`]; not `rotation-invalid`, after which nothing is left to be ended.
+    pub async fn finish_once(&self) -> Result<()> {
         let _one = self.one.lock().await;
+        self.refresh().await?;
         if !self.layout.next_key().exists() {
             return Ok(());
         }
-        match self.change(DEFAULT_OVERLAP, KeyKind::default()).await {
+        match self.change(KeyKind::default()).await {
             // Nothing is left to be ended: the relay knows another key, and the one that was begun is gone.
             Err(failure) if failure.code() == Code::RotationInvalid => {
                 tracing::error!(code = %failure.code(), "the key was not changed: {}", failure.report());
@@ -163,7 +218,18 @@ impl KeyRotator {
             Identity::put_in_place(&from, &to)
         })
         .await?;
-        self.own.replace(next)
+        self.own.replace(next)?;
+        self.forget().await
+    }
+
+    /// Removes the note of a change that is over.
+    async fn forget(&self) -> Result<()> {
+        let (files, note) = (Arc::clone(&self.files), self.layout.next_key_note());
+        blocking(move || match files.remove(&note) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_failure("removing", &note, error)),
+            _ => Ok(()),
+        })
+        .await
     }
 }
 
@@ -184,7 +250,7 @@ impl fmt::Debug for KeyRotator {
 mod tests {
     use towpath_keys::Namespace;
     use towpath_transfer::clock::{ManualClock, SeededEntropy};
-    use towpath_transport::relay_api::MemoryRelay;
+    use towpath_transport::{files::Disk, relay_api::MemoryRelay};
 
     use super::*;
     use crate::trust::FileTrust;
@@ -213,6 +279,7 @@ mod tests {
                 own: OwnKey::new(old).unwrap(),
                 trust: Arc::new(FileTrust(layout.allowed_signers())),
                 layout,
+                files: Arc::new(Disk),
                 agent: "erp".parse().unwrap(),
                 relay_url: "https://relay.example".into(),
                 user: "acme.erp".into(),
@@ -254,8 +321,16 @@ mod tests {
             assert!(pins.lookup("erp", namespace).any(|key| key.fingerprint() == rotated.new));
         }
         assert_eq!(bench.files(), ["allowed_signers", "allowed_signers.lock", "key", "key.pub"]);
+        // Work that is under way goes on for a moment, whatever was asked for.
+        let at_once = bench.rotator.rotate(Duration::ZERO, KeyKind::Ed25519).await.unwrap();
+        assert_eq!((at_once.old, at_once.old_until), (rotated.new, "2026-03-01T12:00:30Z".parse().unwrap()));
         let again = bench.rotator.rotate(HOUR, KeyKind::Ed25519).await.unwrap();
-        assert_eq!(again.old, rotated.new);
+        assert_eq!(again.old, at_once.new);
+        // Another process has changed it.
+        let other = Identity::create_file(&bench.folder.path().join("other"), KeyKind::Ed25519, &SeededEntropy::new(9)).unwrap();
+        Identity::put_in_place(&bench.folder.path().join("other"), &bench.rotator.layout.key()).unwrap();
+        bench.rotator.finish_once().await.unwrap();
+        assert_eq!(bench.rotator.own.now().fingerprint(), other.fingerprint());
     }
 
     #[tokio::test]
@@ -272,6 +347,8 @@ mod tests {
         let before = sign_rotation(end, &bench.rotator.own.now(), &next, until).unwrap();
         bench.later.rotate_key(&before).await.unwrap();
         bench.relay.fail_before(Failure::park(Code::AuthenticationRefused, "the key was not accepted"));
+        let note = std::fs::read_to_string(bench.rotator.layout.next_key_note()).unwrap();
+        assert!(note.contains("3600"), "the change goes on as it was asked for: {note}");
         bench.rotator.finish_once().await.unwrap();
         bench.rotator.finish_once().await.unwrap();
         assert_eq!(bench.on_disk(), next.fingerprint());

@@ -23,9 +23,18 @@ use crate::{parts::Parts, uplink::verify::blocking};
 /// # Errors
 /// `enrolment-proof-invalid`, `rotation-invalid`, `key-invalid`.
 pub fn proven_key(peer: &Peer, tenant: &TenantName) -> Result<PublicKey, Failure> {
+    let (first, mut later) = proven_keys(peer, tenant)?;
+    Ok(later.pop().unwrap_or(first))
+}
+
+/// As [`proven_key`]: the first key, and those that have followed it.
+///
+/// # Errors
+/// As [`proven_key`].
+pub fn proven_keys(peer: &Peer, tenant: &TenantName) -> Result<(PublicKey, Vec<PublicKey>), Failure> {
     let key = PublicKey::try_from(&peer.public_key)?;
     verify_enrolment(&key, &peer.secret_sha256, &peer.relay_url, peer.proof.as_bytes())?;
-    Ok(chain(peer, tenant, &peer.public_key, 0)?.pop().unwrap_or(key))
+    Ok((key, chain(peer, tenant, &peer.public_key, 0)?))
 }
 
 /// The keys that follow `first`, which the first `skip` changes lead to.

@@ -13,7 +13,7 @@ use towpath_transfer::{
 use towpath_transport::relay_api::RelayApi;
 
 use crate::{
-    agent_keys::proven_key,
+    agent_keys::{proven_key, proven_keys},
     parts::{AGENT_NAMESPACES, Parts},
     uplink::verify::blocking,
 };
@@ -211,17 +211,22 @@ pub async fn believe_first_use(parts: &Arc<Parts>, agent: &AgentName) -> Result<
     }
     let peers = parts.relay.peers().await?.peers;
     let Some(peer) = peers.iter().find(|peer| peer.role == Role::Agent && peer.name == *agent) else { return Ok(()) };
-    let key = match proven_key(peer, &parts.tenant) {
-        Ok(key) => key,
+    let (first, later) = match proven_keys(peer, &parts.tenant) {
+        Ok(keys) => keys,
         Err(failure) => {
             tracing::warn!(%agent, code = %failure.code(), error = %failure.report(), "the agent's key is not believed");
             return Ok(());
         }
     };
-    let fingerprint = key.fingerprint();
+    let fingerprint = first.fingerprint();
     let (trust, name) = (Arc::clone(&parts.trust), agent.clone());
-    let pinned = blocking(move || trust.pin_first(&name, &key)).await?;
-    if pinned {
+    let pinned = blocking(move || {
+        // All of them: a transfer may be under way that an earlier key has signed.
+        let pinned = trust.pin_first(&name, &first)?;
+        later.iter().filter(|_| pinned).try_for_each(|key| trust.approve(&name, key).map(|_| ()))?;
+        Ok(pinned)
+    });
+    if pinned.await? {
         tracing::warn!(%agent, %fingerprint, "the agent's key is believed on first use");
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! Each is also a line of `access.jsonl` in the state folder, which only ever grows and which nobody puts back from a backup: when
 //! the relay starts, whatever stands there and not in the registry is carried out again, before anybody can log in.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,8 +19,11 @@ use crate::{
     spool::blocking,
 };
 
-/// The most bytes of the list that are read. A line is some 200 bytes, and lines of codes go with the longest life of a code.
-pub const MAX_ACCESS_BYTES: u64 = 64 * 1024 * 1024;
+/// The most bytes of the list that are read. A line is some 200 bytes, one of a changed key up to 5 kB; lines of codes go with the
+/// longest life of a code, and those of keys with [`CHANGES_KEPT`].
+pub const MAX_ACCESS_BYTES: u64 = 256 * 1024 * 1024;
+/// How long changes of keys are remembered: nobody puts back an older backup and finds his agents there.
+const CHANGES_KEPT: Duration = Duration::from_hours(400 * 24);
 const NAME: &str = "access.jsonl";
 
 /// What happened.
@@ -146,8 +149,13 @@ impl AccessLog {
     }
 
     async fn shorten(&self, lines: Vec<Line>) -> Result<()> {
-        let old = self.clock.now().saturating_sub(MAX_ENROLMENT_LIFE).unwrap_or(Timestamp::MIN);
-        let counts = |line: &&Line| line.at > old || !matches!(line.access, Access::Redeemed { .. });
+        let now = self.clock.now();
+        let within = |line: &Line, life: Duration| now.saturating_sub(life).is_ok_and(|old| line.at > old);
+        let counts = |line: &&Line| match line.access {
+            Access::Revoked { .. } => true,
+            Access::Redeemed { .. } => within(line, MAX_ENROLMENT_LIFE),
+            Access::Rotated { .. } => within(line, CHANGES_KEPT),
+        };
         let kept: Vec<&Line> = lines.iter().filter(counts).collect();
         if kept.len() == lines.len() {
             return Ok(());
@@ -273,9 +281,11 @@ mod tests {
         assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), Replayed::default(), "once");
         scene.log.note(Access::Revoked { tenant, name, key: erp.identity.fingerprint() }).await.unwrap();
         assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), Replayed { revoked: 1, ..Replayed::default() });
-        scene.world.clock.advance(MAX_ENROLMENT_LIFE * 2);
-        scene.log.replay(scene.registry()).await.unwrap();
-        assert_eq!(scene.log.lines().unwrap().len(), 3, "such lines are kept");
+        for (later, lines) in [(MAX_ENROLMENT_LIFE * 2, 3), (CHANGES_KEPT, 1)] {
+            scene.world.clock.advance(later);
+            scene.log.replay(scene.registry()).await.unwrap();
+            assert_eq!(scene.log.lines().unwrap().len(), lines);
+        }
     }
 
     #[tokio::test]

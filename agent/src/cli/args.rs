@@ -350,10 +350,10 @@ pub(super) enum KeyCommand {
     ///
     /// The new pair is made on this host, and the relay is told of it with a proof by the old one; the receiver follows by itself, so
     /// that nobody has to approve anything. Both keys are good until the old one is retired. What was begun and did not come to its
-    /// end is ended by the next call, or by the agent that runs. Make a new backup of the state folder afterwards: the old key in an
+    /// end is ended by the next call, or by the agent that runs, with the key that was made first. Make a new backup of the state folder afterwards: the old key in an
     /// older backup is not let in any more.
     Rotate {
-        /// How long the old key stays good: 0s, 1h, 7d; at most 30d.
+        /// How long the old key stays good: 30s, which is the least, 1h, 7d; at most 30d.
         #[arg(long, value_name = "TIME", default_value = "1d", value_parser = crate::config::parse_duration)]
         overlap: Duration,
         /// rsa-2048, rsa-3072, rsa-4096 or ed25519.

@@ -73,6 +73,7 @@ async fn rotate(host: &Host, overlap: Duration, kind: KeyKind, args: &OutputArgs
 async fn alone(host: &Host, overlap: Duration, kind: KeyKind) -> Result<Rotated> {
     quietly(host, async |open| {
         let _lock = StateLock::take(&host.layout.lock(), PROGRAM)?;
+        // Another process may have changed it before the lock was ours: the change begins with what lies on the disk.
         open.rotator.rotate(overlap, kind).await
     })
     .await

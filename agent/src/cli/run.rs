@@ -25,6 +25,8 @@ use crate::{
     work::Worker,
 };
 
+/// How long the start waits for a change of the key that was begun before.
+const KEY_LIMIT: Duration = Duration::from_secs(10);
 /// How long stopping may take in all. Steps that run have the drivers' 20 s to finish and 5 s more to give their leases back;
 /// whatever has not ended then is left as a crash would leave it, which the next start makes good.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -45,6 +47,7 @@ async fn serve(host: &Host, open: &OpenHost, hangups: Hangups, stop: Cancellatio
     let parts = Arc::clone(&open.parts);
     let wake = WakeUp::new();
     let watch = Arc::new(Watch::new(Arc::clone(&parts.clock)));
+    end_key_change(open, &parts).await;
     let worker = Worker::start_alone(Arc::clone(&parts), wake.clone(), Arc::clone(&watch) as Arc<dyn Observer>).await?;
     let (jobs, deliveries) = (parts.config.now().jobs.len(), parts.config.now().deliveries.len());
     tracing::info!(tenant = %parts.tenant, agent = %parts.agent, jobs, deliveries, state = %parts.layout.state().display(), "running");
@@ -87,6 +90,19 @@ async fn serve(host: &Host, open: &OpenHost, hangups: Hangups, stop: Cancellatio
         () = watch.tell(&parts, &zone, &notifier) => {}
     }
     Ok(())
+}
+
+/// Before anything logs in: the old key may have been retired since the change was begun. An agent whose relay is away works all the
+/// same.
+async fn end_key_change(open: &OpenHost, parts: &Parts) {
+    tokio::select! {
+        ended = open.rotator.finish_once() => {
+            if let Err(failure) = ended {
+                tracing::warn!(code = %failure.code(), "changing the key goes on later: {}", failure.report());
+            }
+        }
+        () = parts.clock.sleep(KEY_LIMIT) => {}
+    }
 }
 
 /// Reads the configuration again whenever the service manager asks for it.

@@ -2,7 +2,9 @@ use std::{path::Path, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use towpath_journal::Filter;
+use towpath_keys::{Identity, KeyKind};
 use towpath_transfer::{Code, TransferId, state::TransferState};
+use towpath_transport::files::Disk;
 
 use super::*;
 use crate::{
@@ -36,8 +38,11 @@ impl Bench {
 
     fn running(&self) -> Running {
         let (parts, relay) = (&self.world.parts, Arc::clone(&self.world.far));
+        let key = Identity::create_file(&Layout::new(self.folder.path()).key(), KeyKind::Ed25519, &*parts.entropy).unwrap();
+        parts.identity.replace(key).unwrap();
         let rotator = KeyRotator {
             layout: Layout::new(self.folder.path()),
+            files: Arc::new(Disk),
             own: parts.identity.clone(),
             trust: Arc::clone(&parts.trust),
             agent: parts.agent.clone(),
@@ -203,9 +208,10 @@ fn names_of_files_and_secrets_in_other_places_are_compared_as_well() {
 #[tokio::test]
 async fn the_agent_that_runs_goes_on_with_the_key_that_a_command_asks_for() {
     let bench = Bench::new(JOB);
-    let asked = Request::RotateKey { overlap: std::time::Duration::from_secs(3600), kind: towpath_keys::KeyKind::Ed25519 };
+    let asked = Request::RotateKey { overlap: std::time::Duration::from_secs(3600), kind: KeyKind::Ed25519 };
+    let running = bench.running();
     let before = bench.world.parts.identity.now().fingerprint();
-    let Answer::Rotated(rotated) = bench.running().answer(asked).await.unwrap() else { panic!("another answer") };
+    let Answer::Rotated(rotated) = running.answer(asked).await.unwrap() else { panic!("another answer") };
     assert_eq!(rotated.old, before);
     assert_eq!(bench.world.parts.identity.now().fingerprint(), rotated.new);
 }

@@ -63,7 +63,12 @@ impl WebService {
                     return;
                 }
                 connection.as_mut().graceful_shutdown();
-                connection.as_mut().await
+                let clock = self.app.service.clock();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    // Whoever does not take the answer must not stay for it.
+                    () = guest.outstays(&**clock, self.app.limits.request_time) => return,
+                }
             }
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();

@@ -118,14 +118,26 @@ impl Guest {
             tokio::select! {
                 biased;
                 () = accepted.cancelled() => pending().await,
-                () = displaced.cancelled() => Farewell::Cut,
-                // Who is just being answered may be about to prove it; a request has its own bound in time.
-                () = clock.sleep(*grace) => if running.load(SeqCst) > 0 { Farewell::Answered } else { Farewell::Cut },
+                () = displaced.cancelled() => {}
+                () = clock.sleep(*grace) => {}
             }
+            // Who is just being answered may be about to prove it; a request has its own bound in time.
+            if running.load(SeqCst) > 0 { Farewell::Answered } else { Farewell::Cut }
         };
         tokio::select! {
             () = unwanted.cancelled() => Farewell::Answered,
             farewell = stranger => farewell,
+        }
+    }
+}
+
+impl Guest {
+    /// Completes when somebody who was said farewell to, and has still not proven who they are, has had `time` to take the answer.
+    pub(super) async fn outstays(&self, clock: &dyn Clock, time: Duration) {
+        tokio::select! {
+            biased;
+            () = self.inner.accepted.cancelled() => pending().await,
+            () = clock.sleep(time) => {}
         }
     }
 }
@@ -194,8 +206,13 @@ mod tests {
 
         /// A connection from `address`.
         fn connect(&self, address: [u8; 4]) -> Line {
+            self.connect_over(address, 64 * 1024)
+        }
+
+        /// A connection on which so many bytes may be under way.
+        fn connect_over(&self, address: [u8; 4], bytes: usize) -> Line {
             let peer = SocketAddr::from((address, 1));
-            let (stream, far) = tokio::io::duplex(64 * 1024);
+            let (stream, far) = tokio::io::duplex(bytes);
             let guest = Guest::new(peer, self.ssh.admit(peer), self.ssh.attempts(), self.ssh.limits());
             let web = self.web.clone();
             let serving = tokio::spawn(async move { web.serve(far, guest, CancellationToken::new()).await });
@@ -323,6 +340,27 @@ mod tests {
             assert_eq!(line.send("POST /v1/enrolments HTTP/1.1\r\nhost: relay\r\ncontent-length: 0\r\n\r\n").await.0, 415);
         }
         assert_eq!(scene.refused_for(), None);
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_take_the_answer_does_not_stay_for_it() {
+        let scene = Scene::new().await;
+        for _ in 0..20 {
+            scene.ssh.attempts().failed(HERE.into());
+        }
+        let Line { mut stream, serving } = scene.connect_over(HERE, 16);
+        let request = format!("GET /v1/peers HTTP/1.1\r\nhost: relay\r\nauthorization: Bearer {WRONG}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // The refusal is on its way, and is never taken.
+        assert_eq!(stream.read_u8().await.unwrap(), b'H');
+        for _ in 0..10_000 {
+            tokio::task::yield_now().await;
+            scene.world.clock.advance(Duration::from_millis(100));
+            if serving.is_finished() {
+                return;
+            }
+        }
+        panic!("the connection stays");
     }
 
     #[tokio::test]

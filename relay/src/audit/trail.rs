@@ -22,6 +22,10 @@ pub const QUEUE_ROWS: usize = 10_000;
 const BATCH_ROWS: usize = 500;
 /// The questions for unknown transfers that may wait to be looked at.
 const QUEUE_ASKED: usize = 1_000;
+/// The questions that are looked at between two batches of rows.
+const LOOK_UPS: usize = 50;
+/// How often the trail says that rows are missing.
+const GAP_PERIOD: Duration = Duration::from_secs(60);
 /// How often what was held back is looked at, and how long the writer rests after it has failed.
 const TICK: Duration = Duration::from_secs(5);
 
@@ -47,6 +51,8 @@ struct Waiting {
     asked: VecDeque<Asked>,
     throttle: Throttle,
     lost: u64,
+    /// When a gap was told last, by the monotonic clock.
+    gap_told: Option<Duration>,
 }
 
 /// Somebody has asked for a transfer that is not there for them.
@@ -160,19 +166,26 @@ impl Trail {
     /// [`Code::FileFailed`], [`Code::DiskFull`]; nothing is lost then, and the next call tries again.
     pub async fn flush(&self, everything: bool) -> Result<()> {
         let mut writing = self.inner.writing.lock().await;
+        self.take_due(everything);
+        self.write(&mut writing).await?;
+        // Afterwards, and so many at a time: whoever asks without end must not keep anything else from being written.
         self.look_up().await;
         self.take_due(everything);
+        self.write(&mut writing).await?;
+        self.tell_gap(everything).await
+    }
+
+    async fn write(&self, writing: &mut Vec<Entry>) -> Result<()> {
         loop {
             if writing.is_empty() {
                 writing.extend(self.next_batch());
             }
             if writing.is_empty() {
-                break;
+                return Ok(());
             }
-            self.inner.registry.audit_append(&writing).await?;
+            self.inner.registry.audit_append(writing).await?;
             writing.clear();
         }
-        self.tell_gap().await
     }
 
     fn take_due(&self, everything: bool) {
@@ -189,12 +202,18 @@ impl Trail {
         waiting.rows.drain(..most).collect()
     }
 
-    /// Says in the trail itself that it is not whole.
-    async fn tell_gap(&self) -> Result<()> {
-        let lost = std::mem::take(&mut self.lock().lost);
-        if lost == 0 {
-            return Ok(());
-        }
+    /// Says in the trail itself that it is not whole, at most once in [`GAP_PERIOD`].
+    async fn tell_gap(&self, everything: bool) -> Result<()> {
+        let now = self.inner.clock.monotonic();
+        let lost = {
+            let mut waiting = self.lock();
+            let soon = waiting.gap_told.is_some_and(|told| now.saturating_sub(told) < GAP_PERIOD);
+            if waiting.lost == 0 || (soon && !everything) {
+                return Ok(());
+            }
+            waiting.gap_told = Some(now);
+            std::mem::take(&mut waiting.lost)
+        };
         let entry = Entry::new(self.now(), Who::relay(), Action::Gap).detail(format!("{lost} rows could not be written"));
         let told = self.inner.registry.audit_append(&[entry.failed(Code::FileFailed)]).await;
         if told.is_err() {
@@ -205,7 +224,7 @@ impl Trail {
     }
 
     async fn look_up(&self) {
-        loop {
+        for _ in 0..LOOK_UPS {
             let Some(asked) = self.lock().asked.pop_front() else { return };
             match self.is_foreign(&asked).await {
                 Ok(true) => {
@@ -220,6 +239,7 @@ impl Trail {
                 }
             }
         }
+        self.inner.wake.notify_one();
     }
 
     async fn is_foreign(&self, asked: &Asked) -> Result<bool> {

@@ -26,7 +26,8 @@ pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<()> {
             let revoke = async |registry: Registry| {
                 // First, so that a registry that is put back later does not undo it.
                 if let Some(end) = registry.end(&scope, &name).await? {
-                    let (tenant, name, key) = (tenant.clone(), name.clone(), end.fingerprint());
+                    // By the key it enrolled with, which every registry has that knows it at all.
+                    let (tenant, name, key) = (tenant.clone(), name.clone(), end.key.fingerprint());
                     host.access_log().note(Access::Revoked { tenant, name, key }).await?;
                 }
                 registry.revoke(&scope, &name).await
@@ -44,7 +45,7 @@ pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<()> {
                 let row = |end: &End| {
                     json!({
                         "tenant": end.tenant, "name": end.name, "role": end.role, "fingerprint": end.fingerprint(),
-                        "public_key": end.key, "enrolled": end.enrolled, "revoked": end.revoked,
+                        "public_key": end.newest_key(), "enrolled": end.enrolled, "revoked": end.revoked,
                     })
                 };
                 return output::json(&ends.iter().map(row).collect::<Vec<_>>());

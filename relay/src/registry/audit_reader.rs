@@ -27,7 +27,7 @@ impl AuditReader {
     /// The next rows, at most [`PAGE_ROWS`]; none at the end.
     ///
     /// # Errors
-    /// [`Code::FileFailed`].
+    /// [`towpath_transfer::Code::FileFailed`].
     pub async fn page(&mut self) -> Result<Vec<Row>> {
         beside(async {
             let sql = "SELECT id, at, role, name, key, address, tenant, action, detail, transfer, result, hash

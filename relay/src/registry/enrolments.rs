@@ -189,6 +189,11 @@ impl Registry {
             let relay_url: String = row.try_get("relay_url").map_err(&what)?;
             verify_enrolment(&key, &secret, &relay_url, request.proof.as_bytes())?;
             let name: AgentName = parsed("an end's name", row.try_get("name").map_err(&what)?)?;
+            let scope = TenantScope::proven(request.tenant.clone());
+            let before = self.end_in(&mut tx, &scope, &name).await?;
+            if before.is_some_and(|end| !end.live_keys(self.clock.now()).any(|live| *live == request.public_key)) {
+                return Err(Failure::park(Code::AuthenticationRefused, "the key that has used the code was retired"));
+            }
             super::announcements::forget(&mut tx, &request.tenant, &name).await?;
             super::expectations::forget(&mut tx, &request.tenant, &name).await?;
             if used.is_none() {

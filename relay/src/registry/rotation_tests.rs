@@ -7,6 +7,7 @@ use towpath_keys::{Identity, RotatingEnd, TokenClaims, sign_rotation};
 use towpath_transfer::api::{KeyRotation, MAX_KEY_OVERLAP, MAX_LIVE_KEYS, MAX_ROTATIONS, Role};
 
 use super::{
+    rotations::MAX_TENANT_ROTATIONS,
     tests::{Fixture, request},
     *,
 };
@@ -74,6 +75,39 @@ async fn both_keys_are_good_until_the_old_one_is_retired_and_the_chain_is_told()
 }
 
 #[tokio::test]
+async fn whoever_retires_a_key_retires_those_before_it() {
+    let fixture = Fixture::in_memory().await;
+    let (code, first) = (fixture.code(Role::Agent, None).await.unwrap(), fixture.identity());
+    fixture.registry.redeem(&request(&code, &first)).await.unwrap();
+    let (second, third) = (fixture.identity(), fixture.identity());
+    rotate(&fixture, &first, &change(&fixture, &first, &second, MAX_KEY_OVERLAP)).await.unwrap();
+    assert!(fixture.registry.redeem(&request(&code, &first)).await.is_ok(), "its code is still good for the same key");
+    rotate(&fixture, &second, &change(&fixture, &second, &third, Duration::ZERO)).await.unwrap();
+    assert!(!lets_in(&fixture, &first).await && !lets_in(&fixture, &second).await && lets_in(&fixture, &third).await);
+    let retired = fixture.registry.redeem(&request(&code, &first)).await.unwrap_err();
+    assert_eq!(retired.code(), Code::AuthenticationRefused);
+}
+
+#[tokio::test]
+async fn a_tenant_has_so_many_changes() {
+    let fixture = Fixture::in_memory().await;
+    let (first, _) = fixture.enrolled().await;
+    sqlx::query(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+         INSERT INTO rotations (tenant, name, place, new_key, fingerprint, old_until, by_old, by_new)
+         SELECT 'acme', 'agent', 1000 + i, 'k', 'f' || i, 0, '', '' FROM n",
+    )
+    .bind(MAX_TENANT_ROTATIONS)
+    .execute(&fixture.registry.pool)
+    .await
+    .unwrap();
+    let told = change(&fixture, &first, &fixture.identity(), HOUR);
+    let mut connection = fixture.registry.pool.acquire().await.unwrap();
+    let full = fixture.registry.check_room(&mut connection, &fixture.scope, &told).await.unwrap_err();
+    assert_eq!(full.code(), Code::RotationInvalid);
+}
+
+#[tokio::test]
 async fn whatever_does_not_follow_changes_nothing() {
     let fixture = Fixture::in_memory().await;
     let (first, _) = fixture.enrolled().await;
@@ -89,6 +123,7 @@ async fn whatever_does_not_follow_changes_nothing() {
         change(&fixture, &first, &stranger, HOUR),
         change(&fixture, &first, &second, MAX_KEY_OVERLAP + HOUR),
         sign_rotation(elsewhere, &first, &second, fixture.clock.now()).unwrap(),
+        change(&fixture, &first, &second, Duration::from_millis(1_500)),
     ] {
         refused(&fixture, &first, &bad).await;
     }

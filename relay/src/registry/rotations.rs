@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use sqlx::{Row as _, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 use towpath_keys::{RotatingEnd, verify_rotation};
 use towpath_transfer::{
     AgentName, Code, Failure,
@@ -17,6 +17,9 @@ use towpath_transfer::{
 use super::{End, Registry, changed, commit, db, parsed, time};
 use crate::scope::{Caller, TenantScope};
 
+/// The most rotations of all ends of a tenant, whose chains its receivers are told: some 5 MB at the most, and as many lines of their
+/// `allowed_signers`.
+pub(super) const MAX_TENANT_ROTATIONS: i64 = 1_000;
 /// By how much the clocks of an end and the relay may differ in the end of an overlap.
 const OVERLAP_SLACK: SignedDuration = SignedDuration::from_mins(5);
 
@@ -32,10 +35,11 @@ impl End {
         std::iter::once(&self.key).chain(self.rotations.iter().map(|rotation| &rotation.new_key))
     }
 
-    /// The keys that are let in at a time: the newest, and each that was replaced and is not retired yet.
+    /// The keys that are let in at a time: the newest, and those before it that no change has retired yet. Whoever retires a key
+    /// retires those before it, too.
     pub fn live_keys(&self, now: Timestamp) -> impl Iterator<Item = &PublicKeyLine> {
-        let replaced = self.rotations.iter().filter(move |rotation| rotation.old_until > now).map(|rotation| &rotation.old_key);
-        replaced.chain(std::iter::once(self.newest_key()))
+        let replaced = self.rotations.iter().rev().take_while(move |rotation| rotation.old_until > now);
+        std::iter::once(self.newest_key()).chain(replaced.map(|rotation| &rotation.old_key))
     }
 
     /// Whether it has, or had, the key with this fingerprint.
@@ -57,6 +61,9 @@ impl End {
             let newest = self.newest_key().fingerprint();
             return Err(refused(&format!("the key to be replaced is not the newest one, which is {newest}")));
         }
+        if rotation.old_until.subsec_nanosecond() != 0 {
+            return Err(refused("the time until which the old key is good has whole seconds"));
+        }
         if self.rotations.len() >= MAX_ROTATIONS {
             return Err(refused(&format!("an end changes its key at most {MAX_ROTATIONS} times; enrol it anew")));
         }
@@ -76,9 +83,20 @@ impl Registry {
     /// enrolled, would make more than [`MAX_LIVE_KEYS`] keys good at a time, or keeps the old one for more than
     /// [`MAX_KEY_OVERLAP`]; [`Code::AgentRevoked`].
     pub async fn rotate(&self, caller: &Caller, rotation: &KeyRotation) -> Result<KeyRotation> {
+        match self.rotation(caller, rotation).await? {
+            Some(known) => Ok(known),
+            None => self.add_rotation(caller.scope(), caller.name(), rotation).await,
+        }
+    }
+
+    /// Whether [`Registry::rotate`] would change something: the change that is there already, or nothing where it would be made.
+    ///
+    /// # Errors
+    /// As [`Registry::rotate`].
+    pub async fn rotation(&self, caller: &Caller, rotation: &KeyRotation) -> Result<Option<KeyRotation>> {
         let end = self.end(caller.scope(), caller.name()).await?.ok_or_else(crate::scope::not_found)?;
         if let Some(known) = known(&end, rotation) {
-            return Ok(known);
+            return Ok(Some(known));
         }
         let now = self.clock.now();
         let longest = SignedDuration::try_from(MAX_KEY_OVERLAP).unwrap_or(SignedDuration::MAX).saturating_add(OVERLAP_SLACK);
@@ -88,7 +106,9 @@ impl Registry {
         if rotation.old_until > now && end.live_keys(now).count() >= MAX_LIVE_KEYS {
             return Err(refused(&format!("{MAX_LIVE_KEYS} keys of this end are good at the moment; wait until one is retired")));
         }
-        self.add_rotation(caller.scope(), caller.name(), rotation).await
+        end.check(rotation)?;
+        let mut connection = self.pool.acquire().await.map_err(db("look for a key"))?;
+        self.check_room(&mut connection, caller.scope(), rotation).await.map(|()| None)
     }
 
     /// Does again what a registry that was put back has forgotten; `false` where there is nothing to do, or it does not follow.
@@ -116,9 +136,7 @@ impl Registry {
                 return Ok(known);
             }
             end.check(rotation)?;
-            if is_known(&mut tx, &rotation.new_key).await? {
-                return Err(refused("the new key is or was enrolled already"));
-            }
+            self.check_room(&mut tx, scope, rotation).await?;
             sqlx::query(
                 "INSERT INTO rotations (tenant, name, place, new_key, fingerprint, old_until, by_old, by_new) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             )
@@ -138,6 +156,32 @@ impl Registry {
             Ok(rotation.clone())
         })
         .await
+    }
+
+    /// Why the registry cannot take the new key, where it cannot.
+    pub(super) async fn check_room(
+        &self,
+        connection: &mut SqliteConnection,
+        scope: &TenantScope,
+        rotation: &KeyRotation,
+    ) -> Result<()> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM ends WHERE fingerprint = ?1) OR EXISTS (SELECT 1 FROM rotations WHERE fingerprint = ?1),
+                          (SELECT count(*) FROM rotations WHERE tenant = ?2)";
+        let (known, of_tenant): (i64, i64) = sqlx::query_as(sql)
+            .bind(rotation.new_key.fingerprint().to_string())
+            .bind(scope.tenant().as_str())
+            .fetch_one(connection)
+            .await
+            .map_err(db("look for a key"))?;
+        if known != 0 {
+            return Err(refused("the new key is or was enrolled already"));
+        }
+        if of_tenant >= MAX_TENANT_ROTATIONS {
+            return Err(refused(&format!(
+                "the ends of a tenant change their keys at most {MAX_TENANT_ROTATIONS} times; enrol anew"
+            )));
+        }
+        Ok(())
     }
 
     /// Whether a session of `user` that has logged in with this key is to end: revoked, not known any more, or the key is retired.
@@ -160,15 +204,6 @@ impl Registry {
 fn known(end: &End, rotation: &KeyRotation) -> Option<KeyRotation> {
     let same = |known: &&KeyRotation| known.old_key == rotation.old_key && known.new_key == rotation.new_key;
     end.rotations.iter().find(same).cloned()
-}
-
-/// Whether a key is or was one of any end.
-async fn is_known(tx: &mut Transaction<'static, Sqlite>, key: &PublicKeyLine) -> Result<bool> {
-    let sql =
-        "SELECT EXISTS (SELECT 1 FROM ends WHERE fingerprint = ?1) OR EXISTS (SELECT 1 FROM rotations WHERE fingerprint = ?1)";
-    let known: i64 =
-        sqlx::query_scalar(sql).bind(key.fingerprint().to_string()).fetch_one(&mut **tx).await.map_err(db("look for a key"))?;
-    Ok(known != 0)
 }
 
 /// Gives each of these ends of a tenant, or the one named, the keys that have followed its first.

@@ -210,7 +210,7 @@ impl RelayService {
     /// The calling end takes a new key. Idempotent; the answer is what counts.
     ///
     /// # Errors
-    /// Those of [`Registry::rotate`]; [`Code::FileFailed`].
+    /// Those of [`Registry::rotate`]; [`Code::NotFound`] to a receiver; [`Code::FileFailed`].
     pub async fn rotate_key(&self, caller: &Caller, rotation: &KeyRotation) -> Result<KeyRotation> {
         let tried = self.try_rotate(caller, rotation).await;
         let witness = self.witness(caller);
@@ -220,13 +220,17 @@ impl RelayService {
     }
 
     async fn try_rotate(&self, caller: &Caller, rotation: &KeyRotation) -> Result<KeyRotation> {
-        let done = self.registry.rotate(caller, rotation).await?;
-        // Where this fails, the end asks again, and it is noted then: it goes on with its new key only after an answer.
+        // Agents do not follow a receiver yet: it would lock itself out.
+        caller.as_agent()?;
+        if let Some(known) = self.registry.rotation(caller, rotation).await? {
+            return Ok(known);
+        }
+        // First, and once for each change, so that a registry that is put back later does not undo it.
         if let Some(access) = &self.access {
             let (tenant, name) = (caller.scope().tenant().clone(), caller.name().clone());
-            access.note(Access::Rotated { tenant, name, rotation: Box::new(done.clone()) }).await?;
+            access.note(Access::Rotated { tenant, name, rotation: Box::new(rotation.clone()) }).await?;
         }
-        Ok(done)
+        self.registry.rotate(caller, rotation).await
     }
 
     /// The serial of the newest announcement of the relay's keys; 0 where there is none.
