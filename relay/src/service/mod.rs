@@ -2,6 +2,7 @@
 //! edge around this; so is [`LocalRelayApi`], which has no network at all.
 
 mod downlinks;
+mod keys;
 mod local;
 mod uplinks;
 
@@ -17,7 +18,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        KeyRotation, MAX_EXPECTATIONS, Peers, Role, UplinkState, UplinkStatus,
+        MAX_EXPECTATIONS, Peers, Role, UplinkState, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -205,32 +206,6 @@ impl RelayService {
             name: end.name,
             role: end.role,
         })
-    }
-
-    /// The calling end takes a new key. Idempotent; the answer is what counts.
-    ///
-    /// # Errors
-    /// Those of [`Registry::rotate`]; [`Code::NotFound`] to a receiver; [`Code::FileFailed`].
-    pub async fn rotate_key(&self, caller: &Caller, rotation: &KeyRotation) -> Result<KeyRotation> {
-        let tried = self.try_rotate(caller, rotation).await;
-        let witness = self.witness(caller);
-        let detail = format!("{} to {}", rotation.old_key.fingerprint(), rotation.new_key.fingerprint());
-        witness.note(witness.entry(Action::Rotate).detail(detail).tried(&tried));
-        tried
-    }
-
-    async fn try_rotate(&self, caller: &Caller, rotation: &KeyRotation) -> Result<KeyRotation> {
-        // Agents do not follow a receiver yet: it would lock itself out.
-        caller.as_agent()?;
-        if let Some(known) = self.registry.rotation(caller, rotation).await? {
-            return Ok(known);
-        }
-        // First, and once for each change, so that a registry that is put back later does not undo it.
-        if let Some(access) = &self.access {
-            let (tenant, name) = (caller.scope().tenant().clone(), caller.name().clone());
-            access.note(Access::Rotated { tenant, name, rotation: Box::new(rotation.clone()) }).await?;
-        }
-        self.registry.rotate(caller, rotation).await
     }
 
     /// The serial of the newest announcement of the relay's keys; 0 where there is none.
