@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The most bytes of the list that are read. A line is some 200 bytes, one of a changed key up to 5 kB; lines of codes go with the
-/// longest life of a code, and those of keys with [`CHANGES_KEPT`].
+/// longest life of a code, and those of keys with 400 days.
 pub const MAX_ACCESS_BYTES: u64 = 256 * 1024 * 1024;
 /// How long changes of keys are remembered: nobody puts back an older backup and finds his agents there.
 const CHANGES_KEPT: Duration = Duration::from_hours(400 * 24);

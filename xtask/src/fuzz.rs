@@ -29,6 +29,8 @@ const MOST_MEGABYTES: u32 = 512;
 const LONGEST_INPUT: u32 = 60;
 /// The longest input that is tried, in bytes. Each target takes less.
 const LONGEST_BYTES: u32 = 9_000;
+/// The inputs that CI tries for each target, where it comes so far in its time.
+const CI_INPUTS: u32 = 100_000;
 /// The lines of a failed run that are shown.
 const SHOWN_LINES: usize = 40;
 
@@ -43,8 +45,11 @@ pub(crate) struct Options {
     /// How many targets to fuzz at the same time.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     at_once: u32,
-    /// Where libFuzzer begins to draw; 0 for another place each time. The default keeps what CI tries alike from run to run.
-    #[arg(long, default_value_t = 1)]
+    /// The most inputs to try for each target; without a bound where this is not given.
+    #[arg(long)]
+    inputs: Option<u32>,
+    /// Where libFuzzer begins to draw; 0 for another place each time.
+    #[arg(long, default_value_t = 0)]
     seed: u32,
     /// Keep what reaches new code in the committed corpus; else it stays in the target folder.
     #[arg(long)]
@@ -52,8 +57,10 @@ pub(crate) struct Options {
 }
 
 impl Default for Options {
+    /// What CI does: the same series of inputs each time, as far as the machine comes, so that a change is not held up by chance.
+    /// Whoever looks for more takes another seed.
     fn default() -> Self {
-        Self { targets: Vec::new(), seconds: 10, at_once: 2, seed: 1, keep: false }
+        Self { targets: Vec::new(), seconds: 10, at_once: 2, inputs: Some(CI_INPUTS), seed: 1, keep: false }
     }
 }
 
@@ -144,17 +151,20 @@ fn one(root: &Path, program: &Path, name: &str, options: &Options) -> Result<Str
     command.args([
         format!("-max_total_time={}", options.seconds),
         format!("-seed={}", options.seed),
+        format!("-runs={}", options.inputs.map_or(-1, i64::from)),
+        "-reload=0".to_owned(),
         format!("-rss_limit_mb={MOST_MEGABYTES}"),
         format!("-timeout={LONGEST_INPUT}"),
         format!("-max_len={LONGEST_BYTES}"),
         format!("-artifact_prefix={}/", corpus.display()),
         "-print_final_stats=1".to_owned(),
     ]);
+    let watch = Watch::start();
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).status();
     let status = status.map_err(|e| format!("starting {} failed: {e}", program.display()))?;
     let said = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
     if status.success() {
-        return Ok(format!("{name}: {} inputs in {} s, nothing found", executed(&said), options.seconds));
+        return Ok(format!("{name}: {} inputs in {}, nothing found", executed(&said), watch.elapsed()));
     }
     let lines: Vec<&str> = said.lines().collect();
     let shown = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default().join("\n");
@@ -201,6 +211,6 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let error = one(root.path(), Path::new("/bin/false"), "sftp-server", &Options::default()).unwrap_err();
         assert!(error.contains("corpus/sftp-server") && error.contains("nextest run -p towpath-fuzz sftp_server"), "{error}");
-        assert!(one(root.path(), Path::new("/bin/true"), "csv", &Options::default()).unwrap().contains("0 inputs in 10 s"));
+        assert!(one(root.path(), Path::new("/bin/true"), "csv", &Options::default()).unwrap().contains("csv: 0 inputs in "));
     }
 }

@@ -241,10 +241,16 @@ async fn the_calls_of_the_way_back_are_there_for_those_they_are_for() {
     assert_eq!(problem(web.send(get("/v1/downlinks?wait=50")).await).await, (401, Code::AuthenticationRefused));
 }
 
-/// Every call that names a transfer or an agent, with this one.
-fn calls_with(id: TransferId, agent: &str, sent: &Sent, signed: &Value) -> Vec<(&'static str, String, Option<Value>)> {
+/// Every call that names a transfer or an agent, with this one. What makes something new has this sequence number.
+fn calls_with(
+    id: TransferId,
+    agent: &str,
+    sequence: u64,
+    sent: &Sent,
+    signed: &Value,
+) -> Vec<(&'static str, String, Option<Value>)> {
     let export = serde_json::json!({
-        "transfer": id, "agent": agent, "sequence": 7,
+        "transfer": id, "agent": agent, "sequence": sequence,
         "announced": {"path": format!("/downlink/{agent}/{id}/manifest.json"), "size": 1, "manifest": Sha256Digest::of(b"m")},
     });
     let complete = serde_json::to_value(sent.complete).unwrap();
@@ -271,7 +277,7 @@ async fn what_belongs_to_another_tenant_answers_like_what_does_not_exist() {
     let receipt = crate::service::tests::receipt_of(&web.world, &theirs.1, &theirs.0, &sent, &Outcome::Imported);
     let signed = serde_json::to_value(&receipt.signed).unwrap();
     let back = web.world.id();
-    let export = calls_with(back, theirs.0.caller.name().as_str(), &sent, &signed).swap_remove(4);
+    let export = calls_with(back, theirs.0.caller.name().as_str(), 7, &sent, &signed).swap_remove(4);
     assert_eq!(web.call(&theirs.1, export.0, &export.1, export.2).await.status(), StatusCode::ACCEPTED);
 
     let stands = async || {
@@ -281,11 +287,14 @@ async fn what_belongs_to_another_tenant_answers_like_what_does_not_exist() {
     };
     let before = stands().await;
     let mut tried = std::collections::BTreeSet::new();
+    let mut sequence = 100;
     for end in [&agent, &receiver] {
         for of_theirs in [sent.id, back] {
             let nobodys = web.world.id();
-            let known = calls_with(of_theirs, "agent", &sent, &signed);
-            for (theirs, (method, path, body)) in known.into_iter().zip(calls_with(nobodys, "agent", &sent, &signed)) {
+            sequence += 2;
+            let known = calls_with(of_theirs, "agent", sequence, &sent, &signed);
+            let unknown = calls_with(nobodys, "agent", sequence + 1, &sent, &signed);
+            for (theirs, (method, path, body)) in known.into_iter().zip(unknown) {
                 let found = web.call(end, theirs.0, &theirs.1, theirs.2).await;
                 let missing = web.call(end, method, &path, body).await;
                 let (head, expected) = (found.status(), missing.status());

@@ -264,11 +264,19 @@ impl Config {
             let there = if self.tls.key.is_some() { "key" } else { "certificate" };
             return Err((["tls", there], "`certificate` and `key` belong together".to_owned()));
         }
-        for (key, figure) in
-            [("open_transfers", self.spool.open_transfers), ("files_per_transfer", self.spool.files_per_transfer)]
-        {
-            if figure == 0 {
-                return Err((["spool", key], format!("`{key}` is at least 1")));
+        let (spool, web) = (&self.spool, &self.web);
+        for (section, key, is_nothing) in [
+            ("spool", "open_transfers", spool.open_transfers == 0),
+            ("spool", "files_per_transfer", spool.files_per_transfer == 0),
+            ("spool", "limit", spool.limit.0 == 0),
+            ("spool", "tenant_limit", spool.tenant_limit.0 == 0),
+            ("web", "connections", web.connections == 0),
+            ("web", "body", web.body.0 == 0),
+            ("web", "requests", web.requests == 0),
+            ("web", "polls", web.polls == 0),
+        ] {
+            if is_nothing {
+                return Err(([section, key], format!("`{key}` is at least 1")));
             }
         }
         self.audit.check()?;
@@ -352,6 +360,23 @@ mod tests {
         let table: toml::Table = EXAMPLE.parse().unwrap();
         let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
         assert_eq!(keys, 41);
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_a_mistake() {
+        for (section, key, nothing) in [
+            ("spool", "limit", "\"0GiB\""),
+            ("spool", "tenant_limit", "\"0B\""),
+            ("spool", "open_transfers", "0"),
+            ("spool", "files_per_transfer", "0"),
+            ("web", "body", "\"0KiB\""),
+            ("web", "connections", "0"),
+            ("web", "requests", "0"),
+            ("web", "polls", "0"),
+        ] {
+            let report = parse(&format!("[{section}]\n{key} = {nothing}\n")).unwrap_err().report();
+            assert!(report.contains("relay.toml:2:") && report.contains(&format!("`{key}` is at least 1")), "{report}");
+        }
     }
 
     #[test]
