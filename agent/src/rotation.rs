@@ -17,7 +17,7 @@ use towpath_transfer::{
     public_key::Fingerprint,
 };
 use towpath_transport::{
-    files::{FileStore, file_failure},
+    files::{FileStore, file_failure, ignore_missing},
     relay_api::RelayApi,
 };
 
@@ -149,13 +149,8 @@ impl KeyRotator {
     pub async fn finish(&self, stop: CancellationToken) {
         let mut pause = FINISH_PAUSE;
         loop {
-            pause = match self.finish_once().await {
-                Ok(()) => FINISH_PAUSE,
-                Err(failure) => {
-                    tracing::warn!(code = %failure.code(), "changing the key goes on later: {}", failure.report());
-                    pause.saturating_mul(2).min(LONGEST_FINISH_PAUSE)
-                }
-            };
+            let ended = self.finish_or_warn().await;
+            pause = if ended { FINISH_PAUSE } else { pause.saturating_mul(2).min(LONGEST_FINISH_PAUSE) };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.clock.sleep(pause) => {}
@@ -163,11 +158,16 @@ impl KeyRotator {
         }
     }
 
-    /// Ends a change that was begun, where there is one.
-    ///
-    /// # Errors
-    /// As [`KeyRotator::rotate`]; not `rotation-invalid`, after which nothing is left to be ended.
-    pub async fn finish_once(&self) -> Result<()> {
+    /// Ends a change that was begun, where there is one. Where that cannot be done now it is logged, and `false`.
+    pub async fn finish_or_warn(&self) -> bool {
+        let ended = self.finish_once().await;
+        if let Err(failure) = &ended {
+            tracing::warn!(code = %failure.code(), "changing the key goes on later: {}", failure.report());
+        }
+        ended.is_ok()
+    }
+
+    async fn finish_once(&self) -> Result<()> {
         let _one = self.one.lock().await;
         self.refresh().await?;
         if !self.layout.next_key().exists() {
@@ -225,11 +225,7 @@ impl KeyRotator {
     /// Removes the note of a change that is over.
     async fn forget(&self) -> Result<()> {
         let (files, note) = (Arc::clone(&self.files), self.layout.next_key_note());
-        blocking(move || match files.remove(&note) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_failure("removing", &note, error)),
-            _ => Ok(()),
-        })
-        .await
+        blocking(move || ignore_missing(files.remove(&note)).map_err(|error| file_failure("removing", &note, error))).await
     }
 }
 

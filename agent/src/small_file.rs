@@ -1,20 +1,16 @@
 //! Small files of our own, read and written whole.
 
-use std::{io::ErrorKind, path::Path};
+use std::path::Path;
 
 use towpath_transfer::{Code, Failure};
-use towpath_transport::files::{FileStore, file_failure, hold, read_whole, write_whole};
+use towpath_transport::files::{FileStore, file_failure, hold, read_if_there, write_whole};
 
 /// Reads a file of at most `limit` bytes; `None` where there is none.
 ///
 /// # Errors
 /// As the disk reports.
 pub(crate) fn read(files: &dyn FileStore, path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
-    match read_whole(files, path, limit as u64) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(file_failure("reading", path, error)),
-    }
+    read_if_there(files, path, limit as u64).map_err(|error| file_failure("reading", path, error))
 }
 
 /// Reads a file that must be there.

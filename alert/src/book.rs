@@ -1,11 +1,11 @@
 //! What was raised, and who was told of it.
 
-use std::{collections::BTreeMap, io::ErrorKind, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use towpath_transfer::{Code, Failure, JobName, TransferId, failure::Result};
-use towpath_transport::files::{FileStore, file_failure, read_whole, write_whole};
+use towpath_transport::files::{FileStore, file_failure, read_if_there, write_whole};
 
 use crate::{Alert, Finding, Kind, Trouble, means::Way};
 
@@ -138,11 +138,8 @@ pub(crate) struct Book {
 impl Book {
     /// The book of a file; an empty one where there is none.
     pub(crate) fn read(files: &dyn FileStore, path: &Path) -> Result<Self> {
-        let bytes = match read_whole(files, path, MAX_BOOK_BYTES) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(file_failure("reading", path, error)),
-        };
+        let bytes = read_if_there(files, path, MAX_BOOK_BYTES).map_err(|error| file_failure("reading", path, error))?;
+        let Some(bytes) = bytes else { return Ok(Self::default()) };
         serde_json::from_slice(&bytes).map_err(|error| {
             let message = format!("reading {}: it is not what was written there", path.display());
             Failure::park(Code::FileFailed, message).caused_by(error)

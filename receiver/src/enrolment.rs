@@ -1,6 +1,6 @@
 //! Enrolment: this receiver's place at its relay, told once and kept in `enrolment.json`.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use towpath_keys::{Identity, sign_enrolment};
@@ -12,14 +12,14 @@ use towpath_transfer::{
     public_key::PublicKeyLine,
 };
 use towpath_transport::{
-    files::{FileStore, file_failure, read_whole, write_whole},
+    files::{FileStore, file_failure, write_whole},
     relay_api::RelayApi,
 };
 
-use crate::landing::LANDING_USER;
+use crate::{kept, landing::LANDING_USER};
 
 /// The largest `enrolment.json`, in bytes.
-pub const MAX_ENROLMENT_BYTES: u64 = 256 * 1024;
+pub const MAX_ENROLMENT_BYTES: usize = 256 * 1024;
 /// The longest host name the relay may be told, in bytes (RFC 1035).
 const MAX_HOST_BYTES: usize = 253;
 
@@ -69,11 +69,7 @@ impl Enrolment {
     /// # Errors
     /// `config-invalid` where it is damaged.
     pub fn find(files: &dyn FileStore, path: &Path) -> Result<Option<Self>, Failure> {
-        let bytes = match read_whole(files, path, MAX_ENROLMENT_BYTES) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(file_failure("reading", path, e)),
-        };
+        let Some(bytes) = kept::read(files, path, MAX_ENROLMENT_BYTES)? else { return Ok(None) };
         let damaged = || Failure::park(Code::ConfigInvalid, format!("{} is damaged; enrol again", path.display()));
         let enrolment: Self = serde_json::from_slice(&bytes).map_err(|e| damaged().caused_by(e))?;
         if enrolment.version == 1 { Ok(Some(enrolment)) } else { Err(damaged()) }

@@ -1,16 +1,13 @@
 //! What is kept of a transfer: its receipts, and its manifest as soon as nothing else holds it any more.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use towpath_transfer::{
     Code, Failure, TransferKey,
     manifest::{MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME},
     receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, ReceiptStage, SignedReceipt},
 };
-use towpath_transport::files::{FileStore, file_failure, hold, read_whole, write_whole};
+use towpath_transport::files::{FileStore, file_failure, hold, read_if_there, read_whole, write_whole};
 
 use crate::layout::Layout;
 
@@ -111,11 +108,7 @@ pub(crate) fn held(files: &dyn FileStore, path: &Path) -> Result<(), Failure> {
 /// # Errors
 /// As the disk reports.
 pub(crate) fn read(files: &dyn FileStore, path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
-    match read_whole(files, path, limit as u64) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(file_failure("reading", path, e)),
-    }
+    read_if_there(files, path, limit as u64).map_err(|e| file_failure("reading", path, e))
 }
 
 #[cfg(test)]

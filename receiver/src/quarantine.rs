@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use towpath_transfer::{AgentName, Code, Failure, TransferId};
-use towpath_transport::files::{FileKind, FileStore, file_failure, read_whole};
+use towpath_transport::files::{FileKind, FileStore, file_failure};
 
 use crate::{
+    kept,
     layout::Layout,
     uplink::decide::{QuarantineReason, REASON_NAME},
 };
 
 /// The largest `reason.json`, in bytes.
-const MAX_REASON_BYTES: u64 = 256 * 1024;
+const MAX_REASON_BYTES: usize = 256 * 1024;
 /// Agents and transfers that one listing looks at.
 const MAX_ENTRIES: usize = 10_000;
 
@@ -105,10 +106,6 @@ fn names<T: std::str::FromStr>(files: &dyn FileStore, folder: &Path) -> Result<V
 }
 
 fn reason(files: &dyn FileStore, folder: &Path) -> Result<Option<QuarantineReason>, Failure> {
-    let path = folder.join(REASON_NAME);
-    match read_whole(files, &path, MAX_REASON_BYTES) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(file_failure("reading", &path, e)),
-    }
+    let bytes = kept::read(files, &folder.join(REASON_NAME), MAX_REASON_BYTES)?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }

@@ -8,10 +8,11 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use towpath_transfer::{AgentName, Code, Failure, JobName, Sequence, TransferId};
-use towpath_transport::files::{FileKind, FileStore, file_failure, read_whole, write_whole};
+use towpath_transport::files::{FileKind, FileStore, file_failure, write_whole};
 
 use crate::{
     import::{ImportScope, ImportTarget},
+    kept,
     layout::Layout,
     parts::Parts,
     uplink::{scan::folders, verify::blocking},
@@ -22,7 +23,7 @@ pub const COMPARE_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// The most agents, and jobs of each, that are compared.
 const MOST: usize = 1_000;
 /// The largest note, in bytes.
-const MAX_NOTE_BYTES: u64 = 4_096;
+const MAX_NOTE_BYTES: usize = 4_096;
 const SUFFIX: &str = ".json";
 
 /// The newest import of an agent's job.
@@ -146,11 +147,8 @@ fn notes(files: &dyn FileStore, layout: &Layout) -> Result<Vec<(ImportScope, New
 /// A note that cannot be understood is none: the next import writes it anew.
 fn read(files: &dyn FileStore, layout: &Layout, scope: &ImportScope) -> Result<Option<Newest>, Failure> {
     let path = layout.newest_import(&scope.agent, &scope.job);
-    match read_whole(files, &path, MAX_NOTE_BYTES) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok().filter(|newest: &Newest| newest.version == 1)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(file_failure("reading", &path, e)),
-    }
+    let bytes = kept::read(files, &path, MAX_NOTE_BYTES)?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).filter(|newest: &Newest| newest.version == 1))
 }
 
 fn keep(files: &dyn FileStore, layout: &Layout, scope: &ImportScope, newest: &Newest) -> Result<(), Failure> {

@@ -3,14 +3,14 @@
 //! Each is also a line of `access.jsonl` in the state folder, which only ever grows and which nobody puts back from a backup: when
 //! the relay starts, whatever stands there and not in the registry is carried out again, before anybody can log in.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use towpath_transfer::{
     AgentName, Clock, Code, Failure, TenantName, api::KeyRotation, digest::Sha256Digest, failure::Result, public_key::Fingerprint,
 };
-use towpath_transport::files::{FileStore, file_failure, read_whole, write_whole};
+use towpath_transport::files::{FileStore, file_failure, read_if_there, write_whole};
 
 use crate::{
     audit::{Action, Entry, Who},
@@ -167,10 +167,8 @@ impl AccessLog {
 
     /// Every line that can be read; half a line is what a power cut has left of one whose work was never done.
     fn lines(&self) -> Result<Vec<Line>> {
-        let bytes = match read_whole(&*self.files, &self.path, MAX_ACCESS_BYTES) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(|e| file_failure("read", &self.path, e))?,
-        };
+        let bytes = read_if_there(&*self.files, &self.path, MAX_ACCESS_BYTES).map_err(|e| file_failure("read", &self.path, e))?;
+        let bytes = bytes.unwrap_or_default();
         Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 }
@@ -215,7 +213,10 @@ mod tests {
     use towpath_transport::files::MemoryFiles;
 
     use super::*;
-    use crate::{registry::AuditFilter, service::tests::World};
+    use crate::{
+        registry::AuditFilter,
+        service::tests::{Enrolled, World},
+    };
 
     struct Scene {
         world: World,
@@ -249,8 +250,10 @@ mod tests {
         scene.log.note(Access::Redeemed { code: Sha256Digest::of(code.secret.as_bytes()) }).await.unwrap();
         let done = Replayed { revoked: 1, closed: 1, rotated: 0 };
         assert_eq!(scene.log.replay(scene.registry()).await.unwrap(), done);
-        assert!(scene.registry().is_revoked(&erp.caller.user()).await.unwrap());
-        assert!(!scene.registry().is_revoked(&other.caller.user()).await.unwrap(), "another key has that name now");
+        let out =
+            async |end: &Enrolled| scene.registry().is_out(&end.caller.user(), &end.caller.key().fingerprint()).await.unwrap();
+        assert_eq!(out(&erp).await, Some(Code::AgentRevoked));
+        assert_eq!(out(&other).await, None, "another key has that name now");
         let told = scene.registry().audit_rows(&AuditFilter::default(), 1).await.unwrap();
         assert_eq!(
             (told[0].action.as_str(), told[0].detail.as_str()),

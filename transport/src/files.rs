@@ -284,6 +284,18 @@ pub fn read_whole(store: &dyn FileStore, path: &Path, limit: u64) -> io::Result<
     Ok(bytes)
 }
 
+/// As [`read_whole`]; `None` where there is no such file.
+///
+/// # Errors
+/// As there.
+pub fn read_if_there(store: &dyn FileStore, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    match read_whole(store, path, limit) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// Gives the first `most` bytes of a file piece by piece, for a digest.
 ///
 /// # Errors

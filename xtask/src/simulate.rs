@@ -6,27 +6,13 @@ use clap::Args;
 
 use crate::repository;
 
-/// Which seeds, and what is told of them.
+/// What the simulation is asked for; it knows its options itself.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// The first seed.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// How many seeds, from the first on; as many at once as there are cores.
-    #[arg(long, default_value_t = 1)]
-    seeds: u64,
-    /// At most so many faults, the first ones of each seed, and no outages: to find which of them a failure takes.
-    #[arg(long)]
-    faults: Option<u64>,
-    /// Tell the story of every seed, and not only of those that fail.
-    #[arg(long)]
-    story: bool,
-    /// Tell every call across a seam.
-    #[arg(long)]
-    trace: bool,
-    /// One JSON object for each seed, and no text.
-    #[arg(long)]
-    json: bool,
+    /// Its options: `--help` tells them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
 }
 
 /// Runs the seeds. True when nothing was wrong with any of them.
@@ -36,28 +22,24 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let root = repository::root()?;
     let mut command = repository::cargo(&root, &["run", "--quiet", "--locked", "--package", "towpath-simulation", "--"]);
-    command.args(arguments(options));
+    command.args(&options.options);
     let status = command.stdin(Stdio::null()).status().map_err(|e| format!("starting the simulation failed: {e}"))?;
     Ok(status.success())
 }
 
-fn arguments(options: &Options) -> Vec<String> {
-    let mut arguments = vec![format!("--seed={}", options.seed), format!("--seeds={}", options.seeds)];
-    arguments.extend(options.faults.map(|faults| format!("--faults={faults}")));
-    let flags = [("--story", options.story), ("--trace", options.trace), ("--json", options.json)];
-    arguments.extend(flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag.to_owned()));
-    arguments
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::Parser as _;
+
+    use crate::{Chore, Cli};
 
     #[test]
     fn everything_is_passed_on() {
-        let none = Options { seed: 7, seeds: 2, faults: None, story: false, trace: false, json: false };
-        assert_eq!(arguments(&none), ["--seed=7", "--seeds=2"]);
-        let all = Options { faults: Some(3), story: true, trace: true, json: true, ..none };
-        assert_eq!(arguments(&all), ["--seed=7", "--seeds=2", "--faults=3", "--story", "--trace", "--json"]);
+        for given in [&["--seed=7", "--seeds=2"] as &[&str], &["--faults", "3", "--story", "--trace", "--json"], &["--help"]] {
+            let Chore::Simulate(asked) = Cli::parse_from([&["xtask", "simulate"], given].concat()).chore else {
+                panic!("another chore");
+            };
+            assert_eq!(asked.options, given);
+        }
     }
 }

@@ -96,11 +96,7 @@ async fn serve(host: &Host, open: &OpenHost, hangups: Hangups, stop: Cancellatio
 /// same.
 async fn end_key_change(open: &OpenHost, parts: &Parts) {
     tokio::select! {
-        ended = open.rotator.finish_once() => {
-            if let Err(failure) = ended {
-                tracing::warn!(code = %failure.code(), "changing the key goes on later: {}", failure.report());
-            }
-        }
+        _ = open.rotator.finish_or_warn() => {}
         () = parts.clock.sleep(KEY_LIMIT) => {}
     }
 }

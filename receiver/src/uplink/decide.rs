@@ -14,7 +14,7 @@ use towpath_transfer::{
     receipt::{Receipt, ReceiptStage, SignedReceipt, TableRows},
     state::{Outcome, Rejection},
 };
-use towpath_transport::files::{FileStore, file_failure, ignore_missing, read_whole, write_whole};
+use towpath_transport::files::{FileStore, file_failure, ignore_missing, write_whole};
 
 use crate::{kept, parts::Parts};
 
@@ -113,11 +113,8 @@ pub fn note_import(parts: &Parts, key: &TransferKey, job: &JobName) -> Result<()
 /// Where it cannot be read.
 pub fn noted_import(parts: &Parts, key: &TransferKey) -> Result<Option<JobName>, Failure> {
     let path = parts.layout.receipts(key).join(NOTE_NAME);
-    match read_whole(&*parts.files, &path, MAX_SLUG_BYTES as u64) {
-        Ok(bytes) => Ok(String::from_utf8(bytes).ok().and_then(|text| text.parse().ok())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(file_failure("reading", &path, e)),
-    }
+    let bytes = kept::read(&*parts.files, &path, MAX_SLUG_BYTES)?;
+    Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse().ok()))
 }
 
 /// Signs for an import. Where a receipt exists already, that one stands.

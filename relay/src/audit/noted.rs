@@ -2,13 +2,12 @@
 //! what was noted here, and nobody puts back, tells that its end is gone.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use towpath_transfer::{Clock, Code, Failure, failure::Result};
-use towpath_transport::files::{FileStore, file_failure, read_whole, write_whole};
+use towpath_transport::files::{FileStore, file_failure, read_if_there, write_whole};
 
 use super::{Action, Entry, Who, chain::Link};
 use crate::{registry::Registry, spool::blocking};
@@ -47,10 +46,8 @@ impl NotedHead {
     /// [`Code::FileFailed`]; [`Code::AuditBroken`] where the file does not hold a head.
     pub async fn read(&self) -> Result<Option<Link>> {
         let (files, path) = (Arc::clone(&self.files), self.path.clone());
-        let bytes = match blocking(move || read_whole(&*files, &path, MAX_HEAD_BYTES)).await? {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(|e| file_failure("read", &self.path, e))?,
-        };
+        let bytes = blocking(move || read_if_there(&*files, &path, MAX_HEAD_BYTES)).await?;
+        let Some(bytes) = bytes.map_err(|e| file_failure("read", &self.path, e))? else { return Ok(None) };
         let parsed = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_ascii().parse().ok());
         let unreadable = || Failure::park(Code::AuditBroken, format!("{} does not hold a head", self.path.display()));
         parsed.map(Some).ok_or_else(unreadable)

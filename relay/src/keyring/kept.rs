@@ -1,6 +1,6 @@
 //! The newest announcement as it is kept, and how it follows from the keys.
 
-use std::{collections::BTreeMap, io};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use towpath_transfer::{
     announcement::{Announcement, SignedAnnouncement},
     failure::Result,
 };
-use towpath_transport::files::{file_failure, read_whole, write_whole};
+use towpath_transport::files::{file_failure, read_if_there, write_whole};
 
 use super::{
     KeyUse,
@@ -68,11 +68,8 @@ impl KeyFolder {
 
     pub(super) fn kept(&self) -> Result<Option<Kept>> {
         let path = self.kept_path();
-        let bytes = match read_whole(&*self.files, &path, MAX_KEPT_BYTES) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(file_failure("reading", &path, e)),
-        };
+        let bytes = read_if_there(&*self.files, &path, MAX_KEPT_BYTES).map_err(|e| file_failure("reading", &path, e))?;
+        let Some(bytes) = bytes else { return Ok(None) };
         let damaged = |e: serde_json::Error| {
             let message = format!("{} is damaged: put it back from a backup", path.display());
             Failure::park(Code::FileFailed, message).caused_by(e)

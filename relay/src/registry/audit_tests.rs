@@ -210,11 +210,11 @@ async fn a_long_trail_is_followed_page_by_page() {
 async fn what_the_operator_changes_is_noted_or_not_changed() {
     let fixture = Fixture::in_memory().await;
     let registry = &fixture.registry;
-    let (_, end) = fixture.enrolled().await;
+    let (identity, end) = fixture.enrolled().await;
     let entry = || Entry::new(fixture.clock.now(), Who::operator(), Action::Revoke).of(fixture.scope.tenant());
     sql(registry, "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'on purpose'); END").await.unwrap();
     assert_eq!(registry.noting(entry()).revoke(&fixture.scope, &end.name).await.unwrap_err().code(), Code::FileFailed);
-    assert!(!registry.is_revoked("acme.agent").await.unwrap());
+    assert_eq!(registry.is_out("acme.agent", &identity.fingerprint()).await.unwrap(), None);
     let touched = std::sync::atomic::AtomicBool::new(false);
     let work = async {
         touched.store(true, std::sync::atomic::Ordering::SeqCst);

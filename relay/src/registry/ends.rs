@@ -147,14 +147,6 @@ impl Registry {
         .await
     }
 
-    /// Whether the user of a session is revoked, or not known any more.
-    ///
-    /// # Errors
-    /// [`Code::FileFailed`].
-    pub async fn is_revoked(&self, user: &str) -> Result<bool> {
-        beside(async { Ok(self.find_user(user).await?.is_none_or(|end| end.revoked.is_some())) }).await
-    }
-
     pub(super) async fn find_user(&self, user: &str) -> Result<Option<End>> {
         let Some((tenant, name)) = user.split_once('.') else { return Ok(None) };
         let (Ok(tenant), Ok(name)) = (tenant.parse::<TenantName>(), name.parse::<AgentName>()) else { return Ok(None) };

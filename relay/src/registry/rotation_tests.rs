@@ -7,7 +7,7 @@ use towpath_keys::{Identity, RotatingEnd, TokenClaims, sign_rotation};
 use towpath_transfer::api::{KeyRotation, MAX_KEY_OVERLAP, MAX_LIVE_KEYS, MAX_ROTATIONS, Role};
 
 use super::{
-    rotations::MAX_TENANT_ROTATIONS,
+    rotations::{MAX_TENANT_ROTATIONS, check_room},
     tests::{Fixture, request},
     *,
 };
@@ -23,7 +23,7 @@ fn change(fixture: &Fixture, old: &Identity, new: &Identity, overlap: Duration) 
 
 async fn rotate(fixture: &Fixture, by: &Identity, change: &KeyRotation) -> Result<KeyRotation> {
     let caller = fixture.registry.authenticate_key(USER, by.public_line()).await?;
-    fixture.registry.rotate(&caller, change).await
+    fixture.registry.rotate(&caller, change, async { Ok(()) }).await
 }
 
 /// Whether a key is let in by SSH and by a token, which must agree.
@@ -103,7 +103,7 @@ async fn a_tenant_has_so_many_changes() {
     .unwrap();
     let told = change(&fixture, &first, &fixture.identity(), HOUR);
     let mut connection = fixture.registry.pool.acquire().await.unwrap();
-    let full = fixture.registry.check_room(&mut connection, &fixture.scope, &told).await.unwrap_err();
+    let full = check_room(&mut connection, &fixture.scope, &told).await.unwrap_err();
     assert_eq!(full.code(), Code::RotationInvalid);
 }
 
@@ -171,9 +171,9 @@ async fn a_revoked_end_changes_nothing_and_none_of_its_keys_enrols_again() {
     let (first, end) = fixture.enrolled().await;
     let second = fixture.identity();
     let caller = fixture.registry.authenticate_key(USER, first.public_line()).await.unwrap();
-    fixture.registry.rotate(&caller, &change(&fixture, &first, &second, HOUR)).await.unwrap();
+    fixture.registry.rotate(&caller, &change(&fixture, &first, &second, HOUR), async { Ok(()) }).await.unwrap();
     fixture.registry.revoke(&fixture.scope, &end.name).await.unwrap();
-    let late = fixture.registry.rotate(&caller, &change(&fixture, &second, &fixture.identity(), HOUR)).await;
+    let late = fixture.registry.rotate(&caller, &change(&fixture, &second, &fixture.identity(), HOUR), async { Ok(()) }).await;
     assert_eq!(late.unwrap_err().code(), Code::AgentRevoked);
     for key in [&first, &second] {
         assert!(!lets_in(&fixture, key).await);

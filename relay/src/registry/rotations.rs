@@ -76,27 +76,22 @@ fn refused(why: &str) -> Failure {
 }
 
 impl Registry {
-    /// Gives the calling end a new key. The answer is what counts: where the old key was followed by this one before, that change.
+    /// Gives the calling end a new key, after `first`, which is done only where the change is good and was not made before. The answer is
+    /// what counts: where the old key was followed by this one before, that change.
     ///
     /// # Errors
     /// [`Code::RotationInvalid`] where it is not proven, does not follow from the end's newest key, names a key that is or was
     /// enrolled, would make more than [`MAX_LIVE_KEYS`] keys good at a time, or keeps the old one for more than
-    /// [`MAX_KEY_OVERLAP`]; [`Code::AgentRevoked`].
-    pub async fn rotate(&self, caller: &Caller, rotation: &KeyRotation) -> Result<KeyRotation> {
-        match self.rotation(caller, rotation).await? {
-            Some(known) => Ok(known),
-            None => self.add_rotation(caller.scope(), caller.name(), rotation).await,
-        }
-    }
-
-    /// Whether [`Registry::rotate`] would change something: the change that is there already, or nothing where it would be made.
-    ///
-    /// # Errors
-    /// As [`Registry::rotate`].
-    pub async fn rotation(&self, caller: &Caller, rotation: &KeyRotation) -> Result<Option<KeyRotation>> {
+    /// [`MAX_KEY_OVERLAP`]; [`Code::AgentRevoked`]; those of `first`.
+    pub async fn rotate(
+        &self,
+        caller: &Caller,
+        rotation: &KeyRotation,
+        first: impl Future<Output = Result<()>>,
+    ) -> Result<KeyRotation> {
         let end = self.end(caller.scope(), caller.name()).await?.ok_or_else(crate::scope::not_found)?;
         if let Some(known) = known(&end, rotation) {
-            return Ok(Some(known));
+            return Ok(known);
         }
         let now = self.clock.now();
         let longest = SignedDuration::try_from(MAX_KEY_OVERLAP).unwrap_or(SignedDuration::MAX).saturating_add(OVERLAP_SLACK);
@@ -107,8 +102,9 @@ impl Registry {
             return Err(refused(&format!("{MAX_LIVE_KEYS} keys of this end are good at the moment; wait until one is retired")));
         }
         end.check(rotation)?;
-        let mut connection = self.pool.acquire().await.map_err(db("look for a key"))?;
-        self.check_room(&mut connection, caller.scope(), rotation).await.map(|()| None)
+        check_room(&mut *self.pool.acquire().await.map_err(db("look for a key"))?, caller.scope(), rotation).await?;
+        first.await?;
+        self.add_rotation(caller.scope(), caller.name(), rotation).await
     }
 
     /// Does again what a registry that was put back has forgotten; `false` where there is nothing to do, or it does not follow.
@@ -136,7 +132,7 @@ impl Registry {
                 return Ok(known);
             }
             end.check(rotation)?;
-            self.check_room(&mut tx, scope, rotation).await?;
+            check_room(&mut tx, scope, rotation).await?;
             sqlx::query(
                 "INSERT INTO rotations (tenant, name, place, new_key, fingerprint, old_until, by_old, by_new) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             )
@@ -158,32 +154,6 @@ impl Registry {
         .await
     }
 
-    /// Why the registry cannot take the new key, where it cannot.
-    pub(super) async fn check_room(
-        &self,
-        connection: &mut SqliteConnection,
-        scope: &TenantScope,
-        rotation: &KeyRotation,
-    ) -> Result<()> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM ends WHERE fingerprint = ?1) OR EXISTS (SELECT 1 FROM rotations WHERE fingerprint = ?1),
-                          (SELECT count(*) FROM rotations WHERE tenant = ?2)";
-        let (known, of_tenant): (i64, i64) = sqlx::query_as(sql)
-            .bind(rotation.new_key.fingerprint().to_string())
-            .bind(scope.tenant().as_str())
-            .fetch_one(connection)
-            .await
-            .map_err(db("look for a key"))?;
-        if known != 0 {
-            return Err(refused("the new key is or was enrolled already"));
-        }
-        if of_tenant >= MAX_TENANT_ROTATIONS {
-            return Err(refused(&format!(
-                "the ends of a tenant change their keys at most {MAX_TENANT_ROTATIONS} times; enrol anew"
-            )));
-        }
-        Ok(())
-    }
-
     /// Whether a session of `user` that has logged in with this key is to end: revoked, not known any more, or the key is retired.
     ///
     /// # Errors
@@ -198,6 +168,26 @@ impl Registry {
             _ => Some(Code::AgentRevoked),
         })
     }
+}
+
+/// Why the registry cannot take the new key, where it cannot.
+pub(super) async fn check_room(connection: &mut SqliteConnection, scope: &TenantScope, rotation: &KeyRotation) -> Result<()> {
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM ends WHERE fingerprint = ?1) OR EXISTS (SELECT 1 FROM rotations WHERE fingerprint = ?1),
+                      (SELECT count(*) FROM rotations WHERE tenant = ?2)";
+    let (known, of_tenant): (i64, i64) = sqlx::query_as(sql)
+        .bind(rotation.new_key.fingerprint().to_string())
+        .bind(scope.tenant().as_str())
+        .fetch_one(connection)
+        .await
+        .map_err(db("look for a key"))?;
+    if known != 0 {
+        return Err(refused("the new key is or was enrolled already"));
+    }
+    if of_tenant >= MAX_TENANT_ROTATIONS {
+        return Err(refused(&format!("the ends of a tenant change their keys at most {MAX_TENANT_ROTATIONS} times; enrol anew")));
+    }
+    Ok(())
 }
 
 /// The change that was made from the same key to the same one.

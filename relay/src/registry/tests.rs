@@ -219,7 +219,7 @@ async fn a_revoked_end_is_told_so_and_nobody_else_learns_it() {
     let before = fixture.registry.changes().await.unwrap();
     fixture.registry.revoke(&fixture.scope, &end.name).await.unwrap();
     assert!(fixture.registry.changes().await.unwrap() > before);
-    assert!(fixture.registry.is_revoked("acme.agent").await.unwrap());
+    assert_eq!(fixture.registry.is_out("acme.agent", &identity.fingerprint()).await.unwrap(), Some(Code::AgentRevoked));
     assert_eq!(fixture.refused(&identity, &fixture.claims()).await, Code::AgentRevoked);
     assert_eq!(fixture.refused(&fixture.identity(), &fixture.claims()).await, Code::AuthenticationRefused);
     let ssh = fixture.registry.authenticate_key("acme.agent", identity.public_line()).await.unwrap_err();
@@ -248,11 +248,11 @@ async fn two_processes_see_each_other() {
     let fixture = Fixture::on_disk().await;
     let path = fixture._folder.as_ref().unwrap().path().join("registry.sqlite");
     let other = Registry::open(&path, Arc::new(fixture.clock.clone()), fixture.entropy.clone()).await.unwrap();
-    let (_, end) = fixture.enrolled().await;
+    let (identity, end) = fixture.enrolled().await;
     let seen = other.changes().await.unwrap();
     fixture.registry.revoke(&fixture.scope, &end.name).await.unwrap();
     assert_eq!(other.changes().await.unwrap(), seen + 1);
-    assert!(other.is_revoked("acme.agent").await.unwrap());
+    assert_eq!(other.is_out("acme.agent", &identity.fingerprint()).await.unwrap(), Some(Code::AgentRevoked));
 }
 
 #[tokio::test]

@@ -21,14 +21,12 @@ impl RelayService {
     async fn try_rotate(&self, caller: &Caller, rotation: &KeyRotation) -> Result<KeyRotation> {
         // Agents do not follow a receiver yet: it would lock itself out.
         caller.as_agent()?;
-        if let Some(known) = self.registry.rotation(caller, rotation).await? {
-            return Ok(known);
-        }
         // First, and once for each change, so that a registry that is put back later does not undo it.
-        if let Some(access) = &self.access {
+        let noted = async {
+            let Some(access) = &self.access else { return Ok(()) };
             let (tenant, name) = (caller.scope().tenant().clone(), caller.name().clone());
-            access.note(Access::Rotated { tenant, name, rotation: Box::new(rotation.clone()) }).await?;
-        }
-        self.registry.rotate(caller, rotation).await
+            access.note(Access::Rotated { tenant, name, rotation: Box::new(rotation.clone()) }).await
+        };
+        self.registry.rotate(caller, rotation, noted).await
     }
 }

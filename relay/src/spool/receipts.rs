@@ -1,13 +1,13 @@
 //! The signed receipts, as files: written once, kept after the payload is gone.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use towpath_transfer::{
     Failure, TransferId,
     failure::Result,
     receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, ReceiptStage, SignedReceipt},
 };
-use towpath_transport::files::{file_failure, hold, ignore_missing, read_whole, write_whole};
+use towpath_transport::files::{file_failure, hold, ignore_missing, read_if_there, write_whole};
 
 use super::{PAGE, Spool, blocking};
 use crate::scope::AgentScope;
@@ -55,11 +55,10 @@ impl Spool {
     /// [`towpath_transfer::Code::FileFailed`].
     pub fn receipt(&self, scope: &AgentScope, id: TransferId, stage: ReceiptStage) -> Result<Option<SignedReceipt>> {
         let path = self.receipt_path(scope, id, stage);
-        let read = |path: PathBuf, limit: usize| match read_whole(&*self.files, &path, limit as u64) {
+        let read = |path: PathBuf, limit: usize| -> Result<Option<String>> {
+            let bytes = read_if_there(&*self.files, &path, limit as u64).map_err(|e| file_failure("read", &path, e))?;
             // What is not text was not written here; it is written anew.
-            Ok(bytes) => Ok(String::from_utf8(bytes).ok()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(file_failure("read", &path, e)),
+            Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
         };
         let signature = read(path.with_extension("json.sig"), MAX_SIGNATURE_BYTES)?;
         let receipt = read(path, MAX_RECEIPT_BYTES)?;
