@@ -52,8 +52,12 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
         blocking(move || take_receipts(&taker, &of, &receipts, manifest))
     };
     let taken = match take().await {
-        // The agent may have changed its key since it was approved.
-        Err(failure) if agent_keys::may_follow(&failure) && agent_keys::follow(parts, &key.agent).await? => take().await,
+        // The agent may have changed its key since it was approved. Where nothing is left to be approved, another transfer may have
+        // seen to that just now, so it is looked at once more in any case.
+        Err(failure) if agent_keys::may_follow(&failure) => {
+            agent_keys::follow(parts, &key.agent).await?;
+            take().await
+        }
         taken => taken,
     };
     if let Some(outcome) = taken? {

@@ -13,6 +13,9 @@ use std::{
 
 /// The most bytes that are passed on at a time, so that a cut comes where it is asked for.
 const BLOCK: usize = 4 * 1024;
+/// The pause after each block where a tunnel is to be cut: a line of 1 MB/s. What a cut swallows is what its reader has not come to
+/// yet, and a reader that has to share two cores with other tests keeps up with such a line.
+const PACE: Duration = Duration::from_millis(4);
 /// How often an idle tunnel looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -158,6 +161,7 @@ impl State {
     }
 
     /// Passes on what comes from one side until either ends or the manner cuts it.
+    #[expect(clippy::disallowed_methods, reason = "a slow line: nothing waits for the pause to have had an effect")]
     fn carry(&self, tunnel: &Tunnel, from: &TcpStream, to: &TcpStream, count: &AtomicU64) {
         let mut block = [0; BLOCK];
         let (mut from, mut to) = (from, to);
@@ -180,9 +184,12 @@ impl State {
             }
             count.fetch_add(read as u64, Ordering::SeqCst);
             let moved = tunnel.moved.fetch_add(read as u64, Ordering::SeqCst) + read as u64;
-            if matches!(tunnel.manner, Manner::CutsAfter(most) if moved >= most) {
-                self.cut.fetch_add(1, Ordering::SeqCst);
-                break;
+            if let Manner::CutsAfter(most) = tunnel.manner {
+                if moved >= most {
+                    self.cut.fetch_add(1, Ordering::SeqCst);
+                    break;
+                }
+                thread::sleep(PACE);
             }
         }
         // Both ends see it end at once, wherever it was; one that is gone already needs no telling.

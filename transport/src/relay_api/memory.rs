@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -49,6 +50,17 @@ struct State {
     expectations: Option<Expectations>,
     rotations: Vec<KeyRotation>,
     failures: VecDeque<(When, Failure)>,
+    meanwhile: Meanwhile,
+}
+
+/// What happens while a call is under way.
+#[derive(Default)]
+struct Meanwhile(Option<Box<dyn FnOnce() + Send>>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Meanwhile").field(&self.0.is_some()).finish()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +84,11 @@ impl MemoryRelay {
     /// The other ends from now on.
     pub fn set_peers(&self, peers: Vec<towpath_transfer::api::Peer>) {
         self.lock().peers = peers;
+    }
+
+    /// Does this while the next question for the other ends is under way.
+    pub fn while_asked_for_peers(&self, meanwhile: impl FnOnce() + Send + 'static) {
+        self.lock().meanwhile = Meanwhile(Some(Box::new(meanwhile)));
     }
 
     /// Where an uplink stands from now on.
@@ -175,6 +192,10 @@ impl RelayApi for MemoryRelay {
     }
 
     async fn peers(&self) -> Result<Peers> {
+        let meanwhile = self.lock().meanwhile.0.take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         self.call(|state| Ok(Peers { peers: state.peers.clone() }))
     }
 

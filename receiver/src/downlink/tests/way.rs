@@ -1,8 +1,11 @@
 //! What is sent, and whose word counts.
 
-use towpath_keys::Namespace;
+use std::sync::Arc;
+
+use towpath_keys::{Namespace, RotatingEnd, sign_rotation};
 use towpath_transfer::{
     Code, Failure, Sequence, TransferState,
+    api::Peer,
     digest::Sha256Digest,
     manifest::{Content, MANIFEST_NAME, Manifest, SIGNATURE_NAME},
     packed::MD5SUMS_NAME,
@@ -18,7 +21,7 @@ use crate::{
     chain,
     downlink::take::{self, Source},
     kept,
-    testing::{Bench, RELAY_SEED, folder, id, identity, sent},
+    testing::{Bench, RELAY_SEED, folder, id, identity, peer, sent},
 };
 
 fn is_notified(record: &towpath_journal::TransferRecord) -> bool {
@@ -101,6 +104,25 @@ async fn a_receipt_that_must_not_be_believed_parks_and_everything_stays() {
         bench.parts.journal.unpark(&key).await.unwrap();
         assert_eq!(over(&bench, &bench.parts, 1, &Answer::Delivered).await[0].state, TransferState::Delivered, "{n}");
     }
+}
+
+#[tokio::test]
+async fn a_receipt_by_a_newer_key_is_believed_also_where_somebody_else_has_just_approved_the_key() {
+    const NEWER: u64 = 60;
+    let bench = Bench::new().await;
+    send(&bench, &bench.parts, id(1)).await;
+    // A transfer on its way up has followed the agent to its newer key meanwhile: for this one nothing is left to be approved.
+    let (erp, newer) = (identity(ERP_SEED), identity(NEWER));
+    let end = RotatingEnd { relay_url: "https://relay.test", user: "acme.erp" };
+    let change = sign_rotation(end, &erp, &newer, bench.parts.clock.now()).unwrap();
+    bench.relay.set_peers(vec![Peer { rotations: vec![change], ..peer("erp", &erp) }]);
+    let parts = Arc::clone(&bench.parts);
+    bench.relay.while_asked_for_peers(move || {
+        parts.trust.approve(&"erp".parse().unwrap(), newer.public_key()).unwrap();
+    });
+    let answered = Answer::Changed(|_| (), NEWER);
+    let ended = until(&bench, &bench.parts, 1, &answered, |record| record.parked || record.is_over()).await;
+    assert_eq!(ended[0].state, TransferState::Delivered, "{ended:?}");
 }
 
 #[tokio::test]
