@@ -51,13 +51,14 @@ impl HostKeys {
         Ok(found)
     }
 
-    /// The private keys, for the SSH server's configuration.
+    /// The private keys that an SSH server offers: Ed25519, and ECDSA P-256 with `ecdsa` alone, because the curve's origin is
+    /// doubted and its signatures give the key away where a random number is bad (ADR 22).
     #[must_use]
-    pub fn private_keys(&self) -> Vec<PrivateKey> {
-        self.keys.clone()
+    pub fn offered(&self, ecdsa: bool) -> Vec<PrivateKey> {
+        self.keys.iter().filter(|key| ecdsa || key.algorithm() == Algorithm::Ed25519).cloned().collect()
     }
 
-    /// The public keys, for the peers to pin.
+    /// The public keys, for the peers to pin; all of them, whatever is offered.
     #[must_use]
     pub fn public_lines(&self) -> &[PublicKeyLine] {
         &self.lines
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(first.public_lines(), again.public_lines());
         let names: Vec<_> = first.public_lines().iter().map(PublicKeyLine::algorithm).collect();
         assert_eq!(names, ["ssh-ed25519", "ecdsa-sha2-nistp256"]);
-        for ((name, _), (line, key)) in FILES.iter().zip(first.public_lines().iter().zip(again.private_keys())) {
+        for ((name, _), (line, key)) in FILES.iter().zip(first.public_lines().iter().zip(again.offered(true))) {
             let path = folder.path().join(name);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
             let shown = ssh_keygen(&["-y", "-f", path.to_str().unwrap()], b"");
@@ -141,6 +142,8 @@ mod tests {
             assert_eq!(fs::read_to_string(path.with_extension("pub")).unwrap().trim_end(), line.to_string());
             assert_eq!(key.public_key().to_bytes().unwrap(), line.blob());
         }
+        let offered: Vec<_> = again.offered(false).iter().map(|key| key.public_key().to_bytes().unwrap()).collect();
+        assert_eq!(offered, [first.public_lines()[0].blob()]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
         let shown = format!("{first:?}");
         assert!(shown.contains("SHA256:") && !shown.contains("PRIVATE"), "{shown}");

@@ -137,7 +137,7 @@ mod tests {
 
     async fn connect(expected: &Identity) -> client::Handle<Client> {
         let folder = tempfile::tempdir().unwrap();
-        let keys = HostKeys::load_or_generate(folder.path(), &SeededEntropy::new(5)).unwrap().private_keys();
+        let keys = HostKeys::load_or_generate(folder.path(), &SeededEntropy::new(5)).unwrap().offered(true);
         let config = server::Config { keys, auth_rejection_time: Duration::ZERO, ..Default::default() };
         let (near, far) = tokio::io::duplex(64 * 1024);
         let handler = Server(expected.public_key().clone());

@@ -232,8 +232,9 @@ impl Host {
         let (relay, admin) = self.relay(keyring.clone(), fail_points).await?;
         warn_strangers(&admin.registry, &present.strangers).await?;
         let registry = admin.registry.clone();
-        let ssh =
-            SshServerConfig { host_keys: ssh_keys(&present)?, limits: self.config.ssh.limits(), clock: Arc::clone(&self.clock) };
+        let ecdsa = self.config.ssh.ecdsa_host_key;
+        let host_keys = ssh_keys(&present, ecdsa)?;
+        let ssh = SshServerConfig { host_keys, limits: self.config.ssh.limits(), clock: Arc::clone(&self.clock) };
         let metrics = relay.metrics().clone();
         let (spool, sessions, trail) = (Arc::clone(relay.spool()), relay.sessions().clone(), relay.trail().clone());
         let logins = Logins::new(admin.registry.clone(), spool, sessions, metrics.clone(), trail.clone());
@@ -262,7 +263,7 @@ impl Host {
             tasks.spawn(async move { door.accept(listener, shutdown).await });
         }
         tasks.spawn(admin.serve(admin_listener, shutdown.clone()));
-        let watch = KeyWatch::new(folder, keyring, ssh, door.clone(), registry.clone(), present.certificate);
+        let watch = KeyWatch::new(folder, keyring, ssh, door.clone(), registry.clone(), present.certificate, ecdsa);
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(watch.run()));
         let late = self.late_watch(registry.clone(), relay.metrics().clone()).await?;
         let desk = late.desk.clone();

@@ -44,7 +44,8 @@ impl LandingServer {
         let failed = |e| Failure::park(Code::ConfigInvalid, format!("listening on {listen} failed")).caused_by(e);
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let keys: Result<Vec<HostKey>, Failure> = host_keys.private_keys().into_iter().map(HostKey::try_from).collect();
+        // Its one client is the relay, which knows Ed25519 and pins both keys.
+        let keys: Result<Vec<HostKey>, Failure> = host_keys.offered(false).into_iter().map(HostKey::try_from).collect();
         let config = SshServerConfig { host_keys: keys?, limits: Limits::default(), clock: Arc::clone(&clock) };
         let files = Arc::clone(&landing.files);
         let server = SshServer::new(config, Arc::new(RelayOnly { landing, files, enrolment }))?;

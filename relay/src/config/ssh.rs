@@ -32,6 +32,8 @@ pub struct SshSection {
     pub frame: Bytes,
     /// A peer that is silent for this long is gone.
     pub silence: Pause,
+    /// Whether the ECDSA P-256 host key is offered beside the Ed25519 one, for clients that know no Ed25519.
+    pub ecdsa_host_key: bool,
 }
 
 impl Default for SshSection {
@@ -49,6 +51,7 @@ impl Default for SshSection {
             open_handles: limits.open_handles,
             frame: Bytes(limits.frame_bytes as u64),
             silence: Pause(limits.silence),
+            ecdsa_host_key: false,
         }
     }
 }

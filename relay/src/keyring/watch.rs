@@ -29,12 +29,13 @@ pub struct KeyWatch {
     registry: Registry,
     clock: Arc<dyn Clock>,
     certificate: Certificate,
+    ecdsa: bool,
     seen: Option<Sha256Digest>,
     failed: u32,
 }
 
 impl KeyWatch {
-    /// Watches `folder` for these servers, which show `certificate` now.
+    /// Watches `folder` for these servers, which show `certificate` now, and the ECDSA host key where `ecdsa` says so.
     #[must_use]
     pub fn new(
         folder: KeyFolder,
@@ -43,9 +44,10 @@ impl KeyWatch {
         door: Door,
         registry: Registry,
         certificate: Certificate,
+        ecdsa: bool,
     ) -> Self {
         let clock = Arc::clone(&folder.clock);
-        Self { folder, keyring, ssh, door, registry, clock, certificate, seen: None, failed: 0 }
+        Self { folder, keyring, ssh, door, registry, clock, certificate, ecdsa, seen: None, failed: 0 }
     }
 
     /// Looks again and again, for as long as the future lives.
@@ -86,7 +88,7 @@ impl KeyWatch {
         let before = self.keyring.shown();
         let shown = present.shown();
         if before.ssh_host_keys != shown.ssh_host_keys {
-            self.ssh.set_host_keys(ssh_keys(present)?)?;
+            self.ssh.set_host_keys(ssh_keys(present, self.ecdsa)?)?;
             tracing::info!(what = %KeyUse::Host, "the relay shows other keys");
         }
         if before.receipt_key.fingerprint() != shown.receipt_key.fingerprint() {
@@ -102,9 +104,9 @@ impl KeyWatch {
     }
 }
 
-/// The host keys as the SSH server takes them.
-pub(crate) fn ssh_keys(present: &Present) -> Result<Vec<HostKey>, Failure> {
-    present.host_keys.private_keys().into_iter().map(HostKey::try_from).collect()
+/// The host keys as the SSH server takes them, with the one of ECDSA where `ecdsa` says so.
+pub(crate) fn ssh_keys(present: &Present, ecdsa: bool) -> Result<Vec<HostKey>, Failure> {
+    present.host_keys.offered(ecdsa).into_iter().map(HostKey::try_from).collect()
 }
 
 /// Says who cannot connect any more, because a key is in use that was never announced.
