@@ -12,11 +12,11 @@ use thiserror::Error;
 pub struct InvalidDigest(usize);
 
 macro_rules! digest {
-    ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal, $pattern:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schema(value_type = String)]
+        #[schema(value_type = String, pattern = $pattern)]
         pub struct $name([u8; $bytes]);
 
         impl $name {
@@ -73,11 +73,11 @@ macro_rules! digest {
 
 digest! {
     /// SHA-256 (FIPS 180-4). Where two digests exist, this one decides.
-    Sha256Digest, 32
+    Sha256Digest, 32, "^[0-9a-f]{64}$"
 }
 digest! {
     /// MD5 (RFC 1321). Never decides anything.
-    Md5Digest, 16
+    Md5Digest, 16, "^[0-9a-f]{32}$"
 }
 
 fn parse_hex(text: &str, into: &mut [u8]) -> Option<()> {

@@ -8,9 +8,12 @@ use thiserror::Error as ThisError;
 macro_rules! codes {
     ($($(#[$doc:meta])+ $variant:ident = $text:literal,)+) => {
         /// An operator error code. Each has a page `docs/errors/<code>.md` that says cause and remedy.
+        // The variants are not renamed one by one: the OpenAPI schema would keep their Rust names, because utoipa does not read the
+        // literals of a macro.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[serde(rename_all = "kebab-case")]
         pub enum Code {
-            $($(#[$doc])+ #[serde(rename = $text)] $variant,)+
+            $($(#[$doc])+ $variant,)+
         }
 
         impl Code {

@@ -19,7 +19,7 @@ pub struct InvalidPublicKey;
 /// A public key in OpenSSH's one-line form (RFC 4253 section 6.6 blob in base64), without comment or options.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schema(value_type = String, max_length = 2048)]
+#[schema(value_type = String, max_length = 2048, pattern = "^[a-zA-Z0-9@.-]+ [A-Za-z0-9+/]+={0,2}$")]
 pub struct PublicKeyLine(Vec<u8>);
 
 impl PublicKeyLine {

@@ -1,12 +1,12 @@
 //! The OpenAPI document, made from the types themselves.
 
-use towpath_transfer::{Code, Failure, failure::Result};
+use towpath_transfer::{Code, Failure, api::Problem, failure::Result};
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{downlinks, handlers};
+use super::{downlinks, handlers, refusals::Refusals};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,7 +31,8 @@ use super::{downlinks, handlers};
         downlinks::export,
         downlinks::export_status
     ),
-    modifiers(&Token)
+    components(schemas(Problem)),
+    modifiers(&Token, &Refusals)
 )]
 struct Document;
 

@@ -6,7 +6,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use towpath_transfer::{
     AgentName, TransferId,
-    api::{Acknowledgement, Downlinks, Export, ExportStatus, Problem},
+    api::{Acknowledgement, Downlinks, Export, ExportStatus},
     digest::Sha256Digest,
 };
 
@@ -24,7 +24,7 @@ use super::{
 pub(super) struct Poll {
     /// Seconds to wait for a change; more than 55 means 55.
     #[serde(default)]
-    #[param(required = false)]
+    #[param(required = false, format = "uint64")]
     wait: u64,
     /// The version of the list that is known.
     #[serde(default)]
@@ -51,8 +51,6 @@ pub(super) struct Of {
     security(("token" = [])),
     responses(
         (status = 200, description = "What waits, oldest first.", body = Downlinks),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
     )
 )]
 pub(super) async fn downlinks(
@@ -72,8 +70,7 @@ pub(super) async fn downlinks(
     security(("token" = [])),
     responses(
         (status = 204, description = "Kept."),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+        (status = 422, description = "The receipt does not prove what it says."),
     )
 )]
 pub(super) async fn acknowledge(
@@ -97,8 +94,9 @@ pub(super) async fn acknowledge(
     security(("token" = [])),
     responses(
         (status = 202, description = "Announced, or how far it is already.", body = ExportStatus),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+        (status = 409, description = "It was announced as something else, or its sequence number belongs to another transfer."),
+        (status = 422, description = "Its sequence number is larger than the relay can keep."),
+        (status = 507, description = "As many transfers as may be are on their way to the agent. Try again later."),
     )
 )]
 pub(super) async fn export(
@@ -117,8 +115,6 @@ pub(super) async fn export(
     security(("token" = [])),
     responses(
         (status = 200, description = "Its state.", body = ExportStatus),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
     )
 )]
 pub(super) async fn export_status(

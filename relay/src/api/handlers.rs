@@ -9,7 +9,7 @@ use axum::{
 use serde::Deserialize;
 use towpath_transfer::announcement::SignedAnnouncement;
 use towpath_transfer::api::{
-    AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Expectations, KeyRotation, Peers, Problem, UplinkStatus,
+    AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Expectations, KeyRotation, Peers, UplinkStatus,
 };
 
 use super::{
@@ -44,8 +44,11 @@ pub(super) async fn openapi() -> Answer<impl IntoResponse> {
     request_body = EnrolmentRequest,
     responses(
         (status = 200, description = "Enrolled.", body = EnrolmentAnswer),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+        (status = 401, description = "The key that has used the code was retired."),
+        (status = 403, description = "The code is unknown, the proof is wrong, or the key or its end was revoked."),
+        (status = 409, description = "Another key has used the code."),
+        (status = 410, description = "The code is too old."),
+        (status = 422, description = "The tenant has as many ends as it may have."),
     )
 )]
 pub(super) async fn enrol(
@@ -65,8 +68,6 @@ pub(super) async fn enrol(
     security(("token" = [])),
     responses(
         (status = 200, description = "The ends.", body = Peers),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
     )
 )]
 pub(super) async fn peers(State(app): State<App>, Authenticated(caller): Authenticated) -> Answer<Json<Peers>> {
@@ -83,8 +84,7 @@ pub(super) async fn peers(State(app): State<App>, Authenticated(caller): Authent
     security(("token" = [])),
     responses(
         (status = 200, description = "The change.", body = KeyRotation),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+        (status = 409, description = "The change is not proven, or does not follow from the newest key."),
     )
 )]
 pub(super) async fn rotate_key(
@@ -102,7 +102,7 @@ pub(super) async fn rotate_key(
 pub(super) struct Pinned {
     /// The serial of the announcement that the caller has pinned; 0 before the first.
     #[serde(default)]
-    #[param(required = false)]
+    #[param(required = false, format = "uint64")]
     pinned: u64,
 }
 
@@ -116,8 +116,6 @@ pub(super) struct Pinned {
     security(("token" = [])),
     responses(
         (status = 200, description = "The newest announcement.", body = SignedAnnouncement),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
     )
 )]
 pub(super) async fn announcement(
@@ -138,8 +136,6 @@ pub(super) async fn announcement(
     security(("token" = [])),
     responses(
         (status = 204, description = "Kept."),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
     )
 )]
 pub(super) async fn expect(
@@ -162,8 +158,8 @@ pub(super) async fn expect(
     security(("token" = [])),
     responses(
         (status = 202, description = "Claimed, or what is missing already.", body = UplinkStatus),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+        (status = 409, description = "It was completed with other files, or its sequence number belongs to another transfer."),
+        (status = 422, description = "Its sequence number is larger than the relay can keep."),
     )
 )]
 pub(super) async fn complete(
@@ -184,8 +180,6 @@ pub(super) async fn complete(
     security(("token" = [])),
     responses(
         (status = 200, description = "Its state.", body = UplinkStatus),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
     )
 )]
 pub(super) async fn uplink(
@@ -204,8 +198,7 @@ pub(super) async fn uplink(
     security(("token" = [])),
     responses(
         (status = 204, description = "Kept."),
-        (status = "4XX", description = "Refused.", content_type = "application/problem+json", body = Problem),
-        (status = "5XX", description = "Try again later.", content_type = "application/problem+json", body = Problem),
+        (status = 422, description = "The receipt does not prove what it says."),
     )
 )]
 pub(super) async fn receipt(

@@ -12,6 +12,7 @@ mod guard;
 mod guest;
 mod handlers;
 mod problem;
+mod refusals;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use axum::{
 use towpath_transfer::{Code, Failure, api::Problem};
 
 /// The content type of an error.
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// A failure on its way to a caller.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl From<Failure> for Refusal {
 }
 
 /// The status that goes with a code: 429 and 5xx can be tried again, the others not.
-fn status_of(code: Code) -> StatusCode {
+pub(super) fn status_of(code: Code) -> StatusCode {
     match code {
         Code::AuthenticationRefused | Code::ClockSkew => StatusCode::UNAUTHORIZED,
         Code::AgentRevoked | Code::AgentUnapproved | Code::EnrolmentUnknown | Code::EnrolmentProofInvalid => {
@@ -78,7 +78,7 @@ impl IntoResponse for Refusal {
         };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -76,7 +76,7 @@ pub struct MissingFile {
 #[serde(deny_unknown_fields)]
 pub struct Announced {
     /// Where `manifest.json` lies, counted from the landing's folder; every other file of the transfer lies beside it.
-    #[schema(value_type = String, max_length = 1024)]
+    #[schema(value_type = String, max_length = 1024, pattern = "^(.*/)?manifest\\.json$")]
     pub path: RemotePath,
     /// Its length in bytes.
     pub size: u64,
