@@ -42,7 +42,7 @@ struct Transfer {
     created: Timestamp,
     changed: Timestamp,
     next_try: Option<Timestamp>,
-    last_failure: Option<FailureRecord>,
+    failure: Option<FailureRecord>,
     rejection: Option<Rejection>,
 }
 
@@ -108,7 +108,7 @@ impl From<TransferRecord> for Transfer {
             created: record.created,
             changed: record.changed,
             next_try: record.not_before,
-            last_failure: record.last_failure,
+            failure: record.last_failure,
             rejection,
         }
     }
@@ -117,7 +117,7 @@ impl From<TransferRecord> for Transfer {
 impl Transfer {
     /// What a person has to know about it in one line.
     fn remark(&self) -> String {
-        match (&self.last_failure, &self.rejection) {
+        match (&self.failure, &self.rejection) {
             (Some(failure), _) if self.parked => format!("waits for a person: {}", failure.report),
             (_, Some(why)) => format!("{}: {}", why.code, why.detail),
             (Some(failure), None) => format!("tried again: {}", failure.report),
