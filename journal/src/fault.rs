@@ -14,7 +14,7 @@ use towpath_transfer::{AgentName, Direction, Sequence, Stage, TenantName, Transf
 
 use crate::{
     error::{JournalError, Result},
-    record::{Count, Created, Filter, History, Lease, NewTransfer, Release, TransferRecord},
+    record::{Count, Created, Filter, History, Lease, NewTransfer, Prune, Release, TransferRecord},
     traits::Journal,
 };
 
@@ -173,8 +173,8 @@ impl Journal for FaultJournal {
         self.through(Operation::Counts, self.inner.counts()).await
     }
 
-    async fn prune(&self, older_than: Timestamp, keep: u64, limit: usize) -> Result<u64> {
-        self.through(Operation::Prune, self.inner.prune(older_than, keep, limit)).await
+    async fn prune(&self, what: &Prune) -> Result<u64> {
+        self.through(Operation::Prune, self.inner.prune(what)).await
     }
 
     async fn health(&self) -> Result<()> {

@@ -38,7 +38,8 @@ pub use log::LogObserver;
 pub use machine::MachineBinding;
 pub use memory::MemoryJournal;
 pub use record::{
-    Count, Created, Filter, History, HistoryEntry, Lease, LeaseToken, NewTransfer, Release, SequenceChoice, TransferRecord,
+    Count, Created, Filter, History, HistoryEntry, Lease, LeaseToken, NewTransfer, Prune, Release, SequenceChoice, Spent,
+    TransferRecord,
 };
 pub use row::{CLOCK_TOLERANCE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_PAUSE};
 pub use sqlite::{SqliteJournal, is_usable};

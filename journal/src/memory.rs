@@ -16,7 +16,9 @@ use towpath_transfer::{
 use crate::{
     error::{JournalError, Result},
     machine::{MachineBinding, machine_digest},
-    record::{Count, Created, Filter, History, HistoryEntry, Lease, NewTransfer, Release, SequenceChoice, TransferRecord},
+    record::{
+        Count, Created, Filter, History, HistoryEntry, Lease, NewTransfer, Prune, Release, SequenceChoice, Spent, TransferRecord,
+    },
     row::{Row, Sequences, micros},
     traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE},
 };
@@ -211,16 +213,23 @@ impl Journal for MemoryJournal {
         Ok(counts.into_values().collect())
     }
 
-    async fn prune(&self, older_than: Timestamp, keep: u64, limit: usize) -> Result<u64> {
-        let older_than = micros(older_than);
+    async fn prune(&self, what: &Prune) -> Result<u64> {
+        let older_than = micros(what.older_than);
         let mut kept = self.kept();
-        let over: Vec<u64> = kept.rows.iter().filter(|(_, (row, _))| row.record.is_over()).map(|(serial, _)| *serial).collect();
-        let spare = over.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
-        let old = |serial: &&u64| kept.rows.get(serial).is_some_and(|(row, _)| row.record.changed < older_than);
-        let going: Vec<u64> = over.iter().take(spare).filter(old).take(limit.min(MAX_PRUNE)).copied().collect();
+        let meant = |record: &TransferRecord| {
+            what.spent.matches(record) && what.tenant.as_ref().is_none_or(|tenant| *tenant == record.key.tenant)
+        };
+        let may_go = |row: &Row| what.spent == Spent::Over || !row.is_held();
+        let spent: Vec<u64> = kept.rows.iter().filter(|(_, (row, _))| meant(&row.record)).map(|(serial, _)| *serial).collect();
+        let spare = spent.len().saturating_sub(usize::try_from(what.keep).unwrap_or(usize::MAX));
+        let old = |serial: &&u64| kept.rows.get(serial).is_some_and(|(row, _)| row.record.changed < older_than && may_go(row));
+        let going: Vec<u64> = spent.iter().take(spare).filter(old).take(what.limit.min(MAX_PRUNE)).copied().collect();
         for serial in &going {
             let Some((row, _)) = kept.rows.remove(serial) else { continue };
             kept.serials.remove(&row.record.key);
+            if what.spent == Spent::Incomplete {
+                continue;
+            }
             let known = kept.sequences.entry(line(&row.record.key, row.record.direction)).or_default();
             known.floor = known.floor.max(row.record.sequence.map_or(0, |sequence| sequence.0));
         }

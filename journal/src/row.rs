@@ -75,6 +75,11 @@ impl Row {
         Self { record, start: new.state, held: None, due: now, since: now }
     }
 
+    /// Whether somebody works on it, or did when he was stopped.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     pub(crate) fn is_due(&self, stage: Stage, now: Timestamp) -> bool {
         self.record.stage() == Some(stage) && !self.record.parked && (self.due <= now || self.since > turned_back(now))
     }

@@ -10,7 +10,7 @@ use towpath_transfer::{
 
 use crate::{
     error::{JournalError, Result},
-    record::{Count, Created, Filter, History, Lease, NewTransfer, Release, TransferRecord},
+    record::{Count, Created, Filter, History, Lease, NewTransfer, Prune, Release, TransferRecord},
 };
 
 /// The most leases one call hands out; a larger limit means this one.
@@ -124,12 +124,11 @@ pub trait Journal: Debug + Send + Sync {
     /// Storage.
     async fn counts(&self) -> Result<Vec<Count>>;
 
-    /// Removes transfers that are over ([`TransferRecord::is_over`]) and unchanged since before `older_than`, oldest
-    /// first, but keeps the `keep` newest of those that are over. Returns how many went; call again while that is `limit`.
+    /// Removes what `what` names, oldest first. Returns how many went; call again while that is its limit.
     ///
     /// # Errors
     /// Storage.
-    async fn prune(&self, older_than: Timestamp, keep: u64, limit: usize) -> Result<u64>;
+    async fn prune(&self, what: &Prune) -> Result<u64>;
 
     /// Whether the journal can be read and written now.
     ///

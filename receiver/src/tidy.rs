@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use towpath_journal::MAX_PRUNE;
+use towpath_journal::{MAX_PRUNE, Prune};
 use towpath_transfer::{AgentName, Failure, TransferId, TransferKey, manifest::MANIFEST_NAME};
 use towpath_transport::files::{file_failure, ignore_missing};
 
@@ -34,7 +34,7 @@ const MAX_AGENTS: usize = 10_000;
 pub async fn tidy(parts: &Arc<Parts>) -> Result<(), Failure> {
     let now = parts.clock.now();
     let older_than = now.saturating_sub(JOURNAL_AGE).unwrap_or(Timestamp::MIN);
-    while parts.journal.prune(older_than, JOURNAL_KEEPS, MAX_PRUNE).await? >= MAX_PRUNE as u64 {}
+    while parts.journal.prune(&Prune::over(older_than, JOURNAL_KEEPS)).await? >= MAX_PRUNE as u64 {}
     let sweeper = Arc::clone(parts);
     blocking(move || sweep_landing(&sweeper, now).and_then(|()| sweep_begun(&sweeper, now))).await?;
     let finder = Arc::clone(parts);

@@ -209,6 +209,7 @@ impl Host {
         };
         let relay = blocking(move || Relay::new(parts)).await??;
         relay.replay_access().await?;
+        relay.limits().follow().await?;
         let (spool, clock) = (Arc::clone(relay.spool()), Arc::clone(&self.clock));
         Ok((relay, Admin { journal, registry, spool, metrics, clock }))
     }

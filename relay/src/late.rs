@@ -149,11 +149,13 @@ mod tests {
         assert!(told(&first).await.is_empty());
         clock.advance(Duration::from_secs(61));
         assert_eq!(told(&first).await, [(Kind::Raised, "acme".to_owned())]);
-        assert!(metrics.text(&[], 0).unwrap().contains("towpath_runs_late{tenant=\"acme\"} 1"));
+        assert!(
+            metrics.text(&[], &crate::spool::SpoolFigures::default()).unwrap().contains("towpath_runs_late{tenant=\"acme\"} 1")
+        );
         let second = watch();
         assert!(told(&second).await.is_empty());
         registry.expect(&acme, &promise(Some(clock.now().checked_add(Duration::from_secs(60)).unwrap()))).await.unwrap();
         assert_eq!(told(&second).await, [(Kind::Recovered, "acme".to_owned())]);
-        assert!(!metrics.text(&[], 0).unwrap().contains("towpath_runs_late{"));
+        assert!(!metrics.text(&[], &crate::spool::SpoolFigures::default()).unwrap().contains("towpath_runs_late{"));
     }
 }

@@ -15,6 +15,7 @@ pub mod downlink;
 pub mod host;
 pub mod keyring;
 pub mod late;
+pub mod limits;
 pub mod registry;
 pub mod relay;
 pub mod remove;

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use towpath_journal::{DriverSettings, FailPoints, Journal, MAX_PRUNE, Observer, StageDriver, Step, WakeUp};
+use towpath_journal::{DriverSettings, FailPoints, Journal, MAX_PRUNE, Observer, Prune, StageDriver, Step, WakeUp};
 use towpath_transfer::{Clock, Entropy, Failure, failure::Result};
 use towpath_transport::files::FileStore;
 
@@ -13,6 +13,7 @@ use crate::{
     admin::Metrics,
     audit::{AuditSettings, NotedHead, Trail},
     downlink::{Announcer, DownlinkSettings, alarm::Alarm, fetch::Fetch, pack::Pack, queue::Queue},
+    limits::Follower,
     registry::Registry,
     remove::Remove,
     service::{RelayIdentity, RelayService},
@@ -30,6 +31,10 @@ const TOKEN_UPKEEP: Duration = Duration::from_secs(60);
 /// After so many rounds of that the journal is shortened and abandoned folders are removed.
 const ROUNDS: u32 = 60;
 
+/// How long an uplink waits in the journal for its agent to send what was missing. Its files go before, with every folder that is not
+/// complete.
+pub const INCOMPLETE_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
 /// The figures of the stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StageSettings {
@@ -37,11 +42,11 @@ pub struct StageSettings {
     pub accept_at_once: usize,
     /// Transfers forwarded at once.
     pub forward_at_once: usize,
-    /// How long a transfer's files stay after its end.
+    /// How long a transfer's files stay after its end, where nothing else is said of its tenant.
     pub retention: Duration,
     /// How long a transfer that is never completed may lie untouched.
     pub abandoned: Duration,
-    /// Ended transfers that the journal keeps.
+    /// Ended transfers of a tenant that the journal keeps, where nothing else is said of it.
     pub journal_keeps: u64,
     /// How long the audit trail is kept.
     pub audit: AuditSettings,
@@ -86,6 +91,7 @@ pub struct Relay {
     head: NotedHead,
     spool: Arc<Spool>,
     sessions: Sessions,
+    limits: Follower,
     wake: WakeUp,
     journal: Arc<dyn Journal>,
     registry: Registry,
@@ -115,6 +121,7 @@ impl Relay {
         let head = NotedHead::new(Arc::clone(&parts.files), &parts.state, Arc::clone(&parts.clock));
         let spool = Spool::open(parts.files, &parts.state, Arc::clone(&parts.journal), parts.spool_limits)?;
         let (spool, wake) = (Arc::new(spool), WakeUp::new());
+        let limits = Follower::new(parts.registry.clone(), Arc::clone(&parts.journal), Arc::clone(&spool), wake.clone());
         let signer = Signer::new(parts.identity.keys.clone(), Arc::clone(&parts.clock));
         let service = RelayService::new(
             parts.identity,
@@ -131,6 +138,7 @@ impl Relay {
             head,
             spool,
             sessions: Sessions::default(),
+            limits,
             wake,
             journal: parts.journal,
             registry: parts.registry,
@@ -153,6 +161,12 @@ impl Relay {
     pub async fn replay_access(&self) -> Result<Replayed> {
         self.note_head().await;
         self.access.replay(&self.registry).await
+    }
+
+    /// What tenants may have, as it is followed while the relay runs; to be read once before anybody can log in.
+    #[must_use]
+    pub fn limits(&self) -> &Follower {
+        &self.limits
     }
 
     /// Notes the end of the audit trail beside the database. That this fails must not stop the data; it is tried again.
@@ -246,7 +260,8 @@ impl Relay {
         tokio::select! {
             biased;
             () = self.upkeep() => {}
-            () = self.sessions.watch(&self.registry, self.trail(), &*self.clock, || self.registry_changed()) => {}
+            () = self.sessions.watch(&self.limits, self.trail(), &*self.clock, || self.registry_changed()) => {}
+            () = self.limits.run() => {}
             () = shutdown.cancelled() => {}
         }
         // Whoever waits for return files would keep the shutdown waiting as well.
@@ -279,6 +294,25 @@ impl Relay {
         }
     }
 
+    /// Shortens the journal, for each tenant apart, so that none pushes out what another may still look at; and forgets transfers whose
+    /// sender was told what is missing and never came back. It may: then the transfer begins again.
+    async fn shorten_journal(&self) -> Result<()> {
+        let given_up = self.clock.now().saturating_sub(INCOMPLETE_KEPT).unwrap_or(Timestamp::MIN);
+        self.prune(&Prune::over(given_up, 0).incomplete()).await?;
+        for tenant in self.registry.tenants().await? {
+            let keep = tenant.limits.journal_keeps.unwrap_or(self.stages.journal_keeps);
+            let most = Prune::over(Timestamp::MAX, keep).of(&tenant.name);
+            self.prune(&most).await?;
+            self.prune(&most.incomplete()).await?;
+        }
+        Ok(())
+    }
+
+    async fn prune(&self, what: &Prune) -> Result<()> {
+        while self.journal.prune(what).await.map_err(Failure::from)? >= MAX_PRUNE as u64 {}
+        Ok(())
+    }
+
     /// Sends again what the app servers seem to have lost, and removes what nobody needs any more.
     ///
     /// # Errors
@@ -298,8 +332,7 @@ impl Relay {
             // A trail that somebody has damaged must not keep anything else from being tidied.
             tracing::error!(code = %failure.code(), error = failure.report(), "old rows of the audit trail could not be removed");
         }
-        let keep = self.stages.journal_keeps;
-        while self.journal.prune(Timestamp::MAX, keep, MAX_PRUNE).await.map_err(Failure::from)? >= MAX_PRUNE as u64 {}
+        self.shorten_journal().await?;
         self.spool.remove_forgotten_receipts().await?;
         let spool = Arc::clone(&self.spool);
         let before = self.clock.now().saturating_sub(self.stages.abandoned).unwrap_or(Timestamp::MIN);

@@ -20,7 +20,7 @@ pub struct Remove {
 }
 
 impl Remove {
-    /// The stage; a transfer's files stay for `retention` after its end.
+    /// The stage; a transfer's files stay for `retention` after its end, or as long as is said of its tenant.
     #[must_use]
     pub fn new(spool: Arc<Spool>, clock: Arc<dyn Clock>, retention: Duration) -> Self {
         Self { spool, clock, retention }
@@ -39,7 +39,8 @@ impl Step for Remove {
 
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
         let age = self.clock.now().duration_since(lease.record.changed);
-        let left = self.retention.saturating_sub(Duration::try_from(age).unwrap_or(Duration::ZERO));
+        let retention = self.spool.quota().said_of(&lease.key().tenant).retention.unwrap_or(self.retention);
+        let left = retention.saturating_sub(Duration::try_from(age).unwrap_or(Duration::ZERO));
         if !left.is_zero() {
             return Ok(StepOutcome::Wait(left.min(MAX_PAUSE)));
         }

@@ -19,6 +19,7 @@ use towpath_transport::server::{Authenticator, Session};
 use crate::{
     admin::Metrics,
     audit::{Action, Entry, Trail, Who, Witness},
+    limits::Follower,
     registry::Registry,
     scope::Caller,
     spool::{AgentView, Spool},
@@ -59,19 +60,23 @@ impl Sessions {
         self.switches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the sessions of revoked users and of retired keys, for as long as the future lives. `changed` is called after each change of the
-    /// registry, by whatever process.
-    pub async fn watch(&self, registry: &Registry, trail: &Trail, clock: &dyn Clock, changed: impl Fn() + Send + Sync) {
+    /// Ends the sessions of revoked users and of retired keys, and follows what is said of tenants, for as long as the future lives.
+    /// `changed` is called after each change of the registry, by whatever process.
+    pub async fn watch(&self, limits: &Follower, trail: &Trail, clock: &dyn Clock, changed: impl Fn() + Send + Sync) {
+        let registry = limits.registry();
         let (mut seen, mut since) = (None, 0_u32);
         loop {
             let looked = match registry.changes().await {
                 Ok(now) if seen == Some(now) && since < RETIRED_PERIODS => Ok(()),
-                Ok(now) => self.end_refused(registry, trail).await.map(|()| {
-                    since = 0;
-                    if seen.replace(now) != Some(now) {
-                        changed();
-                    }
-                }),
+                Ok(now) => {
+                    let ended = self.end_refused(registry, trail).await;
+                    ended.and(limits.follow().await).map(|()| {
+                        since = 0;
+                        if seen.replace(now) != Some(now) {
+                            changed();
+                        }
+                    })
+                }
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = looked {
@@ -97,7 +102,7 @@ impl Sessions {
 }
 
 fn unread(failure: &Failure) {
-    tracing::error!(code = %failure.code(), error = failure.report(), "revocations could not be read; they are asked for again");
+    tracing::error!(code = %failure.code(), error = failure.report(), "revocations and limits could not be read; they are asked for again");
 }
 
 /// Logins by the registry's keys.

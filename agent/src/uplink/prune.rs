@@ -1,6 +1,6 @@
 //! Keeps the agent's disk bounded: the newest ended transfers stay with manifest and receipts, older ones go.
 
-use towpath_journal::MAX_PRUNE;
+use towpath_journal::{MAX_PRUNE, Prune};
 use towpath_transfer::{Direction, Failure, TransferId};
 use towpath_transport::files::{file_failure, ignore_missing};
 
@@ -16,7 +16,7 @@ const PAGE: usize = 256;
 /// As journal and disk report.
 pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
     let now = parts.clock.now();
-    while parts.journal.prune(now, keep, MAX_PRUNE).await? == MAX_PRUNE as u64 {}
+    while parts.journal.prune(&Prune::over(now, keep)).await? == MAX_PRUNE as u64 {}
     let mut removed = 0;
     for folder in [parts.layout.transfers(), parts.layout.of(Direction::Downlink).transfers(), parts.layout.work()] {
         let mut after: Option<String> = None;

@@ -16,12 +16,13 @@ use towpath_transfer::{
 
 use crate::{
     CLOCK_TOLERANCE, Created, Filter, Journal, JournalError, Lease, MAX_ACQUIRE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_PAUSE,
-    MachineBinding, NewTransfer, Release, SequenceChoice, TransferRecord, verify,
+    MachineBinding, NewTransfer, Prune, Release, SequenceChoice, TransferRecord, verify,
 };
 
 use views::{
     a_journal_knows_its_machine, acquiring_is_limited_and_in_order, counts_agree_with_the_listing, events_are_limited,
-    listings_filter_and_page, pruning_keeps_what_it_must, unknown_transfers_are_not_found,
+    listings_filter_and_page, one_tenants_business_pushes_nothing_of_another_out, pruning_keeps_what_it_must,
+    unknown_transfers_are_not_found, what_waits_for_its_sender_for_ever_goes_and_may_come_back,
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -123,6 +124,8 @@ pub async fn all(make: impl AsyncFn() -> Fixture) {
     listings_filter_and_page(make().await).await;
     counts_agree_with_the_listing(make().await).await;
     pruning_keeps_what_it_must(make().await).await;
+    one_tenants_business_pushes_nothing_of_another_out(make().await).await;
+    what_waits_for_its_sender_for_ever_goes_and_may_come_back(make().await).await;
     unknown_transfers_are_not_found(make().await).await;
     events_are_limited(make().await).await;
     a_journal_knows_its_machine(make().await).await;

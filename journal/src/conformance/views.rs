@@ -77,6 +77,10 @@ pub(super) async fn counts_agree_with_the_listing(t: Fixture) {
     assert_eq!(counts.get(1).unwrap().oldest_change, oldest);
 }
 
+fn over(older_than: Timestamp, keep: u64, limit: usize) -> Prune {
+    Prune { limit, ..Prune::over(older_than, keep) }
+}
+
 pub(super) async fn pruning_keeps_what_it_must(t: Fixture) {
     for number in 1..=6 {
         t.plan(number).await;
@@ -85,17 +89,17 @@ pub(super) async fn pruning_keeps_what_it_must(t: Fixture) {
         t.abandon(number).await;
     }
     let now = t.clock.now();
-    assert_eq!(t.journal.prune(now, 0, 10).await.unwrap(), 0, "they ended just now");
+    assert_eq!(t.journal.prune(&over(now, 0, 10)).await.unwrap(), 0, "they ended just now");
     t.clock.advance(SECOND);
     let later = t.clock.now();
-    assert_eq!(t.journal.prune(later, 3, 1).await.unwrap(), 1);
-    assert_eq!(t.journal.prune(later, 3, 10).await.unwrap(), 1);
-    assert_eq!(t.journal.prune(later, 3, 10).await.unwrap(), 0, "the newest three are kept");
-    assert_eq!(t.journal.prune(later, u64::MAX, 10).await.unwrap(), 0);
+    assert_eq!(t.journal.prune(&over(later, 3, 1)).await.unwrap(), 1);
+    assert_eq!(t.journal.prune(&over(later, 3, 10)).await.unwrap(), 1);
+    assert_eq!(t.journal.prune(&over(later, 3, 10)).await.unwrap(), 0, "the newest three are kept");
+    assert_eq!(t.journal.prune(&over(later, u64::MAX, 10)).await.unwrap(), 0);
     let left = t.journal.list(&Filter::default(), 10, None).await.unwrap();
     assert_eq!(left.iter().map(|record| record.serial).collect::<Vec<_>>(), [6, 5, 4, 3]);
     assert!(matches!(t.journal.history(&key(1)).await, Err(JournalError::NotFound(_))));
-    assert_eq!(t.journal.prune(later, 0, usize::MAX).await.unwrap(), 3);
+    assert_eq!(t.journal.prune(&over(later, 0, usize::MAX)).await.unwrap(), 3);
 
     // What was pruned is still known to have been: its numbers and its serials are not used again.
     let line = key(1);
@@ -104,6 +108,54 @@ pub(super) async fn pruning_keeps_what_it_must(t: Fixture) {
     assert!(matches!(replayed, JournalError::SequenceForked { .. }), "{replayed:?}");
     let next = t.plan(7).await;
     assert_eq!((next.sequence, next.serial), (Some(Sequence(7)), 7));
+}
+
+/// A transfer of another tenant, which ends or waits for its files.
+async fn other(t: &Fixture, number: u64, state: TransferState) {
+    let mut new = planned(number, SequenceChoice::Given(Some(Sequence(number))));
+    new.key.tenant = "other".parse().unwrap();
+    new.state = state;
+    t.journal.create(new).await.unwrap();
+}
+
+pub(super) async fn one_tenants_business_pushes_nothing_of_another_out(t: Fixture) {
+    for number in 1..=4 {
+        t.plan(number).await;
+        t.abandon(number).await;
+    }
+    other(&t, 1, TransferState::Abandoned { reason: "test".into() }).await;
+    let ids = async |tenant: &str| {
+        let filter = Filter { tenant: Some(tenant.parse().unwrap()), ..Filter::default() };
+        t.journal.list(&filter, 10, None).await.unwrap().iter().map(|record| record.serial).collect::<Vec<_>>()
+    };
+    t.clock.advance(SECOND);
+    let later = t.clock.now();
+    assert_eq!(t.journal.prune(&over(later, 1, 10).of(&"other".parse().unwrap())).await.unwrap(), 0);
+    assert_eq!(t.journal.prune(&over(later, 2, 10).of(&"acme".parse().unwrap())).await.unwrap(), 2);
+    assert_eq!((ids("acme").await, ids("other").await), (vec![4, 3], vec![5]));
+    assert_eq!(t.journal.prune(&over(later, 0, 10).of(&"other".parse().unwrap())).await.unwrap(), 1);
+    assert_eq!((ids("acme").await, ids("other").await), (vec![4, 3], Vec::new()));
+}
+
+pub(super) async fn what_waits_for_its_sender_for_ever_goes_and_may_come_back(t: Fixture) {
+    let incomplete = || TransferState::Incomplete { missing: Vec::new() };
+    t.plan(1).await;
+    for number in 1..=3 {
+        other(&t, number, incomplete()).await;
+        t.clock.advance(SECOND);
+    }
+    let (other_tenant, now) = ("other".parse().unwrap(), t.clock.now());
+    let what = |older_than, keep| over(older_than, keep, 10).incomplete();
+    assert_eq!(t.journal.prune(&what(now, 0).of(&"acme".parse().unwrap())).await.unwrap(), 0, "a planned one is not meant");
+    assert_eq!(t.journal.prune(&what(now - SECOND * 3, 0)).await.unwrap(), 0, "they are younger");
+    assert_eq!(t.journal.prune(&what(now, 2).of(&other_tenant)).await.unwrap(), 1);
+    assert_eq!(t.journal.prune(&what(now, 0)).await.unwrap(), 2);
+    assert_eq!(t.journal.list(&Filter::default(), 10, None).await.unwrap().len(), 1);
+    // Its number was never used up: whoever comes back has the only transfer of it.
+    other(&t, 3, incomplete()).await;
+    other(&t, 2, incomplete()).await;
+    let found = t.journal.list(&Filter { id: Some(key(3).id), ..Filter::default() }, 10, None).await.unwrap();
+    assert_eq!(found.iter().map(|record| record.sequence).collect::<Vec<_>>(), [Some(Sequence(3))]);
 }
 
 pub(super) async fn unknown_transfers_are_not_found(t: Fixture) {

@@ -4,6 +4,7 @@ mod open;
 mod rows;
 mod schema;
 mod sequences;
+mod statements;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use towpath_transfer::{
 use crate::{
     error::{JournalError, Result},
     machine::{MachineBinding, machine_digest},
-    record::{Count, Created, Filter, History, Lease, NewTransfer, Release, SequenceChoice, TransferRecord},
+    record::{Count, Created, Filter, History, Lease, NewTransfer, Prune, Release, SequenceChoice, Spent, TransferRecord},
     row::{Row, Sequences, micros, turned_back},
     traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE},
 };
@@ -25,6 +26,7 @@ use crate::{
 pub use open::is_usable;
 
 use rows::{direction_name, get, int, number, time};
+use statements::{DUE, listing, spent};
 
 /// The journal in a SQLite file. Several processes may have the same file open; each waits for the others' short
 /// transactions.
@@ -114,35 +116,6 @@ impl SqliteJournal {
         Ok(sequence)
     }
 }
-
-/// Due transfers of a stage. Two indexes serve the two sides of the `OR`.
-const DUE: &str = "SELECT * FROM transfers WHERE stage = ?1 AND parked = 0 AND serial IN (
-        SELECT serial FROM transfers WHERE stage = ?1 AND parked = 0 AND due <= ?2
-        UNION SELECT serial FROM transfers WHERE stage = ?1 AND parked = 0 AND since > ?3
-        ORDER BY 1 LIMIT ?4)
-    ORDER BY serial";
-
-const LIST: &str = "SELECT * FROM transfers
-    WHERE serial < ?1
-      AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR agent = ?3) AND (?4 IS NULL OR direction = ?4)
-      AND (?5 IS NULL OR job = ?5) AND (?6 IS NULL OR word = ?6) AND (?7 IS NULL OR stage = ?7)
-      AND (?8 IS NULL OR parked = ?8) AND (?9 IS NULL OR ended = ?9) AND (?10 IS NULL OR sequence < ?10)
-      AND (?12 IS NULL OR id = ?12)
-    ORDER BY serial DESC LIMIT ?11";
-
-/// The same of one state, of which there may be few among many: an index leads to these.
-const LIST_OF_STATE: &str = "SELECT * FROM transfers INDEXED BY transfers_alike
-    WHERE word = ?6 AND serial < ?1
-      AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR agent = ?3) AND (?4 IS NULL OR direction = ?4)
-      AND (?5 IS NULL OR job = ?5) AND (?7 IS NULL OR stage = ?7)
-      AND (?8 IS NULL OR parked = ?8) AND (?9 IS NULL OR ended = ?9) AND (?10 IS NULL OR sequence < ?10)
-      AND (?12 IS NULL OR id = ?12)
-    ORDER BY serial DESC LIMIT ?11";
-
-const OVER: &str = "SELECT * FROM transfers
-    WHERE over = 1 AND changed < ?1
-      AND serial <= (SELECT serial FROM transfers WHERE over = 1 ORDER BY serial DESC LIMIT 1 OFFSET ?2)
-    ORDER BY serial LIMIT ?3";
 
 fn limited(limit: usize, most: usize) -> i64 {
     i64::try_from(limit.min(most)).unwrap_or(i64::MAX)
@@ -238,7 +211,7 @@ impl Journal for SqliteJournal {
     }
 
     async fn list(&self, filter: &Filter, limit: usize, before: Option<u64>) -> Result<Vec<TransferRecord>> {
-        let found = sqlx::query(if filter.state.is_some() { LIST_OF_STATE } else { LIST })
+        let found = sqlx::query(listing(filter))
             .bind(before.map_or(i64::MAX, int))
             .bind(filter.tenant.as_ref().map(|name| name.as_str()))
             .bind(filter.agent.as_ref().map(|name| name.as_str()))
@@ -294,18 +267,19 @@ impl Journal for SqliteJournal {
         found.iter().map(count).collect()
     }
 
-    async fn prune(&self, older_than: Timestamp, keep: u64, limit: usize) -> Result<u64> {
+    async fn prune(&self, what: &Prune) -> Result<u64> {
         let mut transaction = self.begin().await?;
-        let found = sqlx::query(OVER)
-            .bind(older_than.as_microsecond())
-            .bind(int(keep))
-            .bind(limited(limit, MAX_PRUNE))
+        let found = sqlx::query(spent(what))
+            .bind(what.older_than.as_microsecond())
+            .bind(int(what.keep))
+            .bind(limited(what.limit, MAX_PRUNE))
+            .bind(what.tenant.as_ref().map(|name| name.as_str()))
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed(READ))?;
         for row in &found {
             let record = rows::decode(row, self.place)?.record;
-            if let Some(Sequence(number)) = record.sequence {
+            if let (Some(Sequence(number)), Spent::Over) = (record.sequence, what.spent) {
                 let line = (&record.key.tenant, &record.key.agent, record.direction);
                 let known = sequences::known(&mut transaction, line.0, line.1, line.2).await?;
                 let known = Sequences { floor: known.floor.max(number), ..known };

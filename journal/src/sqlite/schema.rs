@@ -8,7 +8,8 @@ use crate::error::{JournalError, Result};
 
 /// One migration per schema version, applied in order; each sets `user_version` itself, in its own transaction. A
 /// released migration is never edited.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE about (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         place TEXT NOT NULL
@@ -67,7 +68,13 @@ const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (tenant, agent, direction)
     ) STRICT, WITHOUT ROWID;
     PRAGMA user_version = 1;
-"];
+",
+    "
+    CREATE INDEX transfers_over_of_tenant ON transfers (tenant, serial) WHERE over = 1;
+    CREATE INDEX transfers_by_id ON transfers (id, serial);
+    PRAGMA user_version = 2;
+",
+];
 
 /// Brings the file to the newest schema and checks that it is the journal of `place`.
 pub(super) async fn migrate(connection: &mut SqliteConnection, place: Place) -> Result<()> {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use sqlx::Row as _;
 use towpath_transfer::clock::{ManualClock, SeededEntropy};
 
-use super::*;
+use super::{statements::LIST_OF_STATE, *};
 use crate::{Filter, MemoryJournal, conformance, conformance::Fixture, verify};
 
 async fn open(folder: &std::path::Path, clock: &ManualClock, place: Place) -> Result<SqliteJournal> {
@@ -58,7 +58,7 @@ async fn the_settings_are_those_promised() {
         assert_eq!(ask(pool, "PRAGMA synchronous").await, "2");
         assert_eq!(ask(pool, "PRAGMA foreign_keys").await, "1");
         assert_eq!(ask(pool, "PRAGMA busy_timeout").await, "10000");
-        assert_eq!(ask(pool, "PRAGMA user_version").await, "1");
+        assert_eq!(ask(pool, "PRAGMA user_version").await, "2");
     }
     assert_eq!(ask(&journal.readers, "PRAGMA query_only").await, "1");
 }
@@ -378,7 +378,9 @@ async fn run(journal: &dyn Journal, clock: &ManualClock, leases: &mut Vec<Lease>
         },
         Op::Unpark { number } => format!("{:?}", journal.unpark(&conformance::key(*number)).await),
         Op::BreakLeases => format!("{:?}", journal.break_leases().await),
-        Op::Prune { keep, limit } => format!("{:?}", journal.prune(clock.now(), *keep, *limit).await),
+        Op::Prune { keep, limit } => {
+            format!("{:?}", journal.prune(&Prune { limit: *limit, ..Prune::over(clock.now(), *keep) }).await)
+        }
         Op::Advance { .. } | Op::TurnBack { .. } => String::new(),
     }
 }

@@ -17,7 +17,7 @@ use towpath_transfer::{AgentName, FileName, TransferId, manifest::MAX_FILES};
 use towpath_transport::{
     files::{FileKind, FileStore},
     server::{
-        FsError, FsResult,
+        FsError, FsResult, Lack,
         stored::{FolderGate, Gates, told},
     },
 };
@@ -98,7 +98,7 @@ impl Landing {
     /// Refuses what would leave less than the reserve on the disk. Blocking.
     fn check_room(&self, more: u64) -> FsResult<()> {
         match self.files.free_space(&self.uplink()) {
-            Ok(free) if free < self.limits.reserve_bytes.saturating_add(more) => Err(FsError::Full),
+            Ok(free) if free < self.limits.reserve_bytes.saturating_add(more) => Err(FsError::Full(Lack::Reserve)),
             // A system that cannot be asked tells by a full disk.
             Ok(_) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),

@@ -8,7 +8,7 @@ use towpath_keys::{HostKeys, Identity, KeyKind};
 use towpath_transfer::{Clock, RemotePath, TransferState, clock::SeededEntropy, manifest::MANIFEST_NAME};
 use towpath_transport::{
     files::{FileStore as _, MemoryFiles, read_whole, write_whole},
-    server::{FsError, FsResult, OpenOptions, Replace, SetAttributes, VirtualFs as _},
+    server::{FsError, FsResult, Lack, OpenOptions, Replace, SetAttributes, VirtualFs as _},
 };
 
 use super::*;
@@ -206,12 +206,12 @@ async fn below_the_reserve_nothing_more_is_taken() {
     put(view, &format!("{folder}/a"), b"before").await.unwrap();
     let mut open = view.open(&at(&format!("{folder}/b.part")), WRITE, &SetAttributes::default()).await.unwrap();
     fixture.files.set_space(Some(999));
-    assert_eq!(open.write_at(0, Bytes::from_static(b"x")).await, Err(FsError::Full));
-    assert_eq!(put(view, &format!("{folder}/c"), b"x").await, Err(FsError::Full));
-    assert_eq!(make(view, &spot(2)).await, Err(FsError::Full));
+    assert_eq!(open.write_at(0, Bytes::from_static(b"x")).await, Err(FsError::Full(Lack::Reserve)));
+    assert_eq!(put(view, &format!("{folder}/c"), b"x").await, Err(FsError::Full(Lack::Reserve)));
+    assert_eq!(make(view, &spot(2)).await, Err(FsError::Full(Lack::Reserve)));
     // Room for a hole is asked for like room for bytes.
     fixture.files.set_space(Some(2_000));
-    assert_eq!(open.write_at(1 << 40, Bytes::from_static(b"x")).await, Err(FsError::Full));
+    assert_eq!(open.write_at(1 << 40, Bytes::from_static(b"x")).await, Err(FsError::Full(Lack::Reserve)));
     open.write_at(0, Bytes::from_static(b"x")).await.unwrap();
     open.close().await.unwrap();
     put(view, &format!("{folder}/c"), b"x").await.unwrap();

@@ -106,6 +106,6 @@ impl Admin {
 
     async fn figures(&self) -> Result<String> {
         let counts = self.journal.counts().await.map_err(Failure::from)?;
-        self.metrics.text(&counts, self.spool.quota().used())
+        self.metrics.text(&counts, &self.spool.quota().figures())
     }
 }

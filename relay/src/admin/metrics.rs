@@ -6,6 +6,8 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeV
 use towpath_journal::{Count, JournalError, Lease, Observer, StageReport, StageResult};
 use towpath_transfer::{Code, Failure, Stage, TenantName, failure::Result, state::Place};
 
+use crate::spool::SpoolFigures;
+
 /// Upper bounds of the histograms, in seconds.
 const SECONDS: &[f64] = &[0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 1800.0];
 
@@ -26,6 +28,9 @@ struct Inner {
     connections: IntGaugeVec,
     authentication_failures: IntCounterVec,
     spool_bytes: IntGauge,
+    tenant_bytes: IntGaugeVec,
+    tenant_quota: IntGaugeVec,
+    spool_refusals: IntCounterVec,
     downlinks_overdue: IntGaugeVec,
     runs_late: IntGaugeVec,
 }
@@ -67,6 +72,11 @@ impl Metrics {
             counters("towpath_relay_authentication_failures_total", "Refused logins, tokens and enrolments.", &["kind", "code"])?;
         let spool_bytes = IntGauge::new("towpath_relay_spool_bytes", "Bytes in the spool.").map_err(failed)?;
         figures.register(Box::new(spool_bytes.clone())).map_err(failed)?;
+        let tenant_bytes = gauges("towpath_relay_tenant_spool_bytes", "Bytes of a tenant in the spool.", &["tenant"])?;
+        let quota = "Bytes that a tenant may have in the spool.";
+        let tenant_quota = gauges("towpath_relay_tenant_quota_bytes", quota, &["tenant"])?;
+        let refusals = "Refused room in the spool, by what is used up: quota, spool, reserve (of the disk).";
+        let spool_refusals = counters("towpath_relay_spool_refusals_total", refusals, &["reason"])?;
         let overdue = "Return files that have waited for their agent for longer than the alarm says, by tenant.";
         let downlinks_overdue = gauges("towpath_downlinks_overdue", overdue, &["tenant"])?;
         let late = "Runs that an agent has promised and that are not here, by tenant.";
@@ -81,6 +91,9 @@ impl Metrics {
             connections,
             authentication_failures,
             spool_bytes,
+            tenant_bytes,
+            tenant_quota,
+            spool_refusals,
             downlinks_overdue,
             runs_late,
         };
@@ -109,35 +122,42 @@ impl Metrics {
 
     /// How many transfers of each tenant are overdue; of every other tenant none is.
     pub fn downlinks_overdue(&self, tenants: &BTreeMap<TenantName, u64>) {
-        set_all(&self.inner.downlinks_overdue, tenants);
+        set_all(&self.inner.downlinks_overdue, tenants.iter().map(|(name, count)| (name, *count)));
     }
 
     /// How many runs of each tenant are late; of every other tenant none is.
     pub fn runs_late(&self, tenants: &BTreeMap<TenantName, u64>) {
-        set_all(&self.inner.runs_late, tenants);
+        set_all(&self.inner.runs_late, tenants.iter().map(|(name, count)| (name, *count)));
     }
 
     /// Everything, with the present counts of transfers and the spool.
     ///
     /// # Errors
     /// [`Code::Internal`] where the text cannot be written.
-    pub fn text(&self, counts: &[Count], spool_bytes: u64) -> Result<String> {
+    pub fn text(&self, counts: &[Count], spool: &SpoolFigures) -> Result<String> {
         self.inner.transfers.reset();
         for count in counts {
             let stage = count.stage.map_or("", Stage::as_str);
             let labels = [count.state.as_str(), stage, if count.parked { "true" } else { "false" }];
             self.inner.transfers.with_label_values(&labels).set(i64::try_from(count.transfers).unwrap_or(i64::MAX));
         }
-        self.inner.spool_bytes.set(i64::try_from(spool_bytes).unwrap_or(i64::MAX));
+        self.inner.spool_bytes.set(i64::try_from(spool.bytes).unwrap_or(i64::MAX));
+        let each = |which: fn(&(u64, u64)) -> u64| spool.tenants.iter().map(move |(name, figures)| (name, which(figures)));
+        set_all(&self.inner.tenant_bytes, each(|figures| figures.0));
+        set_all(&self.inner.tenant_quota, each(|figures| figures.1));
+        self.inner.spool_refusals.reset();
+        for (reason, times) in &spool.refusals {
+            self.inner.spool_refusals.with_label_values(&[reason]).inc_by(*times);
+        }
         TextEncoder::new().encode_to_string(&self.inner.figures.gather()).map_err(failed)
     }
 }
 
 /// A figure of each tenant; that of every other tenant is gone.
-fn set_all(gauges: &IntGaugeVec, tenants: &BTreeMap<TenantName, u64>) {
+fn set_all<'a>(gauges: &IntGaugeVec, tenants: impl Iterator<Item = (&'a TenantName, u64)>) {
     gauges.reset();
     for (tenant, count) in tenants {
-        gauges.with_label_values(&[tenant.as_str()]).set(i64::try_from(*count).unwrap_or(i64::MAX));
+        gauges.with_label_values(&[tenant.as_str()]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 

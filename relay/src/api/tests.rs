@@ -139,7 +139,7 @@ async fn tokens_are_needed_and_good_once() {
     assert_eq!(problem(web.call_with("a.b.c", "GET", "/v1/peers", None).await).await, (401, Code::AuthenticationRefused));
     web.world.registry.revoke(agent.caller.scope(), agent.caller.name()).await.unwrap();
     assert_eq!(problem(web.call(&agent, "GET", "/v1/peers", None).await).await, (403, Code::AgentRevoked));
-    let text = web.world.relay.metrics().text(&[], 0).unwrap();
+    let text = web.world.relay.metrics().text(&[], &crate::spool::SpoolFigures::default()).unwrap();
     assert!(text.contains("authentication_failures_total{code=\"agent-revoked\",kind=\"token\"} 1"), "{text}");
 }
 
@@ -207,7 +207,7 @@ async fn a_long_poll_waits_apart_from_the_requests_and_is_bounded() {
     }
     assert_eq!(web.send(get("/healthz")).await.status(), StatusCode::OK, "no request waits for a poll");
     assert_eq!(problem(poll("?wait=1").await.unwrap()).await, (429, Code::RateLimited));
-    let figures = web.world.relay.metrics().text(&[], 0).unwrap();
+    let figures = web.world.relay.metrics().text(&[], &crate::spool::SpoolFigures::default()).unwrap();
     assert!(figures.contains("towpath_relay_connections{kind=\"poll\"} 1"), "{figures}");
     web.world.clock.advance(Duration::from_secs(50));
     let list: Downlinks = json(waiting.await.unwrap().unwrap()).await;

@@ -91,6 +91,8 @@ actions! {
     SessionsEnded = "sessions-ended",
     /// The operator made a tenant.
     TenantCreate = "tenant-create",
+    /// The operator said what a tenant may have; its detail has what was changed.
+    TenantLimits = "tenant-limits",
     /// The operator named a tenant's app server.
     AppServer = "app-server",
     /// The operator made an enrolment code.

@@ -8,6 +8,7 @@ use towpath_host::{Pause, logs::LogFormat};
 use towpath_transfer::{AgentName, Direction, TenantName, TransferId, api::Role, public_key::PublicKeyLine};
 use url::Url;
 
+use super::limit_args::LimitArgs;
 use crate::{
     audit::{Action, chain::Link},
     keyring::KeyUse,
@@ -93,9 +94,31 @@ pub(super) enum TenantCommand {
         name: TenantName,
         #[command(flatten)]
         landing: LandingArgs,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
-    /// List the tenants.
+    /// List the tenants, what each may have and what it has.
     List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a tenant: its app server, what it may have, who says so, and what it has.
+    Show {
+        /// The tenant.
+        name: TenantName,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what a tenant may have, and print it; without an option, only print it.
+    ///
+    /// What is not named stays as it is; `default` gives a value back to the configuration. A running relay follows within seconds.
+    Limits {
+        /// The tenant.
+        name: TenantName,
+        #[command(flatten)]
+        limits: LimitArgs,
         /// As JSON.
         #[arg(long)]
         json: bool,

@@ -6,8 +6,10 @@ mod audit;
 mod enrolment;
 mod key;
 mod late;
+mod limit_args;
 mod serve;
 mod tenant;
+mod tenant_limits;
 mod transfer;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};

@@ -1,18 +1,17 @@
 //! `tenant` and `keys`
 
-use serde_json::json;
 use towpath_transfer::{Code, Failure, api::Landing, failure::Result, public_key::PublicKeyLine};
 use url::Url;
 
 use super::{
     args::TenantCommand,
     audit::{by_operator, noted},
-    output,
+    output, tenant_limits,
 };
 use crate::{
     audit::Action,
     host::Host,
-    registry::{LandingOrigin, Registry},
+    registry::{Budget, LandingOrigin, Registry},
 };
 
 /// The port of SFTP.
@@ -22,10 +21,14 @@ pub(super) async fn run(host: &Host, command: TenantCommand) -> Result<()> {
     host.prepare()?;
     let registry = host.registry().await?;
     match command {
-        TenantCommand::Create { name, landing } => {
+        TenantCommand::Create { name, landing, limits } => {
             let landing = landing.app_server.map(|url| parse(&url, landing.app_host_key)).transpose()?;
-            let entry = by_operator(host, Action::TenantCreate).of(&name);
-            noted(&registry, entry, async |registry| registry.create_tenant(&name, landing.as_ref()).await).await?;
+            let (change, budget) = (limits.change(), budget(host));
+            let entry = by_operator(host, Action::TenantCreate).of(&name).detail(change.in_words());
+            let create = async |registry: Registry| {
+                registry.create_limited_tenant(&name, landing.as_ref(), Some((&change, &budget))).await
+            };
+            noted(&registry, entry, create).await?;
             output::say(&format!("tenant {name} is there; next: towpath-relay enrolment create --tenant {name} --role receiver"));
             Ok(())
         }
@@ -38,20 +41,25 @@ pub(super) async fn run(host: &Host, command: TenantCommand) -> Result<()> {
             output::say("the app server must admit the key that `towpath-relay keys` prints as \"forward\"");
             Ok(())
         }
-        TenantCommand::List { json: true } => {
-            let tenants = registry.tenants().await?;
-            let row = |t: &crate::registry::TenantRow| json!({"name": t.name, "created": t.created, "app_server": t.landing});
-            output::json(&tenants.iter().map(row).collect::<Vec<_>>())
-        }
-        TenantCommand::List { json: false } => {
-            let row = |t: crate::registry::TenantRow| {
-                let shown = |l: &Landing| format!("sftp://{}@{}:{}{}", l.user, l.host, l.port, l.folder);
-                vec![t.name.to_string(), t.created.to_string(), t.landing.as_ref().map_or_else(|| "-".to_owned(), shown)]
-            };
-            let rows = registry.tenants().await?.into_iter().map(row).collect();
-            output::table(&["tenant", "created", "app server"], rows, "there are no tenants: towpath-relay tenant create NAME")
+        TenantCommand::List { json } => tenant_limits::list(host, &registry, json).await,
+        TenantCommand::Show { name, json } => tenant_limits::show(host, &registry, &name, json).await,
+        TenantCommand::Limits { name, limits, json } => {
+            let change = limits.change();
+            if !change.is_empty() {
+                let scope = registry.operator_scope(&name).await?;
+                let entry = by_operator(host, Action::TenantLimits).of(&name).detail(change.in_words());
+                let budget = budget(host);
+                noted(&registry, entry, async |registry| registry.change_limits(&scope, &change, &budget).await).await?;
+            }
+            tenant_limits::show(host, &registry, &name, json).await
         }
     }
+}
+
+/// What there is to be shared out.
+fn budget(host: &Host) -> Budget {
+    let limits = host.config.spool_limits();
+    Budget { total: limits.total_bytes, quota: limits.tenant_bytes }
 }
 
 /// An app server as a URL says it.

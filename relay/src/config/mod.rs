@@ -90,7 +90,7 @@ pub struct TlsSection {
 pub struct SpoolSection {
     /// All tenants together.
     pub limit: Bytes,
-    /// One tenant.
+    /// One tenant of which nothing else is said.
     pub tenant_limit: Bytes,
     /// What must stay free on the disk.
     pub reserve: Bytes,
@@ -112,7 +112,7 @@ pub struct UplinkSection {
     pub accept_at_once: usize,
     /// Transfers forwarded at once.
     pub forward_at_once: usize,
-    /// Ended transfers that the journal keeps.
+    /// Ended transfers that the journal keeps of each tenant of which nothing else is said.
     pub journal_keeps: u64,
 }
 

@@ -26,6 +26,7 @@ use towpath_transport::{
 use super::*;
 use crate::{
     downlink::alarm::{Alarm, WARN_AGAIN},
+    registry::TenantLimits,
     service::tests::{DAY, Enrolled, WRITE, World, code_of, small_limits},
     settle::stage_of,
     spool::{Room, SpoolLimits},
@@ -545,6 +546,50 @@ async fn a_full_spool_is_said_and_recovers() {
 }
 
 #[tokio::test]
+async fn in_what_there_is_no_room_is_told_at_both_ends() {
+    let way = Way::with(SpoolLimits { reserve_bytes: 1000, ..small_limits() }).await;
+    way.announce().await;
+    let told = async || {
+        let failure = way.world.work(Stage::Fetch).await.remove(0).unwrap_err();
+        let status = way.world.service().export_status(&way.receiver.caller, way.agent.caller.name(), way.laid.id).await;
+        (failure.report(), status.unwrap().trouble.unwrap().detail)
+    };
+    let (scope, quota) = (way.agent.caller.scope(), way.world.relay.spool().quota());
+    let said = |quota, reserve| TenantLimits { quota, reserve, ..TenantLimits::default() };
+    quota.follow(vec![(scope.tenant().clone(), said(Some(5), None))]);
+    let (journal, public) = told().await;
+    assert!(journal.contains("tenant acme needs") && journal.contains("of a quota of 5B"), "{journal}");
+    assert_eq!(public, "the tenant's quota at the relay is used up");
+    quota.follow(vec![("other".parse().unwrap(), said(None, Some(1 << 20)))]);
+    assert_eq!(told().await.1, "the relay's spool is used up, or what is left is kept for others");
+    way.world.files.set_space(Some(900));
+    // Whatever is said anew lets the disk be asked at once.
+    quota.follow(Vec::new());
+    assert_eq!(told().await.1, "the relay's disk is full, or down to its reserve");
+    way.world.files.set_space(None);
+    for stage in [Stage::Fetch, Stage::Pack, Stage::Queue] {
+        way.world.work(stage).await;
+    }
+    way.assert_taken().await;
+}
+
+#[tokio::test]
+async fn a_quota_that_is_lowered_stops_nothing_that_has_its_room() {
+    let way = Way::announced().await;
+    way.world.work(Stage::Fetch).await;
+    let (scope, quota) = (way.agent.caller.scope(), way.world.relay.spool().quota());
+    let lower = TenantLimits { quota: Some(1), ..TenantLimits::default() };
+    quota.follow(vec![(scope.tenant().clone(), lower)]);
+    let failure = way.world.work(Stage::Pack).await.remove(0).unwrap_err();
+    assert_eq!((failure.code(), failure.disposition()), (Code::SpoolFull, Disposition::Retry), "packing needs more");
+    quota.follow(Vec::new());
+    way.world.work(Stage::Pack).await;
+    quota.follow(vec![(scope.tenant().clone(), lower)]);
+    way.world.work(Stage::Queue).await;
+    way.assert_taken().await;
+}
+
+#[tokio::test]
 async fn only_so_many_are_on_their_way_to_one_agent() {
     let settings = DownlinkSettings { waiting: 2, ..DownlinkSettings::default() };
     let mut way = Way::new().await;
@@ -747,7 +792,7 @@ async fn an_agent_that_never_comes_raises_an_alarm_and_loses_nothing() {
     world.clock.advance(WARN_AGAIN);
     assert_eq!(ring(&mut alarm).await, (overdue.clone(), vec![scope]), "and again every day");
     world.relay.metrics().downlinks_overdue(&overdue);
-    let figures = world.relay.metrics().text(&[], 0).unwrap();
+    let figures = world.relay.metrics().text(&[], &crate::spool::SpoolFigures::default()).unwrap();
     assert!(figures.contains("towpath_downlinks_overdue{tenant=\"acme\"} 1"), "{figures}");
 
     world.clock.advance(DAY * 365);
@@ -758,5 +803,7 @@ async fn an_agent_that_never_comes_raises_an_alarm_and_loses_nothing() {
     world.service().acknowledge(&way.agent.caller, way.laid.id, &delivered).await.unwrap();
     assert_eq!(ring(&mut alarm).await, none);
     world.relay.metrics().downlinks_overdue(&none.0);
-    assert!(!world.relay.metrics().text(&[], 0).unwrap().contains("towpath_downlinks_overdue{"));
+    assert!(
+        !world.relay.metrics().text(&[], &crate::spool::SpoolFigures::default()).unwrap().contains("towpath_downlinks_overdue{")
+    );
 }

@@ -12,6 +12,7 @@ mod closing;
 mod ends;
 mod enrolments;
 mod expectations;
+mod limits;
 mod rotations;
 mod schema;
 mod tenants;
@@ -19,6 +20,8 @@ mod tokens;
 
 #[cfg(test)]
 mod audit_tests;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod rotation_tests;
 #[cfg(test)]
@@ -45,6 +48,7 @@ pub use audit_reader::{AuditReader, PAGE_ROWS};
 pub use ends::{End, MAX_ENDS};
 pub use enrolments::{EnrolmentRow, MAX_ENROLMENT_LIFE, MAX_OPEN_ENROLMENTS, NewEnrolment};
 pub use expectations::{Expected, MAX_EXPECTED};
+pub use limits::{Budget, LimitsChange, TenantLimits};
 pub use tenants::{LandingOrigin, MAX_TENANTS, TenantRow, check_landing};
 pub use tokens::MAX_LIVE_TOKENS;
 

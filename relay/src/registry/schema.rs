@@ -6,7 +6,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use super::{Registry, audit_schema, commit, db};
 
 /// The version of the tables below, kept in SQLite's `user_version`.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 /// The version in which the audit trail became a chain.
 const CHAINED: i64 = 4;
 
@@ -110,6 +110,18 @@ const ROTATIONS: &[&str] = &[
     "PRAGMA user_version = 5",
 ];
 
+/// Since version 6. What is null is as the configuration says.
+const LIMITS: &[&str] = &[
+    "CREATE TABLE tenant_limits (
+        tenant TEXT PRIMARY KEY REFERENCES tenants (name),
+        quota INTEGER CHECK (quota > 0),
+        reserve INTEGER CHECK (reserve >= 0),
+        retention_ms INTEGER CHECK (retention_ms >= 0),
+        journal_keeps INTEGER CHECK (journal_keeps >= 0)
+    ) STRICT, WITHOUT ROWID",
+    "PRAGMA user_version = 6",
+];
+
 async fn make(tx: &mut Transaction<'static, Sqlite>, statements: &[&'static str]) -> Result<()> {
     for statement in statements {
         sqlx::query(*statement).execute(&mut **tx).await.map_err(db("make the registry's tables"))?;
@@ -125,6 +137,10 @@ pub(super) async fn make_version_3(tx: &mut Transaction<'static, Sqlite>) -> Res
     }
     Ok(())
 }
+
+/// Takes the tables of today back to those of version 5.
+#[cfg(test)]
+pub(super) const BACK_TO_VERSION_5: &[&str] = &["DROP TABLE tenant_limits", "PRAGMA user_version = 5"];
 
 impl Registry {
     pub(super) async fn migrate(&self) -> Result<()> {
@@ -144,8 +160,11 @@ impl Registry {
                     audit_schema::take_over(&mut tx).await?;
                     make(&mut tx, audit_schema::CHAIN_GUARDS).await?;
                 }
-                // All of them are older than version 5.
-                make(&mut tx, ROTATIONS).await?;
+                for (version, statements) in [(5, ROTATIONS), (6, LIMITS)] {
+                    if found < version {
+                        make(&mut tx, statements).await?;
+                    }
+                }
                 commit(tx).await
             }
             newer => {

@@ -1,9 +1,15 @@
 //! Tenants and where their app servers take SFTP.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use towpath_transfer::{Code, Failure, RemotePath, TenantName, api::Landing, beside::beside, failure::Result};
 
-use super::{Registry, changed, corrupt, db, parsed, time};
+use super::{
+    Registry, changed, corrupt, db,
+    limits::{self, Budget, LimitsChange, TenantLimits},
+    parsed, time,
+};
 use crate::scope::TenantScope;
 
 /// The most tenants of one relay.
@@ -38,6 +44,8 @@ pub struct TenantRow {
     pub created: Timestamp,
     /// Where its app server takes SFTP.
     pub landing: Option<Landing>,
+    /// What the operator has said that it may have.
+    pub limits: TenantLimits,
 }
 
 impl Registry {
@@ -47,6 +55,19 @@ impl Registry {
     /// [`Code::RequestInvalid`] where there is one of this name, or the landing is not usable; [`Code::LimitExceeded`]
     /// beyond [`MAX_TENANTS`].
     pub async fn create_tenant(&self, name: &TenantName, landing: Option<&Landing>) -> Result<TenantScope> {
+        self.create_limited_tenant(name, landing, None).await
+    }
+
+    /// The same, with what it may have.
+    ///
+    /// # Errors
+    /// Those of [`Registry::create_tenant`] and of [`Registry::change_limits`]; nothing is created then.
+    pub async fn create_limited_tenant(
+        &self,
+        name: &TenantName,
+        landing: Option<&Landing>,
+        limits: Option<(&LimitsChange, &Budget)>,
+    ) -> Result<TenantScope> {
         beside(async {
             let encoded = landing.map(encode).transpose()?;
             let by = landing.map(|_| LandingOrigin::Operator.as_str());
@@ -68,6 +89,9 @@ impl Registry {
             .map_err(db("create a tenant"))?;
             if inserted.rows_affected() == 0 {
                 return Err(Failure::park(Code::RequestInvalid, format!("there is a tenant {name} already")));
+            }
+            if let Some((change, budget)) = limits.filter(|(change, _)| !change.is_empty()) {
+                limits::store(&mut tx, name, &TenantLimits::default().with(change), budget).await?;
             }
             changed(&mut tx).await?;
             self.commit_noted(tx).await?;
@@ -99,15 +123,18 @@ impl Registry {
     /// [`Code::FileFailed`].
     pub async fn tenants(&self) -> Result<Vec<TenantRow>> {
         beside(async {
-            let rows: Vec<(String, i64, Option<String>)> =
-                sqlx::query_as("SELECT name, created, landing FROM tenants ORDER BY name LIMIT ?")
-                    .bind(MAX_TENANTS)
-                    .fetch_all(&self.pool)
-                    .await
-                    .map_err(db("list the tenants"))?;
-            let row = |(name, created, landing): (String, i64, Option<String>)| {
+            type Stored = (String, i64, Option<String>);
+            let rows: Vec<Stored> = sqlx::query_as("SELECT name, created, landing FROM tenants ORDER BY name LIMIT ?")
+                .bind(MAX_TENANTS)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(db("list the tenants"))?;
+            let mut limits: HashMap<TenantName, TenantLimits> = self.limits().await?.into_iter().collect();
+            let row = |(name, created, landing): Stored| {
                 let landing = landing.as_deref().map(decode).transpose()?;
-                Ok(TenantRow { name: parsed("a tenant's name", &name)?, created: time(created)?, landing })
+                let name: TenantName = parsed("a tenant's name", &name)?;
+                let limits = limits.remove(&name).unwrap_or_default();
+                Ok(TenantRow { name, created: time(created)?, landing, limits })
             };
             rows.into_iter().map(row).collect()
         })

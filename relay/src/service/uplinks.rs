@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 use super::RelayService;
 use crate::{
     scope::{AgentScope, not_found},
-    spool::{Room, Spool, blocking},
+    spool::{IN_PUBLIC, Room, Spool, blocking},
 };
 
 /// What the manifest says that the journal needs; nothing where it is not one of this agent.
@@ -190,13 +190,13 @@ pub(super) fn strange(record: &TransferRecord) -> Failure {
 /// What holds the transfer up, without internals of this machine: those are in the relay's own log.
 pub(super) fn trouble(record: &TransferRecord) -> Option<Trouble> {
     let stage = record.stage()?;
-    let FailureRecord { code, disposition, .. } = record.last_failure.as_ref()?;
+    let FailureRecord { code, disposition, report } = record.last_failure.as_ref()?;
     let parked = record.parked || *disposition == Disposition::Park;
-    Some(Trouble { code: *code, stage, parked, detail: in_public(*code).to_owned() })
+    Some(Trouble { code: *code, stage, parked, detail: in_public(*code, report).to_owned() })
 }
 
 /// One sentence for the agent's operator.
-fn in_public(code: Code) -> &'static str {
+fn in_public(code: Code, report: &str) -> &'static str {
     match code {
         Code::AppServerMissing => "the tenant has no app server yet",
         Code::AppServerUnreachable => "the tenant's app server does not answer the relay",
@@ -210,7 +210,11 @@ fn in_public(code: Code) -> &'static str {
         Code::AgentRevoked => "the agent was revoked",
         Code::LimitExceeded => "a limit of the relay was exceeded",
         Code::ExportMissing => "the app server does not have the return files that were announced, or has others",
-        Code::DiskFull | Code::SpoolFull => "the relay's disk is full",
+        Code::SpoolFull => {
+            // Which of them it is stands first in what the relay says to itself.
+            IN_PUBLIC.into_iter().find(|said| report.starts_with(said)).unwrap_or("the relay has no room")
+        }
+        Code::DiskFull => "the relay's disk is full",
         _ => "the relay has trouble of its own; its operator can see more",
     }
 }

@@ -5,6 +5,7 @@
 //! `receipts/<tenant>/<agent>/<transfer>/<word>.json`. Every path is made from a scope, so that there is no way to name a
 //! folder of somebody else.
 
+mod count;
 mod gate;
 mod lacking;
 mod quota;
@@ -34,10 +35,12 @@ use towpath_transport::{
 
 use crate::scope::{AgentScope, TenantScope};
 
+pub use count::used_on_disk;
 pub use gate::Frozen;
 pub use lacking::MAX_MISSING;
 pub(crate) use lacking::{GONE, Missing, own_name};
-pub use quota::{Quota, SpoolLimits};
+pub use quota::{Followed, MAX_TENANT_FIGURES, Quota, SpoolFigures, SpoolLimits, reason};
+pub(crate) use reserved::IN_PUBLIC;
 pub use reserved::Reserved;
 pub use view::AgentView;
 
@@ -90,6 +93,10 @@ pub struct SpoolFile {
     pub size: u64,
 }
 
+fn root_of(state: &Path) -> PathBuf {
+    state.join("spool")
+}
+
 impl Spool {
     /// The spool below the folder `state`, which exists. What an earlier process left unfinished goes, and the rest is
     /// counted. Blocking.
@@ -97,7 +104,7 @@ impl Spool {
     /// # Errors
     /// [`Code::FileFailed`], [`Code::DiskFull`].
     pub fn open(files: Arc<dyn FileStore>, state: &Path, journal: Arc<dyn Journal>, limits: SpoolLimits) -> Result<Self> {
-        let (root, receipts) = (state.join("spool"), state.join("receipts"));
+        let (root, receipts) = (root_of(state), state.join("receipts"));
         for folder in [&root, &receipts] {
             files.create_dir_all(folder).map_err(|e| file_failure("make the folder", folder, e))?;
         }
@@ -286,17 +293,7 @@ impl Spool {
     }
 
     fn agents_in(&self, root: &Path) -> Result<Vec<AgentScope>> {
-        let names = |dir: &Path| -> io::Result<Vec<String>> {
-            let mut found: Vec<String> = Vec::new();
-            loop {
-                let page = self.files.list(dir, found.last().map(String::as_str), PAGE)?;
-                let last = page.len() < PAGE;
-                found.extend(page.into_iter().map(|entry| entry.name));
-                if last {
-                    return Ok(found);
-                }
-            }
-        };
+        let names = |dir: &Path| count::names(&*self.files, dir);
         let failed = |e| file_failure("list the folder", root, e);
         let mut agents = Vec::new();
         for tenant in names(root).map_err(failed)? {

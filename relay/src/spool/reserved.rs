@@ -6,14 +6,32 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use towpath_host::Bytes;
 use towpath_transfer::{Code, Failure, TransferId, failure::Result};
 use towpath_transport::{
     files::{file_failure, write_whole},
-    server::FsError,
+    server::Lack,
 };
 
 use super::{Room, Spool};
 use crate::scope::{AgentScope, TenantScope};
+
+/// What there is no room in, in a sentence that says nothing of the machine or of other tenants.
+pub(crate) const IN_PUBLIC: [&str; 3] = [
+    "the tenant's quota at the relay is used up",
+    "the relay's spool is used up, or what is left is kept for others",
+    "the relay's disk is full, or down to its reserve",
+];
+
+/// The sentence for one of them.
+const fn in_public(lack: Lack) -> &'static str {
+    let [quota, spool, disk] = IN_PUBLIC;
+    match lack {
+        Lack::Quota => quota,
+        Lack::Spool => spool,
+        Lack::Disk | Lack::Reserve => disk,
+    }
+}
 
 /// Room in the spool for a tenant's bytes that are still to come. What was not used is given back in the end.
 #[derive(Debug)]
@@ -34,10 +52,15 @@ impl Spool {
     }
 
     fn grow(&self, scope: &TenantScope, bytes: u64) -> Result<()> {
-        self.quota.grow(scope, bytes).map_err(|e| {
-            let message = format!("the relay's spool, or the share of tenant {scope}, has no room for {bytes} bytes more");
-            let failure = Failure::retry(Code::SpoolFull, message);
-            if e == FsError::Full { failure } else { failure.caused_by(e) }
+        if bytes == 0 {
+            // Nothing more is asked for: what was taken before is not refused because a quota is lower now.
+            return Ok(());
+        }
+        self.quota.grow(scope, bytes).map_err(|lack| {
+            let (used, quota) = (self.quota.used_by(scope), Bytes(self.quota.of(scope)));
+            let what = in_public(lack);
+            let message = format!("{what}: tenant {scope} needs {bytes} bytes more, and has {used} bytes of a quota of {quota}");
+            Failure::retry(Code::SpoolFull, message)
         })
     }
 

@@ -9,7 +9,7 @@ use towpath_transfer::{
 };
 use towpath_transport::{
     files::FileStore as _,
-    server::{FsError, OpenOptions, Replace, SetAttributes, VirtualFile, VirtualFs as _},
+    server::{FsError, Lack, OpenOptions, Replace, SetAttributes, VirtualFile, VirtualFs as _},
 };
 
 use super::*;
@@ -209,19 +209,19 @@ async fn a_full_spool_a_full_tenant_and_a_full_disk_refuse_and_recover() {
     let limits = SpoolLimits { total_bytes: 100, tenant_bytes: 60, reserve_bytes: 0, ..small_limits() };
     let fixture = Fixture::with(limits).await;
     put(&fixture.view, fixture.id, "a", &[0; 50]).await.unwrap();
-    assert_eq!(put(&fixture.view, fixture.id, "b", &[0; 20]).await, Err(FsError::Full), "the tenant's share");
+    assert_eq!(put(&fixture.view, fixture.id, "b", &[0; 20]).await, Err(FsError::Full(Lack::Quota)), "the tenant's share");
     assert_eq!(fixture.used(), 50);
     let other = fixture.world.enrol("other", Role::Agent).await;
     let (view, id) = (fixture.world.view(&other), fixture.world.id());
     view.make_dir(&path(id, ""), &NONE).await.unwrap();
-    assert_eq!(put(&view, id, "a", &[0; 55]).await, Err(FsError::Full), "the whole spool");
+    assert_eq!(put(&view, id, "a", &[0; 55]).await, Err(FsError::Full(Lack::Spool)), "the whole spool");
     put(&view, id, "a", &[0; 45]).await.unwrap();
     fixture.view.remove(&path(fixture.id, "a")).await.unwrap();
     put(&fixture.view, fixture.id, "b", &[0; 20]).await.unwrap();
     assert_eq!(fixture.used(), 65);
     // A hole counts like bytes: a peer must not get room by writing far out.
     let mut far = fixture.open("c.part", WRITE).await.unwrap();
-    assert_eq!(far.write_at(1 << 40, bytes(1)).await, Err(FsError::Full));
+    assert_eq!(far.write_at(1 << 40, bytes(1)).await, Err(FsError::Full(Lack::Quota)));
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn below_the_reserve_new_files_are_refused_first() {
     for n in 0..200 {
         // The disk is asked again after some megabytes, or at once when it was found full.
         let name = format!("f{}.part", n % 4);
-        refused |= put(&fixture.view, fixture.id, &name, &[0; 40_000]).await == Err(FsError::Full);
+        refused |= put(&fixture.view, fixture.id, &name, &[0; 40_000]).await == Err(FsError::Full(Lack::Reserve));
     }
     assert!(refused);
     fixture.world.files.set_space(None);

@@ -11,7 +11,8 @@ use towpath_transfer::{Code, FileName, RemotePath, TransferId, TransferKey};
 use towpath_transport::{
     files::FileStore,
     server::{
-        Attributes, FileKind, FsError, FsResult, OpenOptions, Replace, SetAttributes, VirtualFile, VirtualFs, VirtualListing,
+        Attributes, FileKind, FsError, FsResult, Lack, OpenOptions, Replace, SetAttributes, VirtualFile, VirtualFs,
+        VirtualListing,
         stored::{
             FixedListing, FolderGate, FolderNames, LastGate, StoredListing, StoredReader, UploadFolder, Uploads, attributes_of,
             folder_attributes, on_disk, stat_in_folder, told, visible_name,
@@ -19,7 +20,7 @@ use towpath_transport::{
     },
 };
 
-use super::{Room, Spool, gate::Gate};
+use super::{Room, Spool, gate::Gate, reason};
 use crate::{
     audit::{Action, Witness},
     scope::AgentScope,
@@ -72,11 +73,10 @@ impl UploadFolder for TransferFolder {
     }
 
     fn grow(&self, bytes: u64) -> FsResult<()> {
-        let grown = self.spool.quota.grow(self.scope.tenant(), bytes);
-        if grown.is_err() {
-            note_refused(self.witness.as_ref(), self.id, Code::SpoolFull);
-        }
-        grown
+        self.spool.quota.grow(self.scope.tenant(), bytes).map_err(|lack| {
+            note_full(self.witness.as_ref(), self.id, lack);
+            FsError::Full(lack)
+        })
     }
 
     fn shrink(&self, bytes: u64) {
@@ -195,6 +195,13 @@ fn note_refused(witness: Option<&Witness>, id: TransferId, code: Code) {
     }
 }
 
+/// There is no room, and in what stands in the detail.
+fn note_full(witness: Option<&Witness>, id: TransferId, lack: Lack) {
+    if let Some(witness) = witness {
+        witness.note(witness.entry(Action::Upload).transfer(id).detail(reason(lack)).failed(Code::SpoolFull));
+    }
+}
+
 fn unavailable(failure: &towpath_transfer::Failure) -> FsError {
     tracing::warn!(code = %failure.code(), error = %failure.report(), "the journal could not be asked");
     FsError::Failure("the relay cannot answer now; try again later".to_owned())
@@ -285,12 +292,12 @@ impl VirtualFs for AgentView {
         let gate = self.gate(id);
         let _alone = self.alone(id, &gate).await?;
         let made = self.on_spool(move |spool, scope| {
-            spool.quota.grow(scope.tenant(), 0)?;
+            spool.quota.grow(scope.tenant(), 0).map_err(FsError::Full)?;
             spool.files.create_dir_all(&spool.folder(Room::Uplink, scope, id)).map_err(|e| told(&e))
         });
         let made = made.await;
-        if matches!(made, Err(FsError::Full)) {
-            note_refused(self.witness.as_ref(), id, Code::SpoolFull);
+        if let Err(FsError::Full(lack)) = made {
+            note_full(self.witness.as_ref(), id, lack);
         }
         made
     }

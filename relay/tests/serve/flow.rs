@@ -82,15 +82,19 @@ impl Running {
         Trust::Pinned(vec![self.host.certificate().unwrap().pin.unwrap()])
     }
 
-    async fn code(&self, role: Role) -> EnrolmentCode {
+    async fn code(&self, tenant: &str, role: Role) -> EnrolmentCode {
         let registry = self.registry().await;
-        let scope = registry.operator_scope(&"acme".parse().unwrap()).await.unwrap();
+        let scope = registry.operator_scope(&tenant.parse().unwrap()).await.unwrap();
         let new = NewEnrolment { role, name: None, valid_for: PATIENCE, relay_url: self.url.clone(), spki_pin: None };
         registry.create_enrolment(&scope, new).await.unwrap().0
     }
 
     pub(super) async fn enrol(&self, role: Role, kind: KeyKind) -> End {
-        let (code, identity) = (self.code(role).await, Identity::generate(kind, &*entropy()).unwrap());
+        self.enrol_in("acme", role, kind).await
+    }
+
+    pub(super) async fn enrol_in(&self, tenant: &str, role: Role, kind: KeyKind) -> End {
+        let (code, identity) = (self.code(tenant, role).await, Identity::generate(kind, &*entropy()).unwrap());
         let request = EnrolmentRequest {
             tenant: code.tenant.clone(),
             role,

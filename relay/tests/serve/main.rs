@@ -8,3 +8,5 @@ mod downlink;
 mod flow;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod quota;

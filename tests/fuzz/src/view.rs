@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use towpath_transport::server::{
-    Attributes, Capabilities, Entry, FileKind, FsError, FsResult, OpenOptions, PathForm, Replace, SetAttributes, Space,
+    Attributes, Capabilities, Entry, FileKind, FsError, FsResult, Lack, OpenOptions, PathForm, Replace, SetAttributes, Space,
     TRANSFER_BYTES, VirtualFile, VirtualFs, VirtualListing,
 };
 
@@ -172,7 +172,7 @@ impl VirtualFile for Open {
             let start = if append { content.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
             let end = start.saturating_add(data.len());
             if end > MOST_BYTES {
-                return Err(FsError::Full);
+                return Err(FsError::Full(Lack::Disk));
             }
             content.resize(end.max(content.len()), 0);
             content.splice(start..end, data);
@@ -187,7 +187,7 @@ impl VirtualFile for Open {
     async fn set_attributes(&mut self, wanted: &SetAttributes) -> FsResult<()> {
         let size = wanted.size.map(|size| usize::try_from(size).unwrap_or(usize::MAX));
         self.with(|content| match size {
-            Some(size) if size > MOST_BYTES => Err(FsError::Full),
+            Some(size) if size > MOST_BYTES => Err(FsError::Full(Lack::Disk)),
             Some(size) => {
                 content.resize(size, 0);
                 Ok(())

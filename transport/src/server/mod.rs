@@ -46,7 +46,7 @@ pub use {
     session::{Authenticator, Session},
     ssh_server::{Ended, SshServer, SshServerConfig},
     vfs::{
-        Attributes, Capabilities, Entry, FileKind, FsError, FsResult, OpenOptions, Replace, SetAttributes, Space, VirtualFile,
-        VirtualFs, VirtualListing,
+        Attributes, Capabilities, Entry, FileKind, FsError, FsResult, Lack, OpenOptions, Replace, SetAttributes, Space,
+        VirtualFile, VirtualFs, VirtualListing,
     },
 };

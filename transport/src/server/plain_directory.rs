@@ -16,8 +16,8 @@ use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, Timespec, Timestamps};
 use super::{
     path::PathForm,
     vfs::{
-        Attributes, Capabilities, Entry, FileKind, FsError, FsResult, OpenOptions, Replace, SetAttributes, Space, VirtualFile,
-        VirtualFs, VirtualListing,
+        Attributes, Capabilities, Entry, FileKind, FsError, FsResult, Lack, OpenOptions, Replace, SetAttributes, Space,
+        VirtualFile, VirtualFs, VirtualListing,
     },
 };
 
@@ -58,7 +58,7 @@ fn refused(error: &io::Error) -> FsError {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FsError::NotFound,
         io::ErrorKind::PermissionDenied => FsError::Denied,
         io::ErrorKind::AlreadyExists => FsError::Exists,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FsError::Full,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FsError::Full(Lack::Disk),
         io::ErrorKind::DirectoryNotEmpty => FsError::Failure("Directory not empty".to_owned()),
         io::ErrorKind::IsADirectory => FsError::Failure("Is a directory".to_owned()),
         _ => FsError::Failure("Failure".to_owned()),

@@ -45,7 +45,7 @@ pub(super) fn refusal(id: u32, error: &FsError) -> Packet {
         FsError::NotFound => StatusCode::NoSuchFile,
         FsError::Denied => StatusCode::PermissionDenied,
         FsError::Unsupported => StatusCode::OpUnsupported,
-        FsError::Exists | FsError::Full | FsError::Failure(_) => StatusCode::Failure,
+        FsError::Exists | FsError::Full(_) | FsError::Failure(_) => StatusCode::Failure,
     };
     status(id, code, &error.to_string())
 }
@@ -130,6 +130,7 @@ pub(super) fn space(space: &Space) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::Lack;
 
     #[test]
     fn a_long_name_looks_like_ls() {
@@ -144,7 +145,8 @@ mod tests {
             (FsError::NotFound, StatusCode::NoSuchFile),
             (FsError::Denied, StatusCode::PermissionDenied),
             (FsError::Exists, StatusCode::Failure),
-            (FsError::Full, StatusCode::Failure),
+            (FsError::Full(Lack::Disk), StatusCode::Failure),
+            (FsError::Full(Lack::Quota), StatusCode::Failure),
             (FsError::Unsupported, StatusCode::OpUnsupported),
             (FsError::Failure("x".to_owned()), StatusCode::Failure),
         ] {

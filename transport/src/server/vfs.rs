@@ -19,15 +19,33 @@ pub enum FsError {
     /// The name is taken.
     #[error("File already exists")]
     Exists,
-    /// No space, or the quota is used up; the peer may try again later.
-    #[error("No space left")]
-    Full,
+    /// There is no room now, in the words of [`Lack`]; the peer may try again later.
+    #[error("{0}")]
+    Full(Lack),
     /// This kind of operation does not exist here.
     #[error("Operation unsupported")]
     Unsupported,
     /// Anything else, in words for the peer: nothing in them may tell about other tenants or the machine.
     #[error("{0}")]
     Failure(String),
+}
+
+/// What there is no room in, as a peer is told it. SFTP version 3 has no status of its own for any of them, so that clients go by the
+/// words "no space" and "quota".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+pub enum Lack {
+    /// The disk is full.
+    #[error("No space left")]
+    Disk,
+    /// What is left on the disk is kept free.
+    #[error("No space left: the server's disk is down to the reserve that is kept free")]
+    Reserve,
+    /// What the server grants to all together is used up, or kept for others.
+    #[error("No space left: what the server keeps for all tenants together is used up")]
+    Spool,
+    /// What this tenant may have is used up.
+    #[error("Quota exceeded: what the server keeps for this tenant is used up")]
+    Quota,
 }
 
 /// The result of an operation.

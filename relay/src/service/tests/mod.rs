@@ -1,12 +1,13 @@
 //! The relay in memory: enrolment, the way of an uplink, and everything that can go wrong with it.
 
+mod forgotten;
 mod stopping;
 
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use towpath_journal::{DriverSettings, FailPoints, Lease, MemoryJournal, NoFailPoints, Release, StepOutcome};
+use towpath_journal::{DriverSettings, FailPoints, Lease, MemoryJournal, NoFailPoints, Prune, Release, StepOutcome};
 use towpath_keys::{Identity, KeyKind, Namespace, sign_enrolment};
 use towpath_transfer::{
     Code, Direction, Disposition, RemotePath, Sequence, Stage, TenantName,
@@ -431,7 +432,7 @@ async fn an_uplink_goes_all_the_way_and_its_receipts_come_back() {
     assert_eq!(service.complete(&agent.caller, sent.id, &sent.complete).await.unwrap(), ended, "and `complete` is idempotent");
     world.relay.tidy().await.unwrap();
     assert_eq!(service.uplink(&agent.caller, sent.id).await.unwrap(), ended);
-    world.journal.prune(Timestamp::MAX, 0, 10).await.unwrap();
+    world.journal.prune(&Prune::over(Timestamp::MAX, 0)).await.unwrap();
     world.relay.tidy().await.unwrap();
     let scope = agent.caller.as_agent().unwrap();
     let kept = world.relay.spool().receipt(&scope, sent.id, ReceiptStage::Imported).unwrap();

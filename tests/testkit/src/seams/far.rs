@@ -85,7 +85,7 @@ fn told(what: &str, path: &RemotePath, error: FsError) -> StoreError {
         FsError::NotFound => StoreErrorKind::NotFound,
         FsError::Denied => StoreErrorKind::Denied,
         FsError::Exists => StoreErrorKind::Exists,
-        FsError::Full => StoreErrorKind::Full,
+        FsError::Full(_) => StoreErrorKind::Full,
         FsError::Unsupported => StoreErrorKind::Unsupported,
         FsError::Failure(_) => StoreErrorKind::Refused,
     };

@@ -16,7 +16,7 @@ use std::{io, path::Path};
 
 use towpath_transfer::FileName;
 
-use super::vfs::{Attributes, FileKind, FsError, FsResult};
+use super::vfs::{Attributes, FileKind, FsError, FsResult, Lack};
 use crate::files::{self, FileStat, FileStore};
 
 pub use gate::{FolderGate, FolderNames, Gates, LastGate};
@@ -79,7 +79,7 @@ pub fn told(error: &io::Error) -> FsError {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FsError::NotFound,
         io::ErrorKind::AlreadyExists => FsError::Exists,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FsError::Full,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FsError::Full(Lack::Disk),
         io::ErrorKind::DirectoryNotEmpty => FsError::Failure("Directory not empty".to_owned()),
         _ => {
             tracing::warn!(%error, "the disk failed under an SFTP session");

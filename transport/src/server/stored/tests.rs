@@ -12,7 +12,7 @@ use towpath_transfer::FileName;
 use super::*;
 use crate::{
     files::{FaultFiles, FileFault, FileOp, MemoryFiles, read_whole, write_whole},
-    server::{OpenOptions, Replace, VirtualFile, VirtualListing as _},
+    server::{Lack, OpenOptions, Replace, VirtualFile, VirtualListing as _},
 };
 
 const WRITE: OpenOptions = OpenOptions { read: true, write: true, append: false, create: true, truncate: true, exclusive: false };
@@ -48,7 +48,7 @@ impl UploadFolder for Folder {
     fn grow(&self, bytes: u64) -> FsResult<()> {
         let grown = self.used.load(Ordering::SeqCst) + bytes;
         if grown > ROOM {
-            return Err(FsError::Full);
+            return Err(FsError::Full(Lack::Disk));
         }
         self.used.store(grown, Ordering::SeqCst);
         Ok(())
@@ -149,7 +149,7 @@ async fn room_is_taken_and_given_back_to_the_byte() {
     let (folder, uploads) = fixture();
     put(&uploads, "a", b"0123456789").await.unwrap();
     put(&uploads, "b", b"01234").await.unwrap();
-    assert_eq!(put(&uploads, "c", b"0123456789").await, Err(FsError::Full));
+    assert_eq!(put(&uploads, "c", b"0123456789").await, Err(FsError::Full(Lack::Disk)));
     assert_eq!(used(&folder), 15);
     put(&uploads, "b", b"012").await.unwrap();
     assert_eq!(used(&folder), 13, "what is replaced gives its room back");

@@ -40,7 +40,7 @@ pub trait UploadFolder: Debug + Send + Sync + 'static {
     /// Takes room for `bytes` more; with 0, asks whether there is any. Blocking.
     ///
     /// # Errors
-    /// [`FsError::Full`]; nothing is taken then.
+    /// [`FsError::Full`] with what there is no room in; nothing is taken then.
     fn grow(&self, bytes: u64) -> FsResult<()>;
 
     /// Gives room back.
