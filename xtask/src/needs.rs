@@ -91,7 +91,8 @@ const PROGRAMS: &[Program] = &[
     Program { names: &["unshare"], package: "util-linux", why: "makes that machine's namespaces" },
     Program { names: &["mount"], package: "mount", why: "makes its file system" },
     Program { names: &["openssl"], package: "openssl", why: "signs a token without our code" },
-    Program { names: &["python3"], package: "python3-venv", why: "runs paramiko, asyncssh, ssh-audit and Tryton" },
+    Program { names: &["testssl"], package: "testssl.sh", why: "judges our TLS" },
+    Program { names: &["python3"], package: "python3-venv", why: "runs paramiko, asyncssh, ssh-audit, schemathesis and Tryton" },
 ];
 
 /// A Python module, installed into the virtual environment only.
@@ -110,6 +111,12 @@ const MODULES: &[Module] = &[
     },
     Module { name: "asyncssh", requirement: "asyncssh==2.24.1", why: "an SFTP client of another make" },
     Module { name: "ssh_audit", requirement: "ssh-audit==3.9.0", why: "judges what our SSH servers offer" },
+    Module {
+        name: "schemathesis",
+        requirement: "schemathesis==4.32.5",
+        why: "judges whether the web service keeps to its OpenAPI document",
+    },
+    Module { name: "hypothesis", requirement: "hypothesis==6.170.15", why: "draws what schemathesis asks" },
     Module { name: "trytond", requirement: "trytond==8.2.1", why: "an ERP whose tables a profile reads" },
     Module { name: "proteus", requirement: "proteus==8.2.0", why: "does business in it" },
     Module { name: "trytond.modules.sale", requirement: "trytond-sale==8.2.0", why: "its customers' orders" },

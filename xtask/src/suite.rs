@@ -19,7 +19,8 @@ use crate::{
 /// What to run.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
-    /// Run the interop tests (named `interop_…`) and nothing else.
+    /// Run the interop tests (named `interop_…`) and nothing else: other people's programs as peers, and as judges (ssh-audit,
+    /// testssl.sh, schemathesis).
     #[arg(long)]
     interop: bool,
     /// Run the long tests (named `long_…`) too, and let the others count higher (sets TOWPATH_LONG=1).

@@ -57,7 +57,7 @@ fn api(program: &Program) -> HttpRelayApi {
 }
 
 /// A signed receipt that a program has kept in a folder.
-fn receipt(folder: &Path, stage: &str) -> SignedReceipt {
+pub(crate) fn receipt(folder: &Path, stage: &str) -> SignedReceipt {
     let read = |name: String| fs::read_to_string(folder.join(name)).unwrap();
     SignedReceipt { receipt: read(format!("{stage}.json")), signature: read(format!("{stage}.json.sig")) }
 }

@@ -4,6 +4,8 @@
 mod audit;
 mod clients;
 mod openssh;
+mod service;
+mod tls;
 mod tryton;
 
 use std::{
