@@ -145,6 +145,7 @@ impl Host {
         };
         let timer = relay.clone();
         KeyRotator {
+            keys: Arc::new(self.layout.clone()),
             layout: self.layout.clone(),
             files: Arc::clone(&self.files),
             own: parts.identity.clone(),

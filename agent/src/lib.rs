@@ -19,6 +19,7 @@ pub mod engine;
 pub mod enrolment;
 pub mod extract;
 pub mod host;
+pub mod key_files;
 pub mod layout;
 mod network;
 pub mod own_key;

@@ -21,7 +21,7 @@ use towpath_transport::{
     relay_api::RelayApi,
 };
 
-use crate::{blocking::blocking, layout::Layout, own_key::OwnKey, small_file, trust::TrustStore};
+use crate::{blocking::blocking, key_files::KeyFiles, layout::Layout, own_key::OwnKey, small_file, trust::TrustStore};
 
 /// An old key stays good for at least so long, whatever is asked for: work that is under way goes on with it until the agent has the
 /// relay's answer.
@@ -59,7 +59,9 @@ struct Asked {
 /// Changes the agent's key. Clones share the right to: one change at a time.
 #[derive(Clone)]
 pub struct KeyRotator {
-    /// Where the keys lie.
+    /// The key in use and the one that is to follow.
+    pub keys: Arc<dyn KeyFiles>,
+    /// Where it is noted what was asked for.
     pub layout: Layout,
     /// The disk.
     pub files: Arc<dyn FileStore>,
@@ -114,8 +116,8 @@ impl KeyRotator {
     /// Goes on with the key on the disk, where that is another one: whoever has put it there may have been stopped before this agent
     /// knew.
     async fn refresh(&self) -> Result<()> {
-        let path = self.layout.key();
-        let there = blocking(move || Identity::load(&path)).await?;
+        let keys = Arc::clone(&self.keys);
+        let there = blocking(move || keys.load()).await?;
         if there.fingerprint() == self.own.now().fingerprint() {
             return Ok(());
         }
@@ -125,8 +127,8 @@ impl KeyRotator {
 
     async fn change(&self, kind: KeyKind) -> Result<Rotated> {
         let old = self.own.now();
-        let (path, entropy) = (self.layout.next_key(), Arc::clone(&self.entropy));
-        let next = blocking(move || Identity::load_or_create(&path, kind, &*entropy)).await?;
+        let (keys, entropy) = (Arc::clone(&self.keys), Arc::clone(&self.entropy));
+        let next = blocking(move || keys.next(kind, &*entropy)).await?;
         let (files, note) = (Arc::clone(&self.files), self.layout.next_key_note());
         let noted = blocking(move || small_file::read(&*files, &note, MAX_NOTE_BYTES)).await?;
         let noted = noted.and_then(|bytes| serde_json::from_slice::<Asked>(&bytes).ok());
@@ -134,8 +136,8 @@ impl KeyRotator {
         let told = self.tell(&old, &next, overlap).await;
         if told.as_ref().is_err_and(|failure| failure.code() == Code::RotationInvalid) {
             // The relay will never know this key.
-            let path = self.layout.next_key();
-            blocking(move || Identity::remove(&path)).await?;
+            let keys = Arc::clone(&self.keys);
+            blocking(move || keys.remove_next()).await?;
             self.forget().await?;
         }
         let told = told?;
@@ -170,8 +172,10 @@ impl KeyRotator {
     async fn finish_once(&self) -> Result<()> {
         let _one = self.one.lock().await;
         self.refresh().await?;
-        if !self.layout.next_key().exists() {
-            return Ok(());
+        let keys = Arc::clone(&self.keys);
+        if !blocking(move || Ok(keys.has_next())).await? {
+            // It may have been stopped before it made a key, or after the key was in its place.
+            return self.forget().await;
         }
         match self.change(KeyKind::default()).await {
             // Nothing is left to be ended: the relay knows another key, and the one that was begun is gone.
@@ -211,11 +215,11 @@ impl KeyRotator {
 
     async fn take(&self, next: Identity) -> Result<()> {
         let (trust, agent, key) = (Arc::clone(&self.trust), self.agent.clone(), next.public_key().clone());
-        let (from, to) = (self.layout.next_key(), self.layout.key());
+        let keys = Arc::clone(&self.keys);
         blocking(move || {
             // What it signs has to be believed here as well, before it signs anything.
             trust.approve(agent.as_str(), &key)?;
-            Identity::put_in_place(&from, &to)
+            keys.put_next_in_place()
         })
         .await?;
         self.own.replace(next)?;
@@ -225,7 +229,13 @@ impl KeyRotator {
     /// Removes the note of a change that is over.
     async fn forget(&self) -> Result<()> {
         let (files, note) = (Arc::clone(&self.files), self.layout.next_key_note());
-        blocking(move || ignore_missing(files.remove(&note)).map_err(|error| file_failure("removing", &note, error))).await
+        blocking(move || {
+            if !small_file::exists(&*files, &note) {
+                return Ok(());
+            }
+            ignore_missing(files.remove(&note)).map_err(|error| file_failure("removing", &note, error))
+        })
+        .await
     }
 }
 
@@ -274,6 +284,7 @@ mod tests {
             let rotator = KeyRotator {
                 own: OwnKey::new(old).unwrap(),
                 trust: Arc::new(FileTrust(layout.allowed_signers())),
+                keys: Arc::new(layout.clone()),
                 layout,
                 files: Arc::new(Disk),
                 agent: "erp".parse().unwrap(),
@@ -349,6 +360,15 @@ mod tests {
         bench.rotator.finish_once().await.unwrap();
         assert_eq!(bench.on_disk(), next.fingerprint());
         assert!(!bench.rotator.layout.next_key().exists());
+    }
+
+    #[tokio::test]
+    async fn a_note_of_a_change_that_is_over_or_never_began_does_not_stay() {
+        let bench = Bench::new();
+        let note = bench.rotator.layout.next_key_note();
+        small_file::write(&Disk, &note, b"{}").unwrap();
+        bench.rotator.finish_once().await.unwrap();
+        assert_eq!(bench.files(), ["key", "key.pub"]);
     }
 
     #[tokio::test]

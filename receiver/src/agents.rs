@@ -102,7 +102,8 @@ pub fn list(peers: Option<&[Peer]>, signers: &AllowedSigners, tenant: &TenantNam
     known
 }
 
-/// Pins the newest key of an agent, of this fingerprint, under the name the relay gives it. May be repeated.
+/// Pins an agent by the fingerprint of its newest key, under the name the relay gives it: that key and those that it has followed,
+/// because a transfer may be under way that an earlier one has signed. May be repeated.
 ///
 /// # Errors
 /// `not-found` where the relay names no such key, `enrolment-proof-invalid`, `request-invalid` where it names it twice, those
@@ -124,10 +125,13 @@ pub async fn approve(
             format!("the relay names the key {fingerprint} for both {} and {}, so none was approved", peer.name, other.name);
         return Err(Failure::park(Code::RequestInvalid, told));
     }
-    let key = proven_key(peer, tenant)?;
+    let (first, later) = proven_keys(peer, tenant)?;
     let (path, name) = (path.to_owned(), peer.name.clone());
     blocking(move || {
-        AllowedSigners::load(&path)?.add(name.as_str(), &AGENT_NAMESPACES, &key)?;
+        let mut signers = AllowedSigners::load(&path)?;
+        for key in std::iter::once(first).chain(later) {
+            signers.add(name.as_str(), &AGENT_NAMESPACES, &key)?;
+        }
         Ok(name)
     })
     .await

@@ -41,6 +41,7 @@ impl Bench {
         let key = Identity::create_file(&Layout::new(self.folder.path()).key(), KeyKind::Ed25519, &*parts.entropy).unwrap();
         parts.identity.replace(key).unwrap();
         let rotator = KeyRotator {
+            keys: Arc::new(Layout::new(self.folder.path())),
             layout: Layout::new(self.folder.path()),
             files: Arc::new(Disk),
             own: parts.identity.clone(),

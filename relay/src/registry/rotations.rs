@@ -102,7 +102,11 @@ impl Registry {
             return Err(refused(&format!("{MAX_LIVE_KEYS} keys of this end are good at the moment; wait until one is retired")));
         }
         end.check(rotation)?;
-        check_room(&mut *self.pool.acquire().await.map_err(db("look for a key"))?, caller.scope(), rotation).await?;
+        beside(async {
+            let mut connection = self.pool.acquire().await.map_err(db("look for a key"))?;
+            check_room(&mut connection, caller.scope(), rotation).await
+        })
+        .await?;
         first.await?;
         self.add_rotation(caller.scope(), caller.name(), rotation).await
     }

@@ -4,10 +4,17 @@ use std::{
     fmt,
     io::{self, Write as _},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
+use jiff::Timestamp;
+use towpath_agent::key_files::KeyFiles;
+use towpath_keys::{Identity, KeyKind};
 use towpath_receiver::import::{Import, ImportRecord, ImportScope, ImportTarget, Ledger, OldRows, RowBatch, TableState};
 use towpath_relay::{
     scope::TenantScope,
@@ -15,7 +22,8 @@ use towpath_relay::{
 };
 use towpath_testkit::seams::{DELIVERY, Host};
 use towpath_transfer::{
-    TransferId,
+    Clock, Entropy, TransferId,
+    clock::{SeededEntropy, Sleep},
     digest::Sha256Digest,
     failure::Result,
     manifest::{Label, Table},
@@ -49,6 +57,14 @@ pub enum Wrong {
     KeepsTasks,
     /// What the receiver lays out never becomes visible.
     StandsStill,
+    /// The agent signs with a key that nobody was told of, once it has changed its own.
+    SignsAsStranger,
+    /// The agent does not keep the key that it has changed to.
+    LosesKeys,
+    /// The relay's clock is too slow to retire a key.
+    KeepsOldKeys,
+    /// The relay lets in whom it was told to shut out.
+    IgnoresRevocations,
 }
 
 /// Files that are kept open, whatever becomes of the program.
@@ -84,6 +100,24 @@ impl Broken {
             _ => false,
         };
         if concerns { Arc::new(Files { inner: files, what: self.what, open: self.open.clone() }) } else { files }
+    }
+
+    pub(crate) fn keys(&self, keys: Arc<dyn KeyFiles>) -> Arc<dyn KeyFiles> {
+        match self.what {
+            Wrong::SignsAsStranger | Wrong::LosesKeys => Arc::new(Keys { inner: keys, what: self.what, changed: Arc::default() }),
+            _ => keys,
+        }
+    }
+
+    pub(crate) fn clock(&self, host: &Host, clock: Arc<dyn Clock>) -> Arc<dyn Clock> {
+        match (self.what, host.place) {
+            (Wrong::KeepsOldKeys, Place::Relay) => Arc::new(SlowClock { first: clock.now(), inner: clock }),
+            _ => clock,
+        }
+    }
+
+    pub(crate) fn ignores_revocations(&self) -> bool {
+        self.what == Wrong::IgnoresRevocations
     }
 
     pub(crate) fn app_servers(&self, servers: Arc<dyn AppServers>) -> Arc<dyn AppServers> {
@@ -195,6 +229,62 @@ impl FileStore for Files {
             return write_whole(&*self.inner, &again, &content);
         }
         Ok(())
+    }
+}
+
+/// Key files that do not do what they are told.
+#[derive(Debug)]
+struct Keys {
+    inner: Arc<dyn KeyFiles>,
+    what: Wrong,
+    changed: Arc<AtomicBool>,
+}
+
+impl KeyFiles for Keys {
+    fn load(&self) -> Result<Identity> {
+        if self.what == Wrong::SignsAsStranger && self.changed.load(Ordering::SeqCst) {
+            return Identity::generate(KeyKind::Ed25519, &SeededEntropy::new(0));
+        }
+        self.inner.load()
+    }
+
+    fn has_next(&self) -> bool {
+        self.inner.has_next()
+    }
+
+    fn next(&self, kind: KeyKind, entropy: &dyn Entropy) -> Result<Identity> {
+        self.inner.next(kind, entropy)
+    }
+
+    fn put_next_in_place(&self) -> Result<()> {
+        self.changed.store(true, Ordering::SeqCst);
+        if self.what == Wrong::LosesKeys { self.inner.remove_next() } else { self.inner.put_next_in_place() }
+    }
+
+    fn remove_next(&self) -> Result<()> {
+        self.inner.remove_next()
+    }
+}
+
+/// A clock that shows a twentieth of the time that passes.
+#[derive(Debug)]
+struct SlowClock {
+    first: Timestamp,
+    inner: Arc<dyn Clock>,
+}
+
+impl Clock for SlowClock {
+    fn now(&self) -> Timestamp {
+        let passed = self.inner.now().duration_since(self.first) / 20;
+        self.first.saturating_add(passed).unwrap_or(Timestamp::MAX)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.inner.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        self.inner.sleep(duration)
     }
 }
 

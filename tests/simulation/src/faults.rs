@@ -70,9 +70,11 @@ pub enum Trouble {
     Killed,
     /// The machine loses its power before it happens.
     PowerLost,
+    /// It is refused in a way that only a person can mend.
+    Stuck,
 }
 
-const TROUBLES: [Trouble; 9] = [
+const TROUBLES: [Trouble; 10] = [
     Trouble::Slow,
     Trouble::Refused,
     Trouble::Unanswered,
@@ -82,11 +84,12 @@ const TROUBLES: [Trouble; 9] = [
     Trouble::Full,
     Trouble::Killed,
     Trouble::PowerLost,
+    Trouble::Stuck,
 ];
 
 /// How often each trouble comes where it can, in a million calls, before a seed's own factor.
 const fn chances(site: Site) -> &'static [(Trouble, u64)] {
-    use Trouble::{Cut, Doubled, Echoed, Full, Killed, PowerLost, Refused, Slow, Unanswered};
+    use Trouble::{Cut, Doubled, Echoed, Full, Killed, PowerLost, Refused, Slow, Stuck, Unanswered};
     match site {
         Site::Call => &[
             (Slow, 20_000),
@@ -97,13 +100,13 @@ const fn chances(site: Site) -> &'static [(Trouble, u64)] {
             (Killed, 2_000),
             (PowerLost, 2_000),
         ],
-        Site::Connect => &[(Slow, 20_000), (Refused, 20_000), (Killed, 2_000), (PowerLost, 2_000)],
+        Site::Connect => &[(Slow, 20_000), (Refused, 20_000), (Killed, 2_000), (PowerLost, 2_000), (Stuck, 5_000)],
         Site::Far => &[(Refused, 5_000), (Unanswered, 5_000), (Cut, 20_000), (Killed, 2_000), (PowerLost, 2_000)],
         Site::File => &[(Refused, 1_000), (Unanswered, 1_000), (Full, 1_000), (Killed, 1_000), (PowerLost, 1_000)],
         Site::Look => &[(Refused, 300)],
         Site::Journal => &[(Refused, 2_000), (Unanswered, 2_000), (Killed, 1_500), (PowerLost, 1_500)],
         Site::JournalLook => &[(Refused, 500)],
-        Site::Erp => &[(Refused, 30_000), (Killed, 5_000), (PowerLost, 5_000)],
+        Site::Erp => &[(Refused, 30_000), (Killed, 5_000), (PowerLost, 5_000), (Stuck, 20_000)],
         Site::App => &[(Refused, 5_000), (Killed, 2_000), (PowerLost, 2_000)],
         Site::Commit => &[(Refused, 30_000), (Unanswered, 30_000), (Killed, 10_000), (PowerLost, 10_000)],
         Site::Stage => &[(Killed, 5_000), (PowerLost, 5_000)],
@@ -187,6 +190,11 @@ impl Faults {
     /// No fault comes from now on.
     pub fn end(&self) {
         self.lock().open = false;
+    }
+
+    /// Keeps faults away for what a person does, or lets them come again; returns whether they could come before.
+    pub fn may_come(&self, open: bool) -> bool {
+        std::mem::replace(&mut self.lock().open, open)
     }
 
     /// How many faults there were.

@@ -84,6 +84,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     let (draws, story) = (Draws(seed), Story::new(clock.clone(), options.traced));
     let faults = Faults::new(draws, story.clone(), options.most_faults);
     let mut workload = Workload::draw(draws);
+    workload.add_keys(draws);
     if options.most_faults.is_none() {
         workload.add_outages(draws);
     }

@@ -2,6 +2,7 @@
 
 mod disks;
 mod downlinks;
+mod keys;
 mod uplinks;
 
 use towpath_journal::{Journal as _, verify};
@@ -17,6 +18,9 @@ pub(crate) type Wrong = Vec<String>;
 pub async fn ask(world: &World) -> Wrong {
     let mut wrong: Wrong = world.wrong.iter().cloned().collect();
     wrong.extend(disks::nothing_of_others(world));
+    wrong.extend(keys::signed_by_known_keys(world).await);
+    wrong.extend(keys::keys_are_known_and_retired(world).await);
+    wrong.extend(keys::revoked_stay_out(world).await);
     if !wrong.is_empty() {
         // Whatever has not come to rest is wrong in every other way as well.
         return wrong;
@@ -34,7 +38,7 @@ pub async fn ask(world: &World) -> Wrong {
 /// Every journal can be replayed and holds no lease, and nobody knows a transfer of another tenant.
 async fn journals(world: &World) -> Wrong {
     let mut wrong = Wrong::new();
-    for machine in world.machines() {
+    for machine in world.all_machines() {
         for direction in [Direction::Uplink, Direction::Downlink] {
             for record in known(machine, direction).await {
                 if let Err(error) = verify(&*machine.journal, &record.key).await {
@@ -45,7 +49,10 @@ async fn journals(world: &World) -> Wrong {
                 }
             }
         }
-        wrong.extend(leases(machine).await);
+        // Whoever waits for what a revoked agent will never say asks again and again.
+        if !world.is_concerned(&machine.host) {
+            wrong.extend(leases(machine).await);
+        }
     }
     wrong
 }

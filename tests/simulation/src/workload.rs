@@ -17,6 +17,12 @@ const WINDOW: std::ops::Range<Duration> = Duration::from_secs(30)..Duration::fro
 /// By how much a clock is set at most, either way.
 const MOST_SKEW: Duration = Duration::from_hours(24);
 
+/// How long a replaced key stays good, as it is asked for; the first is less than there is.
+const OVERLAPS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_secs(90), Duration::from_secs(60 * 60), Duration::from_secs(12 * 60 * 60)];
+/// How long after its revocation an agent is replaced.
+const REPLACED_AFTER: std::ops::Range<Duration> = Duration::from_secs(3)..Duration::from_secs(60);
+
 /// What happens from outside.
 #[derive(Debug, Clone)]
 pub enum Act {
@@ -41,6 +47,30 @@ pub enum Act {
     Start(Host),
     /// A disk has room again.
     Empty(Host),
+    /// A tenant's agent changes its key; the old one is to be good for so long.
+    Rotate(usize, Duration),
+    /// A tenant's agent is revoked, and perhaps another takes its place after a while.
+    Revoke(usize, Option<Duration>),
+    /// What was open to a revoked agent is closed; by its number.
+    EndSessions(usize),
+    /// A tenant's ERP host is enrolled anew.
+    Replace(usize),
+    /// A tenant's receiver is revoked.
+    RevokeReceiver(usize),
+    /// A tenant's receiver does not believe its agent any more.
+    Disapprove(usize),
+    /// It is approved again.
+    Approve(usize),
+    /// Whatever waits for a person at a tenant's agent is tried again.
+    Retry(usize),
+}
+
+impl Act {
+    /// Whether somebody does it in the end, even where everything else is called off.
+    #[must_use]
+    pub const fn is_owed(&self) -> bool {
+        matches!(self, Self::EndSessions(_) | Self::Replace(_) | Self::Approve(_))
+    }
 }
 
 /// What the ERP does with the files it is sent.
@@ -92,6 +122,38 @@ impl Workload {
         let habits = tenants.iter().map(|_| dice.pick(&[Habit::Leaves, Habit::Takes])).collect();
         let deletes = dice.chance(1, 2);
         Self { tenants, habits, deletes, window, acts }
+    }
+
+    /// Draws what becomes of keys and rights, and when somebody tries again what was stuck.
+    pub fn add_keys(&mut self, draws: Draws) {
+        let (mut dice, window) = (draws.of("keys", 0), self.window);
+        let count = self.tenants.len() as u64;
+        let one = |dice: &mut Dice| usize::try_from(dice.below(count)).unwrap_or(0);
+        let at = |dice: &mut Dice| dice.time(Duration::ZERO..window);
+        if dice.chance(1, 2) {
+            for _ in 0..dice.within(1..5) {
+                let act = Act::Rotate(one(&mut dice), dice.pick(&OVERLAPS));
+                self.acts.push((at(&mut dice), act));
+            }
+        }
+        match dice.below(8) {
+            0 => {
+                let again = dice.chance(1, 2).then(|| dice.time(REPLACED_AFTER));
+                self.acts.push((at(&mut dice), Act::Revoke(one(&mut dice), again)));
+            }
+            1 if dice.chance(1, 2) => self.acts.push((at(&mut dice), Act::RevokeReceiver(one(&mut dice)))),
+            2 => {
+                let (tenant, from) = (one(&mut dice), at(&mut dice));
+                self.acts.push((from, Act::Disapprove(tenant)));
+                self.acts.push((from + dice.time(Duration::ZERO..window), Act::Approve(tenant)));
+            }
+            _ => {}
+        }
+        for tenant in 0..self.tenants.len() {
+            if dice.chance(1, 2) {
+                self.acts.push((at(&mut dice), Act::Retry(tenant)));
+            }
+        }
     }
 
     /// Draws what happens to whole machines: outages, full disks, and clocks that are set.

@@ -1,5 +1,7 @@
 //! An installation with everything that happens to it.
 
+mod rights;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -10,9 +12,9 @@ use std::{
 use tempfile::TempDir;
 use towpath_journal::{DriverSettings, FailPoints, Filter, Journal as _, MAX_LIST, TransferRecord};
 use towpath_receiver::restored::COMPARE_INTERVAL;
-use towpath_testkit::seams::{Ends, Host, Machine, Nature, Pace, Relay};
+use towpath_testkit::seams::{Agent, Ends, Host, Machine, Nature, Pace, Relay};
 use towpath_transfer::{
-    Clock as _, Direction, TransferId, TransferState,
+    Clock as _, Direction, TransferKey, TransferState,
     clock::{ManualClock, SeededEntropy},
     state::Place,
 };
@@ -51,13 +53,15 @@ const GLANCE: Duration = Duration::from_secs(5);
 /// What is left on a disk that is as good as full, in bytes.
 const ROOM: u64 = 2_048;
 
+pub use rights::{Revoked, Rights};
+
 /// A file that an app has sent back.
 #[derive(Debug)]
 pub struct Sent {
     /// The number of its tenant.
     pub tenant: usize,
     /// Its transfer.
-    pub id: TransferId,
+    pub key: TransferKey,
     /// What it has.
     pub content: Vec<u8>,
     /// Whether the app was told that it is on its way. Otherwise it may be all the same.
@@ -82,6 +86,10 @@ pub struct World {
     pub sent: Vec<Sent>,
     /// What each ERP has taken.
     pub taken: Vec<Vec<Vec<u8>>>,
+    /// The agents that were revoked.
+    pub revoked: Vec<Revoked>,
+    /// What has become of each tenant's rights.
+    pub rights: Vec<Rights>,
     /// What was wrong while it went on.
     pub wrong: BTreeSet<String>,
     /// When the last fault was over.
@@ -94,7 +102,9 @@ pub struct World {
     clocks_were_set: bool,
     idle: Idle,
     first_tasks: usize,
-    _dir: TempDir,
+    nature: Nature,
+    deletes: bool,
+    dir: TempDir,
 }
 
 impl std::fmt::Debug for World {
@@ -149,7 +159,8 @@ impl World {
         }
         let agenda = BTreeMap::new();
         let (taken, habits, zero) = (vec![Vec::new(); ends.len()], workload.habits.clone(), Duration::ZERO);
-        let (sent, wrong) = (Vec::new(), BTreeSet::new());
+        let (sent, wrong, revoked) = (Vec::new(), BTreeSet::new(), Vec::new());
+        let rights = ends.iter().map(|_| Rights::default()).collect();
         let mut world = Self {
             story,
             clock,
@@ -159,6 +170,8 @@ impl World {
             erps,
             sent,
             taken,
+            revoked,
+            rights,
             wrong,
             calm_at: zero,
             habits,
@@ -169,7 +182,9 @@ impl World {
             clocks_were_set: false,
             idle,
             first_tasks: 0,
-            _dir: dir,
+            nature,
+            deletes: workload.deletes,
+            dir,
         };
         for host in world.hosts() {
             world.switch_on(&host).await;
@@ -188,7 +203,7 @@ impl World {
         self.machines().iter().map(|machine| machine.host.clone()).collect()
     }
 
-    /// Every machine.
+    /// Every machine, but those of agents that were replaced.
     #[must_use]
     pub fn machines(&self) -> Vec<&Machine> {
         let ends = self.ends.iter().flat_map(|ends| [&ends.agent.machine, &ends.receiver.machine]);
@@ -217,7 +232,8 @@ impl World {
             let now = self.clock.monotonic();
             if self.glanced + GLANCE <= now {
                 self.glanced = now;
-                self.at_rest = self.open().await.is_empty();
+                self.release().await;
+                self.at_rest = self.open().await.is_empty() && self.agenda.values().all(|act| !act.is_owed());
             }
             if now >= end || enough(self) {
                 return;
@@ -315,6 +331,14 @@ impl World {
                 self.machine(&host).disk.set_space(None);
                 self.story.tell(format_args!("{host}: the disk has room again"));
             }
+            Act::Rotate(tenant, overlap) => self.rotate(tenant, overlap),
+            Act::Revoke(tenant, again) => self.revoke(tenant, again).await,
+            Act::EndSessions(number) => self.end_sessions(number).await,
+            Act::Replace(tenant) => self.replace(tenant).await,
+            Act::RevokeReceiver(tenant) => self.revoke_receiver(tenant).await,
+            Act::Disapprove(tenant) => self.disapprove(tenant),
+            Act::Approve(tenant) => self.approve(tenant).await,
+            Act::Retry(tenant) => self.retry(tenant).await,
             Act::SetClock(host, millis) => {
                 if let Some(clock) = self.wires.clock_of(&host) {
                     clock.set(millis);
@@ -361,17 +385,19 @@ impl World {
         // Names come again, so that some files get another one at the ERP.
         let name = format!("orders-{}.csv", number % 3);
         let (id, sent) = ends.receiver.try_send(&ends.agent.enrolment.name, &name, &content).await;
+        let key = ends.agent.key(id);
         self.story.call(id, |number| format!("D{number}"));
         let told = sent.as_ref().map_or_else(towpath_transfer::Failure::report, |()| "taken".to_owned());
         self.story.tell(format_args!("{host}: {name} is sent as {}: {told}", self.story.name(id)));
         let confirmed = sent.is_ok() && !ends.receiver.machine.life().is_none_or(towpath_testkit::seams::Life::is_over);
-        self.sent.push(Sent { tenant, id, content, confirmed });
+        self.sent.push(Sent { tenant, key, content, confirmed });
     }
 
     /// The ERPs look into their folders: whatever is there must be whole.
     fn watch_deliveries(&mut self) {
         for (number, ends) in self.ends.iter().enumerate() {
-            for (name, bytes) in ends.agent.delivered() {
+            let seen: Vec<_> = self.agents(number).into_iter().flat_map(Agent::delivered).collect();
+            for (name, bytes) in seen {
                 if !self.sent.iter().any(|sent| sent.tenant == number && sent.content == bytes) {
                     let what =
                         format!("{}: the ERP sees {name}, which nobody has sent as it is: {bytes:?}", ends.agent.machine.host);
@@ -401,7 +427,7 @@ impl World {
     async fn calm(&mut self) {
         self.wires.faults.end();
         self.story.tell("from here on nothing goes wrong any more");
-        self.agenda.clear();
+        let mut owed: Vec<Act> = std::mem::take(&mut self.agenda).into_values().filter(Act::is_owed).collect();
         for host in self.hosts() {
             self.machine(&host).disk.set_space(None);
             if let Some(clock) = self.wires.clock_of(&host) {
@@ -409,10 +435,11 @@ impl World {
             }
         }
         self.settle().await;
-        self.agenda.clear();
+        owed.extend(std::mem::take(&mut self.agenda).into_values().filter(Act::is_owed));
         for host in self.hosts() {
             self.switch_on(&host).await;
         }
+        owed.into_iter().for_each(|act| self.plan(Duration::ZERO, act));
         self.calm_at = self.clock.monotonic();
     }
 
@@ -438,7 +465,7 @@ impl World {
 
     /// Everything once more, now that nothing goes wrong; then a day in which nobody does anything.
     pub async fn once_more(&mut self) {
-        for tenant in 0..self.ends.len() {
+        for tenant in (0..self.ends.len()).filter(|tenant| !self.is_out(*tenant)).collect::<Vec<_>>() {
             self.change_erp(tenant).await;
             self.plan_transfer(tenant, false).await;
             self.send(tenant).await;
@@ -487,7 +514,7 @@ impl World {
         let mut open = Vec::new();
         for machine in self.machines() {
             let all = machine.journal.list(&Filter::default(), MAX_LIST, None).await.unwrap_or_default();
-            open.extend(all.into_iter().filter(|record| !is_over(record)));
+            open.extend(all.into_iter().filter(|record| !is_over(record) && !self.is_explained(record)));
         }
         open
     }

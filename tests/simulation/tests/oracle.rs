@@ -7,7 +7,7 @@ use towpath_simulation::{
 };
 
 /// Within so many seeds it must be found. Nothing else goes wrong in them, so that each is cheap.
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 16;
 
 /// The first complaint, which must say `what`.
 #[track_caller]
@@ -69,4 +69,29 @@ fn a_lost_receipt_is_found() {
 #[test]
 fn a_standstill_is_found() {
     found(Wrong::StandsStill, "does not come to rest");
+}
+
+#[test]
+fn a_signature_of_a_stranger_is_found() {
+    found(Wrong::SignsAsStranger, "whom nobody knows");
+}
+
+#[test]
+fn a_key_that_was_not_kept_is_found() {
+    found(Wrong::LosesKeys, "and the relay knows");
+}
+
+#[test]
+fn a_retired_key_that_is_let_in_is_found() {
+    found(Wrong::KeepsOldKeys, "which is retired");
+}
+
+#[test]
+fn a_revoked_agent_that_is_let_in_is_found() {
+    found(Wrong::IgnoresRevocations, "in, which was revoked");
+}
+
+#[test]
+fn what_comes_from_a_revoked_agent_is_found() {
+    found(Wrong::IgnoresRevocations, "since it was revoked");
 }

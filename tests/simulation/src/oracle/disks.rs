@@ -15,8 +15,8 @@ use crate::{erp::marker, world::World};
 /// The most entries of a folder, and the longest file in bytes, in a simulation.
 const MOST: usize = 10_000;
 const LONGEST: u64 = 1 << 24;
-/// What a receiver notes of the one job of its one agent.
-const NEWEST: &str = "/receiver/newest/erp/main.json";
+/// What a receiver notes of the one job of each of its agents.
+const NEWEST: (&str, &str) = ("/receiver/newest/erp", "/main.json");
 
 /// Every file of a disk below a folder.
 fn files(disk: &MemoryFiles, folder: &Path, found: &mut Vec<PathBuf>) {
@@ -26,14 +26,14 @@ fn files(disk: &MemoryFiles, folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn all_files(machine: &Machine) -> Vec<PathBuf> {
+pub(super) fn all_files(machine: &Machine) -> Vec<PathBuf> {
     let mut found = Vec::new();
     files(&machine.disk, Path::new("/"), &mut found);
     found
 }
 
 /// Whose a file on a machine is: the machine's, or on the relay that of the tenant in whose folder it lies.
-fn owner<'a>(world: &'a World, machine: &'a Machine, path: &Path) -> Option<&'a TenantName> {
+pub(super) fn owner<'a>(world: &'a World, machine: &'a Machine, path: &Path) -> Option<&'a TenantName> {
     let named = |tenant: &&TenantName| path.components().any(|part| part.as_os_str() == tenant.as_str());
     machine.host.tenant.as_ref().or_else(|| world.ends.iter().map(|ends| &ends.tenant).find(named))
 }
@@ -48,17 +48,19 @@ pub(super) fn nothing_of_others(world: &World) -> Wrong {
             }
         }
     };
-    for machine in world.machines() {
+    for machine in world.all_machines() {
         for path in all_files(machine) {
             let Ok(bytes) = read_whole(&machine.disk, &path, LONGEST) else { continue };
             let bytes = if path.to_string_lossy().contains(PACKED_SUFFIX) { unpacked(bytes) } else { bytes };
             look(format!("{}: {}", machine.host, path.display()), &bytes, owner(world, machine, &path));
         }
     }
-    for ends in &world.ends {
-        let database = ends.receiver.database(&ends.agent.enrolment.name);
-        let bytes = std::fs::read(&database).unwrap_or_default();
-        look(format!("{}'s app database", ends.tenant), &bytes, Some(&ends.tenant));
+    for (number, ends) in world.ends.iter().enumerate() {
+        for agent in world.agents(number) {
+            let database = ends.receiver.database(&agent.enrolment.name);
+            let bytes = std::fs::read(&database).unwrap_or_default();
+            look(format!("{}'s app database", ends.tenant), &bytes, Some(&ends.tenant));
+        }
     }
     wrong
 }
@@ -88,15 +90,36 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
 pub(super) fn nothing_left(world: &World) -> Wrong {
     let mut wrong = Wrong::new();
     for machine in world.machines() {
-        let left = all_files(machine).into_iter().filter(|path| !is_kept(machine.host.place, path));
+        if world.is_shut_out(&machine.host) {
+            continue;
+        }
+        // What was rejected while its agent was not believed is kept for people to look at.
+        let quarantined = |path: &Path| path.starts_with("/receiver/quarantine") && world.was_disapproved(&machine.host);
+        let files = all_files(machine).into_iter().filter(|path| !is_of_revoked(world, machine, path) && !quarantined(path));
+        let left = files.filter(|path| !is_kept(machine.host.place, path));
         wrong.extend(left.map(|path| format!("{}: {} is left", machine.host, path.display())));
     }
     wrong
 }
 
+/// Whether a file belongs to a transfer of an agent that was revoked, or to a tenant whose receiver was.
+fn is_of_revoked(world: &World, machine: &Machine, path: &Path) -> bool {
+    let named = |name: &str| path.components().any(|part| part.as_os_str() == name);
+    let Some(number) = owner(world, machine, path).and_then(|owner| world.ends.iter().position(|ends| ends.tenant == *owner))
+    else {
+        return false;
+    };
+    let agents = world.revoked.iter().filter(|one| one.tenant == number);
+    let mut ids = world.sent.iter().filter(|sent| world.is_revoked(&sent.key)).map(|sent| sent.key.id.to_string());
+    world.rights.get(number).is_some_and(|rights| rights.receiver_is_out)
+        || agents.map(|one| one.name.as_str()).any(named)
+        || ids.any(|id| named(&id))
+}
+
 /// Nobody has a file open while nothing is to be done.
 pub(super) fn nothing_open(world: &World) -> Wrong {
-    let open = world.machines().into_iter().map(|machine| (&machine.host, machine.disk.open_handles()));
+    let machines = world.machines().into_iter().filter(|machine| !world.is_shut_out(&machine.host));
+    let open = machines.map(|machine| (&machine.host, machine.disk.open_handles()));
     open.filter(|(_, open)| *open > 0)
         .map(|(host, open)| format!("{host}: {open} files are open, and nobody does anything"))
         .collect()
@@ -112,10 +135,14 @@ fn is_kept(place: Place, path: &Path) -> bool {
         Place::Agent => {
             ["/agent/transfers/", "/agent/downlink/", "/agent/enrolment.json", DELIVERY].iter().any(|kept| text.starts_with(kept))
                 && !text.contains("/plain/")
+                || text == "/agent/key"
         }
         // A line for each code that was used and each end that was revoked; a note for each job of an agent.
         Place::Relay => text.starts_with("/relay/receipts/") || text == "/relay/access.jsonl",
-        Place::Receiver => text.starts_with("/receiver/receipts/") || ["/receiver/enrolment.json", NEWEST].contains(&&*text),
+        Place::Receiver => {
+            let newest = text.starts_with(NEWEST.0) && text.ends_with(NEWEST.1);
+            newest || text.starts_with("/receiver/receipts/") || text == "/receiver/enrolment.json"
+        }
     }
 }
 
@@ -125,11 +152,15 @@ mod tests {
 
     #[test]
     fn what_is_kept_for_good_is_told_from_what_is_left() {
-        for kept in ["/agent/transfers/x/manifest.json", "/erp-in/orders.csv", "/agent/downlink/x/receipts/delivered.json"] {
+        for kept in
+            ["/agent/key", "/agent/transfers/x/manifest.json", "/erp-in/orders.csv", "/agent/downlink/x/receipts/delivered.json"]
+        {
             assert!(is_kept(Place::Agent, Path::new(kept)), "{kept}");
         }
         for left in [
             "/agent/work/x/full",
+            "/agent/key.next",
+            "/agent/key.next.json",
             "/agent/transfers/x/items.csv.bz2",
             "/erp-in/.towpath/x/orders.csv",
             "/agent/downlink/x/plain/o.csv",

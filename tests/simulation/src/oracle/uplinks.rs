@@ -4,7 +4,7 @@ use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use towpath_journal::TransferRecord;
 use towpath_testkit::seams::{Ends, rows_of};
 use towpath_transfer::{
-    Code, Direction, TransferState,
+    AgentName, Code, Direction, TransferState,
     beside::beside,
     receipt::ReceiptStage,
     state::{Outcome, Rejection},
@@ -13,23 +13,26 @@ use towpath_transfer::{
 use super::Wrong;
 use crate::{
     erp,
-    world::{World, known},
+    world::{Rights, World, known},
 };
 
 /// Every transfer has ended on all three machines alike, with the same receipts, and was imported once or not at all.
 pub(super) async fn each_ended_once(world: &World) -> Wrong {
     let mut wrong = Wrong::new();
-    for ends in &world.ends {
+    for (ends, rights) in world.ends.iter().zip(&world.rights) {
+        if rights.agent_is_out || rights.receiver_is_out {
+            continue;
+        }
         let all = known(&ends.agent.machine, Direction::Uplink).await;
         let mut imported = Vec::new();
         for record in &all {
             let name = format!("{} of {}", world.story.name(record.key.id), ends.tenant);
-            wrong.extend(ended(world, ends, record).await.map(|problem| format!("{name}: {problem}")));
+            wrong.extend(ended(world, ends, rights, record).await.map(|problem| format!("{name}: {problem}")));
             if record.state == TransferState::Imported {
                 imported.push(record.key.id.to_string());
             }
         }
-        let Some(mut app) = app(ends).await else {
+        let Some(mut app) = app(ends, &ends.agent.enrolment.name).await else {
             if !imported.is_empty() {
                 wrong.push(format!("{}: nothing was imported, and the agent believes in {imported:?}", ends.tenant));
             }
@@ -42,7 +45,7 @@ pub(super) async fn each_ended_once(world: &World) -> Wrong {
             wrong.push(format!("{}: imported are {ledger:?}, and the agent believes in {imported:?}", ends.tenant));
         }
         for record in known(&ends.receiver.machine, Direction::Uplink).await {
-            if !all.iter().any(|known| known.key == record.key) {
+            if !world.is_revoked(&record.key) && !all.iter().any(|known| known.key == record.key) {
                 wrong.push(format!("{}: {} is nobody's transfer", ends.receiver.machine.host, record.key));
             }
         }
@@ -51,8 +54,21 @@ pub(super) async fn each_ended_once(world: &World) -> Wrong {
 }
 
 /// What is wrong with one transfer.
-async fn ended(world: &World, ends: &Ends, record: &TransferRecord) -> Option<String> {
+async fn ended(world: &World, ends: &Ends, rights: &Rights, record: &TransferRecord) -> Option<String> {
     let (key, state) = (&record.key, &record.state);
+    let is_allowed = |rejection: &Rejection| match rejection.code {
+        // It may be overtaken by a newer one.
+        Code::Superseded => true,
+        Code::AgentUnapproved => rights.was_disapproved,
+        _ => false,
+    };
+    if matches!(state, TransferState::Abandoned { .. }) {
+        let elsewhere = [ends.receiver.record(key).await, world.relay.record(key).await];
+        return elsewhere
+            .iter()
+            .any(Option::is_some)
+            .then(|| "it was given up for a newer one, and has left the agent".to_owned());
+    }
     let (stage, outcome) = match state {
         TransferState::Imported => (ReceiptStage::Imported, Outcome::Imported),
         TransferState::Rejected { rejection } if is_allowed(rejection) => {
@@ -79,18 +95,16 @@ async fn ended(world: &World, ends: &Ends, record: &TransferRecord) -> Option<St
     ends.agent.chain(key.id).await.err()
 }
 
-/// A transfer may be overtaken by a newer one, and nothing else may be wrong with one.
-fn is_allowed(rejection: &Rejection) -> bool {
-    rejection.code == Code::Superseded
-}
-
 /// The app's tables are those that the ERP had when the newest imported transfer was read.
 pub(super) async fn apps_have_what_erps_had(world: &World) -> Wrong {
     let mut wrong = Wrong::new();
-    for (ends, erp) in world.ends.iter().zip(&world.erps) {
+    for ((ends, erp), rights) in world.ends.iter().zip(&world.erps).zip(&world.rights) {
+        if rights.agent_is_out || rights.receiver_is_out {
+            continue;
+        }
         let all = known(&ends.agent.machine, Direction::Uplink).await;
         let newest = all.iter().rev().find(|record| record.state == TransferState::Imported);
-        let (Some(newest), Some(mut app)) = (newest, app(ends).await) else { continue };
+        let (Some(newest), Some(mut app)) = (newest, app(ends, &ends.agent.enrolment.name).await) else { continue };
         let state = world.wires.read_from(newest.key.id);
         let expected = state.and_then(|state| erp.state(state));
         let found = erp::content(&mut app).await;
@@ -108,9 +122,9 @@ pub(super) async fn apps_have_what_erps_had(world: &World) -> Wrong {
     wrong
 }
 
-/// The app's database, where something was imported into it.
-async fn app(ends: &Ends) -> Option<SqliteConnection> {
-    let path = ends.receiver.database(&ends.agent.enrolment.name);
+/// The app's database of an agent, where something was imported into it.
+pub(super) async fn app(ends: &Ends, agent: &AgentName) -> Option<SqliteConnection> {
+    let path = ends.receiver.database(agent);
     let mut app = beside(SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path))).await.ok()?;
     let ledger = beside(rows_of(&mut app, "SELECT name FROM sqlite_schema WHERE name = 'towpath_imports'")).await;
     (!ledger.is_empty()).then_some(app)

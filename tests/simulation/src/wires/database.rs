@@ -49,8 +49,10 @@ impl Extractor for Erp {
     ) -> Result<Extracted> {
         let id = request.folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<TransferId>().ok());
         let name = id.map_or_else(String::new, |id| self.wire.wires.story.name(id));
-        if self.wire.strike(Site::Erp, format_args!("extract of {name}")).is_some() {
-            return Err(Failure::retry(Code::ErpMissing, "the ERP database, by plan"));
+        match self.wire.strike(Site::Erp, format_args!("extract of {name}")) {
+            Some((Trouble::Stuck, _)) => return Err(Failure::park(Code::ErpRefused, "the ERP database, by plan")),
+            Some(_) => return Err(Failure::retry(Code::ErpMissing, "the ERP database, by plan")),
+            None => {}
         }
         let extracted = beside(self.inner.extract(request, events, cancel)).await?;
         if let Some(id) = id {

@@ -41,7 +41,7 @@ impl Link {
 #[async_trait]
 impl Connect for Link {
     async fn connect(&self) -> StoreResult<Arc<dyn RemoteStore>> {
-        self.wire.reach("the relay").await.map_err(|()| StoreError::new(StoreErrorKind::Unreachable, "the relay, by plan"))?;
+        self.wire.reach("the relay").await.map_err(|kind| StoreError::new(kind, "the relay, by plan"))?;
         Ok(self.wire.far(self.inner.connect().await?))
     }
 }
@@ -62,7 +62,7 @@ impl Links {
 #[async_trait]
 impl AppServers for Links {
     async fn connect(&self, scope: &TenantScope) -> Result<AppServer> {
-        let unreachable = |()| Failure::retry(Code::AppServerUnreachable, "the app server, by plan");
+        let unreachable = |_| Failure::retry(Code::AppServerUnreachable, "the app server, by plan");
         self.wire.reach(&format!("the app server of {scope}")).await.map_err(unreachable)?;
         let AppServer { store, folder } = self.inner.connect(scope).await?;
         Ok(AppServer { store: self.wire.far(store), folder })
@@ -71,14 +71,16 @@ impl AppServers for Links {
 
 impl Wire {
     /// Gets as far as a far machine, or not.
-    async fn reach(&self, what: &str) -> std::result::Result<(), ()> {
+    async fn reach(&self, what: &str) -> std::result::Result<(), StoreErrorKind> {
         let struck = self.strike(Site::Connect, format!("reaching {what}"));
         match struck {
             Some((Trouble::Slow, mut dice)) => self.wires.clock.sleep(slowness(&mut dice)).await,
-            Some(_) => return Err(()),
+            // As if the key were not known there.
+            Some((Trouble::Stuck, _)) => return Err(StoreErrorKind::AuthenticationRefused),
+            Some(_) => return Err(StoreErrorKind::Unreachable),
             None => {}
         }
-        if self.is_dead() { Err(()) } else { Ok(()) }
+        if self.is_dead() { Err(StoreErrorKind::Unreachable) } else { Ok(()) }
     }
 
     /// Far files with what goes wrong on the way.

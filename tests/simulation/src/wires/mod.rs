@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use towpath_agent::parts::Extractor;
+use towpath_agent::{key_files::KeyFiles, parts::Extractor};
 use towpath_journal::{FailPoints, FaultJournal, Journal, Operation, Point};
 use towpath_receiver::import::ImportTarget;
 use towpath_relay::uplink::forward::AppServers;
@@ -136,6 +136,10 @@ impl Wire {
 
 impl Wiring for Wires {
     fn clock(&self, host: &Host, clock: Arc<dyn Clock>) -> Arc<dyn Clock> {
+        let clock = match &self.broken {
+            Some(broken) => broken.clock(host, clock),
+            None => clock,
+        };
         let skewed = Skewed::new(clock);
         self.clocks.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), skewed.clone());
         Arc::new(skewed)
@@ -205,6 +209,13 @@ impl Wiring for Wires {
             None => target,
         };
         Arc::new(database::App::new(self.wire(host, life), target, self.locks.clone()))
+    }
+
+    fn keys(&self, _: &Host, keys: Arc<dyn KeyFiles>) -> Arc<dyn KeyFiles> {
+        match &self.broken {
+            Some(broken) => broken.keys(keys),
+            None => keys,
+        }
     }
 
     fn extractor(&self, host: &Host, life: &Life, extractor: Arc<dyn Extractor>) -> Arc<dyn Extractor> {

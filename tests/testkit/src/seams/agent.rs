@@ -14,9 +14,11 @@ use towpath_agent::{
     engine::{Engine, EngineSettings},
     enrolment::{EnrolParts, Enrolment, enrol},
     extract::{Attempts, ExtractParts},
+    key_files::KeyFiles as _,
     layout::Layout,
     own_key::OwnKey,
     parts::{NoWatcher, Parts, SourceExtractor},
+    rotation::{KeyRotator, Rotated},
     service::heart::Heart,
     trust::FileTrust,
     uplink::{plan, prune::prune_or_warn},
@@ -25,17 +27,18 @@ use towpath_journal::{FailPoints, Journal as _, TransferRecord, WakeUp};
 use towpath_keys::{Identity, KeyKind, PseudonymKey, pseudonym::KEY_BYTES};
 use towpath_relay::service::LocalRelayApi;
 use towpath_transfer::{
-    Direction, Failure, TransferId, TransferKey,
+    Clock, Direction, Failure, TransferId, TransferKey,
     api::EnrolmentCode,
     packed::PACKED_SUFFIX,
     receipt::{ReceiptStage, SignedReceipt},
     state::Place,
 };
-use towpath_transport::{files::FileStore as _, relay_api::RelayApi};
+use towpath_transport::{files::FileStore, relay_api::RelayApi};
 
 use super::{
-    door::{Caller, Line, RelayDoor, SpoolConnect},
-    machine::{Machine, Nature},
+    door::{Caller, Callers, Line, RelayDoor, SpoolConnect},
+    keys::{DiskKeys, Made},
+    machine::{Machine, Nature, Start},
     wiring::Host,
 };
 use crate::JOB;
@@ -44,6 +47,8 @@ use crate::JOB;
 pub const KIND: &str = "orders";
 /// Where it delivers them.
 pub const DELIVERY: &str = "/erp-in";
+/// How long a program that starts waits for a change of the key to come to its end.
+const KEY_LIMIT: Duration = Duration::from_secs(10);
 
 /// An ERP host with its agent.
 #[derive(Debug)]
@@ -52,7 +57,7 @@ pub struct Agent {
     pub machine: Machine,
     /// The ERP database.
     pub erp: PathBuf,
-    /// The agent's key.
+    /// The key that the agent enrolled with.
     pub identity: Identity,
     /// What enrolment has told.
     pub enrolment: Enrolment,
@@ -61,14 +66,22 @@ pub struct Agent {
     trust: FileTrust,
     parts: Option<Arc<Parts>>,
     wake: WakeUp,
+    /// The relay's time, where it is not this machine's: its answers tell it.
+    pub relay_time: Option<Arc<dyn Clock>>,
+    /// Every key that it ever had.
+    made: Made,
+    rotator: Option<KeyRotator>,
 }
 
 impl Agent {
     /// Enrols an agent that extracts the database `erp` and believes the first receiver; `tables` is the part of the configuration
     /// that names them. `folder` keeps its pins.
     ///
+    /// # Errors
+    /// Where it is refused.
+    ///
     /// # Panics
-    /// Where that fails.
+    /// Where the configuration cannot be used.
     pub async fn enrolled(
         nature: &Nature,
         relay: &LocalRelayApi,
@@ -76,7 +89,7 @@ impl Agent {
         folder: &Path,
         erp: PathBuf,
         tables: &str,
-    ) -> Self {
+    ) -> Result<Self, Failure> {
         let machine = Machine::new(Host { place: Place::Agent, tenant: Some(code.tenant.clone()) }, nature);
         let identity = Identity::generate(KeyKind::Ed25519, &*nature.entropy).unwrap();
         let trust = FileTrust(folder.join("agent_signers"));
@@ -95,15 +108,71 @@ impl Agent {
             identity: &identity,
             mode: config.trust,
         };
-        let enrolment = enrol(parts, code).await.unwrap().enrolment;
-        let config = Arc::new(config);
-        Self { machine, erp, identity, enrolment, layout, config, trust, parts: None, wake: WakeUp::new() }
+        let enrolment = enrol(parts, code).await?.enrolment;
+        let (config, made) = (Arc::new(config), Made::default());
+        let keys = DiskKeys { files: Arc::new(machine.disk.clone()), layout: layout.clone(), made: made.clone() };
+        keys.begin(&identity).unwrap();
+        let (wake, parts, rotator) = (WakeUp::new(), None, None);
+        Ok(Self { machine, erp, identity, enrolment, layout, config, trust, parts, wake, relay_time: None, made, rotator })
+    }
+
+    /// The key in use, as it lies on the disk.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn key_on_disk(&self) -> Identity {
+        self.keys(Arc::new(self.machine.disk.clone())).load().unwrap()
+    }
+
+    fn keys(&self, files: Arc<dyn FileStore>) -> DiskKeys {
+        DiskKeys { files, layout: self.layout.clone(), made: self.made.clone() }
     }
 
     /// Who the agent is to the relay.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        Caller { user: self.enrolment.sftp_user.clone(), key: self.identity.public_line().clone() }
+        Caller { user: self.enrolment.sftp_user.clone(), key: self.key_on_disk().public_line().clone() }
+    }
+
+    /// Who it is while it runs with `own`.
+    fn callers(&self, own: &OwnKey) -> Callers {
+        let (user, own) = (self.enrolment.sftp_user.clone(), own.clone());
+        Arc::new(move || Caller { user: user.clone(), key: own.now().public_line().clone() })
+    }
+
+    /// What changes its key in this life.
+    fn rotator_of(&self, door: &RelayDoor, start: &Start, own: &OwnKey, relay_time: Arc<dyn Clock>) -> KeyRotator {
+        let (nature, user) = (&self.machine.nature, self.enrolment.sftp_user.clone());
+        let line = Line::of_a_life(&self.machine, door, self.callers(own), 1, &start.life);
+        let relay = move |key: &Identity| -> Result<Arc<dyn RelayApi>, Failure> {
+            let caller = Caller { user: user.clone(), key: key.public_line().clone() };
+            Ok(Arc::new(Line { caller: Arc::new(move || caller.clone()), ..line.clone() }))
+        };
+        KeyRotator {
+            keys: nature.wiring.keys(&self.machine.host, Arc::new(self.keys(start.files.clone()))),
+            layout: self.layout.clone(),
+            files: start.files.clone(),
+            own: own.clone(),
+            trust: Arc::new(self.trust.clone()),
+            agent: self.enrolment.name.clone(),
+            relay_url: self.enrolment.relay_url.clone(),
+            user: self.enrolment.sftp_user.clone(),
+            relay: Arc::new(relay),
+            now: Arc::new(move || relay_time.now()),
+            clock: Arc::clone(&nature.clock),
+            entropy: Arc::clone(&nature.entropy),
+            one: Arc::default(),
+        }
+    }
+
+    /// Changes the agent's key, as `key rotate` does; `told` hears what came of it.
+    ///
+    /// # Panics
+    /// Where the agent was never started.
+    pub fn rotate(&self, overlap: Duration, told: impl FnOnce(Result<Rotated, Failure>) + Send + 'static) {
+        let rotator = self.rotator.clone().expect("the agent was started");
+        tokio::spawn(async move { told(rotator.rotate(overlap, KeyKind::Ed25519).await) });
     }
 
     /// The relay's calls as this agent makes them, each so many times.
@@ -115,7 +184,8 @@ impl Agent {
     /// The way of this agent to its folders on the relay.
     #[must_use]
     pub fn connect(&self, door: &RelayDoor) -> SpoolConnect {
-        SpoolConnect { door: door.clone(), caller: self.caller() }
+        let caller = self.caller();
+        SpoolConnect { door: door.clone(), caller: Arc::new(move || caller.clone()) }
     }
 
     /// Starts the program.
@@ -127,17 +197,21 @@ impl Agent {
         let pseudonyms = Arc::new(PseudonymKey::from_bytes(&[7; KEY_BYTES]));
         let (attempts, reader) = (Attempts::default(), Arc::clone(&clock));
         let extract = ExtractParts { files: files.clone(), clock: reader, pseudonyms, workers: 1, attempts };
+        let own = OwnKey::new(self.key_on_disk()).unwrap();
+        let relay_time = self.relay_time.clone().unwrap_or_else(|| Arc::clone(&clock));
+        let rotator = self.rotator_of(door, &start, &own, relay_time);
+        let connect = SpoolConnect { door: door.clone(), caller: self.callers(&own) };
         let extractor = SourceExtractor { parts: extract, config: SharedConfig::new((*self.config).clone()) };
         let parts = Arc::new(Parts {
             layout: self.layout.clone(),
             files,
             journal: Arc::clone(&start.journal),
-            relay: Arc::new(Line::of_a_life(&self.machine, door, self.caller(), times, &start.life)),
-            stores: wiring.connect(host, &start.life, Arc::new(self.connect(door))),
+            relay: Arc::new(Line::of_a_life(&self.machine, door, self.callers(&own), times, &start.life)),
+            stores: wiring.connect(host, &start.life, Arc::new(connect)),
             extractor: wiring.extractor(host, &start.life, Arc::new(extractor)),
             actions: Arc::new(SystemActions { files: start.files.clone(), clock: Arc::clone(&clock) }),
             trust: Arc::new(self.trust.clone()),
-            identity: OwnKey::new(self.identity.clone()).unwrap(),
+            identity: own,
             tenant: self.enrolment.tenant.clone(),
             agent: self.enrolment.name.clone(),
             config: SharedConfig::new((*self.config).clone()),
@@ -153,8 +227,15 @@ impl Agent {
         let engine = Engine::new(Arc::clone(&parts), self.wake.clone()).observed_by(start.busy.clone()).with_settings(settings);
         let heart = Heart::unwatched(&parts.clock);
         let poll = poll::run(parts, self.wake.clone(), heart, CancellationToken::new());
+        self.rotator = Some(rotator.clone());
         self.machine.run(&start, async move {
-            tokio::join!(engine.run(CancellationToken::new()), poll);
+            // Before anything logs in, as the program does.
+            tokio::select! {
+                biased;
+                _ = rotator.finish_or_warn() => {}
+                () = rotator.clock.sleep(KEY_LIMIT) => {}
+            }
+            tokio::join!(engine.run(CancellationToken::new()), poll, rotator.finish(CancellationToken::new()));
         });
     }
 

@@ -1,6 +1,7 @@
 //! How programs reach each other without a network, and how a call ends when the other machine does.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -8,6 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
 use towpath_relay::{
     service::{LocalRelayApi, RelayService},
     spool::{AgentView, Spool},
@@ -67,7 +69,37 @@ impl<T: Clone> Default for Door<T> {
 }
 
 /// What a running relay offers.
-pub type RelayDoor = Door<(RelayService, Arc<Spool>)>;
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// Its calls.
+    pub service: RelayService,
+    /// The agents' folders.
+    pub spool: Arc<Spool>,
+    /// The connections to them.
+    pub sessions: Sessions,
+}
+
+/// Where a running relay is found.
+pub type RelayDoor = Door<Offer>;
+
+/// The open connections to a relay, by user. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Sessions(Arc<Mutex<BTreeMap<String, CancellationToken>>>);
+
+impl Sessions {
+    /// What is cancelled when the sessions of a user are ended that are open then.
+    #[must_use]
+    pub fn of(&self, user: &str) -> CancellationToken {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(user.to_owned()).or_default().clone()
+    }
+
+    /// Ends the sessions of a user.
+    pub fn end(&self, user: &str) {
+        if let Some(open) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(user) {
+            open.cancel();
+        }
+    }
+}
 
 /// An enrolled end, as it shows itself to the relay.
 #[derive(Debug, Clone)]
@@ -78,13 +110,16 @@ pub struct Caller {
     pub key: PublicKeyLine,
 }
 
+/// An enrolled end that may change its key.
+pub type Callers = Arc<dyn Fn() -> Caller + Send + Sync>;
+
 /// The relay's calls as one end makes them, of which something may become.
 #[derive(Clone)]
 pub struct Line {
     /// The relay.
     pub door: RelayDoor,
-    /// Who calls.
-    pub caller: Caller,
+    /// Who calls, at the time of each call.
+    pub caller: Callers,
     /// How long the caller lives; somebody who makes calls by hand lives on.
     pub life: Life,
     /// The caller's clock.
@@ -95,7 +130,7 @@ pub struct Line {
 
 impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("caller", &self.caller).finish_non_exhaustive()
+        f.debug_struct("Line").field("caller", &(self.caller)()).finish_non_exhaustive()
     }
 }
 
@@ -112,12 +147,12 @@ impl Line {
     #[must_use]
     pub fn by_hand(machine: &Machine, door: &RelayDoor, caller: Caller, times: usize) -> Self {
         let (clock, fates) = (Arc::clone(&machine.nature.clock), Arc::new(move |_: &'static str| Fate::copied(times)));
-        Self { door: door.clone(), caller, life: Life::new(), clock, fates }
+        Self { door: door.clone(), caller: Arc::new(move || caller.clone()), life: Life::new(), clock, fates }
     }
 
     /// The calls of a program in one life, with what its wiring makes of each.
     #[must_use]
-    pub fn of_a_life(machine: &Machine, door: &RelayDoor, caller: Caller, times: usize, life: &Life) -> Self {
+    pub fn of_a_life(machine: &Machine, door: &RelayDoor, caller: Callers, times: usize, life: &Life) -> Self {
         let (wiring, host) = (Arc::clone(&machine.nature.wiring), machine.host.clone());
         let fates = move |call: &'static str| {
             let fate = wiring.fate(&host, call);
@@ -154,8 +189,9 @@ impl Line {
         copies: usize,
         call: &impl Fn(LocalRelayApi) -> F,
     ) -> Option<Result<T>> {
-        let Some(((service, _), life)) = self.door.open() else { return Some(Err(unreachable())) };
-        let api = LocalRelayApi::new(service, self.caller.user.clone(), self.caller.key.clone());
+        let Some((Offer { service, .. }, life)) = self.door.open() else { return Some(Err(unreachable())) };
+        let caller = (self.caller)();
+        let api = LocalRelayApi::new(service, caller.user, caller.key);
         let calls = (0..copies).map(|_| call(api.clone()));
         tokio::select! {
             biased;
@@ -261,22 +297,29 @@ impl RelayApi for Line {
 }
 
 /// The way of an agent to its folders on the relay.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SpoolConnect {
     /// The relay.
     pub door: RelayDoor,
     /// Who connects.
-    pub caller: Caller,
+    pub caller: Callers,
+}
+
+impl fmt::Debug for SpoolConnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpoolConnect").field("caller", &(self.caller)()).finish_non_exhaustive()
+    }
 }
 
 #[async_trait]
 impl Connect for SpoolConnect {
     async fn connect(&self) -> StoreResult<Arc<dyn RemoteStore>> {
         let failed = |kind| StoreError::new(kind, "connecting to the relay");
-        let ((service, spool), life) = self.door.open().ok_or_else(|| failed(StoreErrorKind::Unreachable))?;
+        let (Offer { service, spool, sessions }, life) = self.door.open().ok_or_else(|| failed(StoreErrorKind::Unreachable))?;
         let refused = |e: Failure| failed(StoreErrorKind::AuthenticationRefused).caused_by(e);
-        let caller = service.registry().authenticate_key(&self.caller.user, &self.caller.key).await.map_err(refused)?;
+        let Caller { user, key } = (self.caller)();
+        let caller = service.registry().authenticate_key(&user, &key).await.map_err(refused)?;
         let view = AgentView::new(spool, caller.as_agent().map_err(refused)?);
-        Ok(Arc::new(ViewStore::new(Arc::new(view), life)))
+        Ok(Arc::new(ViewStore::new(Arc::new(view), life).until(sessions.of(&user))))
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use towpath_transfer::{FileName, RemotePath};
 use towpath_transport::{
     files::{FileKind, ReadFile},
@@ -28,11 +29,12 @@ const RESUME: OpenOptions =
     OpenOptions { read: false, write: true, append: false, create: true, truncate: false, exclusive: false };
 const ANEW: OpenOptions = OpenOptions { truncate: true, ..RESUME };
 
-/// A session's view as a [`RemoteStore`]. It lasts as long as the machine behind it.
+/// A session's view as a [`RemoteStore`]. It lasts as long as the machine behind it, unless it is ended.
 #[derive(Clone)]
 pub struct ViewStore {
     view: Arc<dyn VirtualFs>,
     life: Life,
+    ended: CancellationToken,
 }
 
 impl fmt::Debug for ViewStore {
@@ -45,14 +47,22 @@ impl ViewStore {
     /// A connection to `view`, which is on a machine that has this `life`.
     #[must_use]
     pub fn new(view: Arc<dyn VirtualFs>, life: Life) -> Self {
-        Self { view, life }
+        Self { view, life, ended: CancellationToken::new() }
     }
 
-    /// The operation, unless the machine crashes meanwhile: then nobody knows whether it was done.
+    /// The same, until `ended` is cancelled.
+    #[must_use]
+    pub fn until(self, ended: CancellationToken) -> Self {
+        Self { ended, ..self }
+    }
+
+    /// The operation, unless the machine crashes or the session ends meanwhile: then nobody knows whether it was done.
     async fn call<T>(&self, what: &str, path: &RemotePath, operation: impl Future<Output = FsResult<T>>) -> StoreResult<T> {
+        let lost = || Err(StoreError::new(StoreErrorKind::ConnectionLost, format!("{what} {path}")));
         tokio::select! {
             biased;
-            () = self.life.over() => Err(StoreError::new(StoreErrorKind::ConnectionLost, format!("{what} {path}"))),
+            () = self.life.over() => lost(),
+            () = self.ended.cancelled() => lost(),
             done = operation => done.map_err(|error| told(what, path, error)),
         }
     }

@@ -4,6 +4,7 @@
 mod agent;
 mod door;
 mod far;
+mod keys;
 mod machine;
 mod power;
 mod receiver;
@@ -19,8 +20,9 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection, sqlite::S
 use towpath_transport::files::{MemoryFiles, read_whole};
 
 pub use agent::{Agent, DELIVERY, KIND};
-pub use door::{Caller, Door, Line, RelayDoor, SpoolConnect};
+pub use door::{Caller, Callers, Door, Line, Offer, RelayDoor, Sessions, SpoolConnect};
 pub use far::ViewStore;
+pub use keys::DiskKeys;
 pub use machine::{Backup, Busy, Machine, Nature, Pace, Start};
 pub use power::{Life, PoweredFiles};
 pub use receiver::Receiver;

@@ -37,7 +37,7 @@ use towpath_transport::{
 
 use super::{
     agent::KIND,
-    door::{Caller, Door, Line, RelayDoor},
+    door::{Caller, Callers, Door, Line, RelayDoor},
     far::ViewStore,
     machine::{Machine, Nature},
     wiring::Host,
@@ -100,7 +100,23 @@ impl Receiver {
     /// # Panics
     /// Where the relay names no such agent.
     pub async fn approve(&self, door: &RelayDoor, agent: &Fingerprint) {
-        agents::approve(&*self.line(door, 1), &self.pins, agent, &self.enrolment.tenant).await.unwrap();
+        self.try_approve(door, agent).await.unwrap();
+    }
+
+    /// The receiver's operator approves an agent, where that succeeds.
+    ///
+    /// # Errors
+    /// Those of [`agents::approve`].
+    pub async fn try_approve(&self, door: &RelayDoor, agent: &Fingerprint) -> Result<(), Failure> {
+        agents::approve(&*self.line(door, 1), &self.pins, agent, &self.enrolment.tenant).await.map(|_| ())
+    }
+
+    /// The receiver's operator takes every key of an agent from those that are believed.
+    ///
+    /// # Panics
+    /// Where the pins cannot be written.
+    pub fn disapprove(&self, agent: &AgentName) {
+        agents::remove(&self.pins, agent).unwrap();
     }
 
     /// Starts the program.
@@ -122,11 +138,13 @@ impl Receiver {
         let start = self.machine.switch_on().await;
         let (nature, host) = (&self.machine.nature, &self.machine.host);
         agents::complete_pins(&self.pins, &self.enrolment.receipt_key).unwrap();
+        let caller = self.caller();
+        let callers: Callers = Arc::new(move || caller.clone());
         let parts = Arc::new(Parts {
             layout: self.layout.clone(),
             files: start.files.clone(),
             journal: Arc::clone(&start.journal),
-            relay: Arc::new(Line::of_a_life(&self.machine, door, self.caller(), times, &start.life)),
+            relay: Arc::new(Line::of_a_life(&self.machine, door, callers, times, &start.life)),
             target: nature.wiring.target(host, &start.life, Arc::new(self.target.clone())),
             trust: Arc::new(FileTrust(self.pins.clone())),
             policy: TrustPolicy::Approve,

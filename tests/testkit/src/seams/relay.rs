@@ -35,7 +35,7 @@ use towpath_transfer::{
 use towpath_transport::files::FileStore as _;
 
 use super::{
-    door::{Door, RelayDoor},
+    door::{Door, Offer, RelayDoor, Sessions},
     far::ViewStore,
     machine::{Machine, Nature},
     wiring::Host,
@@ -68,9 +68,13 @@ pub struct Relay {
     pub machine: Machine,
     /// What it offers while it runs.
     pub door: RelayDoor,
-    registry: Registry,
+    /// Whom it knows.
+    pub registry: Registry,
+    /// The connections to its folders.
+    pub sessions: Sessions,
     landings: Landings,
-    receipt_key: Identity,
+    /// The key of its receipts.
+    pub receipt_key: Identity,
     retention: Duration,
 }
 
@@ -84,7 +88,8 @@ impl Relay {
         machine.disk.create_dir_all(STATE.as_ref()).unwrap();
         let registry = beside(Registry::in_memory(Arc::clone(&machine.nature.clock), Arc::clone(&nature.entropy))).await.unwrap();
         let receipt_key = Identity::generate(KeyKind::Ed25519, &*nature.entropy).unwrap();
-        Self { machine, door: Door::new(), registry, landings: Landings::default(), receipt_key, retention }
+        let (door, landings, sessions) = (Door::new(), Landings::default(), Sessions::default());
+        Self { machine, door, registry, sessions, landings, receipt_key, retention }
     }
 
     /// Starts the program.
@@ -145,7 +150,8 @@ impl Relay {
         };
         let program = Program::new(parts)?;
         program.tidy().await?;
-        self.door.offer((program.service().clone(), Arc::clone(program.spool())), start.life.clone());
+        let (service, spool) = (program.service().clone(), Arc::clone(program.spool()));
+        self.door.offer(Offer { service, spool, sessions: self.sessions.clone() }, start.life.clone());
         let mut drivers = JoinSet::new();
         if let Some(pause) = nature.pace.upkeep {
             program.drivers().into_iter().for_each(|driver| drop(drivers.spawn(driver.run(CancellationToken::new()))));
@@ -174,8 +180,7 @@ impl Relay {
     /// Where the relay is off.
     #[must_use]
     pub fn anonymous(&self) -> LocalRelayApi {
-        let ((service, _), _) = self.door.open().expect("the relay is on");
-        LocalRelayApi::anonymous(service)
+        LocalRelayApi::anonymous(self.door.open().expect("the relay is on").0.service)
     }
 
     /// Makes a tenant whose app server is behind `landing`.

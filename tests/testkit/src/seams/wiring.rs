@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use towpath_agent::parts::Extractor;
+use towpath_agent::{key_files::KeyFiles, parts::Extractor};
 use towpath_journal::Journal;
 use towpath_receiver::import::ImportTarget;
 use towpath_relay::uplink::forward::AppServers;
@@ -99,6 +99,12 @@ pub trait Wiring: fmt::Debug + Send + Sync {
     fn target(&self, host: &Host, life: &Life, target: Arc<dyn ImportTarget>) -> Arc<dyn ImportTarget> {
         let _ = (host, life);
         target
+    }
+
+    /// The files of an agent's key.
+    fn keys(&self, host: &Host, keys: Arc<dyn KeyFiles>) -> Arc<dyn KeyFiles> {
+        let _ = host;
+        keys
     }
 
     /// How an agent reads the ERP.

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, sqlite::SqliteConne
 use tempfile::TempDir;
 use towpath_journal::{FailPoints, verify};
 use towpath_transfer::{
-    TenantName, TransferId, TransferState,
+    Failure, TenantName, TransferId, TransferState,
     api::Role,
     beside::beside,
     clock::{ManualClock, SeededEntropy},
@@ -54,9 +54,36 @@ impl Ends {
         let code = relay.code(&scope, Role::Agent, AGENT).await;
         let path = folder.join("erp.sqlite");
         beside(write_erp(&path, erp)).await;
-        let agent = Agent::enrolled(nature, &api, &code, folder, path, tables).await;
+        let mut agent = Agent::enrolled(nature, &api, &code, folder, path, tables).await.unwrap();
+        agent.relay_time = Some(Arc::clone(&relay.machine.nature.clock));
         receiver.approve(&relay.door, &agent.identity.fingerprint()).await;
         Self { tenant: tenant.clone(), agent, receiver }
+    }
+
+    /// Enrols the ERP host once more, under another name and with a fresh state folder, and approves it; `folder` is for its pins. Returns
+    /// the agent that was there before, which is off.
+    ///
+    /// # Errors
+    /// Where the relay refuses; nothing has changed then.
+    ///
+    /// # Panics
+    /// Where the relay is off.
+    pub async fn enrol_anew(
+        &mut self,
+        nature: &Nature,
+        relay: &Relay,
+        folder: &Path,
+        name: &str,
+        tables: &str,
+    ) -> Result<Agent, Failure> {
+        let (scope, erp) = (relay.registry.operator_scope(&self.tenant).await?, self.agent.erp.clone());
+        std::fs::create_dir_all(folder).unwrap();
+        let code = relay.code(&scope, Role::Agent, name).await;
+        let mut agent = Agent::enrolled(nature, &relay.anonymous(), &code, folder, erp, tables).await?;
+        agent.relay_time = Some(Arc::clone(&relay.machine.nature.clock));
+        self.receiver.try_approve(&relay.door, &agent.identity.fingerprint()).await?;
+        self.agent.machine.kill().await;
+        Ok(std::mem::replace(&mut self.agent, agent))
     }
 }
 
