@@ -287,6 +287,26 @@ mod tests {
         assert_eq!(standing(&peers)[0].1, Standing::Waiting);
     }
 
+    #[tokio::test]
+    async fn an_agent_that_has_changed_its_key_is_approved_with_all_it_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("allowed_signers");
+        let (first, newest) = (identity(1), identity(2));
+        let end = towpath_keys::RotatingEnd { relay_url: "https://relay.test", user: "acme.erp" };
+        let rotation = towpath_keys::sign_rotation(end, &first, &newest, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let relay = MemoryRelay::new();
+        relay.set_peers(vec![Peer { rotations: vec![rotation], ..peer("erp", &first) }]);
+        let refused = approve(&relay, &path, &first.fingerprint(), &tenant()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "a person compares the key that is in use");
+        approve(&relay, &path, &newest.fingerprint(), &tenant()).await.unwrap();
+        let pins = AllowedSigners::load(&path).unwrap();
+        for namespace in AGENT_NAMESPACES {
+            let keys: Vec<_> = pins.lookup("erp", namespace).collect();
+            assert_eq!(keys, [first.public_key(), newest.public_key()]);
+        }
+        assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 2);
+    }
+
     #[test]
     fn pins_from_before_there_were_return_files_are_completed_once() {
         let folder = tempfile::tempdir().unwrap();

@@ -111,7 +111,8 @@ impl Registry {
         // This form names a memory of its own that connections share, and that lasts as long as one of them.
         let options = SqliteConnectOptions::from_str("sqlite::memory:").map_err(&opening)?.foreign_keys(true);
         let anchor = SqliteConnection::connect_with(&options).await.map_err(&opening)?;
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(&opening)?;
+        let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false);
+        let pool = pool.connect_with(options).await.map_err(&opening)?;
         let registry = Self::prepared(pool, clock, entropy).await?;
         Ok(Self { anchor: Some(Arc::new(Mutex::new(anchor))), ..registry })
     }

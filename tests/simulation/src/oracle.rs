@@ -28,7 +28,7 @@ pub async fn ask(world: &World) -> Wrong {
     wrong.extend(uplinks::each_ended_once(world).await);
     wrong.extend(uplinks::apps_have_what_erps_had(world).await);
     wrong.extend(downlinks::each_delivered_once(world).await);
-    wrong.extend(disks::nothing_left(world));
+    wrong.extend(disks::nothing_left(world).await);
     wrong.extend(disks::nothing_open(world));
     wrong.extend(world.tasks_left());
     wrong.extend(journals(world).await);

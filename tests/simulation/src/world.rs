@@ -477,8 +477,8 @@ impl World {
             machine.kill().await;
             let pace = &mut machine.nature.pace;
             (pace.drivers.poll, pace.scan, pace.compare) = (SELDOM, SELDOM, SELDOM);
-            // The agents are off meanwhile: they would ask the relay all day long.
-            if host.place != Place::Agent {
+            // The agents are off meanwhile: they would ask the relay all day long. So would whoever waits for one that was revoked.
+            if host.place == Place::Relay || host.place == Place::Receiver && !self.is_concerned(&host) {
                 self.switch_on(&host).await;
             }
         }

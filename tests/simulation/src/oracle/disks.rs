@@ -6,11 +6,14 @@ use std::{
 };
 
 use towpath_testkit::seams::{DELIVERY, Machine};
-use towpath_transfer::{TenantName, codec::unpack, packed::PACKED_SUFFIX, state::Place};
+use towpath_transfer::{Direction, TenantName, TransferState, codec::unpack, packed::PACKED_SUFFIX, state::Place};
 use towpath_transport::files::{FileKind, FileStore as _, MemoryFiles, read_whole};
 
 use super::Wrong;
-use crate::{erp::marker, world::World};
+use crate::{
+    erp::marker,
+    world::{World, known},
+};
 
 /// The most entries of a folder, and the longest file in bytes, in a simulation.
 const MOST: usize = 10_000;
@@ -87,14 +90,20 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
 }
 
 /// Only what is kept for good is left: documents and receipts, what must survive a backup, and what the ERP has not taken.
-pub(super) fn nothing_left(world: &World) -> Wrong {
+pub(super) async fn nothing_left(world: &World) -> Wrong {
     let mut wrong = Wrong::new();
     for machine in world.machines() {
         if world.is_shut_out(&machine.host) {
             continue;
         }
-        // What was rejected while its agent was not believed is kept for people to look at.
-        let quarantined = |path: &Path| path.starts_with("/receiver/quarantine") && world.was_disapproved(&machine.host);
+        // What was rejected is kept for people to look at, up to a number for each agent.
+        let uplinks = known(machine, Direction::Uplink).await;
+        let rejected = uplinks.into_iter().filter(|record| matches!(record.state, TransferState::Rejected { .. }));
+        let rejected: Vec<String> = rejected.map(|record| record.key.id.to_string()).collect();
+        let quarantined = |path: &Path| {
+            let named = |id: &String| path.components().any(|part| part.as_os_str() == id.as_str());
+            path.starts_with("/receiver/quarantine") && rejected.iter().any(named)
+        };
         let files = all_files(machine).into_iter().filter(|path| !is_of_revoked(world, machine, path) && !quarantined(path));
         let left = files.filter(|path| !is_kept(machine.host.place, path));
         wrong.extend(left.map(|path| format!("{}: {} is left", machine.host, path.display())));

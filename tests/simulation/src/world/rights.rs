@@ -305,11 +305,6 @@ impl World {
         self.number_of(host).is_some_and(|tenant| self.is_out(tenant) || revoked(tenant))
     }
 
-    /// Whether the receiver that a machine is has not believed its agent for some time.
-    pub(crate) fn was_disapproved(&self, host: &Host) -> bool {
-        self.number_of(host).and_then(|tenant| self.rights.get(tenant)).is_some_and(|rights| rights.was_disapproved)
-    }
-
     fn number_of(&self, host: &Host) -> Option<usize> {
         self.ends.iter().position(|ends| Some(&ends.tenant) == host.tenant.as_ref())
     }
