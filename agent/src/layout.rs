@@ -9,6 +9,7 @@ use towpath_transfer::{
     packed::{MD5SUMS_NAME, PACKED_NAME},
     receipt::ReceiptStage,
 };
+use towpath_transport::files::TEMP_SUFFIX;
 
 /// The state folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,12 @@ impl Layout {
     #[must_use]
     pub fn next_key_note(&self) -> PathBuf {
         self.state.join("key.next.json")
+    }
+
+    /// That note while it is being written.
+    #[must_use]
+    pub fn next_key_note_begun(&self) -> PathBuf {
+        self.state.join(format!(".key.next.json{TEMP_SUFFIX}"))
     }
 
     /// The key of pseudonyms; made when a table first needs it.

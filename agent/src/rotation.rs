@@ -226,14 +226,15 @@ impl KeyRotator {
         self.forget().await
     }
 
-    /// Removes the note of a change that is over.
+    /// Removes the note of a change that is over, and what an agent that was stopped has begun of one.
     async fn forget(&self) -> Result<()> {
-        let (files, note) = (Arc::clone(&self.files), self.layout.next_key_note());
+        let files = Arc::clone(&self.files);
+        let notes = [self.layout.next_key_note(), self.layout.next_key_note_begun()];
         blocking(move || {
-            if !small_file::exists(&*files, &note) {
-                return Ok(());
+            for note in notes.iter().filter(|note| small_file::exists(&*files, note)) {
+                ignore_missing(files.remove(note)).map_err(|error| file_failure("removing", note, error))?;
             }
-            ignore_missing(files.remove(&note)).map_err(|error| file_failure("removing", &note, error))
+            Ok(())
         })
         .await
     }
@@ -366,6 +367,8 @@ mod tests {
     async fn a_note_of_a_change_that_is_over_or_never_began_does_not_stay() {
         let bench = Bench::new();
         let note = bench.rotator.layout.next_key_note();
+        small_file::write(&Disk, &note, b"{}").unwrap();
+        std::fs::rename(&note, bench.rotator.layout.next_key_note_begun()).unwrap();
         small_file::write(&Disk, &note, b"{}").unwrap();
         bench.rotator.finish_once().await.unwrap();
         assert_eq!(bench.files(), ["key", "key.pub"]);

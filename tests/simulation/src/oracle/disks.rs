@@ -134,8 +134,14 @@ pub(super) fn nothing_open(world: &World) -> Wrong {
         .collect()
 }
 
+/// What an agent that was killed has begun to write of a key; its next change of the key writes over it.
+const BEGUN_KEY: &str = "/agent/.key.next.tmp";
+
 fn is_kept(place: Place, path: &Path) -> bool {
     let text = path.to_string_lossy();
+    if text == BEGUN_KEY {
+        return place == Place::Agent;
+    }
     let hidden = path.components().any(|part| part.as_os_str().to_string_lossy().starts_with('.'));
     if hidden || text.ends_with(".tmp") || text.ends_with(".part") || text.contains(PACKED_SUFFIX) {
         return false;
