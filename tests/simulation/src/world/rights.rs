@@ -280,7 +280,7 @@ impl World {
         }
     }
 
-    /// The agents of a tenant, the one it has now first, each with the number of its revocation.
+    /// The agents of a tenant, the one it has now first.
     pub(crate) fn agents(&self, tenant: usize) -> Vec<&Agent> {
         let now = self.ends.get(tenant).map(|ends| &ends.agent);
         let before = self.revoked.iter().filter(|one| one.tenant == tenant).filter_map(|one| one.agent.as_ref());
