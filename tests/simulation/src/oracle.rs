@@ -49,7 +49,7 @@ async fn journals(world: &World) -> Wrong {
                 }
             }
         }
-        // Whoever waits for what a revoked agent will never say asks again and again.
+        // Whoever waits for what a revoked end will never say asks again and again.
         if !world.is_concerned(&machine.host) {
             wrong.extend(leases(machine).await);
         }

@@ -299,10 +299,13 @@ impl World {
         self.number_of(host).is_some_and(|tenant| self.is_out(tenant))
     }
 
-    /// Whether a machine is that of a tenant of which an end was revoked.
+    /// Whether somebody on a machine waits for an end that was revoked: at its tenant, or on the relay for a receiver.
     pub(crate) fn is_concerned(&self, host: &Host) -> bool {
         let revoked = |tenant: usize| self.revoked.iter().any(|one| one.tenant == tenant);
-        self.number_of(host).is_some_and(|tenant| self.is_out(tenant) || revoked(tenant))
+        match self.number_of(host) {
+            Some(tenant) => self.is_out(tenant) || revoked(tenant),
+            None => self.rights.iter().any(|rights| rights.receiver_is_out),
+        }
     }
 
     fn number_of(&self, host: &Host) -> Option<usize> {
