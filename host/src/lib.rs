@@ -16,6 +16,7 @@ pub mod program;
 pub mod schema;
 pub mod secret;
 pub mod spanned;
+pub mod ssh;
 pub mod units;
 
 pub use config::ConfigMistake;
@@ -25,4 +26,5 @@ pub use logs::LogConfig;
 pub use notify::Notifier;
 pub use secret::SecretText;
 pub use spanned::Spanned;
+pub use ssh::SshSection;
 pub use units::{Bytes, Pause, counted};

@@ -19,7 +19,7 @@ use towpath_transfer::{
 };
 use towpath_transport::{
     dial::{Trust as TlsTrust, ways::NoMemory},
-    files::{Disk, FileStore as _, file_failure, ignore_missing, read_whole, write_whole},
+    files::{Disk, FileStore as _, disk_below, file_failure, ignore_missing, read_whole, write_whole},
     relay_api::{Follower, HttpRelayApi, RelayApi, RelayPins, TokenSource},
 };
 
@@ -220,14 +220,17 @@ impl Host {
         let parts = Arc::new(parts);
         let broken = parts.journal.break_leases().await?;
         let arrived = Arc::new(Notify::new());
-        let files = Arc::clone(&parts.files);
+        let files = disk_below(self.layout.state()).map_err(|e| file_failure("opening", self.layout.state(), e))?;
         let landing = Arc::new(Landing::new(files, self.layout.clone(), self.config.landing, Arc::clone(&arrived)));
         landing.prepare().map_err(|e| file_failure("creating", &self.layout.landing(), e))?;
         let server = match listen.or_else(|| self.config.listen.clone()) {
             Some(address) => {
                 let keys = self.host_keys()?;
                 let clock = Arc::clone(&self.clock);
-                Some(LandingServer::bind(&address, &keys, landing, self.layout.enrolment(), clock).await?)
+                Some(
+                    LandingServer::bind(&address, &keys, landing, self.layout.enrolment(), self.config.ssh.limits(), clock)
+                        .await?,
+                )
             }
             None => None,
         };

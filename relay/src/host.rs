@@ -18,7 +18,7 @@ use towpath_keys::{HostKeys, Identity, KeyKind};
 use towpath_transfer::{Clock, Code, Entropy, Failure, failure::Result, state::Place};
 use towpath_transport::{
     dial::settings::ProxySettings,
-    files::{Disk, FileStore, write_whole},
+    files::{Disk, disk_below, write_whole},
     server::{SshServer, SshServerConfig},
 };
 
@@ -190,7 +190,7 @@ impl Host {
             keys,
             forward_key: forward_key.public_line().clone(),
         };
-        let files: Arc<dyn FileStore> = Arc::new(Disk);
+        let files = disk_below(&self.state).map_err(|e| file_failed("open the folder", &self.state, e))?;
         let metrics = Metrics::new()?;
         let app_servers = SftpAppServers::new(registry.clone(), forward_key, Arc::clone(&self.clock))?;
         let parts = Parts {

@@ -4,6 +4,8 @@
 //! real thing, [`MemoryFiles`] forgets at [`MemoryFiles::power_loss`] whatever was not synced, and [`FaultFiles`] fails
 //! before or after any effect.
 
+#[cfg(target_os = "linux")]
+mod below;
 mod disk;
 mod fault;
 mod memory;
@@ -16,6 +18,7 @@ use std::{
     fmt::Debug,
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -28,6 +31,8 @@ use towpath_transfer::{
 /// Bytes of a file that are in memory at once while it is read from its start to its end.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+#[cfg(target_os = "linux")]
+pub use below::DiskBelow;
 pub use disk::Disk;
 pub use fault::{FaultFiles, FileFault, FileOp, FilePlan};
 pub use memory::MemoryFiles;
@@ -99,6 +104,16 @@ pub struct FileEntry {
     pub stat: FileStat,
 }
 
+/// A folder that is being read from its beginning to its end.
+pub trait FolderWalk: Send {
+    /// The next entries, at most `limit` (and at least one where `limit` is 0) and in no order; none at the end. A name that comes
+    /// or goes meanwhile may be among them or not; every other name is, once. Names that are not UTF-8 are not ours and are left out.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    fn next(&mut self, limit: usize) -> io::Result<Vec<FileEntry>>;
+}
+
 /// A tree of files and folders that is ours.
 ///
 /// Nothing here is durable by itself: content needs [`WriteFile::sync_all`], and a name that appears, changes or goes needs
@@ -136,11 +151,18 @@ pub trait FileStore: Debug + Send + Sync {
     fn stat(&self, path: &Path) -> io::Result<FileStat>;
 
     /// At most `limit` entries of a folder, sorted by name (by bytes), that come after the name `after`. A short answer is the last
-    /// page. Memory is bounded by `limit`. Names that are not UTF-8 are not ours and are left out.
+    /// page. Memory is bounded by `limit`. Names that are not UTF-8 are not ours and are left out. A disk is read whole for each page,
+    /// so that whoever wants every name of a large folder and not their order takes [`FileStore::walk`].
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] without the folder, or as the disk reports.
     fn list(&self, dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<FileEntry>>;
+
+    /// Every entry of a folder, page by page, in memory bounded by a page; the folder is read once, however large it is.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] without the folder, or as the disk reports.
+    fn walk(&self, dir: &Path) -> io::Result<Box<dyn FolderWalk>>;
 
     /// Renames a file or folder in one step; a file at `to` is replaced.
     ///
@@ -198,6 +220,19 @@ pub trait FileStore: Debug + Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::Unsupported`] where the system cannot be asked, or as the disk reports.
     fn free_space(&self, path: &Path) -> io::Result<u64>;
+}
+
+/// The disk for what strangers may name below `root`, which exists; see `DiskBelow`, which needs Linux. Elsewhere a link in a folder's
+/// place is found by looking before, as the views of [`crate::server::stored`] do.
+///
+/// # Errors
+/// As the disk reports, or without `/proc`.
+pub fn disk_below(root: &Path) -> io::Result<Arc<dyn FileStore>> {
+    #[cfg(target_os = "linux")]
+    let files = DiskBelow::new(root)?;
+    #[cfg(not(target_os = "linux"))]
+    let files = std::fs::metadata(root).map(|_| Disk)?;
+    Ok(Arc::new(files))
 }
 
 /// Runs file work on a thread that may block. The work runs to its end also where nobody waits for it any more.

@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 use towpath_host::Spanned;
-use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, SecretText, config};
+use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, SecretText, SshSection, config};
 use towpath_transfer::{Failure, Secret, manifest::Label};
 use towpath_transport::dial::settings::ProxySettings;
 
@@ -53,6 +53,8 @@ pub struct Config {
     pub scan: Duration,
     /// What may lie on the landing.
     pub landing: LandingLimits,
+    /// SSH logins and sessions of the landing.
+    pub ssh: SshSection,
     /// Where tables go.
     pub import: ImportConfig,
     /// Which tables are imported.
@@ -76,6 +78,8 @@ struct RawConfig {
     network: RawNetwork,
     #[serde(default)]
     landing: RawLanding,
+    #[serde(default)]
+    ssh: SshSection,
     import: Option<Spanned<RawImport>>,
     #[serde(default)]
     quarantine: RawQuarantine,
@@ -179,6 +183,12 @@ impl Config {
         let section = raw.import.as_ref().map(Spanned::span);
         let mut import = raw.import.map(Spanned::into_inner).unwrap_or_default();
         let (tables, unpacked_file) = (import.tables.take(), import.unpacked_file.take());
+        let offered = "a landing offers its Ed25519 host key alone, which every relay knows";
+        let mut ssh = raw.ssh.check();
+        if ssh.is_ok() && raw.ssh.ecdsa_host_key {
+            ssh = Err((["ssh", "ecdsa_host_key"], offered.to_owned()));
+        }
+        ssh.map_err(|(place, why)| ConfigMistake::at(file, text, config::place(text, &place), why))?;
         let advertise = raw.landing.advertise.map(|text| check.advertise(&text)).transpose()?;
         Ok(Self {
             trust: raw.trust,
@@ -193,6 +203,7 @@ impl Config {
                 transfers,
                 ..landing
             },
+            ssh: raw.ssh,
             import: check.import(import, section.as_ref(), folder)?,
             tables: check.tables(tables)?,
             exports: check.exports(raw.exports, folder)?,

@@ -1,14 +1,26 @@
-use std::{path::Path, process::Stdio, sync::Arc};
+use std::{
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::{io::AsyncWriteExt as _, process::Command, sync::Notify};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, process::Command, sync::Notify};
 use tokio_util::sync::CancellationToken;
 use towpath_journal::NoObserver;
 use towpath_keys::{HostKeys, Identity, KeyKind};
-use towpath_transfer::{Clock, RemotePath, TransferState, clock::SeededEntropy, manifest::MANIFEST_NAME};
+use towpath_transfer::{
+    Clock, RemotePath, TransferState, clock::SeededEntropy, manifest::MANIFEST_NAME, public_key::PublicKeyLine,
+};
 use towpath_transport::{
-    files::{FileStore as _, MemoryFiles, read_whole, write_whole},
-    server::{FsError, FsResult, Lack, OpenOptions, Replace, SetAttributes, VirtualFs as _},
+    client::{SftpLogin, SftpStore},
+    files::{Disk, FaultFiles, FileOp, FileStore as _, MemoryFiles, read_whole, write_whole},
+    server::{FsError, FsResult, Lack, Limits, OpenOptions, Replace, SetAttributes, VirtualFs as _},
+    store::{RemoteStore as _, StoreErrorKind},
 };
 
 use super::*;
@@ -298,14 +310,8 @@ async fn sftp(address: std::net::SocketAddr, user: &str, key: &Path, commands: &
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transfer_put_by_hand_with_openssh_is_imported() {
-    let bench = Bench::new().await;
-    let here = bench.temp.path();
-    let entropy = SeededEntropy::new(11);
-    let relay = Identity::create_file(&here.join("forward_key"), KeyKind::Ed25519, &entropy).unwrap();
-    Identity::create_file(&here.join("stranger"), KeyKind::Rsa2048, &towpath_journal::system::SystemEntropy::new()).unwrap();
-    let enrolment = Enrolment {
+fn enrolled(forward_key: &PublicKeyLine) -> Enrolment {
+    Enrolment {
         version: 1,
         relay_url: "https://relay.test".into(),
         spki_pin: None,
@@ -315,16 +321,120 @@ async fn a_transfer_put_by_hand_with_openssh_is_imported() {
         ssh_host_keys: vec![],
         receipt_key: key_line(8),
         announced: None,
-        forward_key: relay.public_line().clone(),
+        forward_key: forward_key.clone(),
         landing: None,
+    }
+}
+
+/// Lists a folder of so many entries on the real disk, and says how often a page of it was asked for and how long the first took.
+async fn listed(entries: usize) -> (usize, Duration) {
+    let (temp, reads) = (tempfile::tempdir().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&reads);
+    let plan = move |op: FileOp, _: &Path| {
+        counted.fetch_add(usize::from(op == FileOp::List), Ordering::SeqCst);
+        None
     };
+    let files = Arc::new(FaultFiles::new(Arc::new(Disk), Box::new(plan)));
+    let landing = Landing::new(files, Layout::new(temp.path()), LandingLimits::default(), Arc::default());
+    landing.prepare().unwrap();
+    let folder = temp.path().join("landing").join(spot(1).trim_start_matches('/'));
+    std::fs::create_dir_all(&folder).unwrap();
+    for number in 0..entries {
+        std::fs::write(folder.join(format!("f{number:06}.csv")), b"x").unwrap();
+    }
+    let clock = towpath_journal::system::SystemClock::new();
+    let begun = clock.monotonic();
+    let mut listing = LandingView::new(Arc::new(landing)).list(&at(&spot(1))).await.unwrap();
+    let most = Limits::default().page_entries;
+    let mut seen = listing.next_page(most).await.unwrap().len();
+    let first = clock.monotonic().saturating_sub(begun);
+    assert_eq!(seen, most);
+    while let page @ 1.. = listing.next_page(most).await.unwrap().len() {
+        seen += page;
+    }
+    assert_eq!(seen, entries);
+    (reads.load(Ordering::SeqCst), first)
+}
+
+#[tokio::test]
+async fn a_large_folder_is_read_once() {
+    let (reads, _) = listed(1_500).await;
+    assert_eq!(reads, 1 + 15 + 1, "it is opened, read page by page, and found to be at its end");
+}
+
+#[tokio::test]
+async fn long_a_folder_of_100_000_entries_shows_its_first_page_within_two_seconds() {
+    let (reads, first) = listed(100_000).await;
+    println!("100,000 entries on a landing: the first page after {first:?}, {reads} reads of pages");
+    assert!(reads == 1_002 && first < Duration::from_secs(2), "{reads} {first:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_end_whose_key_is_not_the_enrolled_one_any_more() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let (temp, files, layout) = (tempfile::tempdir().unwrap(), Arc::new(MemoryFiles::new()), Layout::new("/state"));
+    let [old, new] = [21, 22].map(|seed| Identity::generate(KeyKind::Ed25519, &SeededEntropy::new(seed)).unwrap());
+    let enrol = |key: &Identity| {
+        write_whole(&*files, &layout.enrolment(), &serde_json::to_vec(&enrolled(key.public_line())).unwrap()).unwrap();
+    };
+    let landing = Landing::new(files.clone(), layout.clone(), LandingLimits::default(), Arc::default());
+    landing.prepare().unwrap();
+    enrol(&old);
+    let host_keys = HostKeys::load_or_generate(temp.path(), &SeededEntropy::new(23)).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(towpath_journal::system::SystemClock::new());
+    let (landing, path) = (Arc::new(landing), layout.enrolment());
+    let server = LandingServer::bind("127.0.0.1:0", &host_keys, landing, path, Limits::default(), Arc::clone(&clock));
+    let server = server.await.unwrap();
+    let (address, shutdown) = (server.address(), CancellationToken::new());
+    let listening = tokio::spawn(server.run(shutdown.clone()));
+    let log_in = async |key: &Identity| {
+        let login = SftpLogin {
+            user: LANDING_USER.to_owned(),
+            public_key: key.public_key().to_ssh().unwrap(),
+            signer: key.ssh_signer().unwrap(),
+            host_keys: host_keys.public_lines().to_vec().into(),
+        };
+        SftpStore::connect(TcpStream::connect(address).await.unwrap(), login, Arc::clone(&clock)).await
+    };
+    let gone = async |session: &SftpStore| {
+        let ended = async {
+            while session.list(&at("/uplink"), 10).await.is_ok() {
+                clock.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("a session outlives its key");
+    };
+
+    let first = log_in(&old).await.unwrap();
+    first.list(&at("/uplink"), 10).await.unwrap();
+    enrol(&new);
+    gone(&first).await;
+    assert_eq!(log_in(&old).await.unwrap_err().kind(), StoreErrorKind::AuthenticationRefused);
+    let second = log_in(&new).await.unwrap();
+    second.list(&at("/uplink"), 10).await.unwrap();
+    files.remove(&layout.enrolment()).unwrap();
+    gone(&second).await;
+    assert_eq!(log_in(&new).await.unwrap_err().kind(), StoreErrorKind::AuthenticationRefused);
+    shutdown.cancel();
+    listening.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_put_by_hand_with_openssh_is_imported() {
+    let bench = Bench::new().await;
+    let here = bench.temp.path();
+    let entropy = SeededEntropy::new(11);
+    let relay = Identity::create_file(&here.join("forward_key"), KeyKind::Ed25519, &entropy).unwrap();
+    Identity::create_file(&here.join("stranger"), KeyKind::Rsa2048, &towpath_journal::system::SystemEntropy::new()).unwrap();
     let layout = &bench.parts.layout;
-    write_whole(&*bench.files, &layout.enrolment(), &serde_json::to_vec(&enrolment).unwrap()).unwrap();
+    write_whole(&*bench.files, &layout.enrolment(), &serde_json::to_vec(&enrolled(relay.public_line())).unwrap()).unwrap();
     let host_keys = HostKeys::load_or_generate(here, &entropy).unwrap();
     let arrived = Arc::new(Notify::new());
     let landing = Landing::new(bench.files.clone(), layout.clone(), LandingLimits::default(), Arc::clone(&arrived));
     let clock: Arc<dyn Clock> = Arc::new(towpath_journal::system::SystemClock::new());
-    let server = LandingServer::bind("127.0.0.1:0", &host_keys, Arc::new(landing), layout.enrolment(), clock).await.unwrap();
+    let server = LandingServer::bind("127.0.0.1:0", &host_keys, Arc::new(landing), layout.enrolment(), Limits::default(), clock)
+        .await
+        .unwrap();
     let (address, shutdown) = (server.address(), CancellationToken::new());
     let listening = tokio::spawn(server.run(shutdown.clone()));
     let parts = bench.parts_with(|_| ());

@@ -2,7 +2,6 @@
 //! test below holds, and what `towpath-relay config example` prints.
 
 mod audit;
-mod ssh;
 
 use std::{
     net::SocketAddr,
@@ -12,12 +11,12 @@ use std::{
 
 use serde::Deserialize;
 use towpath_alert::{AlertConfig, RawAlert};
-use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, config};
+use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, config, ssh::Wrong};
 use towpath_transfer::{Failure, api::MAX_OFFERS};
 use url::Url;
 
 pub use audit::AuditSection;
-pub use ssh::SshSection;
+pub use towpath_host::SshSection;
 
 use crate::{api::WebLimits, downlink::DownlinkSettings, spool::SpoolLimits};
 
@@ -322,9 +321,6 @@ impl Config {
         }
     }
 }
-
-/// A setting and what is wrong with it.
-type Wrong = ([&'static str; 2], String);
 
 /// The most addresses one relay listens on.
 const MAX_LISTENERS: usize = 16;

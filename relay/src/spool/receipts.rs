@@ -22,11 +22,16 @@ impl Spool {
         let agents = blocking(move || spool.agents_in(&spool.receipts)).await??;
         for scope in agents {
             let folder = self.receipts.join(scope.tenant().tenant().as_str()).join(scope.agent().as_str());
-            let mut after = None::<String>;
+            let failed = |e| file_failure("list the folder", &folder, e);
+            let (spool, dir) = (Arc::clone(self), folder.clone());
+            let mut walk = blocking(move || spool.files.walk(&dir)).await?.map_err(failed)?;
             loop {
-                let (spool, dir, from) = (Arc::clone(self), folder.clone(), after.take());
-                let page = blocking(move || spool.files.list(&dir, from.as_deref(), PAGE)).await?;
-                let page = page.map_err(|e| file_failure("list the folder", &folder, e))?;
+                let (page, same) = blocking(move || (walk.next(PAGE), walk)).await?;
+                walk = same;
+                let page = page.map_err(failed)?;
+                if page.is_empty() {
+                    break;
+                }
                 for id in page.iter().filter_map(|entry| entry.name.parse::<TransferId>().ok()) {
                     if self.journal.get(&scope.key(id)).await.map_err(Failure::from)?.is_none() {
                         let (spool, path) = (Arc::clone(self), folder.join(id.to_string()));
@@ -35,10 +40,6 @@ impl Spool {
                         removed += 1;
                     }
                 }
-                if page.len() < PAGE {
-                    break;
-                }
-                after = page.last().map(|entry| entry.name.clone());
             }
         }
         Ok(removed)

@@ -1,9 +1,20 @@
 //! A whole relay on loopback: its one port, its stages, an app server of plain SFTP, and a revocation by another process.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::oneshot,
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use towpath_journal::{
     NoFailPoints,
@@ -49,21 +60,41 @@ pub(super) struct Running {
     pub(super) url: String,
     pub(super) address: SocketAddr,
     pub(super) admin: SocketAddr,
-    host: Host,
-    shutdown: CancellationToken,
-    serving: JoinHandle<Result<()>>,
+    pub(super) host: Host,
+    serving: Serving,
+}
+
+enum Serving {
+    /// In this process.
+    Here(CancellationToken, JoinHandle<Result<()>>),
+    /// The program, in a process of its own.
+    Apart(Program),
+}
+
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself, and nobody waits for it here.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Running {
-    pub(super) async fn start(state: &Path) -> Self {
+    async fn host(state: &Path) -> (Host, SocketAddr) {
         // The public URL names the port, so the port must be known before; nobody else takes it in between, most likely.
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let mut config = Config::default();
         config.relay.public_url = format!("https://{free}");
         config.relay.listen = vec![free];
         config.relay.admin = "127.0.0.1:0".parse().unwrap();
-        let url = config.relay.public_url.clone();
-        let host = Host { config, state: state.to_owned(), clock: clock(), entropy: entropy() };
+        (Host { config, state: state.to_owned(), clock: clock(), entropy: entropy() }, free)
+    }
+
+    pub(super) async fn start(state: &Path) -> Self {
+        let (host, _) = Self::host(state).await;
+        let url = host.config.relay.public_url.clone();
         let (shutdown, (ready, is_ready)) = (CancellationToken::new(), oneshot::channel::<Listening>());
         let (serving, stop) = (host.clone(), shutdown.clone());
         let serving = tokio::spawn(async move {
@@ -71,7 +102,38 @@ impl Running {
             serving.serve(Arc::new(NoFailPoints), stop, told).await
         });
         let listening = is_ready.await.unwrap();
-        Self { url, address: listening.listen[0], admin: listening.admin, host, shutdown, serving }
+        let serving = Serving::Here(shutdown, serving);
+        Self { url, address: listening.listen[0], admin: listening.admin, host, serving }
+    }
+
+    /// The program `towpath-relay`, in a process of its own.
+    pub(super) async fn start_program(state: &Path) -> Self {
+        let (host, free) = Self::host(state).await;
+        let (url, file) = (host.config.relay.public_url.clone(), state.join("relay.toml"));
+        let text = format!("[relay]\npublic_url = \"{url}\"\nlisten = [\"{free}\"]\nadmin = \"127.0.0.1:0\"\n");
+        std::fs::write(&file, text).unwrap();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_towpath-relay"));
+        program.arg("--config").arg(&file).arg("--state").arg(state).arg("serve").stdout(Stdio::null()).stderr(Stdio::null());
+        let serving = Serving::Apart(Program(program.spawn().unwrap()));
+        let listening: Listening = within(async {
+            loop {
+                let told = std::fs::read(state.join("listening.json")).ok();
+                if let Some(listening) = told.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+                    return listening;
+                }
+                clock().sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        Self { url, address: listening.listen[0], admin: listening.admin, host, serving }
+    }
+
+    /// The process that serves.
+    pub(super) fn process(&self) -> u32 {
+        match &self.serving {
+            Serving::Here(..) => std::process::id(),
+            Serving::Apart(program) => program.0.id(),
+        }
     }
 
     pub(super) async fn registry(&self) -> Registry {
@@ -113,18 +175,14 @@ impl Running {
     pub(super) async fn sftp(&self, end: &End, route: Route) -> towpath_transport::store::StoreResult<SftpStore> {
         let dialer = Dialer::new(&self.trust(), clock()).unwrap();
         let stream = dialer.dial(route, "127.0.0.1", self.address.port()).await.unwrap();
-        let login = SftpLogin {
-            user: end.answer.sftp_user.clone(),
-            public_key: end.identity.public_key().to_ssh().unwrap(),
-            signer: end.identity.ssh_signer().unwrap(),
-            host_keys: end.answer.ssh_host_keys.clone().into(),
-        };
-        SftpStore::connect(stream, login, clock()).await
+        end.log_in(stream).await
     }
 
     pub(super) async fn stop(self) {
-        self.shutdown.cancel();
-        within(self.serving).await.unwrap().unwrap();
+        if let Serving::Here(shutdown, serving) = self.serving {
+            shutdown.cancel();
+            within(serving).await.unwrap().unwrap();
+        }
     }
 }
 
@@ -144,6 +202,21 @@ pub(super) struct End {
     pub(super) identity: Identity,
     pub(super) answer: EnrolmentAnswer,
     pub(super) api: HttpRelayApi,
+}
+
+impl End {
+    pub(super) async fn log_in<T>(&self, stream: T) -> towpath_transport::store::StoreResult<SftpStore>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let login = SftpLogin {
+            user: self.answer.sftp_user.clone(),
+            public_key: self.identity.public_key().to_ssh().unwrap(),
+            signer: self.identity.ssh_signer().unwrap(),
+            host_keys: self.answer.ssh_host_keys.clone().into(),
+        };
+        SftpStore::connect(stream, login, clock()).await
+    }
 }
 
 pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {

@@ -9,4 +9,6 @@ mod flow;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod load;
+#[cfg(test)]
 mod quota;

@@ -29,7 +29,7 @@ use towpath_transfer::{
     manifest::{Label, Table},
     state::Place,
 };
-use towpath_transport::files::{FileEntry, FileStat, FileStore, ReadFile, WriteFile, read_whole, write_whole};
+use towpath_transport::files::{FileEntry, FileStat, FileStore, FolderWalk, ReadFile, WriteFile, read_whole, write_whole};
 
 /// The longest file that is copied, in bytes.
 const MOST: u64 = 1 << 20;
@@ -171,6 +171,10 @@ impl FileStore for Files {
 
     fn list(&self, dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<FileEntry>> {
         self.inner.list(dir, after, limit)
+    }
+
+    fn walk(&self, dir: &Path) -> io::Result<Box<dyn FolderWalk>> {
+        self.inner.walk(dir)
     }
 
     fn share(&self, path: &Path, folder: &Path) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! What every [`FileStore`] does, run over the disk and over memory.
+//! What every [`FileStore`] does, run over the disk, the disk below a root, and memory.
 
 use std::{
     io::{ErrorKind, Read, Seek, SeekFrom, Write},
@@ -7,9 +7,13 @@ use std::{
 
 use super::*;
 
-fn over_both(check: impl Fn(&dyn FileStore, &Path)) {
+fn over_all(check: impl Fn(&dyn FileStore, &Path)) {
     let dir = tempfile::tempdir().unwrap();
     check(&Disk, dir.path());
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    std::fs::create_dir(&root).unwrap();
+    check(&*disk_below(dir.path()).unwrap(), &root);
     let memory = MemoryFiles::new();
     memory.create_dir_all(Path::new("/root")).unwrap();
     check(&memory, Path::new("/root"));
@@ -21,7 +25,7 @@ fn text(store: &dyn FileStore, path: &Path) -> String {
 
 #[test]
 fn create_empties_append_continues_and_open_write_keeps() {
-    over_both(|store, root| {
+    over_all(|store, root| {
         let path = root.join("f");
         store.create(&path).unwrap().write_all(b"first, long").unwrap();
         store.create(&path).unwrap().write_all(b"12").unwrap();
@@ -42,7 +46,7 @@ fn create_empties_append_continues_and_open_write_keeps() {
 
 #[test]
 fn a_gap_reads_as_zeros_and_reading_seeks() {
-    over_both(|store, root| {
+    over_all(|store, root| {
         let path = root.join("f");
         let mut file = store.create(&path).unwrap();
         file.seek(SeekFrom::Start(3)).unwrap();
@@ -58,7 +62,7 @@ fn a_gap_reads_as_zeros_and_reading_seeks() {
 
 #[test]
 fn missing_things_are_not_found_and_folders_are_not_files() {
-    over_both(|store, root| {
+    over_all(|store, root| {
         let none = root.join("none");
         assert_eq!(store.open(&none).err().unwrap().kind(), ErrorKind::NotFound);
         assert_eq!(store.stat(&none).unwrap_err().kind(), ErrorKind::NotFound);
@@ -76,7 +80,7 @@ fn missing_things_are_not_found_and_folders_are_not_files() {
 
 #[test]
 fn listing_is_sorted_paged_and_bounded() {
-    over_both(|store, root| {
+    over_all(|store, root| {
         for name in ["c", "a", "d", "B"] {
             write_whole(store, &root.join(name), name.as_bytes()).unwrap();
         }
@@ -94,8 +98,39 @@ fn listing_is_sorted_paged_and_bounded() {
 }
 
 #[test]
+fn a_walk_gives_every_name_once_and_keeps_its_place() {
+    over_all(|store, root| {
+        assert_eq!(store.walk(&root.join("none")).err().unwrap().kind(), ErrorKind::NotFound);
+        for n in 0..25 {
+            write_whole(store, &root.join(format!("f{n}")), b"12").unwrap();
+        }
+        store.create_dir_all(&root.join("folder")).unwrap();
+        let mut walk = store.walk(root).unwrap();
+        let mut found = Vec::new();
+        loop {
+            let page = walk.next(7).unwrap();
+            assert!(page.len() <= 7);
+            if page.is_empty() {
+                break;
+            }
+            found.extend(page);
+        }
+        assert!(walk.next(0).unwrap().is_empty(), "the end stays the end");
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(found, store.list(root, None, 100).unwrap());
+        // Somebody else may take names away between two pages.
+        let mut walk = store.walk(root).unwrap();
+        let first = walk.next(1).unwrap().remove(0).name;
+        store.remove_dir_all(root).unwrap();
+        while let Some(entry) = walk.next(1).unwrap().pop() {
+            assert_ne!(entry.name, first);
+        }
+    });
+}
+
+#[test]
 fn rename_replaces_files_and_moves_folders() {
-    over_both(|store, root| {
+    over_all(|store, root| {
         write_whole(store, &root.join("a"), b"a").unwrap();
         write_whole(store, &root.join("b"), b"b").unwrap();
         store.rename(&root.join("a"), &root.join("b")).unwrap();
@@ -111,7 +146,7 @@ fn rename_replaces_files_and_moves_folders() {
 
 #[test]
 fn a_rename_to_a_free_name_replaces_nothing() {
-    over_both(|store, root| {
+    over_all(|store, root| {
         let (hidden, folder) = (root.join("hidden"), root.join("folder"));
         store.create_dir_all(&hidden).unwrap();
         store.create_dir_all(&folder.join("d")).unwrap();
@@ -136,7 +171,7 @@ fn a_rename_to_a_free_name_replaces_nothing() {
 
 #[test]
 fn folders_are_made_whole_and_removed_only_empty_or_on_purpose() {
-    over_both(|store, root| {
+    over_all(|store, root| {
         let deep = root.join("x/y/z");
         store.create_dir_all(&deep).unwrap();
         store.create_dir_all(&deep).unwrap();
@@ -154,7 +189,7 @@ fn folders_are_made_whole_and_removed_only_empty_or_on_purpose() {
 
 #[test]
 fn whole_files_have_a_limit_and_leave_no_temporary_name() {
-    over_both(|store, root| {
+    over_all(|store, root| {
         let path = root.join("f");
         write_whole(store, &path, b"12345").unwrap();
         assert_eq!(read_whole(store, &path, 5).unwrap(), b"12345");

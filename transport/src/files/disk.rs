@@ -9,14 +9,14 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{FileEntry, FileKind, FileStat, FileStore, ReadFile, WriteFile};
+use super::{FileEntry, FileKind, FileStat, FileStore, FolderWalk, ReadFile, WriteFile};
 
 /// Files on disk. On Unix new files can be read by their owner only (0600), new folders entered by their owner only (0700).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
 
 /// A file on disk, open for one purpose.
-struct DiskFile(File);
+pub(super) struct DiskFile(pub(super) File);
 
 impl Read for DiskFile {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -56,6 +56,28 @@ impl WriteFile for DiskFile {
     }
 }
 
+/// An open folder keeps its place, and holds 32 KiB of names at most.
+pub(super) struct DiskWalk {
+    pub(super) entries: fs::ReadDir,
+    pub(super) stat: fn(&fs::Metadata) -> FileStat,
+}
+
+impl FolderWalk for DiskWalk {
+    fn next(&mut self, limit: usize) -> io::Result<Vec<FileEntry>> {
+        let mut page = Vec::new();
+        while page.len() < limit.max(1) {
+            let Some(entry) = self.entries.next().transpose()? else { break };
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            match entry.metadata() {
+                Ok(metadata) => page.push(FileEntry { stat: (self.stat)(&metadata), name }),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(page)
+    }
+}
+
 impl FileStore for Disk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         Ok(Box::new(DiskFile(private(OpenOptions::new().write(true).create(true).truncate(true)).open(path)?)))
@@ -85,24 +107,11 @@ impl FileStore for Disk {
     }
 
     fn list(&self, dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<FileEntry>> {
-        let mut entries = Vec::new();
-        let mut after = after.map(str::to_owned);
-        loop {
-            let names = names_after(dir, after.as_deref(), limit - entries.len())?;
-            let last_page = names.len() < limit - entries.len();
-            after = names.last().cloned();
-            for name in names {
-                match fs::symlink_metadata(dir.join(&name)) {
-                    Ok(metadata) => entries.push(FileEntry { stat: stat_of(&metadata), name }),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(e),
-                }
-            }
-            // A name that went between the two looks must not make the page short: that would mean that it is the last.
-            if last_page || entries.len() == limit {
-                return Ok(entries);
-            }
-        }
+        list_with(dir, after, limit, stat_of)
+    }
+
+    fn walk(&self, dir: &Path) -> io::Result<Box<dyn FolderWalk>> {
+        Ok(Box::new(DiskWalk { entries: fs::read_dir(dir)?, stat: stat_of }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -223,6 +232,33 @@ fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
     times(one).is_some() && times(one) == times(other)
 }
 
+/// [`FileStore::list`], with what `stat` makes of each name.
+pub(super) fn list_with(
+    dir: &Path,
+    after: Option<&str>,
+    limit: usize,
+    stat: fn(&fs::Metadata) -> FileStat,
+) -> io::Result<Vec<FileEntry>> {
+    let mut entries = Vec::new();
+    let mut after = after.map(str::to_owned);
+    loop {
+        let names = names_after(dir, after.as_deref(), limit - entries.len())?;
+        let last_page = names.len() < limit - entries.len();
+        after = names.last().cloned();
+        for name in names {
+            match fs::symlink_metadata(dir.join(&name)) {
+                Ok(metadata) => entries.push(FileEntry { stat: stat(&metadata), name }),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        // A name that went between the two looks must not make the page short: that would mean that it is the last.
+        if last_page || entries.len() == limit {
+            return Ok(entries);
+        }
+    }
+}
+
 /// The first `limit` names of a folder after `after`, sorted, in memory bounded by `limit`.
 fn names_after(dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<String>> {
     let mut names = BinaryHeap::new();
@@ -243,7 +279,7 @@ fn names_after(dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<
 
 /// Links in the last component are refused, so that nobody can lead us to write somewhere else.
 #[cfg(unix)]
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+pub(super) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     use std::os::unix::fs::OpenOptionsExt;
     // A pipe in the place of a file must not block the opener either.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
@@ -266,7 +302,7 @@ fn create_private_dir(path: &Path) -> io::Result<()> {
     fs::create_dir(path)
 }
 
-fn stat_of(metadata: &fs::Metadata) -> FileStat {
+pub(super) fn stat_of(metadata: &fs::Metadata) -> FileStat {
     let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
     let kind = match metadata.file_type() {
         t if t.is_file() => FileKind::File,

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{FileEntry, FileStat, FileStore, ReadFile, WriteFile};
+use super::{FileEntry, FileStat, FileStore, FolderWalk, ReadFile, WriteFile};
 
 /// What was about to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +24,7 @@ pub enum FileOp {
     Sync,
     /// `stat`.
     Stat,
-    /// `list`.
+    /// `list`, `walk`, or one page of a walk.
     List,
     /// `rename` or `rename_new`, named by its target.
     Rename,
@@ -140,6 +140,11 @@ impl FileStore for FaultFiles {
         self.run(FileOp::List, dir, |inner| inner.list(dir, after, limit))
     }
 
+    fn walk(&self, dir: &Path) -> io::Result<Box<dyn FolderWalk>> {
+        let walk = self.run(FileOp::List, dir, |inner| inner.walk(dir))?;
+        Ok(self.wrap(dir, walk))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.run(FileOp::Rename, to, |inner| inner.rename(from, to))
     }
@@ -208,6 +213,12 @@ impl<F: Seek + ?Sized> Seek for FaultFile<F> {
 impl<F: ReadFile + ?Sized> ReadFile for FaultFile<F> {
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
+    }
+}
+
+impl<F: FolderWalk + ?Sized> FolderWalk for FaultFile<F> {
+    fn next(&mut self, limit: usize) -> io::Result<Vec<FileEntry>> {
+        run(&self.plan, FileOp::List, &self.path, || self.inner.next(limit))
     }
 }
 

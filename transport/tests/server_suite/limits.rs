@@ -11,10 +11,12 @@ use russh::{
 };
 use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, net::TcpStream};
 use tokio_util::sync::CancellationToken;
-use towpath_transfer::{clock::ManualClock, digest::Sha256Digest};
+use towpath_transfer::{Clock as _, clock::ManualClock, digest::Sha256Digest};
 use towpath_transport::server::{Ended, Limits, PlainDirectory, Session};
 
-use super::support::{Counting, Raw, Ssh, TestServer, UserKey, connect, connect_wide, frame, offer, soon, start, text, until};
+use super::support::{
+    Counting, PATIENCE, Raw, RealClock, Ssh, TestServer, UserKey, connect, connect_wide, frame, offer, soon, start, text, until,
+};
 
 /// The answer "Success", with its length field.
 const STATUS_BYTES: usize = 4 + 1 + 4 + 4 + (4 + 7) + (4 + 2);
@@ -43,6 +45,22 @@ async fn an_oversized_frame_closes_the_channel_unread() {
     // The connection lives on, and so may another channel.
     raw.stream = Raw::channel(&raw.ssh).await;
     assert!(raw.open("x", READ).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_frame_is_as_long_as_it_is_configured() {
+    const LONGEST: usize = 40_000;
+    let key = UserKey::ed25519();
+    let limits = Limits { frame_bytes: LONGEST, ..Limits::default() };
+    let server = TestServer::over(Arc::new(Counting::default()), &key, limits).await;
+    let mut raw = Raw::login(server.address, &key).await;
+    let handle = raw.open("x", WRITE_CREATE).await.unwrap();
+    let written = |bytes: usize| [&handle[..], &[0; 8], &text(vec![7; bytes])].concat();
+    // Kind, number, handle, offset and two lengths take the rest of the frame.
+    let rest = written(0).len() + 5;
+    assert_eq!(raw.status(6, &written(LONGEST - rest)).await, 0);
+    raw.send(6, &written(LONGEST - rest + 1)).await;
+    assert!(raw.answer().await.is_none());
 }
 
 #[tokio::test]
@@ -335,7 +353,7 @@ async fn silent_and_idle(silence: Duration) -> (Ended, usize, bool) {
     let mut idle = Raw::login(server.address, &key).await;
     let _handle = half_open.open("x", WRITE_CREATE).await.unwrap();
     half_open.deaf.store(true, Ordering::SeqCst);
-    let ended = server.next_end().await;
+    let ended = tokio::time::timeout(silence + PATIENCE, server.ended.recv()).await.expect("it is noticed").unwrap();
     let abandoned = abandoned.load(Ordering::SeqCst);
     (ended, abandoned, idle.ssh.channel_open_session().await.is_ok() && idle.open("x", READ).await.is_ok())
 }
@@ -353,6 +371,16 @@ async fn a_silent_login_is_noticed() {
         found = Some(seen);
     }
     panic!("the silent one must be noticed, and who answers keepalives may be idle for ever: {found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_a_silent_login_is_gone_after_ninety_seconds() {
+    let (silence, clock) = (Limits::default().silence, RealClock::new());
+    let seen = silent_and_idle(silence).await;
+    let lasted = clock.monotonic();
+    println!("a login that answers nothing any more was gone after {lasted:?}; one that answers and does nothing was not");
+    assert_eq!(seen, (Ended::Stalled, 1, true));
+    assert!(lasted < silence + Duration::from_secs(5), "{lasted:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

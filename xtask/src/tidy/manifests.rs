@@ -17,6 +17,8 @@ const SAMPLES: &[&str] = &[
     "towpath-relay",
     "towpath-receiver",
 ];
+/// Both programs that serve SFTP are told its limits by one section of their configuration.
+const HOST: &[&str] = &["towpath-transfer", "towpath-transport", PLATFORM];
 /// Its desk keeps a file, reads a secret, and calls programs and webhooks.
 const ALERT: &[&str] = &["towpath-transfer", "towpath-host", "towpath-keys", "towpath-transport"];
 /// It starts the servers that the tests share.
@@ -48,7 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("towpath-journal", MIDDLE),
     ("towpath-transport", MIDDLE),
     ("towpath-keys", MIDDLE),
-    ("towpath-host", MIDDLE),
+    ("towpath-host", HOST),
     ("towpath-alert", ALERT),
     ("towpath-agent", PROGRAM),
     ("towpath-relay", PROGRAM),

@@ -30,7 +30,7 @@ use towpath_transfer::{
 };
 use towpath_transport::{
     client::fuzzing::meanings,
-    files::Disk,
+    files::disk_below,
     server::{Limits, VirtualFs, fuzzing::answers},
 };
 
@@ -360,7 +360,7 @@ async fn relay() -> World {
     let journal = Arc::new(MemoryJournal::new(Place::Relay, clock(), entropy()));
     let (total_bytes, tenant_bytes) = (1 << 30, 1 << 30);
     let limits = SpoolLimits { total_bytes, tenant_bytes, reserve_bytes: 0, open_transfers: 100, files_per_transfer: 1000 };
-    let opened = Arc::new(Spool::open(Arc::new(Disk), state.path(), journal, limits).unwrap());
+    let opened = Arc::new(Spool::open(disk_below(state.path()).unwrap(), state.path(), journal, limits).unwrap());
     World {
         own: spool.join(OWN.tenant).join(OWN.agent),
         mine: format!("/uplink/{}/{}", OWN.id, OWN.file),
@@ -379,7 +379,8 @@ async fn landing() -> World {
     put(&state.path().join(THEIRS.file), SECRET);
     put(&state.path().join("key"), SECRET);
     let limits = LandingLimits { reserve_bytes: 0, ..LandingLimits::default() };
-    let landing = Arc::new(Landing::new(Arc::new(Disk), Layout::new(state.path()), limits, Arc::new(Notify::new())));
+    let landing =
+        Arc::new(Landing::new(disk_below(state.path()).unwrap(), Layout::new(state.path()), limits, Arc::new(Notify::new())));
     landing.prepare().unwrap();
     World {
         own,
@@ -478,4 +479,126 @@ async fn links_on_the_landing_lead_nowhere() {
         format!("/uplink/{agent}/{}/folder/{}", OWN.id, THEIRS.file),
     ];
     links_lead_nowhere(world, &transfers, &theirs, &paths).await;
+}
+
+/// The peer's own transfer, which a second thread exchanges with a link to another's all the while; or a folder above it.
+#[cfg(target_os = "linux")]
+async fn nobody_gets_through_while_folders_change(world: World, exchanged: &Path, their_folder: &Path) {
+    use std::{
+        os::unix::fs::symlink,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+    const ROUNDS: usize = 60;
+    let (aside, link) = (exchanged.with_file_name("aside"), exchanged.with_file_name("link"));
+    symlink(their_folder, &link).unwrap();
+    let before = snapshot(world.state.path(), &world.own);
+    let over = Arc::new(AtomicBool::new(false));
+    let (stop, ours) = (Arc::clone(&over), exchanged.to_owned());
+    let exchanging = std::thread::spawn(move || {
+        while !stop.load(Ordering::SeqCst) {
+            fs::rename(&ours, &aside).unwrap();
+            fs::rename(&link, &ours).unwrap();
+            std::thread::yield_now();
+            fs::rename(&ours, &link).unwrap();
+            fs::rename(&aside, &ours).unwrap();
+            std::thread::yield_now();
+        }
+    });
+    let folder = world.mine.trim_end_matches(OWN.file);
+    for _ in 0..ROUNDS {
+        for name in [THEIRS.file, OWN.file, "new.part"] {
+            for (at, said) in world.answers(format!("{folder}{name}").as_bytes()).await.iter().enumerate() {
+                assert!(!said.windows(SECRET.len()).any(|part| part == SECRET), "answer {at} tells what {name} holds");
+            }
+        }
+    }
+    over.store(true, Ordering::SeqCst);
+    exchanging.join().unwrap();
+    assert_eq!(snapshot(world.state.path(), &world.own), before, "what is not the peer's own has changed");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn folders_that_become_links_on_the_relay_meanwhile_lead_nowhere() {
+    for depth in ["uplink", "transfer"] {
+        let world = relay().await;
+        let theirs = world.state.path().join("spool").join(THEIRS.tenant).join(THEIRS.agent).join("uplink");
+        // Under the link there is a transfer of the same name, as only somebody on this machine could make it.
+        put(&theirs.join(OWN.id).join(THEIRS.file), SECRET);
+        let uplink = world.own.join("uplink");
+        let (exchanged, leads) = if depth == "uplink" { (uplink, theirs) } else { (uplink.join(OWN.id), theirs.join(OWN.id)) };
+        nobody_gets_through_while_folders_change(world, &exchanged, &leads).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn folders_that_become_links_on_the_landing_meanwhile_lead_nowhere() {
+    for depth in ["agent", "transfer"] {
+        let world = landing().await;
+        let theirs = world.state.path().join(THEIRS.tenant).join(THEIRS.agent).join("uplink");
+        put(&theirs.join(OWN.id).join(THEIRS.file), SECRET);
+        let agent = world.own.join("uplink").join(OWN.agent);
+        let (exchanged, leads) = if depth == "agent" { (agent, theirs) } else { (agent.join(OWN.id), theirs.join(OWN.id)) };
+        nobody_gets_through_while_folders_change(world, &exchanged, &leads).await;
+    }
+}
+
+/// Rooms whose own folder is a link, and a file with a second name.
+#[cfg(target_os = "linux")]
+async fn planted_rooms_and_second_names_lead_nowhere(world: World, rooms: [PathBuf; 2], their_room: &Path, paths: &[String]) {
+    use std::os::unix::fs::symlink;
+    let second = world.state.path().join(THEIRS.file);
+    put(&second, SECRET);
+    put(&their_room.join(OWN.id).join(THEIRS.file), SECRET);
+    fs::hard_link(&second, rooms[0].join(OWN.id).join("second.bz2")).unwrap();
+    fs::hard_link(&second, rooms[0].join(OWN.id).join("second.bz2.part")).unwrap();
+    for with_links in [false, true] {
+        if with_links {
+            for room in &rooms {
+                fs::rename(room, room.with_file_name(format!("was-{}", room.file_name().unwrap().display()))).unwrap();
+                symlink(their_room, room).unwrap();
+            }
+        }
+        let before = world.not_own();
+        for path in paths {
+            for (at, said) in world.answers(path.as_bytes()).await.iter().enumerate() {
+                assert!(!said.windows(SECRET.len()).any(|part| part == SECRET), "answer {at} tells what {path} holds");
+            }
+            assert_eq!(world.not_own(), before, "{path}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn rooms_that_are_links_and_second_names_on_the_relay_lead_nowhere() {
+    let world = relay().await;
+    let theirs = world.state.path().join("spool").join(THEIRS.tenant).join(THEIRS.agent).join("uplink");
+    let rooms = ["uplink", "downlink"].map(|room| world.own.join(room));
+    let paths: Vec<String> = ["uplink", "downlink"]
+        .iter()
+        .flat_map(|room| ["", "/second.bz2", "/second.bz2.part"].map(|name| format!("/{room}/{}{name}", OWN.id)))
+        .chain(["/uplink".into(), "/downlink".into(), format!("/uplink/{}/{}", OWN.id, THEIRS.file)])
+        .chain([format!("/downlink/{}/{}", OWN.id, THEIRS.file), format!("/uplink/{PLANTED}")])
+        .collect();
+    planted_rooms_and_second_names_lead_nowhere(world, rooms, &theirs, &paths).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn rooms_that_are_links_and_second_names_on_the_landing_lead_nowhere() {
+    let world = landing().await;
+    let theirs = world.state.path().join(THEIRS.tenant).join(THEIRS.agent).join("uplink");
+    let rooms = ["uplink", "downlink"].map(|room| world.own.join(room).join(OWN.agent));
+    let paths: Vec<String> = ["uplink", "downlink"]
+        .iter()
+        .flat_map(|room| {
+            let agent = format!("/{room}/{}", OWN.agent);
+            let transfer = format!("{agent}/{}", OWN.id);
+            let names = ["second.bz2", "second.bz2.part", THEIRS.file].map(|name| format!("{transfer}/{name}"));
+            [vec![agent.clone(), transfer.clone(), format!("{agent}/{PLANTED}")], names.to_vec()].concat()
+        })
+        .collect();
+    planted_rooms_and_second_names_lead_nowhere(world, rooms, &theirs, &paths).await;
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use towpath_transport::files::{FileEntry, FileStat, FileStore, MemoryFiles, ReadFile, WriteFile};
+use towpath_transport::files::{FileEntry, FileStat, FileStore, FolderWalk, MemoryFiles, ReadFile, WriteFile};
 
 /// From one start of a program to the next crash of its machine.
 #[derive(Debug, Clone)]
@@ -97,6 +97,11 @@ impl FileStore for PoweredFiles {
     fn list(&self, dir: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<FileEntry>> {
         let _on = self.life.on()?;
         self.files.list(dir, after, limit)
+    }
+
+    fn walk(&self, dir: &Path) -> io::Result<Box<dyn FolderWalk>> {
+        let _on = self.life.on()?;
+        self.files.walk(dir)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

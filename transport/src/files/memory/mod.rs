@@ -7,7 +7,7 @@ mod tree;
 use std::{
     collections::BTreeMap,
     fmt, io,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -18,7 +18,7 @@ use self::{
     file::MemoryFile,
     tree::{copy, forget, used},
 };
-use super::{FileEntry, FileKind, FileStat, FileStore, ReadFile, WriteFile};
+use super::{FileEntry, FileKind, FileStat, FileStore, FolderWalk, ReadFile, WriteFile};
 
 /// A file system in memory, for tests and the simulation. Clones share it.
 ///
@@ -220,6 +220,24 @@ fn names(path: &Path) -> io::Result<Vec<&str>> {
     Ok(names)
 }
 
+/// A folder is remembered by its path, so that a folder that goes meanwhile has nothing more.
+struct MemoryWalk {
+    files: MemoryFiles,
+    dir: PathBuf,
+    after: Option<String>,
+}
+
+impl FolderWalk for MemoryWalk {
+    fn next(&mut self, limit: usize) -> io::Result<Vec<FileEntry>> {
+        let page = match self.files.list(&self.dir, self.after.as_deref(), limit.max(1)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
+        self.after = page.last().map(|entry| entry.name.clone()).or_else(|| self.after.take());
+        Ok(page)
+    }
+}
+
 impl FileStore for MemoryFiles {
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         let state = lock(&self.shared);
@@ -260,6 +278,11 @@ impl FileStore for MemoryFiles {
         let entries = lock(&folder);
         let later = entries.live.iter().filter(|(name, _)| after.is_none_or(|after| name.as_str() > after));
         Ok(later.take(limit).map(|(name, node)| FileEntry { name: name.clone(), stat: stat_of(node) }).collect())
+    }
+
+    fn walk(&self, dir: &Path) -> io::Result<Box<dyn FolderWalk>> {
+        lock(&self.shared).folder(dir)?;
+        Ok(Box::new(MemoryWalk { files: self.clone(), dir: dir.to_owned(), after: None }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

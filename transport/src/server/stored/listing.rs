@@ -1,12 +1,16 @@
 //! Listings.
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 
-use super::{attributes_of, folder_attributes, on_disk, told};
+use super::{attributes_of, folder_attributes, on_disk, reader::lost, told};
 use crate::{
-    files::FileStore,
+    files::{FileEntry, FileStore, FolderWalk},
     server::vfs::{Entry, FileKind, FsResult, VirtualListing},
 };
 
@@ -30,18 +34,27 @@ impl VirtualListing for FixedListing {
     }
 }
 
-/// A folder on disk, page by page. One that does not exist is empty.
+/// A folder on disk, page by page and in no order. One that does not exist is empty.
 pub struct StoredListing {
     files: Arc<dyn FileStore>,
     folder: PathBuf,
     shows: fn(&str, FileKind) -> bool,
-    after: Option<String>,
-    over: bool,
+    reading: Reading,
+}
+
+/// How far the folder was read. It is open only between the first page and the last.
+enum Reading {
+    NotBegun,
+    /// At its place in the folder.
+    At(Box<dyn FolderWalk>),
+    Over,
+    /// A page could not be read, and what follows it cannot be told from an end.
+    Lost,
 }
 
 impl fmt::Debug for StoredListing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredListing").field("folder", &self.folder).field("after", &self.after).finish_non_exhaustive()
+        f.debug_struct("StoredListing").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
@@ -49,24 +62,37 @@ impl StoredListing {
     /// The names in `folder` that `shows` lets a peer see.
     #[must_use]
     pub fn new(files: Arc<dyn FileStore>, folder: PathBuf, shows: fn(&str, FileKind) -> bool) -> Self {
-        Self { files, folder, shows, after: None, over: false }
+        Self { files, folder, shows, reading: Reading::NotBegun }
     }
+}
+
+/// The folder's next entries, and where it is then. Blocking.
+fn next_entries(reading: Reading, files: &dyn FileStore, folder: &Path, most: usize) -> io::Result<(Vec<FileEntry>, Reading)> {
+    let mut walk = match reading {
+        Reading::NotBegun => match files.walk(folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Reading::Over)),
+            other => other?,
+        },
+        Reading::At(walk) => walk,
+        Reading::Over | Reading::Lost => return Ok((Vec::new(), reading)),
+    };
+    let page = walk.next(most)?;
+    let reading = if page.is_empty() { Reading::Over } else { Reading::At(walk) };
+    Ok((page, reading))
 }
 
 #[async_trait]
 impl VirtualListing for StoredListing {
     async fn next_page(&mut self, most: usize) -> FsResult<Vec<Entry>> {
-        let most = most.max(1);
-        while !self.over {
-            let (files, folder, after) = (Arc::clone(&self.files), self.folder.clone(), self.after.clone());
-            let page = on_disk(move || match files.list(&folder, after.as_deref(), most) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-                other => other.map_err(|e| told(&e)),
-            });
-            let page = page.await?;
-            // A page may be short by a name that went meanwhile, so that only an empty one is the end.
-            self.over = page.is_empty();
-            self.after = page.last().map(|entry| entry.name.clone()).or_else(|| self.after.take());
+        while !matches!(self.reading, Reading::Over) {
+            let reading = std::mem::replace(&mut self.reading, Reading::Lost);
+            if matches!(reading, Reading::Lost) {
+                return Err(lost());
+            }
+            let (files, folder) = (Arc::clone(&self.files), self.folder.clone());
+            let read = on_disk(move || next_entries(reading, &*files, &folder, most).map_err(|e| told(&e)));
+            let (page, reading) = read.await?;
+            self.reading = reading;
             let seen = page.into_iter().filter_map(|entry| {
                 let attributes = attributes_of(&entry.stat).ok()?;
                 (self.shows)(&entry.name, attributes.kind).then_some(Entry { name: entry.name, attributes })

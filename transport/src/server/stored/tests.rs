@@ -208,6 +208,25 @@ async fn readers_and_listings_show_what_a_peer_may_see() {
     assert!(fixed.next_page(5).await.unwrap().is_empty());
 }
 
+#[tokio::test]
+async fn a_listing_that_has_failed_does_not_look_ended() {
+    let (folder, uploads) = fixture();
+    for file in ["a", "b"] {
+        put(&uploads, file, b"x").await.unwrap();
+    }
+    let mut pages = 0;
+    let plan = move |op: FileOp, _: &Path| {
+        pages += usize::from(op == FileOp::List);
+        (pages == 3).then_some(FileFault::Before(io::ErrorKind::Other))
+    };
+    let files = Arc::new(FaultFiles::new(Arc::clone(&folder.files), Box::new(plan)));
+    let mut listing = StoredListing::new(files, "/in".into(), |_, _| true);
+    assert_eq!(listing.next_page(1).await.unwrap().len(), 1);
+    for _ in 0..2 {
+        assert!(matches!(listing.next_page(1).await, Err(FsError::Failure(_))));
+    }
+}
+
 #[test]
 fn a_gate_lives_as_long_as_somebody_has_it() {
     let (gates, last) = (Gates::<u32, FolderGate>::default(), LastGate::default());

@@ -136,14 +136,14 @@ impl Writer {
 
 /// How many files a folder has, counted no further than is needed to know that they are more than `most`. Blocking.
 fn count(files: &dyn FileStore, folder: &Path, most: usize) -> FsResult<usize> {
-    let (mut count, mut after) = (0, None::<String>);
+    let mut walk = files.walk(folder).map_err(|e| told(&e))?;
+    let mut count = 0;
     loop {
-        let page = files.list(folder, after.as_deref(), PAGE).map_err(|e| told(&e))?;
+        let page = walk.next(PAGE).map_err(|e| told(&e))?;
         count += page.iter().filter(|entry| entry.stat.kind == FileKind::File).count();
         if page.is_empty() || count > most {
             return Ok(count);
         }
-        after = page.last().map(|entry| entry.name.clone());
     }
 }
 
