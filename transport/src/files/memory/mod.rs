@@ -3,11 +3,12 @@
 mod file;
 mod torn;
 mod tree;
+mod walk;
 
 use std::{
     collections::BTreeMap,
     fmt, io,
-    path::{Component, Path, PathBuf},
+    path::{Component, Path},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,6 +18,7 @@ use towpath_transfer::Clock;
 use self::{
     file::MemoryFile,
     tree::{copy, forget, used},
+    walk::MemoryWalk,
 };
 use super::{FileEntry, FileKind, FileStat, FileStore, FolderWalk, ReadFile, WriteFile};
 
@@ -220,24 +222,6 @@ fn names(path: &Path) -> io::Result<Vec<&str>> {
     Ok(names)
 }
 
-/// A folder is remembered by its path, so that a folder that goes meanwhile has nothing more.
-struct MemoryWalk {
-    files: MemoryFiles,
-    dir: PathBuf,
-    after: Option<String>,
-}
-
-impl FolderWalk for MemoryWalk {
-    fn next(&mut self, limit: usize) -> io::Result<Vec<FileEntry>> {
-        let page = match self.files.list(&self.dir, self.after.as_deref(), limit.max(1)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            other => other?,
-        };
-        self.after = page.last().map(|entry| entry.name.clone()).or_else(|| self.after.take());
-        Ok(page)
-    }
-}
-
 impl FileStore for MemoryFiles {
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         let state = lock(&self.shared);
@@ -282,7 +266,7 @@ impl FileStore for MemoryFiles {
 
     fn walk(&self, dir: &Path) -> io::Result<Box<dyn FolderWalk>> {
         lock(&self.shared).folder(dir)?;
-        Ok(Box::new(MemoryWalk { files: self.clone(), dir: dir.to_owned(), after: None }))
+        Ok(Box::new(MemoryWalk::new(self, dir)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
