@@ -8,6 +8,7 @@ pub mod database;
 pub mod folders;
 pub mod lock;
 pub mod logs;
+pub mod manual;
 pub mod notify;
 pub mod output;
 pub mod owner;

@@ -12,6 +12,9 @@ use std::{
 #[cfg(unix)]
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+use towpath_transfer::Clock;
+
 /// The longest text of a status, in bytes; longer ones are cut. systemd reads at most 4 KiB of a message.
 pub const MAX_STATUS_BYTES: usize = 1_000;
 /// How long a message may take: systemd reads at once unless the host is in trouble.
@@ -103,6 +106,24 @@ impl Notifier {
         self.send("WATCHDOG=1");
     }
 
+    /// Does `work`, and meanwhile says that the service lives, as often as the watchdog wants to hear it, and that it stops once
+    /// `stop` is cancelled. A task that hangs in a poll of `work` keeps the signs of life from being given.
+    pub async fn beside<T>(&self, clock: &dyn Clock, stop: &CancellationToken, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = clock.sleep(self.watchdog_pause().unwrap_or(Duration::MAX)), if self.watchdog.is_some() => self.alive(),
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.stopping();
+                }
+                done = &mut work => return done,
+            }
+        }
+    }
+
     fn send(&self, message: &str) {
         #[cfg(unix)]
         if let Some(to) = &self.to
@@ -177,6 +198,8 @@ mod tests {
         unix::net::{SocketAddr, UnixDatagram},
     };
 
+    use towpath_transfer::clock::ManualClock;
+
     use super::*;
 
     fn notifier(socket: &str, more: &[(&str, String)]) -> Notifier {
@@ -238,6 +261,30 @@ mod tests {
         assert_eq!(pause("60000000", Some(std::process::id())), Some(Duration::from_secs(30)));
         assert_eq!(pause("60000000", Some(std::process::id() + 1)), None);
         assert_eq!((pause("0", None), pause("soon", None)), (None, None));
+    }
+
+    #[tokio::test]
+    async fn signs_of_life_are_given_while_something_works_and_its_end_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        let notifier = notifier(&path.display().to_string(), &[("WATCHDOG_USEC", "60000000".to_owned())]);
+        let clock = ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap());
+        let stop = CancellationToken::new();
+        let work = async {
+            for _ in 0..2 {
+                while clock.sleepers() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                clock.advance(Duration::from_secs(30));
+                tokio::task::yield_now().await;
+            }
+            stop.cancel();
+            tokio::task::yield_now().await;
+            7
+        };
+        assert_eq!(notifier.beside(&clock, &stop, work).await, 7);
+        assert_eq!([heard(&listener), heard(&listener), heard(&listener)], ["WATCHDOG=1", "WATCHDOG=1", "STOPPING=1"]);
     }
 
     #[test]

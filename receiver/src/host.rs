@@ -53,7 +53,7 @@ pub struct Listening {
 pub struct Host {
     config: Config,
     layout: Layout,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -214,7 +214,12 @@ impl Host {
     /// # Errors
     /// `already-running`, `not-enrolled`, an address that cannot be listened on, and others of the parts; once it works,
     /// nothing ends it but `shutdown`.
-    pub async fn serve(&self, listen: Option<String>, shutdown: CancellationToken) -> Result<(), Failure> {
+    pub async fn serve(
+        &self,
+        listen: Option<String>,
+        shutdown: CancellationToken,
+        ready: impl FnOnce() + Send,
+    ) -> Result<(), Failure> {
         let _lock = StateLock::take(&self.layout.lock(), PROGRAM)?;
         let (parts, follower) = self.following_parts().await?;
         let parts = Arc::new(parts);
@@ -238,6 +243,7 @@ impl Host {
         self.announce(&listening)?;
         let fingerprint = parts.identity.fingerprint();
         tracing::info!(tenant = %parts.tenant, listen = ?listening.listen, %fingerprint, resumed = broken, "serving");
+        ready();
         let settings = ServiceSettings { scan: self.config.scan, ..ServiceSettings::default() };
         let service = Service::new(parts, settings, Arc::new(LogObserver), arrived);
         let ssh = async {

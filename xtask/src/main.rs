@@ -1,5 +1,5 @@
 //! `cargo xtask`: the chores of this repository. `test` is the whole check, `tidy` its fences, `simulate` and `fuzz` the searches for what nobody
-//! thought of, `bench` the figures.
+//! thought of, `package` what is installed, `bench` the figures.
 
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ mod bench;
 mod console;
 mod fuzz;
 mod needs;
+mod package;
 mod repository;
 mod simulate;
 mod suite;
@@ -32,6 +33,8 @@ enum Chore {
     Simulate(simulate::Options),
     /// Let libFuzzer look for input that breaks a parser.
     Fuzz(fuzz::Options),
+    /// Make the packages that administrators install.
+    Package(package::Options),
     /// Measure our speed beside that of the usual tools.
     Bench(bench::Options),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(),
         Chore::Simulate(options) => simulate::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
+        Chore::Package(options) => package::run(&options),
         Chore::Bench(options) => bench::run(&options),
     };
     match done {

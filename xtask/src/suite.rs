@@ -13,7 +13,7 @@ use crate::{
     console::{Watch, complain, say},
     fuzz,
     needs::{self, Needs},
-    repository, tidy,
+    package, repository, tidy,
 };
 
 /// What to run.
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let watch = Watch::start();
     let root = repository::root()?;
     let fuzzes = repository::is_ci() && !options.interop;
-    let of = if options.interop { 3 } else { 8 + usize::from(fuzzes) };
+    let of = if options.interop { 4 } else { 9 + usize::from(fuzzes) };
     let mut steps = Steps { tell: say, at: 0, of, failed: Vec::new() };
 
     let mut needs = Needs::look(&root);
@@ -85,6 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         });
     }
     steps.step("build", || succeed(whole(&root, &needs, &["build", "--all-targets", "--quiet"])));
+    steps.step("packages", || packages(&root, &needs));
     if !options.interop {
         steps.step("examples in docs", || succeed(whole(&root, &needs, &["test", "--doc", "--quiet"])));
     }
@@ -103,6 +104,21 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         complain(&format!("xtask test: FAILED: {} ({})", steps.failed.join(", "), watch.elapsed()));
     }
     Ok(steps.failed.is_empty())
+}
+
+/// The versions of the packages that the tests install one after the other. What changes is nothing but the version.
+const PACKAGED: [&str; 2] = ["0.1.0", "0.1.1"];
+
+/// Makes the packages that the tests install, of the programs that were just built.
+fn packages(root: &Path, needs: &Needs) -> Result<(), String> {
+    if !needs.complete() {
+        say("   left out: the tools for packages are missing");
+        return Ok(());
+    }
+    for version in PACKAGED {
+        package::run(&package::Options::of_tests(root, repository::target(root).join("debug"), version))?;
+    }
+    Ok(())
 }
 
 /// A call of cargo for the whole workspace, with everything that can be built here.

@@ -107,6 +107,12 @@ pub(super) enum Command {
     Config(ConfigCommand),
     /// Let the agent that runs read its configuration again, without a restart.
     Reload(OutputArgs),
+    /// Write manual pages and shell completions into a folder, as the packages have them.
+    #[command(hide = true)]
+    Manual {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Passwords of others that the configuration refers to.
     #[command(subcommand)]
     Secret(SecretCommand),

@@ -36,7 +36,7 @@ mod transfer_args;
 use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use towpath_host::{
-    logs, owner,
+    logs, manual, owner,
     program::{self, Threads},
 };
 use towpath_journal::{
@@ -64,6 +64,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn execute(args: Args) -> Result<()> {
     output::repeat_with(output::repeated(&args));
+    if let Command::Manual { folder } = &args.command {
+        return manual::write::<Args>(folder);
+    }
     if let Command::Config(command) = &args.command {
         return config::run(&args, command);
     }
@@ -167,6 +170,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Config(_)
         | Command::Doctor(_)
         | Command::Init(_)
+        | Command::Manual { .. }
         | Command::Profile(_)
         | Command::Secret(_)
         | Command::Service(_)

@@ -17,32 +17,8 @@ pub const START_SECONDS: u32 = 300;
 /// How many seconds stopping may take before systemd ends the service: more than it takes by itself.
 pub const STOP_SECONDS: u32 = 45;
 
-/// What every service of ours is denied.
-const HARDENING: &str = "\
-NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
-ProtectSystem=strict
-PrivateDevices=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectKernelLogs=yes
-ProtectControlGroups=yes
-ProtectClock=yes
-ProtectHostname=yes
-ProtectProc=invisible
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-RemoveIPC=yes
-KeyringMode=private
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
-SystemCallArchitectures=native
-SystemCallErrorNumber=EPERM
-SystemCallFilter=@system-service
-UMask=0077
-";
+/// What every service of ours is denied; the units of the packages have it as well.
+const HARDENING: &str = include_str!("../../../packaging/linux/hardening.conf");
 
 /// The whole text.
 ///
@@ -81,7 +57,7 @@ pub fn text(of: &Installation) -> Result<String> {
     for folder in &of.writable {
         let _ = writeln!(text, "ReadWritePaths={}", optional(folder)?);
     }
-    text.push_str("\n# What it may not do.\n");
+    text.push_str("\n# What it may not do.\nCapabilityBoundingSet=\nAmbientCapabilities=\n");
     text.push_str(HARDENING);
     // Where everything is read-only, a home that must be seen can be.
     let home = if of.sees_below(&["/home", "/root", "/run/user"]) { "read-only" } else { "yes" };

@@ -75,6 +75,12 @@ pub(super) enum Command {
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Write manual pages and shell completions into a folder, as the packages have them.
+    #[command(hide = true)]
+    Manual {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

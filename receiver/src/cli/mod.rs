@@ -16,7 +16,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use towpath_host::{
     config::CheckReport,
-    folders, logs, output,
+    folders, logs, manual, output,
     program::{self, Threads},
 };
 use towpath_transfer::Failure;
@@ -41,6 +41,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn execute(args: Args) -> Result<(), Failure> {
     if let Command::Config(ConfigCommand::Example) = &args.command {
         return output::line(config::EXAMPLE.trim_end());
+    }
+    if let Command::Manual { folder } = &args.command {
+        return manual::write::<Args>(folder);
     }
     // The file that is named, or the one in its usual place, or the defaults.
     let file = args.config.clone().or_else(|| folders::usual_config(NAME).filter(|path| path.exists()));
@@ -85,6 +88,6 @@ async fn dispatch(host: &Host, command: Command) -> Result<(), Failure> {
         Command::Show(options) => transfer::show(host, &options).await,
         Command::Retry(options) => transfer::retry(host, &options).await,
         Command::Quarantine(command) => quarantine::run(host, &command),
-        Command::Verify(_) | Command::Config(_) => Ok(()),
+        Command::Verify(_) | Command::Config(_) | Command::Manual { .. } => Ok(()),
     }
 }

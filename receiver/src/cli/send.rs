@@ -109,7 +109,7 @@ async fn followed(host: &Host, parts: &Parts, key: &TransferKey, patience: Durat
     }
     output::say("no serve runs on this state folder; this command serves until the receipt is here");
     let shutdown = CancellationToken::new();
-    let mut serving = std::pin::pin!(host.serve(None, shutdown.clone()));
+    let mut serving = std::pin::pin!(host.serve(None, shutdown.clone(), || ()));
     let following = followed_by(journal, clock, key, patience);
     let mut following = std::pin::pin!(following);
     tokio::select! {

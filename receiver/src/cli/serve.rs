@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use towpath_host::program;
+use towpath_host::{Notifier, program};
 use towpath_transfer::{Code, Failure};
 
 use super::args::ServeArgs;
@@ -13,8 +13,9 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 
 pub(super) async fn serve(host: &Host, args: &ServeArgs) -> Result<(), Failure> {
     let shutdown = program::stop_signal()?;
-    let serving = host.serve(args.listen.map(|address| address.to_string()), shutdown.clone());
-    let mut serving = std::pin::pin!(serving);
+    let notifier = Notifier::from_environment();
+    let serving = host.serve(args.listen.map(|address| address.to_string()), shutdown.clone(), || notifier.ready());
+    let mut serving = std::pin::pin!(notifier.beside(&*host.clock, &shutdown, serving));
     tokio::select! {
         done = &mut serving => return done,
         () = shutdown.cancelled() => {}

@@ -74,6 +74,12 @@ pub(super) enum Command {
     Config(ConfigCommand),
     /// Print the OpenAPI document of the web service.
     Openapi,
+    /// Write manual pages and shell completions into a folder, as the packages have them.
+    #[command(hide = true)]
+    Manual {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

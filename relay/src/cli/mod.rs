@@ -16,7 +16,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
 
 use towpath_host::{
     config::CheckReport,
-    folders, logs, output,
+    folders, logs, manual, output,
     program::{self, Threads},
 };
 use towpath_journal::system::{SystemClock, SystemEntropy};
@@ -40,8 +40,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn execute(args: Args) -> Result<()> {
-    // Two commands need neither configuration nor state.
+    // Three commands need neither configuration nor state.
     match &args.command {
+        Command::Manual { folder } => return manual::write::<Args>(folder),
         Command::Config(ConfigCommand::Example) => return output::line(config::EXAMPLE.trim_end()),
         Command::Openapi => return output::line(crate::api::openapi_json()?.trim_end()),
         _ => {}
@@ -93,6 +94,6 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Key(command) => key::run(&host, command).await,
         Command::Late(options) => late::run(&host, &options).await,
         Command::Audit(command) => audit::run(&host, command).await,
-        Command::Config(_) | Command::Openapi => Ok(()),
+        Command::Config(_) | Command::Openapi | Command::Manual { .. } => Ok(()),
     }
 }

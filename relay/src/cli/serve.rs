@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use towpath_host::program;
+use towpath_host::{Notifier, program};
 use towpath_journal::FailPoints;
 use towpath_transfer::failure::Result;
 
@@ -10,7 +10,9 @@ use super::args::ServeArgs;
 use crate::host::Host;
 
 pub(super) async fn serve(host: Host, _: ServeArgs) -> Result<()> {
-    host.serve(fail_points()?, program::stop_signal()?, |_| {}).await
+    let (notifier, stop, clock) = (Notifier::from_environment(), program::stop_signal()?, Arc::clone(&host.clock));
+    let serving = host.serve(fail_points()?, stop.clone(), |_| notifier.ready());
+    notifier.beside(&*clock, &stop, serving).await
 }
 
 #[cfg(feature = "failpoints")]

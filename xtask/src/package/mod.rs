@@ -1,0 +1,277 @@
+//! `cargo xtask package`: what an administrator installs, with its check sums, in one folder.
+//!
+//! Programs are staged as files of a system, once for each; the tools of the distributions make packages of that
+//! ([`deb`], [`rpm`]). What changes from run to run is nothing but the programs: files have the time of the commit.
+
+mod deb;
+mod licences;
+mod linux;
+mod rpm;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use clap::{Args, ValueEnum};
+
+use crate::{
+    console::{Watch, say},
+    needs::Needs,
+    repository,
+};
+
+/// What is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Debian, Ubuntu
+    Deb,
+    /// RHEL, Rocky, SUSE
+    Rpm,
+}
+
+/// Which packages to make, of what, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Kinds of packages; all of them where none is named.
+    #[arg(value_enum)]
+    kinds: Vec<Kind>,
+    /// The folder for them; made anew.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Package the programs of this folder, as the tests do, instead of building them for a release.
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+    /// The version of the packages, where it is not that of the programs.
+    #[arg(long)]
+    package_version: Option<String>,
+}
+
+impl Options {
+    /// What the tests install: the programs that they have built, as they are.
+    pub(crate) fn of_tests(root: &Path, programs: PathBuf, package_version: &str) -> Self {
+        let out = Some(for_tests(root, package_version));
+        Self { kinds: Vec::new(), out, programs: Some(programs), package_version: Some(package_version.to_owned()) }
+    }
+}
+
+/// Where the packages lie that the tests install.
+pub(crate) fn for_tests(root: &Path, package_version: &str) -> PathBuf {
+    repository::target(root).join("packages-of-tests").join(package_version)
+}
+
+/// A program that is packaged, with what makes it a service.
+pub(crate) struct Product {
+    /// `agent`, `relay` or `receiver`.
+    pub(crate) role: &'static str,
+    /// The user of the service.
+    pub(crate) user: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) description: &'static str,
+    /// Whether its configuration comes with the package. That of the agent is written for it, by `init` or by its administrator.
+    pub(crate) conffile: bool,
+}
+
+pub(crate) const PRODUCTS: [Product; 3] = [
+    Product {
+        role: "agent",
+        user: "towpath",
+        summary: "Sends tables of an ERP to an app, and brings its answers back",
+        description: "The agent runs beside an ERP. It extracts tables to CSV, packs and signs them, pushes them\n\
+                      over SFTP to a relay, and keeps them until the app's side has signed for the import.",
+        conffile: false,
+    },
+    Product {
+        role: "relay",
+        user: "towpath-relay",
+        summary: "Relays files between the agents and the app servers of many tenants",
+        description: "The relay takes files from agents over SFTP on ports 443 and 80, forwards them to the app\n\
+                      server of their tenant, and carries return files and signed receipts back.",
+        conffile: true,
+    },
+    Product {
+        role: "receiver",
+        user: "towpath-receiver",
+        summary: "Checks what the relay forwards and imports it into the app's database",
+        description: "The receiver runs beside an app. It verifies signatures and check sums of what the relay has\n\
+                      forwarded, imports it exactly once, signs for it, and sends files back to the ERP.",
+        conffile: true,
+    },
+];
+
+impl Product {
+    /// The name of package, program and unit.
+    pub(crate) fn name(&self) -> String {
+        format!("towpath-{}", self.role)
+    }
+
+    pub(crate) fn state(&self) -> String {
+        format!("/var/lib/towpath/{}", self.role)
+    }
+
+    pub(crate) fn config(&self) -> String {
+        format!("/etc/towpath/{}.toml", self.role)
+    }
+
+    /// A text of `packaging/linux` with this product's names in it.
+    pub(crate) fn filled(&self, text: &str) -> String {
+        let names = [
+            ("@PACKAGE@", self.name()),
+            ("@USER@", self.user.to_owned()),
+            ("@STATE@", self.state()),
+            ("@CONFIG@", self.config()),
+            ("@LOGS@", format!("/var/log/towpath/{}", self.role)),
+        ];
+        names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+}
+
+/// What every kind of package is made from.
+pub(crate) struct Job {
+    pub(crate) root: PathBuf,
+    pub(crate) version: String,
+    /// Where the staged files of each product lie, by its name.
+    pub(crate) stages: PathBuf,
+    pub(crate) out: PathBuf,
+    /// The time of every file in a package, in seconds of 1970: that of the commit.
+    pub(crate) time: String,
+    /// Whether packages are made for tests, which are not compressed well.
+    pub(crate) quick: bool,
+}
+
+/// Makes the packages. True, always: what goes wrong is an error.
+///
+/// # Errors
+/// A build that fails, a tool that is missing, as the disk reports.
+pub(crate) fn run(options: &Options) -> Result<bool, String> {
+    let root = repository::root()?;
+    let watch = Watch::start();
+    let programs = match &options.programs {
+        Some(folder) => folder.clone(),
+        None => build(&root)?,
+    };
+    let target = repository::target(&root).join("package");
+    let out = options.out.clone().unwrap_or_else(|| target.join("out"));
+    let job = Job {
+        version: options.package_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
+        stages: out.with_extension("stage"),
+        out: std::path::absolute(&out).map_err(|e| format!("{}: {e}", out.display()))?,
+        time: said(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(&root))?,
+        quick: options.programs.is_some(),
+        root,
+    };
+    for folder in [&job.out, &job.stages] {
+        anew(folder)?;
+    }
+    let licences = licences::collect(&job)?;
+    let kinds = if options.kinds.is_empty() { vec![Kind::Deb, Kind::Rpm] } else { options.kinds.clone() };
+    for product in &PRODUCTS {
+        linux::stage(&job, product, &programs, &licences)?;
+        for kind in &kinds {
+            let made = match kind {
+                Kind::Deb => deb::make(&job, product)?,
+                Kind::Rpm => rpm::make(&job, product)?,
+            };
+            say(&format!("   {}", made.display()));
+        }
+    }
+    fs::remove_dir_all(&job.stages).map_err(|e| format!("removing {}: {e}", job.stages.display()))?;
+    checksums(&job.out)?;
+    say(&format!("   packages of version {} in {} ({})", job.version, job.out.display(), watch.elapsed()));
+    Ok(true)
+}
+
+/// Builds the programs for a release; the folder that they lie in.
+fn build(root: &Path) -> Result<PathBuf, String> {
+    let mut arguments =
+        vec!["build", "--release", "--locked", "-p", "towpath-agent", "-p", "towpath-relay", "-p", "towpath-receiver"];
+    if !Needs::look(root).odbc() {
+        return Err("the packages' agent reads ODBC sources; install unixodbc-dev".to_owned());
+    }
+    arguments.extend(["--features", "towpath-agent/odbc"]);
+    done(&mut repository::cargo(root, &arguments))?;
+    Ok(repository::target(root).join("release"))
+}
+
+/// `SHA256SUMS`, as `sha256sum -c` reads it.
+fn checksums(out: &Path) -> Result<(), String> {
+    let mut names: Vec<String> = entries(out)?.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+    names.sort();
+    let sums = said(Command::new("sha256sum").arg("--").args(&names).current_dir(out))?;
+    write(&out.join("SHA256SUMS"), &format!("{sums}\n"))
+}
+
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let failed = |e: std::io::Error| format!("reading {}: {e}", folder.display());
+    fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+}
+
+fn anew(folder: &Path) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("making {} anew: {e}", folder.display());
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    fs::create_dir_all(folder).map_err(failed)
+}
+
+/// Writes a file, and the folders above it.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("writing {}: {e}", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    fs::write(path, text).map_err(failed)
+}
+
+pub(crate) fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|e| format!("reading {}: {e}", path.display()))
+}
+
+/// Runs a tool to its end.
+pub(crate) fn done(command: &mut Command) -> Result<(), String> {
+    said(command).map(drop)
+}
+
+/// Runs a tool to its end; what it has printed.
+pub(crate) fn said(command: &mut Command) -> Result<String, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output =
+        command.output().map_err(|e| format!("starting {name} failed: {e}; cargo xtask test installs what is missing"))?;
+    if !output.status.success() {
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+        let told = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{name} {} failed with {}\n{}", words.join(" "), output.status, told.trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_that_fails_is_named_with_what_it_said() {
+        let told = said(Command::new("sh").args(["-c", "echo no >&2; exit 3"])).unwrap_err();
+        assert!(told.starts_with("sh -c") && told.contains("exit status: 3") && told.ends_with("no"), "{told}");
+        assert!(said(&mut Command::new("/nowhere/tool")).unwrap_err().contains("starting /nowhere/tool failed"));
+    }
+
+    #[test]
+    fn names_stand_where_they_belong() {
+        let [agent, ..] = &PRODUCTS;
+        assert_eq!(agent.filled("@PACKAGE@ @USER@ @STATE@"), "towpath-agent towpath /var/lib/towpath/agent");
+    }
+
+    #[test]
+    fn every_check_sum_is_that_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("b.deb"), b"b").unwrap();
+        fs::write(folder.path().join("a.deb"), b"a").unwrap();
+        checksums(folder.path()).unwrap();
+        let sums = fs::read_to_string(folder.path().join("SHA256SUMS")).unwrap();
+        assert!(sums.lines().next().unwrap().ends_with("  a.deb") && sums.lines().count() == 2, "{sums}");
+        done(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(folder.path())).unwrap();
+    }
+}
