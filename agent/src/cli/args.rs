@@ -5,10 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use towpath_host::{folders, logs::LogFormat};
 use towpath_keys::KeyKind;
-use towpath_transfer::{Code, Failure, JobName, TransferId, failure::Result, public_key::Fingerprint};
+use towpath_transfer::{Code, Failure, JobName, TransferId, failure::Result};
 
 use super::{
     init::InitArgs,
+    receiver::ReceiverCommand,
     service_args::{RunArgs, ServiceCommand},
     transfer_args::{DiffArgs, HistoryArgs, RetryArgs, ShowArgs, SupportArgs, transfer},
 };
@@ -146,17 +147,6 @@ pub(super) struct EnrolArgs {
     pub(super) key_type: KeyKind,
     #[command(flatten)]
     pub(super) output: OutputArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum ReceiverCommand {
-    /// The receivers that are approved here, and those the relay names.
-    List(OutputArgs),
-    /// Believe receipts by this key from now on. Compare the fingerprint with the receiver's operator first.
-    Approve {
-        /// As the receiver's operator reads it out: SHA256:…
-        fingerprint: Fingerprint,
-    },
 }
 
 /// Read a job's tables into CSV files and a manifest, and send nothing.

@@ -1,15 +1,28 @@
 //! `receiver`: whom this agent believes.
 
+use clap::Subcommand;
 use towpath_journal::{Filter, MAX_LIST};
 use towpath_transfer::{Code, Direction, Failure, failure::Result, public_key::Fingerprint};
 use towpath_transport::relay_api::RelayApi as _;
 
-use super::{args::ReceiverCommand, enrol::ReceiverView, output, quietly};
+use super::{args::OutputArgs, enrol::ReceiverView, output, quietly};
 use crate::{
     host::{Host, OpenHost},
     parts::Parts,
     trust::{KnownReceiver, pinned_receivers, proven_receiver},
 };
+
+/// `receiver`
+#[derive(Debug, Subcommand)]
+pub(super) enum ReceiverCommand {
+    /// The receivers that are approved here, and those the relay names.
+    List(OutputArgs),
+    /// Believe receipts by this key from now on. Compare the fingerprint with the receiver's operator first.
+    Approve {
+        /// As the receiver's operator reads it out: SHA256:…
+        fingerprint: Fingerprint,
+    },
+}
 
 pub(super) async fn run(host: &Host, command: &ReceiverCommand) -> Result<()> {
     quietly(host, async |open| match command {

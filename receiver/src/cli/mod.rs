@@ -16,7 +16,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use towpath_host::{
     config::CheckReport,
-    folders, logs, manual, output,
+    folders, logs, manual, output, owner,
     program::{self, Threads},
 };
 use towpath_transfer::Failure;
@@ -64,6 +64,7 @@ fn execute(args: Args) -> Result<(), Failure> {
         }
         return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
     }
+    owner::become_owner_of(&state)?;
     let serving = matches!(args.command, Command::Serve(_));
     logs::start(PROGRAM, args.log_format, serving, None).apply(&config.log);
     let threads = if serving { Threads::Many } else { Threads::One };

@@ -16,7 +16,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
 
 use towpath_host::{
     config::CheckReport,
-    folders, logs, manual, output,
+    folders, logs, manual, output, owner,
     program::{self, Threads},
 };
 use towpath_journal::system::{SystemClock, SystemEntropy};
@@ -56,6 +56,7 @@ fn execute(args: Args) -> Result<()> {
         }
         return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
     }
+    owner::become_owner_of(&state)?;
     let serving = matches!(args.command, Command::Serve(_));
     logs::start(PROGRAM, args.log_format, serving, None).apply(&config.log);
     let host = Host { config, state, clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy::new()) };

@@ -11,7 +11,7 @@ use crate::host::Host;
 
 pub(super) async fn serve(host: Host, _: ServeArgs) -> Result<()> {
     let (notifier, stop, clock) = (Notifier::from_environment(), program::stop_signal()?, Arc::clone(&host.clock));
-    let serving = host.serve(fail_points()?, stop.clone(), |_| notifier.ready());
+    let serving = Box::pin(host.serve(fail_points()?, stop.clone(), |_| notifier.ready()));
     notifier.beside(&*clock, &stop, serving).await
 }
 

@@ -151,12 +151,12 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         Some(folder) => folder.clone(),
         None => build(&root)?,
     };
-    let target = repository::target(&root).join("package");
-    let out = options.out.clone().unwrap_or_else(|| target.join("out"));
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()));
+    let target = repository::target(&root);
     let job = Job {
         version: options.package_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
-        stages: out.with_extension("stage"),
-        out: std::path::absolute(&out).map_err(|e| format!("{}: {e}", out.display()))?,
+        stages: absolute(&target.join("package-stage"))?,
+        out: absolute(&options.out.clone().unwrap_or_else(|| target.join("package")))?,
         time: said(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(&root))?,
         quick: options.programs.is_some(),
         root,

@@ -36,6 +36,8 @@ fn packages(version: &str, end: &str) -> Vec<PathBuf> {
 /// A machine to which all packages were carried.
 struct Site {
     machine: Machine,
+    /// Databases of the machine, as SQLite can open them here: it follows no path into another process's root.
+    copies: tempfile::TempDir,
 }
 
 impl Site {
@@ -48,7 +50,7 @@ impl Site {
                 fs::copy(&package, folder.join(package.file_name().unwrap())).unwrap();
             }
         }
-        Self { machine }
+        Self { machine, copies: tempfile::tempdir().unwrap() }
     }
 
     #[track_caller]
@@ -70,6 +72,8 @@ impl Site {
         let config = fs::read_to_string(machine.path("/etc/towpath/relay.toml")).unwrap();
         let config = config.replace("public_url = \"https://localhost\"", "public_url = \"https://127.0.0.1\"");
         fs::write(machine.path("/etc/towpath/relay.toml"), config).unwrap();
+        // The machine has less memory in the place of a disk than is kept free of one.
+        let _ = self.run("sed -i 's/^reserve = .*/reserve = \"16MiB\"/' /etc/towpath/relay.toml /etc/towpath/receiver.toml");
         let _ = self.run("systemctl start towpath-relay && towpath-relay tenant create acme");
         let code = |role: &str, name: &str| {
             self.run(&format!("towpath-relay enrolment create --tenant {TENANT} --role {role} --name {name}"))
@@ -77,9 +81,11 @@ impl Site {
         let _ = self.run(&format!("towpath-receiver enrol {} --landing 127.0.0.1:2222", code("receiver", RECEIVER)));
         let _ = self.run("systemctl start towpath-receiver");
         let _ = self.run("mkdir -p /srv/erp/import && chown towpath /srv/erp /srv/erp/import");
-        let erp = machine.path("/srv/erp/erp.sqlite");
+        let erp = self.copies.path().join("erp.sqlite");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(erp::generate(&erp, &ErpOptions { rows: 300, seed: 7, company: 1 }, |_| ())).unwrap();
+        fs::copy(&erp, machine.path("/srv/erp/erp.sqlite")).unwrap();
+        let _ = self.run("chown towpath /srv/erp/erp.sqlite");
         let job = erp::job_toml(JOB, "/srv/erp/erp.sqlite".as_ref());
         let delivery = format!("[[delivery]]\nkind = \"{KIND}\"\nfolder = \"/srv/erp/import\"\n");
         fs::write(machine.path("/etc/towpath/agent.toml"), format!("[receipt]\npoll = \"100ms\"\n{job}\n{delivery}")).unwrap();
@@ -96,22 +102,37 @@ impl Site {
         let _ = self.run("systemctl daemon-reload && systemctl start towpath-agent");
     }
 
+    /// The app database as it is now.
     fn app(&self) -> PathBuf {
-        self.machine.path(&format!("{STATE}/receiver/import/{AGENT}/{JOB}.sqlite"))
+        let copy = self.copies.path().join("app.sqlite");
+        for end in ["", "-wal"] {
+            let of_machine = self.machine.path(&format!("{STATE}/receiver/import/{AGENT}/{JOB}.sqlite{end}"));
+            let to = self.copies.path().join(format!("app.sqlite{end}"));
+            let _ = fs::remove_file(&to);
+            if of_machine.exists() {
+                fs::copy(of_machine, to).unwrap();
+            }
+        }
+        copy
+    }
+
+    fn imports(&self) -> String {
+        query_text(&self.app(), "SELECT count(*) FROM towpath_imports")
     }
 
     /// Everything that was sent is imported once, and the tables are the same.
     fn is_imported(&self, transfers: u64) {
-        assert_same_tables(&self.machine.path("/srv/erp/erp.sqlite"), &self.app(), &tables());
-        assert_eq!(query_text(&self.app(), "SELECT count(*) FROM towpath_imports"), transfers.to_string());
+        assert_same_tables(&self.copies.path().join("erp.sqlite"), &self.app(), &tables());
+        assert_eq!(self.imports(), transfers.to_string());
     }
 
     /// One cycle each way.
     fn cycle(&self, transfers: u64) {
-        let _ = self.run(&format!("towpath-agent send --job {JOB} --full --wait"));
+        let _ = self.run(&format!("towpath-agent send --job {JOB} --full --wait --timeout 60s"));
         self.is_imported(transfers);
         let _ = self.run("printf 'item,quantity\\r\\n7,12\\r\\n' > /tmp/back.csv");
-        let sent = self.run(&format!("towpath-receiver send /tmp/back.csv --kind {KIND} --to {AGENT} --wait --json"));
+        let sent =
+            self.run(&format!("towpath-receiver send /tmp/back.csv --kind {KIND} --to {AGENT} --wait --timeout 60s --json"));
         let sent: serde_json::Value = serde_json::from_str(&sent).unwrap();
         assert_eq!(self.run("cat /srv/erp/import/back.csv"), "item,quantity\r\n7,12", "{sent}");
         let _ = self.run("rm /srv/erp/import/back.csv");
@@ -154,12 +175,14 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
     }
     site.set_up();
     site.cycle(1);
-    // Neither is root, nor has it anything of root's but the relay its ports.
-    for (role, user) in [("relay", "towpath-relay"), ("receiver", "towpath-receiver"), ("agent", "towpath")] {
-        let pid = site.property(role, "MainPID");
+    // None is root. Killed, they are started again.
+    let before = ROLES.map(|role| site.property(role, "MainPID"));
+    for (pid, user) in before.iter().zip(["towpath-relay", "towpath-receiver", "towpath"]) {
         assert_eq!(site.run(&format!("stat --format=%U /proc/{pid}")), user);
-        let _ = site.run(&format!("systemctl kill --signal=KILL towpath-{role}"));
-        eventually("it is started again", || (site.is_active(role) && site.property(role, "MainPID") != pid).then_some(()));
+    }
+    let _ = site.run("systemctl kill --signal=KILL towpath-relay towpath-receiver towpath-agent");
+    for (role, pid) in ROLES.iter().zip(&before) {
+        eventually("it is started again", || (site.is_active(role) && site.property(role, "MainPID") != *pid).then_some(()));
     }
     site.cycle(2);
 
@@ -167,6 +190,7 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
     // configured is kept.
     let _ = site.run("systemctl stop towpath-receiver");
     let _ = site.run(&format!("towpath-agent send --job {JOB} --full"));
+    let waiting = site.run(&format!("ls {STATE}/agent/transfers | tail -n 1"));
     let before = ["relay", "agent"].map(|role| site.property(role, "MainPID"));
     let _ = site.run(&format!("dpkg --install /srv/{NEW}/*.deb"));
     let after = ["relay", "agent"].map(|role| site.property(role, "MainPID"));
@@ -175,10 +199,11 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
     assert!(site.run("dpkg --status towpath-relay").contains(&format!("Version: {NEW}-1")));
     assert!(site.run("cat /etc/towpath/relay.toml").contains("public_url = \"https://127.0.0.1\""));
     let _ = site.run("systemctl start towpath-receiver");
-    eventually("what has waited is imported", || {
-        let imports = query_text(&site.app(), "SELECT count(*) FROM towpath_imports");
-        (imports == "3").then_some(())
+    eventually("the agent has the receipt of what has waited", || {
+        let shown = site.machine.run(&format!("towpath-agent show {waiting} --json"));
+        (shown.status.success() && shown.json()["state"] == "imported").then_some(())
     });
+    site.is_imported(3);
     site.cycle(4);
 
     site.machine.power_off();

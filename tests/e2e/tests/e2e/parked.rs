@@ -85,7 +85,7 @@ const CAUSES: [Cause; 3] = [
         goes: |end| change(&end.erp, "UPDATE items SET pack_size = 1 WHERE rowid = (SELECT min(rowid) FROM items)"),
     },
     Cause {
-        code: "erp-refused",
+        code: "erp-query",
         comes: |end| {
             fs::rename(&end.erp, end.erp.with_extension("db")).unwrap();
             fs::write(&end.erp, [b'x'; 4096]).unwrap();
