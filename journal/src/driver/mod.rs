@@ -108,7 +108,7 @@ impl StageDriver {
                 biased;
                 () = shutdown.cancelled() => {}
                 Some(done) = running.set.join_next_with_id(), if !running.set.is_empty() => running.note(done),
-                Ok(()) = hints.changed(), if !full && journal_failures == 0 => {}
+                () = hints.changed(), if !full && journal_failures == 0 => {}
                 () = worker.clock.sleep(pause), if !full => {}
             }
         }

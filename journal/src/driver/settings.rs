@@ -1,8 +1,14 @@
 //! The figures of a driver.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use towpath_transfer::Entropy;
 
 /// The longest pause before something that may have mended itself is tried again, so that everything goes on within a minute after
@@ -97,32 +103,64 @@ impl Default for DriverSettings {
 
 /// Tells drivers that there may be something to do. A hint carries no data and may be lost without harm: the journal
 /// is asked regularly anyway. All drivers of a program share one.
-#[derive(Debug, Clone)]
+///
+/// Whoever began to wait first is woken first. A watch channel, which knows its waiters in several lists and draws one for each, would wake
+/// the drivers of a program in another order each time, and no run of the simulation could be had again.
+#[derive(Debug, Clone, Default)]
 pub struct WakeUp {
-    hints: watch::Sender<u64>,
+    hints: Arc<Hints>,
+}
+
+#[derive(Debug, Default)]
+struct Hints {
+    count: AtomicU64,
+    told: Notify,
 }
 
 impl WakeUp {
     /// A handle to share.
     #[must_use]
     pub fn new() -> Self {
-        Self { hints: watch::Sender::new(0) }
+        Self::default()
     }
 
     /// Something may be due.
     pub fn hint(&self) {
-        self.hints.send_modify(|count| *count = count.wrapping_add(1));
+        self.hints.count.fetch_add(1, Ordering::SeqCst);
+        self.hints.told.notify_waiters();
     }
 
     /// Sees every hint from now on; several may show as one.
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.hints.subscribe()
+    pub(super) fn subscribe(&self) -> Hinted {
+        Hinted { hints: Arc::clone(&self.hints), seen: self.hints.count.load(Ordering::SeqCst) }
     }
 }
 
-impl Default for WakeUp {
-    fn default() -> Self {
-        Self::new()
+/// What one driver has seen of the hints.
+#[derive(Debug)]
+pub(super) struct Hinted {
+    hints: Arc<Hints>,
+    seen: u64,
+}
+
+impl Hinted {
+    /// Every hint until now has been seen.
+    pub(super) fn mark_unchanged(&mut self) {
+        self.seen = self.hints.count.load(Ordering::SeqCst);
+    }
+
+    /// Waits for a hint that was not seen. May be dropped and asked again.
+    pub(super) async fn changed(&mut self) {
+        loop {
+            // Made before the count is looked at: it hears of every hint from then on (`Notify::notify_waiters`).
+            let told = self.hints.told.notified();
+            let count = self.hints.count.load(Ordering::SeqCst);
+            if count != self.seen {
+                self.seen = count;
+                return;
+            }
+            told.await;
+        }
     }
 }
 

@@ -154,6 +154,8 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
         fs::create_dir_all(dpkg.join(folder)).unwrap();
     }
     fs::copy("/var/lib/dpkg/status", dpkg.join("status")).unwrap();
+    // Where this host forbids packages to start and stop services, as a container does, the machine does not.
+    let _ = site.run("rm -f /usr/sbin/policy-rc.d");
     let _ = site.run(&format!("dpkg --install /srv/{OLD}/*.deb"));
     for role in ROLES {
         let unit = format!("towpath-{role}");
@@ -212,7 +214,7 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
     site.cycle(5);
 
     let _ = site.run("dpkg --remove towpath-agent towpath-receiver towpath-relay");
-    assert!(ROLES.iter().all(|role| site.property(role, "MainPID") == "0"));
+    assert_eq!(ROLES.map(|role| site.property(role, "MainPID")), ["0", "0", "0"]);
     assert!(site.machine.path(&format!("{STATE}/agent/key")).exists(), "the key went before the package was purged");
     let _ = site.run("dpkg --purge towpath-agent towpath-receiver towpath-relay");
     let left = site.run("ls -d /var/lib/towpath /etc/towpath /var/log/towpath /etc/systemd/system/*towpath* 2>/dev/null || true");
