@@ -35,9 +35,7 @@ pub(super) fn make(job: &Job, product: &Product) -> Result<PathBuf, String> {
     }
     for script in ["postinst", "prerm", "postrm"] {
         let path = control.join(script);
-        let text = product.filled(&read(&job.root.join("packaging/linux").join(script))?);
-        let more = if product.role == "agent" { AGENT_PRERM } else { "" };
-        write(&path, &text.replace("@PRERM@\n", more))?;
+        write(&path, &product.filled(&read(&job.root.join("packaging/linux").join(script))?))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     let package = job.out.join(format!("{name}_{}-1_{architecture}.deb", job.version));
@@ -49,13 +47,6 @@ pub(super) fn make(job: &Job, product: &Product) -> Result<PathBuf, String> {
     fs::remove_dir_all(&control).map_err(|e| format!("removing {}: {e}", control.display()))?;
     Ok(package)
 }
-
-/// What `service install` has made goes with the program that it starts.
-const AGENT_PRERM: &str = "\
-if [ \"$1\" = remove ] && grep -qs '^# Written by: towpath-agent service install' /etc/systemd/system/\"$unit\"; then
-    towpath-agent service uninstall >/dev/null || true
-fi
-";
 
 /// The packages of the shared libraries that a program needs, with their versions (dpkg-shlibdeps(1)).
 fn libraries(job: &Job, program: &Path) -> Result<String, String> {

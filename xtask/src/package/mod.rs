@@ -73,6 +73,13 @@ pub(crate) struct Product {
     pub(crate) conffile: bool,
 }
 
+/// Before the agent's package is removed: what `service install` has made goes with the program that it starts.
+const AGENT_UNINSTALL: &str = "    \
+    if grep -qs '^# Written by: towpath-agent service install' /etc/systemd/system/towpath-agent.service; then
+        towpath-agent service uninstall >/dev/null || true
+    fi
+";
+
 pub(crate) const PRODUCTS: [Product; 3] = [
     Product {
         role: "agent",
@@ -122,6 +129,7 @@ impl Product {
             ("@STATE@", self.state()),
             ("@CONFIG@", self.config()),
             ("@LOGS@", format!("/var/log/towpath/{}", self.role)),
+            ("@UNINSTALL@", if self.role == "agent" { AGENT_UNINSTALL } else { "" }.to_owned()),
         ];
         names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
     }

@@ -16,14 +16,12 @@ pub(super) fn make(job: &Job, product: &Product) -> Result<PathBuf, String> {
     let files = work.join("files");
     write(&files, &listed(&stage, product)?)?;
     let spec = product.filled(&read(&job.root.join("packaging/linux/package.spec"))?);
-    let uninstall = if product.role == "agent" { AGENT_PREUN } else { "" };
     let spec = [
         ("@VERSION@", &*job.version),
         ("@SUMMARY@", product.summary),
         ("@DESCRIPTION@", product.description),
         ("@STAGE@", &stage.display().to_string()),
         ("@FILES@", &files.display().to_string()),
-        ("@RPM_PREUN@", uninstall),
     ]
     .iter()
     .fold(spec, |spec, (name, value)| spec.replace(name, value));
@@ -43,13 +41,6 @@ pub(super) fn make(job: &Job, product: &Product) -> Result<PathBuf, String> {
     fs::rename(made, &package).map_err(|e| format!("moving {}: {e}", made.display()))?;
     Ok(package)
 }
-
-/// What `service install` has made goes with the program that it starts.
-const AGENT_PREUN: &str = "    \
-    if grep -qs '^# Written by: towpath-agent service install' /etc/systemd/system/towpath-agent.service; then
-        towpath-agent service uninstall || :
-    fi
-";
 
 /// The files of a package as its list names them. Folders are the system's, but for those of the product's own documents.
 fn listed(stage: &Path, product: &Product) -> Result<String, String> {

@@ -19,6 +19,7 @@ mod flow;
 mod interop;
 mod kills;
 mod network;
+#[cfg(target_os = "linux")]
 mod packages;
 mod parked;
 mod put_back;

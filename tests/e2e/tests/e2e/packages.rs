@@ -9,15 +9,16 @@ use std::{
 use towpath_samples::erp::{self, ErpOptions};
 use towpath_testkit::{AGENT, JOB, Machine, RECEIVER, TENANT, assert_same_tables, eventually, query_text};
 
-use crate::tables;
+use crate::{
+    systemd::{EXPOSURE, exposure},
+    tables,
+};
 
 /// The versions that `cargo xtask test` makes packages of.
 const OLD: &str = "0.1.0";
 const NEW: &str = "0.1.1";
 const ROLES: [&str; 3] = ["relay", "receiver", "agent"];
 const STATE: &str = "/var/lib/towpath";
-/// The most that `systemd-analyze security` may find.
-const EXPOSURE: f64 = 1.5;
 const KIND: &str = "orders";
 
 /// The packages of a version, whose names end so.
@@ -137,12 +138,6 @@ impl Site {
         assert_eq!(self.run("cat /srv/erp/import/back.csv"), "item,quantity\r\n7,12", "{sent}");
         let _ = self.run("rm /srv/erp/import/back.csv");
     }
-
-    fn exposure(&self, role: &str) -> f64 {
-        let said = self.run(&format!("systemd-analyze security --no-pager towpath-{role}.service"));
-        let level = said.lines().find_map(|line| line.split_once("Overall exposure level for ")?.1.split_whitespace().nth(1));
-        level.and_then(|level| level.parse().ok()).unwrap_or_else(|| panic!("{said}"))
-    }
 }
 
 #[test]
@@ -162,7 +157,7 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
         assert_eq!(site.run(&format!("systemctl is-enabled {unit}")), "enabled");
         assert!(!site.is_active(role), "{role} was started before anybody has configured it");
         assert_eq!(site.property(role, "Type"), "notify");
-        let exposure = site.exposure(role);
+        let exposure = exposure(&site.machine, &format!("{unit}.service"));
         assert!(exposure <= EXPOSURE, "{unit}: {exposure}");
         assert!(site.run(&format!("{unit} --version")).starts_with(&unit));
         for file in [

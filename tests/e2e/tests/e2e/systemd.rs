@@ -17,6 +17,8 @@ const ERP: &str = "/srv/erp";
 const CONFIG: &str = "/etc/towpath/agent.toml";
 const KIND: &str = "orders";
 const PROXY_PASSWORD: &str = "tow-and-path";
+/// The most that `systemd-analyze security` may find: 0 is a service that can do nothing, 10 one that can do everything.
+pub(crate) const EXPOSURE: f64 = 1.5;
 /// Once in four years, so that no run begins by itself while a test looks.
 const SCHEDULE: &str = "schedule = \"0 0 29 2 *\"\n";
 
@@ -149,6 +151,13 @@ impl Site {
     fn journal(&self) -> String {
         self.machine.run("journalctl --sync && journalctl --no-pager -u towpath-agent").succeeded().stdout
     }
+}
+
+/// systemd's own judgement of what an installed unit leaves open.
+pub(crate) fn exposure(machine: &Machine, unit: &str) -> f64 {
+    let said = machine.run(&format!("systemd-analyze security --no-pager {unit}")).succeeded().stdout;
+    let level = said.lines().find_map(|line| line.split_once("Overall exposure level for ")?.1.split_whitespace().nth(1));
+    level.and_then(|level| level.parse().ok()).unwrap_or_else(|| panic!("{said}"))
 }
 
 /// Sends a signal to a process beside the machine.

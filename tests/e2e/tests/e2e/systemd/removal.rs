@@ -5,11 +5,9 @@ use std::fs;
 use towpath_samples::erp;
 use towpath_testkit::{JOB, Machine};
 
-use super::{CONFIG, UNIT};
+use super::{CONFIG, EXPOSURE, UNIT, exposure};
 use crate::executable;
 
-/// The most that `systemd-analyze security` may find: 0 is a service that can do nothing, 10 one that can do everything.
-const EXPOSURE: f64 = 1.5;
 const STATE: &str = "/var/lib/towpath/agent";
 
 fn unit(machine: &Machine) -> Option<String> {
@@ -20,13 +18,6 @@ fn unit(machine: &Machine) -> Option<String> {
 fn refused(machine: &Machine, command: &str, code: &str, why: &[&str]) {
     let said = machine.run(command).failed_with(code).stderr;
     assert!(why.iter().all(|why| said.contains(why)), "{command} says {said}");
-}
-
-/// systemd's own judgement of what the installed unit leaves open.
-fn exposure(machine: &Machine) -> f64 {
-    let said = machine.run(&format!("systemd-analyze security --no-pager {UNIT}")).succeeded().stdout;
-    let level = said.lines().find_map(|line| line.split_once("Overall exposure level for ")?.1.split_whitespace().nth(1));
-    level.and_then(|level| level.parse().ok()).unwrap_or_else(|| panic!("{said}"))
 }
 
 #[test]
@@ -55,7 +46,11 @@ fn interop_it_is_installed_once_and_removed_without_its_data() {
     assert_eq!(unit(&machine).unwrap().trim_end(), printed);
     let rights = machine.run(&format!("stat --format=%U:%G:%a {CONFIG} /etc/towpath/pw {STATE}")).succeeded().stdout;
     assert_eq!(rights, "root:towpath:640\ntowpath:towpath:600\ntowpath:towpath:700");
-    assert!(exposure(&machine) <= EXPOSURE, "{}", machine.run(&format!("systemd-analyze security --no-pager {UNIT}")).stdout);
+    assert!(
+        exposure(&machine, UNIT) <= EXPOSURE,
+        "{}",
+        machine.run(&format!("systemd-analyze security --no-pager {UNIT}")).stdout
+    );
     refused(&machine, "towpath-agent service status", "not-running", &["towpath-agent service start"]);
     let status = machine.run(&format!("{nobody} status --json"));
     assert_eq!(
