@@ -4,13 +4,14 @@ use towpath_journal::{MAX_PRUNE, Prune};
 use towpath_transfer::{Direction, Failure, TransferId};
 use towpath_transport::files::{file_failure, ignore_missing};
 
+use super::folder::remove_payload;
 use crate::parts::{KEPT_TRANSFERS, Parts};
 
 /// Names read from the folder of transfers at a time.
 const PAGE: usize = 256;
 
-/// Removes ended transfers beyond the newest `keep` from the journal, and the folders of transfers the journal does not
-/// know. Returns how many folders went.
+/// Removes ended transfers beyond the newest `keep` from the journal, the folders of transfers the journal does not know, and
+/// what is left of the work on those that have ended, as a kill or a power cut leaves it. Returns how many folders went.
 ///
 /// # Errors
 /// As journal and disk report.
@@ -27,11 +28,19 @@ pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
             };
             for entry in &page {
                 let Ok(id) = entry.name.parse::<TransferId>() else { continue };
-                if parts.journal.get(&parts.key(id)).await?.is_none() && !is_young(parts, id) {
-                    let path = folder.join(&entry.name);
-                    ignore_missing(parts.files.remove_dir_all(&path)).map_err(|error| file_failure("removing", &path, error))?;
-                    removed += 1;
+                match parts.journal.get(&parts.key(id)).await? {
+                    None if is_young(parts, id) => continue,
+                    None => {
+                        let path = folder.join(&entry.name);
+                        ignore_missing(parts.files.remove_dir_all(&path))
+                            .map_err(|error| file_failure("removing", &path, error))?;
+                    }
+                    Some(record) if record.is_over() && folder == parts.layout.work() => {
+                        remove_payload(&*parts.files, &parts.layout.of(record.direction), id)?;
+                    }
+                    Some(_) => continue,
                 }
+                removed += 1;
             }
             if page.len() < PAGE {
                 break;

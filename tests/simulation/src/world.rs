@@ -48,6 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(3 * 60 * 60);
 const PATIENCE_WITH_CLOCKS: Duration = Duration::from_secs(30 * 60 * 60);
 /// How long is waited at the end for everything that is cleared away only now and then.
 const QUIET: Duration = Duration::from_secs(26 * 60 * 60);
+/// The same where clocks were set: what was written by a clock that was a day ahead becomes old a day later.
+const QUIET_WITH_CLOCKS: Duration = Duration::from_secs(50 * 60 * 60);
 /// How often it is looked whether everything is at rest.
 const GLANCE: Duration = Duration::from_secs(5);
 /// What is left on a disk that is as good as full, in bytes.
@@ -482,7 +484,8 @@ impl World {
                 self.switch_on(&host).await;
             }
         }
-        self.pass(QUIET, |_| false).await;
+        let quiet = if self.clocks_were_set { QUIET_WITH_CLOCKS } else { QUIET };
+        self.pass(quiet, |_| false).await;
         for host in self.hosts() {
             self.switch_on(&host).await;
         }

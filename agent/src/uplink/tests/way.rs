@@ -346,6 +346,24 @@ async fn only_the_newest_transfers_are_kept() {
 }
 
 #[tokio::test]
+async fn what_a_kill_left_of_a_transfer_that_gave_way_is_cleared_away() {
+    let world = World::new();
+    world.far.refuse_complete(Some(Code::SequenceForked));
+    let id = world.plan(true).await;
+    let parked = world.finish(id).await;
+    assert!(parked.parked);
+    let payload = world.parts.layout.transfer(id).join("sales.csv.bz2");
+    let noted = world.parts.layout.full_marker(id);
+    assert!(small_file::exists(&*world.files, &payload) && small_file::exists(&*world.files, &noted));
+    // The journal has the last event, and the power fails before anything is removed.
+    let given_up = TransferEvent::Abandoned { reason: "a newer one".to_owned() };
+    world.parts.journal.append_unleased(&parked.key, parked.events, &given_up).await.unwrap();
+    prune(&world.parts, 100).await.unwrap();
+    assert!(!small_file::exists(&*world.files, &payload) && !small_file::exists(&*world.files, &noted));
+    assert!(small_file::exists(&*world.files, &world.parts.layout.manifest(id)));
+}
+
+#[tokio::test]
 async fn what_a_restored_relay_does_not_know_any_more_is_pushed_again() {
     // Before its acceptance, and after it.
     for stage in [Stage::Push, Stage::Receipt] {
