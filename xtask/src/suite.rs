@@ -223,8 +223,19 @@ impl Choice {
     }
 }
 
+/// How many tests run at once. Many of them wait: for a slow line, a time limit, somebody else's server. So there are half as many
+/// again as there are cores; where `NEXTEST_TEST_THREADS` says how many, that holds.
+fn at_once() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores + cores.div_ceil(2)
+}
+
 fn nextest(root: &Path, needs: &Needs, choice: &Choice) -> Command {
-    whole(root, needs, &["nextest", "run", "--no-fail-fast", "--filterset", &choice.expression()])
+    let mut command = whole(root, needs, &["nextest", "run", "--no-fail-fast", "--filterset", &choice.expression()]);
+    if std::env::var_os("NEXTEST_TEST_THREADS").is_none() {
+        command.args(["--test-threads", &at_once().to_string()]);
+    }
+    command
 }
 
 fn libtest(root: &Path, needs: &Needs, choice: &Choice) -> Command {

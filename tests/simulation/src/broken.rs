@@ -1,12 +1,13 @@
 //! Programs that do something wrong on purpose, to prove that the oracle sees it.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     io::{self, Write as _},
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -14,15 +15,18 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use towpath_agent::key_files::KeyFiles;
-use towpath_keys::{Identity, KeyKind};
-use towpath_receiver::import::{Import, ImportRecord, ImportScope, ImportTarget, Ledger, OldRows, RowBatch, TableState};
+use towpath_keys::{AllowedSigners, Identity, KeyKind, PublicKey};
+use towpath_receiver::{
+    import::{Import, ImportRecord, ImportScope, ImportTarget, Ledger, OldRows, RowBatch, TableState},
+    parts::Trust,
+};
 use towpath_relay::{
     scope::TenantScope,
     uplink::forward::{AppServer, AppServers},
 };
 use towpath_testkit::seams::{DELIVERY, Host};
 use towpath_transfer::{
-    Clock, Entropy, TransferId,
+    AgentName, Clock, Code, Entropy, TransferId,
     clock::{SeededEntropy, Sleep},
     digest::Sha256Digest,
     failure::Result,
@@ -65,7 +69,14 @@ pub enum Wrong {
     KeepsOldKeys,
     /// The relay lets in whom it was told to shut out.
     IgnoresRevocations,
+    /// The relay takes an agent's first transfer and tells the agent that another one has its number.
+    TakesAndRefuses,
+    /// A receiver does not know at first that its agent is approved.
+    ForgetsApprovals,
 }
+
+/// So often a receiver that forgets whom it trusts has forgotten it.
+const FORGETS: usize = 3;
 
 /// Files that are kept open, whatever becomes of the program.
 #[derive(Clone, Default)]
@@ -83,13 +94,14 @@ pub struct Broken {
     what: Wrong,
     last: Arc<Mutex<Option<AppServer>>>,
     open: Open,
+    refused: Arc<Mutex<BTreeSet<Host>>>,
 }
 
 impl Broken {
     /// An installation in which this is wrong.
     #[must_use]
     pub fn new(what: Wrong) -> Self {
-        Self { what, last: Arc::default(), open: Open::default() }
+        Self { what, last: Arc::default(), open: Open::default(), refused: Arc::default() }
     }
 
     pub(crate) fn files(&self, host: &Host, files: Arc<dyn FileStore>) -> Arc<dyn FileStore> {
@@ -113,6 +125,19 @@ impl Broken {
         match (self.what, host.place) {
             (Wrong::KeepsOldKeys, Place::Relay) => Arc::new(SlowClock { first: clock.now(), inner: clock }),
             _ => clock,
+        }
+    }
+
+    /// What an agent is told though the relay has done what it was asked for.
+    pub(crate) fn refusal(&self, host: &Host, call: &str) -> Option<Code> {
+        let lies = self.what == Wrong::TakesAndRefuses && host.place == Place::Agent && call == "complete";
+        (lies && self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone())).then_some(Code::SequenceForked)
+    }
+
+    pub(crate) fn trust(&self, trust: Arc<dyn Trust>) -> Arc<dyn Trust> {
+        match self.what {
+            Wrong::ForgetsApprovals => Arc::new(Forgetful { inner: trust, asked: AtomicUsize::new(0) }),
+            _ => trust,
         }
     }
 
@@ -267,6 +292,30 @@ impl KeyFiles for Keys {
 
     fn remove_next(&self) -> Result<()> {
         self.inner.remove_next()
+    }
+}
+
+/// Trust that is not there at first.
+#[derive(Debug)]
+struct Forgetful {
+    inner: Arc<dyn Trust>,
+    asked: AtomicUsize,
+}
+
+impl Trust for Forgetful {
+    fn signers(&self) -> Result<AllowedSigners> {
+        if self.asked.fetch_add(1, Ordering::SeqCst) < FORGETS {
+            return AllowedSigners::load(Path::new("/nobody"));
+        }
+        self.inner.signers()
+    }
+
+    fn pin_first(&self, agent: &AgentName, key: &PublicKey) -> Result<bool> {
+        self.inner.pin_first(agent, key)
+    }
+
+    fn approve(&self, agent: &AgentName, key: &PublicKey) -> Result<bool> {
+        self.inner.approve(agent, key)
     }
 }
 

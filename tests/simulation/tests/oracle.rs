@@ -95,3 +95,13 @@ fn a_revoked_agent_that_is_let_in_is_found() {
 fn what_comes_from_a_revoked_agent_is_found() {
     found(Wrong::IgnoresRevocations, "since it was revoked");
 }
+
+#[test]
+fn a_transfer_that_was_given_up_and_taken_all_the_same_is_found() {
+    found(Wrong::TakesAndRefuses, "has left the agent");
+}
+
+#[test]
+fn a_rejection_that_nothing_explains_is_found() {
+    found(Wrong::ForgetsApprovals, "AgentUnapproved");
+}

@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use towpath_agent::{key_files::KeyFiles, parts::Extractor};
 use towpath_journal::{FailPoints, FaultJournal, Journal, Operation, Point};
-use towpath_receiver::import::ImportTarget;
+use towpath_receiver::{import::ImportTarget, parts::Trust};
 use towpath_relay::uplink::forward::AppServers;
 use towpath_testkit::seams::{Fate, Host, Life, Wiring};
 use towpath_transfer::{Clock, Stage, TransferId, TransferKey, clock::ManualClock, state::Place};
@@ -176,7 +176,8 @@ impl Wiring for Wires {
     }
 
     fn fate(&self, host: &Host, call: &'static str) -> Fate {
-        let plain = Fate::copied(1);
+        let refused = self.broken.as_ref().and_then(|broken| broken.refusal(host, call));
+        let plain = Fate { refused, ..Fate::copied(1) };
         let Some(life) = self.life_of(host) else { return plain };
         let Some((trouble, mut dice)) = self.wire(host, &life).strike(Site::Call, format_args!("call {call}")) else {
             return plain;
@@ -185,7 +186,7 @@ impl Wiring for Wires {
             Trouble::Slow if dice.chance(1, 2) => Fate { before: slowness(&mut dice), ..plain },
             Trouble::Slow => Fate { after: slowness(&mut dice), ..plain },
             Trouble::Unanswered => Fate { answered: false, ..plain },
-            Trouble::Doubled => Fate::copied(2),
+            Trouble::Doubled => Fate { copies: 2, ..plain },
             Trouble::Echoed => Fate { echo: Some(slowness(&mut dice) * 5), ..plain },
             _ => Fate { copies: 0, ..plain },
         }
@@ -209,6 +210,13 @@ impl Wiring for Wires {
             None => target,
         };
         Arc::new(database::App::new(self.wire(host, life), target, self.locks.clone()))
+    }
+
+    fn trust(&self, _: &Host, trust: Arc<dyn Trust>) -> Arc<dyn Trust> {
+        match &self.broken {
+            Some(broken) => broken.trust(trust),
+            None => trust,
+        }
     }
 
     fn keys(&self, _: &Host, keys: Arc<dyn KeyFiles>) -> Arc<dyn KeyFiles> {

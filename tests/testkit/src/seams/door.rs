@@ -180,7 +180,11 @@ impl Line {
         }
         self.wait(fate.after).await?;
         let called = called.ok_or_else(|| lost("request"))?;
-        if fate.answered { called } else { Err(lost("answer")) }
+        match fate.refused {
+            Some(code) => called.and(Err(Failure::park(code, "the relay says so"))),
+            None if fate.answered => called,
+            None => Err(lost("answer")),
+        }
     }
 
     /// Makes the call so many times at once, and passes the last answer on.

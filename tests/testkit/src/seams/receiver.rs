@@ -146,7 +146,7 @@ impl Receiver {
             journal: Arc::clone(&start.journal),
             relay: Arc::new(Line::of_a_life(&self.machine, door, callers, times, &start.life)),
             target: nature.wiring.target(host, &start.life, Arc::new(self.target.clone())),
-            trust: Arc::new(FileTrust(self.pins.clone())),
+            trust: nature.wiring.trust(host, Arc::new(FileTrust(self.pins.clone()))),
             policy: TrustPolicy::Approve,
             identity: self.identity.clone(),
             tenant: self.enrolment.tenant.clone(),

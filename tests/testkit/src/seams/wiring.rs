@@ -4,9 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use towpath_agent::{key_files::KeyFiles, parts::Extractor};
 use towpath_journal::Journal;
-use towpath_receiver::import::ImportTarget;
+use towpath_receiver::{import::ImportTarget, parts::Trust};
 use towpath_relay::uplink::forward::AppServers;
-use towpath_transfer::{Clock, TenantName, state::Place};
+use towpath_transfer::{Clock, Code, TenantName, state::Place};
 use towpath_transport::{files::FileStore, store::Connect};
 
 use super::power::Life;
@@ -47,13 +47,15 @@ pub struct Fate {
     pub after: Duration,
     /// Whether the answer arrives.
     pub answered: bool,
+    /// What the caller is told to have been refused for, whatever was done.
+    pub refused: Option<Code>,
 }
 
 impl Fate {
     /// It arrives at once, `copies` times, and is answered at once.
     #[must_use]
     pub const fn copied(copies: usize) -> Self {
-        Self { before: Duration::ZERO, copies, echo: None, after: Duration::ZERO, answered: true }
+        Self { before: Duration::ZERO, copies, echo: None, after: Duration::ZERO, answered: true, refused: None }
     }
 }
 
@@ -99,6 +101,12 @@ pub trait Wiring: fmt::Debug + Send + Sync {
     fn target(&self, host: &Host, life: &Life, target: Arc<dyn ImportTarget>) -> Arc<dyn ImportTarget> {
         let _ = (host, life);
         target
+    }
+
+    /// Whom a receiver trusts.
+    fn trust(&self, host: &Host, trust: Arc<dyn Trust>) -> Arc<dyn Trust> {
+        let _ = host;
+        trust
     }
 
     /// The files of an agent's key.
