@@ -36,6 +36,8 @@ pub enum Namespace {
     Announcement,
     /// The change from one key of an end to its next.
     Rotation,
+    /// The document of a release.
+    Release,
 }
 
 /// Text that is not a [`Namespace`].
@@ -45,7 +47,7 @@ pub struct UnknownNamespace;
 
 impl Namespace {
     /// Every namespace there is.
-    pub const ALL: &[Self] = &[Self::Manifest, Self::Receipt, Self::Enrol, Self::Announcement, Self::Rotation];
+    pub const ALL: &[Self] = &[Self::Manifest, Self::Receipt, Self::Enrol, Self::Announcement, Self::Rotation, Self::Release];
 
     /// The namespace as it stands in signatures and in `allowed_signers`.
     #[must_use]
@@ -56,6 +58,7 @@ impl Namespace {
             Self::Enrol => "towpath-enrol@1",
             Self::Announcement => "towpath-announcement@1",
             Self::Rotation => "towpath-rotate@1",
+            Self::Release => "towpath-release@1",
         }
     }
 }

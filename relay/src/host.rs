@@ -34,6 +34,7 @@ use crate::{
     late::{LateWatch, MAX_OPEN_ALERTS},
     registry::Registry,
     relay::{Parts, Relay, StageSettings},
+    release::Shelf,
     service::RelayIdentity,
     sftpd::Logins,
     spool::blocking,
@@ -238,7 +239,8 @@ impl Host {
         let ssh = SshServerConfig { host_keys, limits: self.config.ssh.limits(), clock: Arc::clone(&self.clock) };
         let metrics = relay.metrics().clone();
         let (spool, sessions, trail) = (Arc::clone(relay.spool()), relay.sessions().clone(), relay.trail().clone());
-        let logins = Logins::new(admin.registry.clone(), spool, sessions, metrics.clone(), trail.clone());
+        let shelf = Shelf::new(Arc::clone(spool.files()), &self.state);
+        let logins = Logins::new(admin.registry.clone(), spool, sessions, metrics.clone(), trail.clone(), shelf);
         let ssh = SshServer::new(ssh, Arc::new(logins))?;
         let web = WebService::new(relay.service().clone(), self.config.web_limits(), metrics.clone());
         let limits = DoorLimits { tls_connections: self.config.web.connections, handshake: self.config.web.handshake.0 };

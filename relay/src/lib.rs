@@ -18,6 +18,7 @@ pub mod late;
 pub mod limits;
 pub mod registry;
 pub mod relay;
+pub mod release;
 pub mod remove;
 pub mod scope;
 pub mod service;

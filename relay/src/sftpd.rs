@@ -21,6 +21,7 @@ use crate::{
     audit::{Action, Entry, Trail, Who, Witness},
     limits::Follower,
     registry::Registry,
+    release::{Offered, Shelf},
     scope::Caller,
     spool::{AgentView, Spool},
 };
@@ -113,13 +114,14 @@ pub struct Logins {
     sessions: Sessions,
     metrics: Metrics,
     trail: Trail,
+    shelf: Shelf,
 }
 
 impl Logins {
-    /// Logins to the views of `spool`.
+    /// Logins to the views of `spool`, and of the releases on `shelf`.
     #[must_use]
-    pub fn new(registry: Registry, spool: Arc<Spool>, sessions: Sessions, metrics: Metrics, trail: Trail) -> Self {
-        Self { registry, spool, sessions, metrics, trail }
+    pub fn new(registry: Registry, spool: Arc<Spool>, sessions: Sessions, metrics: Metrics, trail: Trail, shelf: Shelf) -> Self {
+        Self { registry, spool, sessions, metrics, trail, shelf }
     }
 
     async fn known(&self, user: &str, key: &PublicKeyLine, peer: SocketAddr) -> Option<Caller> {
@@ -154,7 +156,8 @@ impl Authenticator for Logins {
         // A revocation between the first look and the switch would find nothing to throw; now it does, or shows here.
         self.known(user, key, peer).await?;
         let witness = Witness::of(&self.trail, &caller);
-        let view = AgentView::new(Arc::clone(&self.spool), scope).witnessed_by(witness.clone());
+        let offered = Offered::new(self.shelf.clone(), self.registry.clone(), scope.tenant().clone());
+        let view = AgentView::new(Arc::clone(&self.spool), scope).witnessed_by(witness.clone()).offering(offered);
         let told = move || witness.note(witness.entry(Action::Login));
         Some(Session::new(Arc::new(view), switch).telling(told))
     }

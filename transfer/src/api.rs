@@ -2,6 +2,7 @@
 
 mod code;
 mod expectations;
+mod releases;
 mod rotation;
 
 use std::{fmt, str::FromStr};
@@ -20,6 +21,7 @@ use crate::{
 
 pub use code::{EnrolmentCode, InvalidEnrolmentCode, MAX_ENROLMENT_CODE_CHARS};
 pub use expectations::{Expectation, Expectations, MAX_EXPECTATIONS};
+pub use releases::{MAX_RELEASES, Releases};
 pub use rotation::{KeyRotation, MAX_KEY_OVERLAP, MAX_LIVE_KEYS, MAX_ROTATIONS};
 
 /// The largest request body the web service reads, in bytes.

@@ -176,6 +176,14 @@ codes! {
     ServiceFailed = "service-failed",
     /// A check of this host has found something that a person has to mend.
     CheckFailed = "check-failed",
+    /// A release document that is not of the protocol, or not signed by the maker of this program.
+    ReleaseInvalid = "release-invalid",
+    /// A version that this agent does not take.
+    UpdateRefused = "update-refused",
+    /// An update did not work, and the version before it is installed again.
+    UpdateRolledBack = "update-rolled-back",
+    /// An update did not work, and neither does what is installed now.
+    UpdateFailed = "update-failed",
     /// An operation was given up because the program shuts down or was told to.
     Cancelled = "cancelled",
     /// A limit of the protocol was exceeded.

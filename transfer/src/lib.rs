@@ -22,6 +22,7 @@ pub mod name;
 pub mod packed;
 pub mod public_key;
 pub mod receipt;
+pub mod release;
 pub mod secret;
 pub mod stage;
 pub mod state;

@@ -15,7 +15,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        KeyRotation, Peers, UplinkStatus,
+        KeyRotation, Peers, Releases, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -104,6 +104,12 @@ pub trait RelayApi: Debug + Send + Sync {
     /// # Errors
     /// As above.
     async fn expect(&self, expectations: &Expectations) -> Result<()>;
+
+    /// `GET /v1/releases`: the versions that are approved for the calling agent.
+    ///
+    /// # Errors
+    /// As above; `not-found` to a receiver.
+    async fn releases(&self) -> Result<Releases>;
 
     /// `GET /v1/announcement`: the keys that the relay shows now and will show next. `pinned` is the serial of the announcement
     /// that the caller has pinned, 0 before the first; the relay uses a next key only once every end has said that it pinned it.

@@ -21,6 +21,7 @@ use super::{downlinks, handlers, refusals::Refusals};
         handlers::enrol,
         handlers::peers,
         handlers::rotate_key,
+        handlers::releases,
         handlers::announcement,
         handlers::expect,
         handlers::complete,

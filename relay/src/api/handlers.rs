@@ -9,7 +9,7 @@ use axum::{
 use serde::Deserialize;
 use towpath_transfer::announcement::SignedAnnouncement;
 use towpath_transfer::api::{
-    AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Expectations, KeyRotation, Peers, UplinkStatus,
+    AppReceipt, Complete, EnrolmentAnswer, EnrolmentRequest, Expectations, KeyRotation, Peers, Releases, UplinkStatus,
 };
 
 use super::{
@@ -72,6 +72,21 @@ pub(super) async fn enrol(
 )]
 pub(super) async fn peers(State(app): State<App>, Authenticated(caller): Authenticated) -> Answer<Json<Peers>> {
     Ok(Json(app.service.peers(&caller).await?))
+}
+
+/// The releases of the agent that the relay's operator has approved for the caller's tenant.
+///
+/// Their files lie in `/update/<version>/` of the agent's folder: `release.json`, which lists the packages, and its signature.
+#[utoipa::path(
+    get,
+    path = "/v1/releases",
+    security(("token" = [])),
+    responses(
+        (status = 200, description = "The versions, the oldest first.", body = Releases),
+    )
+)]
+pub(super) async fn releases(State(app): State<App>, Authenticated(caller): Authenticated) -> Answer<Json<Releases>> {
+    Ok(Json(app.service.releases(&caller).await?))
 }
 
 /// The calling end takes a new key, named by the one that it has.

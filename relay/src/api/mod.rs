@@ -96,6 +96,7 @@ impl WebService {
             .route("/v1/enrolments", post(handlers::enrol))
             .route("/v1/peers", get(handlers::peers))
             .route("/v1/keys", post(handlers::rotate_key))
+            .route("/v1/releases", get(handlers::releases))
             .route("/v1/announcement", get(handlers::announcement))
             .route("/v1/expectations", put(handlers::expect))
             .route("/v1/uplinks/{transfer}", get(handlers::uplink))

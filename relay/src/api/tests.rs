@@ -412,6 +412,7 @@ async fn the_committed_document_is_the_one_that_is_served() {
         "/v1/expectations",
         "/v1/keys",
         "/v1/peers",
+        "/v1/releases",
         "/v1/uplinks/{transfer}",
         "/v1/uplinks/{transfer}/complete",
     ];

@@ -95,6 +95,16 @@ actions! {
     TenantLimits = "tenant-limits",
     /// The operator named a tenant's app server.
     AppServer = "app-server",
+    /// The operator put a tenant into a ring, or took it out.
+    TenantRing = "tenant-ring",
+    /// The operator handed a release of the agent to the relay.
+    ReleaseAdd = "release-add",
+    /// The operator approved a release for a ring.
+    ReleaseApprove = "release-approve",
+    /// The operator took an approval back.
+    ReleaseWithdraw = "release-withdraw",
+    /// The operator removed a release.
+    ReleaseRemove = "release-remove",
     /// The operator made an enrolment code.
     CodeCreate = "code-create",
     /// The operator revoked an end.

@@ -8,10 +8,11 @@ use towpath_host::{Pause, logs::LogFormat};
 use towpath_transfer::{AgentName, Direction, TenantName, TransferId, api::Role, public_key::PublicKeyLine};
 use url::Url;
 
-use super::limit_args::LimitArgs;
+use super::{limit_args::LimitArgs, release::ReleaseCommand};
 use crate::{
     audit::{Action, chain::Link},
     keyring::KeyUse,
+    registry::MAX_RING,
 };
 
 /// The relay between ERP hosts and apps: takes uplinks over SFTP, checks and forwards them, fetches return files, packs and
@@ -56,6 +57,9 @@ pub(super) enum Command {
     /// The enrolled agents and receivers.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// The releases of the agent that this relay has for its agents, and who may have them.
+    #[command(subcommand)]
+    Release(ReleaseCommand),
     /// The transfers of both directions: where each stands, what holds it up.
     #[command(subcommand)]
     Transfer(TransferCommand),
@@ -128,6 +132,14 @@ pub(super) enum TenantCommand {
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Put a tenant into a ring: its agents may have what is approved for that.
+    Ring {
+        /// The tenant.
+        name: TenantName,
+        /// 1 to 9; 0 for none, which is where a new tenant is.
+        #[arg(value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_RING)))]
+        ring: u8,
     },
     /// Say where a tenant's app server takes SFTP: any SFTP server that admits the relay's key (`towpath-relay keys`).
     ///

@@ -7,6 +7,7 @@ mod enrolment;
 mod key;
 mod late;
 mod limit_args;
+mod release;
 mod serve;
 mod tenant;
 mod tenant_limits;
@@ -91,6 +92,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Enrolment(command) => enrolment::run(&host, command).await,
         Command::Agent(command) => agent::run(&host, command).await,
         Command::Transfer(command) => transfer::run(&host, command).await,
+        Command::Release(command) => release::run(&host, command).await,
         Command::Keys => tenant::keys(&host),
         Command::Key(command) => key::run(&host, command).await,
         Command::Late(options) => late::run(&host, &options).await,

@@ -41,6 +41,16 @@ pub(super) async fn run(host: &Host, command: TenantCommand) -> Result<()> {
             output::say("the app server must admit the key that `towpath-relay keys` prints as \"forward\"");
             Ok(())
         }
+        TenantCommand::Ring { name, ring } => {
+            let scope = registry.operator_scope(&name).await?;
+            let entry = by_operator(host, Action::TenantRing).of(&name).detail(format!("ring {ring}"));
+            noted(&registry, entry, async |registry| registry.set_ring(&scope, ring).await).await?;
+            output::say(&match ring {
+                0 => format!("{name} is in no ring: its agents see no releases"),
+                _ => format!("{name} is in ring {ring}: its agents see what is approved for it (towpath-relay release list)"),
+            });
+            Ok(())
+        }
         TenantCommand::List { json } => tenant_limits::list(host, &registry, json).await,
         TenantCommand::Show { name, json } => tenant_limits::show(host, &registry, &name, json).await,
         TenantCommand::Limits { name, limits, json } => {

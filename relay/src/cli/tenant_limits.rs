@@ -1,5 +1,7 @@
 //! `tenant list`, `tenant show` and what `tenant limits` prints: what tenants may have and have.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 use towpath_host::{Bytes, Pause};
 use towpath_transfer::{Code, Failure, TenantName, api::Landing, failure::Result};
@@ -20,11 +22,12 @@ struct Shown {
     reserve: u64,
     retention: Pause,
     journal_keeps: u64,
+    ring: u8,
 }
 
 impl Shown {
     /// What is said of the tenant, with what the configuration says of all; counted on the disk as it is now.
-    async fn of(host: &Host, row: TenantRow) -> Result<Self> {
+    async fn of(host: &Host, row: TenantRow, rings: &HashMap<TenantName, u8>) -> Result<Self> {
         let (state, name) = (host.state.clone(), row.name.clone());
         let used = blocking(move || used_on_disk(&Disk, &state, &name)).await??;
         let (limits, config) = (row.limits, &host.config);
@@ -34,6 +37,7 @@ impl Shown {
             reserve: limits.reserve.unwrap_or(0),
             retention: limits.retention.map_or(config.spool.retention, Pause),
             journal_keeps: limits.journal_keeps.unwrap_or(config.uplink.journal_keeps),
+            ring: rings.get(&row.name).copied().unwrap_or(0),
             row,
         })
     }
@@ -57,7 +61,7 @@ impl Shown {
                 "quota_bytes": self.quota, "reserve_bytes": self.reserve,
                 "retention_seconds": self.retention.0.as_secs(), "journal_keeps": self.journal_keeps,
             },
-            "own": self.own(),
+            "own": self.own(), "ring": self.ring,
         })
     }
 
@@ -95,8 +99,9 @@ fn readable(bytes: u64) -> String {
 
 pub(super) async fn list(host: &Host, registry: &Registry, json: bool) -> Result<()> {
     let mut shown = Vec::new();
+    let rings = registry.rings().await?.into_iter().collect();
     for row in registry.tenants().await? {
-        shown.push(Shown::of(host, row).await?);
+        shown.push(Shown::of(host, row, &rings).await?);
     }
     if json {
         return output::json(&shown.iter().map(Shown::as_json).collect::<Vec<_>>());
@@ -115,7 +120,8 @@ pub(super) async fn list(host: &Host, registry: &Registry, json: bool) -> Result
 pub(super) async fn show(host: &Host, registry: &Registry, name: &TenantName, json: bool) -> Result<()> {
     let found = registry.tenants().await?.into_iter().find(|row| row.name == *name);
     let missing = || Failure::park(Code::NotFound, format!("there is no tenant {name}: see `towpath-relay tenant list`"));
-    let shown = Shown::of(host, found.ok_or_else(missing)?).await?;
+    let rings = registry.rings().await?.into_iter().collect();
+    let shown = Shown::of(host, found.ok_or_else(missing)?, &rings).await?;
     if json {
         return output::json(&shown.as_json());
     }
@@ -129,6 +135,7 @@ pub(super) async fn show(host: &Host, registry: &Registry, name: &TenantName, js
         plain("tenant", shown.row.name.to_string()),
         plain("created", shown.row.created.to_string()),
         plain("app server", shown.app_server()),
+        plain("ring", if shown.ring == 0 { "-".to_owned() } else { shown.ring.to_string() }),
         plain("used", readable(shown.used)),
         line("quota", "quota", readable(shown.quota)),
         line("reserve", "reserve", readable(shown.reserve)),

@@ -13,6 +13,7 @@ mod ends;
 mod enrolments;
 mod expectations;
 mod limits;
+mod releases;
 mod rotations;
 mod schema;
 mod tenants;
@@ -22,6 +23,8 @@ mod tokens;
 mod audit_tests;
 #[cfg(test)]
 mod limits_tests;
+#[cfg(test)]
+mod releases_tests;
 #[cfg(test)]
 mod rotation_tests;
 #[cfg(test)]
@@ -49,6 +52,7 @@ pub use ends::{End, MAX_ENDS};
 pub use enrolments::{EnrolmentRow, MAX_ENROLMENT_LIFE, MAX_OPEN_ENROLMENTS, NewEnrolment};
 pub use expectations::{Expected, MAX_EXPECTED};
 pub use limits::{Budget, LimitsChange, TenantLimits};
+pub use releases::{MAX_RING, ReleaseRow};
 pub use tenants::{LandingOrigin, MAX_TENANTS, TenantRow, check_landing};
 pub use tokens::MAX_LIVE_TOKENS;
 

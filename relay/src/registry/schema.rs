@@ -6,7 +6,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use super::{Registry, audit_schema, commit, db};
 
 /// The version of the tables below, kept in SQLite's `user_version`.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 /// The version in which the audit trail became a chain.
 const CHAINED: i64 = 4;
 
@@ -122,6 +122,22 @@ const LIMITS: &[&str] = &[
     "PRAGMA user_version = 6",
 ];
 
+/// Since version 7. A tenant without a ring has no releases.
+const RELEASES: &[&str] = &[
+    "CREATE TABLE releases (version TEXT PRIMARY KEY, added INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE release_approvals (
+        version TEXT NOT NULL REFERENCES releases (version),
+        ring INTEGER NOT NULL CHECK (ring BETWEEN 1 AND 9),
+        approved INTEGER NOT NULL,
+        PRIMARY KEY (ring, version)
+    ) STRICT, WITHOUT ROWID",
+    "CREATE TABLE tenant_rings (
+        tenant TEXT PRIMARY KEY REFERENCES tenants (name),
+        ring INTEGER NOT NULL CHECK (ring BETWEEN 1 AND 9)
+    ) STRICT, WITHOUT ROWID",
+    "PRAGMA user_version = 7",
+];
+
 async fn make(tx: &mut Transaction<'static, Sqlite>, statements: &[&'static str]) -> Result<()> {
     for statement in statements {
         sqlx::query(*statement).execute(&mut **tx).await.map_err(db("make the registry's tables"))?;
@@ -140,7 +156,13 @@ pub(super) async fn make_version_3(tx: &mut Transaction<'static, Sqlite>) -> Res
 
 /// Takes the tables of today back to those of version 5.
 #[cfg(test)]
-pub(super) const BACK_TO_VERSION_5: &[&str] = &["DROP TABLE tenant_limits", "PRAGMA user_version = 5"];
+pub(super) const BACK_TO_VERSION_5: &[&str] = &[
+    "DROP TABLE tenant_rings",
+    "DROP TABLE release_approvals",
+    "DROP TABLE releases",
+    "DROP TABLE tenant_limits",
+    "PRAGMA user_version = 5",
+];
 
 impl Registry {
     pub(super) async fn migrate(&self) -> Result<()> {
@@ -160,7 +182,7 @@ impl Registry {
                     audit_schema::take_over(&mut tx).await?;
                     make(&mut tx, audit_schema::CHAIN_GUARDS).await?;
                 }
-                for (version, statements) in [(5, ROTATIONS), (6, LIMITS)] {
+                for (version, statements) in [(5, ROTATIONS), (6, LIMITS), (7, RELEASES)] {
                     if found < version {
                         make(&mut tx, statements).await?;
                     }

@@ -8,7 +8,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        KeyRotation, Peers, UplinkStatus,
+        KeyRotation, Peers, Releases, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -91,6 +91,10 @@ impl RelayApi for LocalRelayApi {
 
     async fn expect(&self, expectations: &Expectations) -> Result<()> {
         self.service.expect(&self.caller().await?, expectations).await
+    }
+
+    async fn releases(&self) -> Result<Releases> {
+        self.service.releases(&self.caller().await?).await
     }
 
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {

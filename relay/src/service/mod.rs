@@ -18,7 +18,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        MAX_EXPECTATIONS, Peers, Role, UplinkState, UplinkStatus,
+        MAX_EXPECTATIONS, Peers, Releases, Role, UplinkState, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -245,6 +245,15 @@ impl RelayService {
             return Err(Failure::park(Code::RequestInvalid, message));
         }
         self.registry.expect(&agent, expectations).await
+    }
+
+    /// The releases that are approved for the agent's tenant.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] to a receiver; [`Code::FileFailed`].
+    pub async fn releases(&self, caller: &Caller) -> Result<Releases> {
+        let agent = caller.as_agent()?;
+        Ok(Releases { versions: self.registry.approved_releases(agent.tenant()).await? })
     }
 
     /// The ends of the other role.

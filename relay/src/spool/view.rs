@@ -23,6 +23,7 @@ use towpath_transport::{
 use super::{Room, Spool, gate::Gate, reason};
 use crate::{
     audit::{Action, Witness},
+    release::{Offered, UPDATE, is_update},
     scope::AgentScope,
 };
 
@@ -38,6 +39,7 @@ pub struct AgentView {
     witness: Option<Witness>,
     /// The transfer that was missed last: many files of one are asked for in a row.
     missed: Mutex<Option<TransferId>>,
+    offered: Option<Offered>,
 }
 
 /// One transfer's folder, as uploads change it.
@@ -118,13 +120,29 @@ impl AgentView {
     /// The root of `scope`.
     #[must_use]
     pub fn new(spool: Arc<Spool>, scope: AgentScope) -> Self {
-        Self { spool, scope, last: LastGate::default(), witness: None, missed: Mutex::default() }
+        Self { spool, scope, last: LastGate::default(), witness: None, missed: Mutex::default(), offered: None }
     }
 
     /// The same, with what is refused noted by `witness`.
     #[must_use]
     pub fn witnessed_by(self, witness: Witness) -> Self {
         Self { witness: Some(witness), ..self }
+    }
+
+    /// The same, with the releases that are approved for its tenant.
+    #[must_use]
+    pub fn offering(self, offered: Offered) -> Self {
+        Self { offered: Some(offered), ..self }
+    }
+
+    /// The releases, where a path leads to them.
+    fn offered(&self, path: &RemotePath) -> FsResult<Option<&Offered>> {
+        if is_update(path) { self.offered.as_ref().map(Some).ok_or(FsError::NotFound) } else { Ok(None) }
+    }
+
+    /// Releases are there to be read: nothing about them is changed.
+    async fn check_changeable(&self, path: &RemotePath) -> FsResult<()> {
+        if is_update(path) { Err(self.fixed(path).await) } else { Ok(()) }
     }
 
     /// What is not there may be someone else's.
@@ -227,6 +245,9 @@ impl Spool {
 #[async_trait]
 impl VirtualFs for AgentView {
     async fn stat(&self, path: &RemotePath) -> FsResult<Attributes> {
+        if let Some(offered) = self.offered(path)? {
+            return offered.stat(path).await;
+        }
         let disk: PathBuf = match locate(path)? {
             Place::Root | Place::Transfers(_) => return Ok(folder_attributes()),
             Place::Transfer(room, id) => self.spool.folder(room, &self.scope, id),
@@ -237,6 +258,9 @@ impl VirtualFs for AgentView {
     }
 
     async fn open(&self, path: &RemotePath, options: OpenOptions, _: &SetAttributes) -> FsResult<Box<dyn VirtualFile>> {
+        if let Some(offered) = self.offered(path)? {
+            return if options.write || options.append { Err(self.fixed(path).await) } else { offered.open(path).await };
+        }
         let Place::File(room, id, name) = locate(path)? else { return Err(self.fixed(path).await) };
         match room {
             Room::Uplink if options.write || options.append => {
@@ -258,8 +282,18 @@ impl VirtualFs for AgentView {
     }
 
     async fn list(&self, path: &RemotePath) -> FsResult<Box<dyn VirtualListing>> {
+        if let Some(offered) = self.offered(path)? {
+            return offered.list(path).await;
+        }
         let (dir, shows): (PathBuf, fn(&str, FileKind) -> bool) = match locate(path)? {
-            Place::Root => return Ok(Box::new(FixedListing::new(&[DOWNLINK, UPLINK]))),
+            Place::Root => {
+                let releases = match &self.offered {
+                    Some(offered) => offered.is_any().await,
+                    None => false,
+                };
+                let names: &[&str] = if releases { &[DOWNLINK, UPDATE, UPLINK] } else { &[DOWNLINK, UPLINK] };
+                return Ok(Box::new(FixedListing::new(names)));
+            }
             // The folder of an agent that has never sent or got anything is not on disk yet.
             Place::Transfers(room) => (self.spool.room(room, &self.scope), is_transfer),
             Place::Transfer(room, id) => {
@@ -275,6 +309,7 @@ impl VirtualFs for AgentView {
     }
 
     async fn make_dir(&self, path: &RemotePath, _: &SetAttributes) -> FsResult<()> {
+        self.check_changeable(path).await?;
         let id = match locate(path)? {
             Place::Root | Place::Transfers(_) => return Err(FsError::Exists),
             Place::Transfer(Room::Uplink, id) => id,
@@ -303,6 +338,7 @@ impl VirtualFs for AgentView {
     }
 
     async fn remove_dir(&self, path: &RemotePath) -> FsResult<()> {
+        self.check_changeable(path).await?;
         let id = match locate(path)? {
             Place::Transfer(Room::Uplink, id) => id,
             Place::File(..) => return Err(FsError::NotFound),
@@ -316,12 +352,15 @@ impl VirtualFs for AgentView {
     }
 
     async fn remove(&self, path: &RemotePath) -> FsResult<()> {
+        self.check_changeable(path).await?;
         let Place::File(Room::Uplink, id, name) = locate(path)? else { return Err(self.fixed(path).await) };
         self.stat(path).await?;
         self.uploads(id).remove(name).await
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace) -> FsResult<()> {
+        self.check_changeable(from).await?;
+        self.check_changeable(to).await?;
         let (Place::File(Room::Uplink, id, old), Place::File(Room::Uplink, other, new)) = (locate(from)?, locate(to)?) else {
             return Err(self.fixed(from).await);
         };

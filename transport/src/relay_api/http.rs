@@ -26,7 +26,7 @@ use towpath_transfer::{
     announcement::{SERIAL_HEADER, SignedAnnouncement},
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        KeyRotation, MAX_WAIT_SECONDS, Peers, Problem, UplinkStatus,
+        KeyRotation, MAX_WAIT_SECONDS, Peers, Problem, Releases, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -266,6 +266,10 @@ impl RelayApi for HttpRelayApi {
     async fn expect(&self, expectations: &Expectations) -> Result<()> {
         let what = "telling the relay when it is to expect each job";
         self.tell(what, Method::PUT, "v1/expectations", expectations).await
+    }
+
+    async fn releases(&self) -> Result<Releases> {
+        self.call("asking the relay for releases", Method::GET, "v1/releases", NO_BODY).await
     }
 
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {

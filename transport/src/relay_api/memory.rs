@@ -14,7 +14,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, DownlinkState, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export,
-        ExportStatus, KeyRotation, Offer, Peers, UplinkState, UplinkStatus,
+        ExportStatus, KeyRotation, Offer, Peers, Releases, UplinkState, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -48,6 +48,7 @@ struct State {
     announcement: Option<SignedAnnouncement>,
     pinned: Option<u64>,
     expectations: Option<Expectations>,
+    releases: Releases,
     rotations: Vec<KeyRotation>,
     failures: VecDeque<(When, Failure)>,
     meanwhile: Meanwhile,
@@ -106,6 +107,11 @@ impl MemoryRelay {
     #[must_use]
     pub fn receipts(&self) -> Vec<AppReceipt> {
         self.lock().receipts.clone()
+    }
+
+    /// The releases that are approved from now on.
+    pub fn set_releases(&self, releases: Releases) {
+        self.lock().releases = releases;
     }
 
     /// What waits for the agent from now on; a long poll learns of it at once.
@@ -299,6 +305,10 @@ impl RelayApi for MemoryRelay {
             state.expectations = Some(expectations.clone());
             Ok(())
         })
+    }
+
+    async fn releases(&self) -> Result<Releases> {
+        self.call(|state| Ok(state.releases.clone()))
     }
 
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {

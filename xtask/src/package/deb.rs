@@ -7,7 +7,9 @@ use std::{
     process::Command,
 };
 
-use super::{Job, Product, done, read, said, write};
+use towpath_transfer::release::PackageKind;
+
+use super::{Job, Product, done, read, release, said, write};
 
 const MAINTAINER: &str = "Towpath <towpath@towpath.example>";
 
@@ -16,6 +18,7 @@ pub(super) fn make(job: &Job, product: &Product) -> Result<PathBuf, String> {
     let name = product.name();
     let root = job.stages.join(&name);
     let control = root.join("DEBIAN");
+    release::record(job, product, PackageKind::Deb)?;
     let architecture = said(Command::new("dpkg").arg("--print-architecture"))?;
     let libraries = libraries(job, &root.join("usr/bin").join(&name))?;
     write(

@@ -6,6 +6,7 @@
 mod deb;
 mod licences;
 mod linux;
+mod release;
 mod rpm;
 
 use std::{
@@ -46,13 +47,17 @@ pub(crate) struct Options {
     /// The version of the packages, where it is not that of the programs.
     #[arg(long)]
     package_version: Option<String>,
+    /// The oldest version that this one follows as an update, and to which one can go back from it, where it is not the usual one.
+    #[arg(long, value_name = "VERSION")]
+    follows: Option<String>,
 }
 
 impl Options {
     /// What the tests install: the programs that they have built, as they are.
     pub(crate) fn of_tests(root: &Path, programs: PathBuf, package_version: &str) -> Self {
         let out = Some(for_tests(root, package_version));
-        Self { kinds: Vec::new(), out, programs: Some(programs), package_version: Some(package_version.to_owned()) }
+        let package_version = Some(package_version.to_owned());
+        Self { kinds: Vec::new(), out, programs: Some(programs), package_version, follows: None }
     }
 }
 
@@ -185,6 +190,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         }
     }
     fs::remove_dir_all(&job.stages).map_err(|e| format!("removing {}: {e}", job.stages.display()))?;
+    release::document(&job.out, &job.version, options.follows.as_deref().unwrap_or(release::FOLLOWS))?;
     checksums(&job.out)?;
     say(&format!("   packages of version {} in {} ({})", job.version, job.out.display(), watch.elapsed()));
     Ok(true)
@@ -199,7 +205,9 @@ fn build(root: &Path) -> Result<PathBuf, String> {
     }
     arguments.extend(["--features", "towpath-agent/odbc"]);
     done(&mut repository::cargo(root, &arguments))?;
-    Ok(repository::target(root).join("release"))
+    let built = repository::target(root).join("release");
+    release::refuse_programs_of_tests(&PRODUCTS.iter().map(|product| built.join(product.name())).collect::<Vec<_>>())?;
+    Ok(built)
 }
 
 /// `SHA256SUMS`, as `sha256sum -c` reads it.

@@ -6,7 +6,9 @@ use std::{
     process::Command,
 };
 
-use super::{Job, Product, done, entries, read, write};
+use towpath_transfer::release::PackageKind;
+
+use super::{Job, Product, done, entries, read, release, write};
 
 /// Makes the package; where it lies.
 pub(super) fn make(job: &Job, product: &Product) -> Result<PathBuf, String> {
@@ -14,6 +16,7 @@ pub(super) fn make(job: &Job, product: &Product) -> Result<PathBuf, String> {
     let work = job.stages.join(format!("{name}.rpm"));
     let stage = job.stages.join(&name);
     let files = work.join("files");
+    release::record(job, product, PackageKind::Rpm)?;
     write(&files, &listed(&stage, product)?)?;
     let spec = product.filled(&read(&job.root.join("packaging/linux/package.spec"))?);
     let spec = [

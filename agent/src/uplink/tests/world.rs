@@ -537,6 +537,10 @@ impl RelayApi for Far {
         self.downlinks.expect(expectations).await
     }
 
+    async fn releases(&self) -> Result<towpath_transfer::api::Releases, Failure> {
+        self.downlinks.releases().await
+    }
+
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement, Failure> {
         self.downlinks.announcement(pinned).await
     }

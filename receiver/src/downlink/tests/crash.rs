@@ -297,6 +297,10 @@ impl RelayApi for Tenfold {
         self.0.expect(expectations).await
     }
 
+    async fn releases(&self) -> Result<towpath_transfer::api::Releases> {
+        self.0.releases().await
+    }
+
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {
         self.0.announcement(pinned).await
     }

@@ -19,7 +19,7 @@ use towpath_transfer::{
     announcement::SignedAnnouncement,
     api::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        KeyRotation, Peers, UplinkStatus,
+        KeyRotation, Peers, Releases, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -293,6 +293,10 @@ impl RelayApi for Line {
             async move { api.expect(&expectations).await }
         })
         .await
+    }
+
+    async fn releases(&self) -> Result<Releases> {
+        self.call("releases", move |api| async move { api.releases().await }).await
     }
 
     async fn announcement(&self, pinned: u64) -> Result<SignedAnnouncement> {
