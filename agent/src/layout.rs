@@ -37,6 +37,12 @@ impl Layout {
         &self.state
     }
 
+    /// What an upgrade has to know of the service that it takes away.
+    #[must_use]
+    pub fn before_upgrade(&self) -> PathBuf {
+        self.state.join("before-upgrade.json")
+    }
+
     /// The agent's private key; the public half lies beside it as `key.pub`.
     #[must_use]
     pub fn key(&self) -> PathBuf {

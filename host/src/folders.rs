@@ -5,33 +5,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[cfg(not(windows))]
 use directories::ProjectDirs;
 use towpath_transfer::{Code, Failure};
 
 /// The usual place of a program's configuration file: what systemd gives, `/etc/towpath` for root, or the user's own
-/// folder. `program` is its one word, such as `relay`.
+/// folder; on Windows the machine's folder, whoever asks. `program` is its one word, such as `relay`.
 #[must_use]
 pub fn usual_config(program: &str) -> Option<PathBuf> {
     let file = format!("{program}.toml");
     if let Some(folder) = first_of("CONFIGURATION_DIRECTORY") {
         return Some(folder.join(file));
     }
-    if is_root() { Some(Path::new("/etc/towpath").join(file)) } else { own().map(|dirs| dirs.config_dir().join(file)) }
+    config_folder().map(|folder| folder.join(file))
 }
 
 /// The state folder: the first that is given (command line, then configuration), what systemd gives, `/var/lib/towpath`
-/// for root, or the user's own folder. Absolute.
+/// for root, or the user's own folder; on Windows the machine's, whoever asks. Absolute.
 ///
 /// # Errors
 /// `config-invalid` where none of them is known.
 pub fn state(program: &str, given: [Option<&Path>; 2]) -> Result<PathBuf, Failure> {
-    let usual = || {
-        if is_root() {
-            Some(Path::new("/var/lib/towpath").join(program))
-        } else {
-            own().map(|dirs| dirs.data_dir().join(program))
-        }
-    };
+    let usual = || state_folder().map(|folder| folder.join(program));
     let given = given.into_iter().flatten().next().map(Path::to_owned);
     let unknown = || Failure::park(Code::ConfigInvalid, "it is not known where the state shall lie: say --state DIR");
     let state = given.or_else(|| first_of("STATE_DIRECTORY")).or_else(usual).ok_or_else(unknown)?;
@@ -64,6 +59,28 @@ fn sync(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
+#[cfg(not(windows))]
+fn config_folder() -> Option<PathBuf> {
+    if is_root() { Some(PathBuf::from("/etc/towpath")) } else { own().map(|dirs| dirs.config_dir().to_owned()) }
+}
+
+#[cfg(not(windows))]
+fn state_folder() -> Option<PathBuf> {
+    if is_root() { Some(PathBuf::from("/var/lib/towpath")) } else { own().map(|dirs| dirs.data_dir().to_owned()) }
+}
+
+/// Service, administrators and whoever else asks mean the same one.
+#[cfg(windows)]
+fn config_folder() -> Option<PathBuf> {
+    towpath_platform::folders::data().ok()
+}
+
+#[cfg(windows)]
+fn state_folder() -> Option<PathBuf> {
+    config_folder()
+}
+
+#[cfg(not(windows))]
 fn own() -> Option<ProjectDirs> {
     ProjectDirs::from("", "", "towpath")
 }
@@ -77,11 +94,6 @@ fn first_of(variable: &str) -> Option<PathBuf> {
 #[cfg(unix)]
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-#[cfg(not(unix))]
-fn is_root() -> bool {
-    false
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{io, path::Path};
 /// or a folder and what is made in it from now on. What the folder above would grant does not count any more.
 ///
 /// # Errors
-/// As Windows reports; `Unsupported` elsewhere.
+/// As Windows reports; `NotFound` also for an account that Windows does not know; `Unsupported` elsewhere.
 pub fn restrict_to_owner(path: &Path, also: Option<&str>) -> io::Result<()> {
     #[cfg(windows)]
     return windows::restrict(path, also);
@@ -45,26 +45,42 @@ pub fn is_protected(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether it belongs to this process's user, SYSTEM, the administrators or a service account: nobody else can then have put it there
+/// beforehand and keep the right to change who may open it.
+///
+/// # Errors
+/// As Windows reports; `Unsupported` elsewhere.
+pub fn is_of_trusted(path: &Path) -> io::Result<bool> {
+    #[cfg(windows)]
+    return windows::is_of_trusted(path);
+    #[cfg(not(windows))]
+    {
+        let _ = path;
+        super::unsupported()
+    }
+}
+
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "access control lists have only this interface")]
 mod windows {
     use std::{ffi::c_void, io, path::Path, ptr};
 
     use windows_sys::Win32::{
-        Foundation::ERROR_SUCCESS,
+        Foundation::{CloseHandle, ERROR_NONE_MAPPED, ERROR_SUCCESS},
         Security::{
             ACCESS_ALLOWED_ACE, ACE_HEADER, ACL,
             Authorization::{
                 ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, GetNamedSecurityInfoW,
                 SDDL_REVISION_1, SE_FILE_OBJECT, SetNamedSecurityInfoW,
             },
-            DACL_SECURITY_INFORMATION, GetAce, GetSecurityDescriptorControl, GetSecurityDescriptorDacl, LookupAccountNameW,
-            OWNER_SECURITY_INFORMATION, PROTECTED_DACL_SECURITY_INFORMATION, PSID, SE_DACL_PROTECTED, SECURITY_MAX_SID_SIZE,
-            SID_NAME_USE,
+            DACL_SECURITY_INFORMATION, GetAce, GetSecurityDescriptorControl, GetSecurityDescriptorDacl, GetTokenInformation,
+            LookupAccountNameW, OWNER_SECURITY_INFORMATION, PROTECTED_DACL_SECURITY_INFORMATION, PSID, SE_DACL_PROTECTED,
+            SECURITY_MAX_SID_SIZE, SID_NAME_USE, TOKEN_QUERY, TOKEN_USER, TokenUser,
         },
+        System::Threading::{GetCurrentProcess, OpenProcessToken},
     };
 
-    use crate::wide::{Local, wide};
+    use crate::wide::{Local, units, wide};
 
     /// `ACCESS_ALLOWED_ACE_TYPE` of winnt.h.
     const ALLOWED: u8 = 0;
@@ -80,6 +96,8 @@ mod windows {
     const SERVICES: &str = "S-1-5-80-";
     /// The longest text of an id: 15 numbers of ten digits, and what joins them.
     const MAX_SID_CHARS: usize = 256;
+    /// What is told of a user: a pointer, attributes, and the id.
+    const MAX_USER_BYTES: usize = 256;
 
     pub(super) fn restrict(path: &Path, also: Option<&str>) -> io::Result<()> {
         // The owner of today by name, and whoever owns what is made in it by the words for that.
@@ -124,6 +142,35 @@ mod windows {
         succeeded(code)?;
         let _memory = Local(descriptor);
         text(owner)
+    }
+
+    pub(super) fn is_of_trusted(path: &Path) -> io::Result<bool> {
+        let owner = owner(path)?;
+        Ok(TRUSTED.contains(&&*owner) || owner.starts_with(SERVICES) || owner == user()?)
+    }
+
+    /// The user of this process.
+    fn user() -> io::Result<String> {
+        let mut token = ptr::null_mut();
+        // SAFETY: the pseudo handle of this process needs not be closed.
+        let process = unsafe { GetCurrentProcess() };
+        // SAFETY: the token is written to, and closed below.
+        if unsafe { OpenProcessToken(process, TOKEN_QUERY, &mut token) } == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // Numbers of eight bytes, because a pointer comes first.
+        let mut buffer = [0_u64; MAX_USER_BYTES / 8];
+        let mut length = 0;
+        let size = MAX_USER_BYTES as u32;
+        // SAFETY: the token is open, and the buffer is as long as is said.
+        let done = unsafe { GetTokenInformation(token, TokenUser, buffer.as_mut_ptr().cast(), size, &mut length) };
+        let outcome = if done == 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+        // SAFETY: the token is open and not used any more.
+        unsafe { CloseHandle(token) };
+        outcome?;
+        // SAFETY: the call has put this structure at the beginning of the buffer, whose alignment is enough for it.
+        let user = unsafe { buffer.as_ptr().cast::<TOKEN_USER>().read() };
+        text(user.User.Sid)
     }
 
     pub(super) fn is_protected(path: &Path) -> io::Result<bool> {
@@ -223,7 +270,14 @@ mod windows {
                 &mut kind,
             )
         };
-        if done == 0 { Err(io::Error::last_os_error()) } else { text(id.as_mut_ptr().cast()) }
+        if done != 0 {
+            return text(id.as_mut_ptr().cast());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() == Some(ERROR_NONE_MAPPED.cast_signed()) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, error));
+        }
+        Err(error)
     }
 
     /// `S-1-…`
@@ -234,16 +288,8 @@ mod windows {
             return Err(io::Error::last_os_error());
         }
         let _memory = Local(text.cast());
-        let mut units = Vec::new();
-        for at in 0..MAX_SID_CHARS {
-            // SAFETY: the text ends with a NUL, and nothing behind it is read.
-            let unit = unsafe { text.add(at).read() };
-            if unit == 0 {
-                break;
-            }
-            units.push(unit);
-        }
-        Ok(String::from_utf16_lossy(&units))
+        // SAFETY: the text ends with a NUL.
+        Ok(String::from_utf16_lossy(&unsafe { units(text, MAX_SID_CHARS) }))
     }
 
     fn succeeded(code: u32) -> io::Result<()> {
@@ -263,7 +309,7 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         assert!(!is_protected(&file).unwrap(), "what is made in a folder has the list of the folder");
         restrict_to_owner(&file, None).unwrap();
-        assert!(is_private(&file).unwrap() && is_protected(&file).unwrap());
+        assert!(is_private(&file).unwrap() && is_protected(&file).unwrap() && is_of_trusted(&file).unwrap());
         assert_eq!(std::fs::read(&file).unwrap(), b"x");
         assert!(restrict_to_owner(&folder.path().join("none"), None).is_err());
     }

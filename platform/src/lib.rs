@@ -1,11 +1,12 @@
-//! What Windows offers and the standard library does not: secrets that only this machine can read, access control lists, and the
-//! Event Log. The one room with `unsafe`.
+//! What Windows offers and the standard library does not: secrets that only this machine can read, access control lists, folders of
+//! the machine, and the Event Log. The one room with `unsafe`.
 //!
 //! On other systems every function here answers [`std::io::ErrorKind::Unsupported`].
 
 pub mod acl;
 pub mod dpapi;
 pub mod event_log;
+pub mod folders;
 #[cfg(windows)]
 pub mod services;
 #[cfg(windows)]
@@ -31,9 +32,11 @@ mod tests {
             acl::restrict_to_owner(Path::new("/x"), None).unwrap_err().kind(),
             acl::is_private(Path::new("/x")).unwrap_err().kind(),
             acl::is_protected(Path::new("/x")).unwrap_err().kind(),
+            acl::is_of_trusted(Path::new("/x")).unwrap_err().kind(),
+            folders::data().unwrap_err().kind(),
             event_log::register("x").unwrap_err().kind(),
             event_log::report("x", event_log::Level::Error, "x").unwrap_err().kind(),
         ];
-        assert_eq!(kinds, [ErrorKind::Unsupported; 7]);
+        assert_eq!(kinds, [ErrorKind::Unsupported; 9]);
     }
 }

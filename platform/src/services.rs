@@ -233,8 +233,11 @@ fn system(error: windows_service::Error) -> io::Error {
 /// What a service does, with what it calls once it works. `false` where it has failed, so that Windows starts it again.
 type Work = Box<dyn FnOnce(&dyn Fn()) -> bool + Send>;
 
+/// What is called when Windows wants a service to stop.
+type Stop = Arc<dyn Fn() + Send + Sync>;
+
 /// The one service of this process, until Windows starts it.
-static SERVICE: Mutex<Option<(String, Arc<dyn Fn() + Send + Sync>, Work)>> = Mutex::new(None);
+static SERVICE: Mutex<Option<(String, Stop, Work)>> = Mutex::new(None);
 
 define_windows_service!(entry, main);
 
@@ -243,7 +246,7 @@ define_windows_service!(entry, main);
 ///
 /// # Errors
 /// Where this process was not started by the service control manager.
-pub fn dispatch(name: &str, stop: Arc<dyn Fn() + Send + Sync>, work: Work) -> io::Result<()> {
+pub fn dispatch(name: &str, stop: Stop, work: Work) -> io::Result<()> {
     *SERVICE.lock().unwrap_or_else(PoisonError::into_inner) = Some((name.to_owned(), stop, work));
     service_dispatcher::start(name, entry).map_err(system)
 }

@@ -19,3 +19,22 @@ impl Drop for Local {
         unsafe { LocalFree(self.0) };
     }
 }
+
+/// The units before the NUL, and at most `max`.
+///
+/// # Safety
+/// `text` points to units that end with a NUL, or to at least `max`.
+#[expect(unsafe_code, reason = "text of Windows is a pointer")]
+pub(crate) unsafe fn units(text: *const u16, max: usize) -> Vec<u16> {
+    let mut units = Vec::new();
+    while units.len() < max {
+        // SAFETY: nothing behind the NUL, and nothing behind `max`, is looked at.
+        let at = unsafe { text.add(units.len()) };
+        // SAFETY: as above.
+        match unsafe { at.read() } {
+            0 => break,
+            unit => units.push(unit),
+        }
+    }
+    units
+}

@@ -222,6 +222,28 @@ impl Needs {
     }
 }
 
+/// Installs what of these is missing: a program, and the packages that bring it.
+///
+/// # Errors
+/// Says what to install by hand, or which installation failed.
+pub(crate) fn install_tools(tools: &[(&str, &[&str])]) -> Result<(), String> {
+    let missing = || tools.iter().filter(|(name, _)| find(name).is_none());
+    let packages: Vec<&str> = missing().flat_map(|(_, packages)| packages.iter().copied()).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !is_root() || find("apt-get").is_none() {
+        return Err(format!("missing here: sudo apt-get install --no-install-recommends {}", packages.join(" ")));
+    }
+    say(&format!("   installing {}", packages.join(" ")));
+    apt(&["update", "-qq"])?;
+    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages.as_slice()].concat())?;
+    match missing().next() {
+        Some((name, _)) => Err(format!("still missing after installing: {name}")),
+        None => Ok(()),
+    }
+}
+
 /// The folder that `sshd` wants when root starts it; an init script makes it, where one runs.
 pub(crate) fn privilege_separation_folder() -> Result<(), String> {
     let folder = Path::new("/run/sshd");

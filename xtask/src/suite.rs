@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a change is taken, with the tests and their summary last.
 
+mod windows;
+
 use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -29,6 +31,10 @@ pub(crate) struct Options {
     /// Install nothing; tests with other people's programs and servers are left out where one of these is missing. Not in CI.
     #[arg(long)]
     skip_install: bool,
+    /// Build the agent for Windows, make its packages, and run the tests that install them (named `windows_…`) under Wine, and
+    /// nothing else. Installs what it needs.
+    #[arg(long, conflicts_with_all = ["interop", "long", "skip_install"])]
+    windows: bool,
 }
 
 /// Numbers and names the steps, and remembers which failed.
@@ -61,6 +67,9 @@ impl Steps {
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let watch = Watch::start();
     let root = repository::root()?;
+    if options.windows {
+        return windows::run(&root);
+    }
     let fuzzes = repository::is_ci() && !options.interop;
     let of = if options.interop { 4 } else { 9 + usize::from(fuzzes) };
     let mut steps = Steps { tell: say, at: 0, of, failed: Vec::new() };
@@ -187,11 +196,13 @@ const INTEROP: &str = "test(/(^|::)interop(_|::)/)";
 const SERVER: &str = "test(/(^|::|_)(postgres|mariadb|odbc)(_|::|$)/)";
 const SERVER_WORDS: [&str; 3] = ["postgres", "mariadb", "odbc"];
 const LONG: &str = "test(/(^|::)long(_|::)/)";
+/// A test of the packages for Windows, which has a build of its own.
+const WINDOWS: &str = "test(/(^|::)wine::windows_/)";
 
 impl Choice {
     /// The choice as nextest's filter expression.
     fn expression(&self) -> String {
-        let mut terms = Vec::new();
+        let mut terms = vec![format!("not {WINDOWS}")];
         if self.only_interop {
             terms.push(INTEROP.to_owned());
         }
@@ -202,7 +213,7 @@ impl Choice {
         if !self.long {
             terms.push(format!("not {LONG}"));
         }
-        if terms.is_empty() { "all()".to_owned() } else { terms.join(" and ") }
+        terms.join(" and ")
     }
 
     /// The choice as arguments of the built-in harness, which knows substrings only.
@@ -211,6 +222,7 @@ impl Choice {
         if self.only_interop {
             arguments.push("interop_");
         }
+        arguments.extend(["--skip", "wine::windows_"]);
         if !self.interop {
             arguments.extend(["--skip", "interop_"]);
             arguments.extend(SERVER_WORDS.iter().flat_map(|word| ["--skip", word]));
@@ -285,20 +297,21 @@ mod tests {
     #[test]
     fn the_plain_run_leaves_out_long_tests_only() {
         let plain = Choice { only_interop: false, interop: true, long: false };
-        assert_eq!(plain.expression(), format!("not {LONG}"));
+        assert_eq!(plain.expression(), format!("not {WINDOWS} and not {LONG}"));
         assert!(!plain.arguments().contains(&"interop_"));
         let all = Choice { only_interop: false, interop: true, long: true };
-        assert_eq!(all.expression(), "all()");
-        assert!(all.arguments().is_empty());
+        assert_eq!(all.expression(), format!("not {WINDOWS}"));
+        assert_eq!(all.arguments(), ["--skip", "wine::windows_"]);
     }
 
     #[test]
     fn interop_is_chosen_or_left_out_as_a_whole() {
         let only = Choice { only_interop: true, interop: true, long: true };
-        assert_eq!((only.expression(), only.arguments()), (INTEROP.to_owned(), vec!["interop_"]));
+        assert_eq!(only.expression(), format!("not {WINDOWS} and {INTEROP}"));
+        assert_eq!(only.arguments(), ["interop_", "--skip", "wine::windows_"]);
         let without = Choice { only_interop: false, interop: false, long: true };
-        assert_eq!(without.expression(), format!("not {INTEROP} and not {SERVER}"));
-        let words = ["interop_", "postgres", "mariadb", "odbc"];
+        assert_eq!(without.expression(), format!("not {WINDOWS} and not {INTEROP} and not {SERVER}"));
+        let words = ["wine::windows_", "interop_", "postgres", "mariadb", "odbc"];
         assert_eq!(without.arguments(), words.iter().flat_map(|word| ["--skip", *word]).collect::<Vec<_>>());
     }
 

@@ -12,6 +12,8 @@ mod history;
 mod init;
 mod key;
 mod output;
+#[cfg(windows)]
+mod package;
 mod pause;
 mod profile;
 mod progress;

@@ -25,6 +25,33 @@ pub(super) enum ServiceCommand {
     Restart,
     /// How the service stands: 0 where it runs, 1 otherwise.
     Status(OutputArgs),
+    /// What the installation package of Windows does once its files are there.
+    #[cfg(windows)]
+    #[command(hide = true)]
+    SetUp(SetUpArgs),
+    /// What it does before an older version, or one that is repaired, is taken away.
+    #[cfg(windows)]
+    #[command(hide = true)]
+    BeforeUpgrade,
+    /// What it does where it is removed with everything that belongs to it.
+    #[cfg(windows)]
+    #[command(hide = true)]
+    RemoveData,
+}
+
+/// The properties of the installation package; an empty one was not given.
+#[cfg(windows)]
+#[derive(Debug, ClapArgs)]
+pub(super) struct SetUpArgs {
+    /// The enrolment code.
+    #[arg(long, default_value = "")]
+    pub(super) code: String,
+    /// The proxy that leads out of this network.
+    #[arg(long, default_value = "")]
+    pub(super) proxy: String,
+    /// Whether the service is started: 1, 0, or where it has something to do.
+    #[arg(long, default_value = "", value_parser = ["", "0", "1"])]
+    pub(super) start: String,
 }
 
 /// Install this agent as a service that starts with the host.

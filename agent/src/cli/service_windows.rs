@@ -6,7 +6,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 
 use super::{
     args::Args,
-    output,
+    output, package,
     service::{installation, tell},
     service_args::ServiceCommand,
 };
@@ -40,6 +40,9 @@ pub(super) fn run(args: &Args, command: &ServiceCommand) -> Result<()> {
         ServiceCommand::Stop => windows::stop().and_then(|()| output::line("the service has stopped")),
         ServiceCommand::Restart => windows::restart().and_then(|()| output::line("the service runs")),
         ServiceCommand::Status(form) => status(form.json),
+        ServiceCommand::SetUp(asked) => package::set_up(args, asked),
+        ServiceCommand::BeforeUpgrade => package::before_upgrade(args),
+        ServiceCommand::RemoveData => package::remove_data(args),
     }
 }
 

@@ -104,7 +104,7 @@ impl Installation {
 }
 
 /// Whether an entry of a log file's folder is that file, or one that was put aside: `x.log`, `x.log.1` and so on.
-pub(super) fn is_of_log(file: &Path, entry: &std::ffi::OsStr) -> bool {
+pub(crate) fn is_of_log(file: &Path, entry: &std::ffi::OsStr) -> bool {
     let (Some(name), entry) = (file.file_name(), entry.as_encoded_bytes()) else { return false };
     let Some(rest) = entry.strip_prefix(name.as_encoded_bytes()) else { return false };
     rest.is_empty() || rest.strip_prefix(b".").is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))

@@ -14,6 +14,24 @@ use super::installation::{Installation, is_of_log};
 /// The name of the service, and of its source in the Event Log.
 pub const SERVICE: &str = "TowpathAgent";
 
+/// Makes the folder of configuration and state where there is none, and lets nobody into it but the service and administrators.
+///
+/// # Errors
+/// `service-failed`, also for one that somebody else has made, who could change what the service does.
+pub fn claim_folder(folder: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|error| failed("making the data folder failed", error))?;
+    let shown = folder.display();
+    let trusted = acl::is_of_trusted(folder).map_err(|error| failed("asking for the owner of the data folder failed", error))?;
+    if !trusted {
+        let message = format!(
+            "{shown} was made by somebody who is no administrator; look at what is in it, and remove it or run: \
+             icacls \"{shown}\" /setowner *S-1-5-32-544 /T"
+        );
+        return Err(Failure::park(Code::ServiceFailed, message));
+    }
+    restrict(folder, account, say).map_err(|error| failed("closing the data folder failed", error))
+}
+
 /// Makes or changes the service, and lets its account read and write what is its own. May be repeated.
 ///
 /// # Errors
@@ -107,9 +125,21 @@ fn give(path: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
         say(&format!("note: there is no {}", path.display()));
         return Ok(());
     }
+    if let Err(error) = restrict(path, account, say) {
+        say(&format!("note: who may open {} was not changed: {error}", path.display()));
+    }
+    Ok(())
+}
+
+/// An account that is not known gets nothing; everybody else is kept out all the same.
+fn restrict(path: &Path, account: &str, say: &dyn Fn(&str)) -> io::Result<()> {
     match acl::restrict_to_owner(path, Some(account)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            acl::restrict_to_owner(path, None)?;
+            say(&format!("note: Windows does not know {account}, which cannot open {}", path.display()));
+        }
+        Err(error) => return Err(error),
         Ok(()) => say(&format!("made {} accessible for the service and administrators, and nobody else", path.display())),
-        Err(error) => say(&format!("note: who may open {} was not changed: {error}", path.display())),
     }
     Ok(())
 }

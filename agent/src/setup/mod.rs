@@ -5,10 +5,12 @@
 
 mod answers;
 mod choice;
+mod package;
 mod write;
 
 pub use self::{
     answers::{Answers, SourceKind},
     choice::{fitting_profiles, table_config},
+    package::{network_of, proxy_answers, without_job},
     write::{DEFAULT_JOB, DEFAULT_SCHEDULE, NONE, PASSWORD_FILE, configuration},
 };

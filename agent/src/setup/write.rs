@@ -31,13 +31,7 @@ pub fn configuration(answers: &Answers, tables: &[TableConfig]) -> String {
     if answers.trust == Some(Trust::FirstUse) {
         put(format_args!("trust = \"first-use\""));
     }
-    let network = [("proxy", &answers.proxy), ("proxy_user", &answers.proxy_user), ("proxy_password", &answers.proxy_password)];
-    for (number, (name, value)) in network.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).enumerate() {
-        if number == 0 {
-            put(format_args!("\n[network]"));
-        }
-        put(format_args!("{name} = {}", quoted(value)));
-    }
+    network(answers, &mut put);
     put(format_args!("\n[[job]]\nname = {}", quoted(answers.job.as_ref().map_or(DEFAULT_JOB, JobName::as_str))));
     match &answers.schedule {
         Some(schedule) => put(format_args!("schedule = {}", quoted(schedule))),
@@ -66,6 +60,17 @@ pub fn configuration(answers: &Answers, tables: &[TableConfig]) -> String {
         }
     }
     text
+}
+
+/// How the relay is reached: its own section, where anything is said of it.
+pub(super) fn network(answers: &Answers, put: &mut dyn FnMut(std::fmt::Arguments<'_>)) {
+    let network = [("proxy", &answers.proxy), ("proxy_user", &answers.proxy_user), ("proxy_password", &answers.proxy_password)];
+    for (number, (name, value)) in network.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).enumerate() {
+        if number == 0 {
+            put(format_args!("\n[network]"));
+        }
+        put(format_args!("{name} = {}", quoted(value)));
+    }
 }
 
 /// The settings of the source. Those that its kind does not have are left to the configuration's own check.

@@ -137,6 +137,12 @@ impl Proxy {
         Ok(Self { login: Some(Login { user: user.to_owned(), password: password.to_owned() }), ..self })
     }
 
+    /// User and password, for whoever keeps them where they belong. Never to be shown.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(&str, &str)> {
+        self.login.as_ref().map(|login| (login.user.as_str(), login.password.as_str()))
+    }
+
     /// Its host and port, to be connected to.
     #[must_use]
     pub fn address(&self) -> (&str, u16) {

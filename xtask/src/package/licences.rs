@@ -82,10 +82,11 @@ struct Crate {
 /// Files that a crate's licence may stand in.
 const NAMES: [&str; 6] = ["license", "licence", "copying", "notice", "copyright", "unlicense"];
 
-/// Asks cargo what is linked into the programs.
-pub(super) fn collect(job: &Job) -> Result<Licences, String> {
-    let host = said(std::process::Command::new("rustc").arg("-vV"))?;
-    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc does not tell its host")?;
+/// Asks cargo what is linked into the programs: those of this host, or of another platform.
+pub(super) fn collect(job: &Job, platform: Option<&str>) -> Result<Licences, String> {
+    let version = said(std::process::Command::new("rustc").arg("-vV"))?;
+    let host = platform.or_else(|| version.lines().find_map(|line| line.strip_prefix("host: ")));
+    let host = host.ok_or("rustc does not tell its host")?;
     let features = ["--features", "towpath-agent/odbc"];
     let mut command = repository::cargo(&job.root, &["metadata", "--format-version", "1", "--locked", "--filter-platform", host]);
     let told = said(command.args(features))?;

@@ -1,13 +1,16 @@
 //! `cargo xtask package`: what an administrator installs, with its check sums, in one folder.
 //!
 //! Programs are staged as files of a system, once for each; the tools of the distributions make packages of that
-//! ([`deb`], [`rpm`]). What changes from run to run is nothing but the programs: files have the time of the commit.
+//! ([`deb`], [`rpm`], [`windows`]). What changes from run to run is nothing but the programs: files have the time of the commit.
 
 mod deb;
+mod icon;
 mod licences;
 mod linux;
 mod release;
 mod rpm;
+mod windows;
+pub(crate) mod windows_program;
 
 use std::{
     fs,
@@ -30,6 +33,8 @@ enum Kind {
     Deb,
     /// RHEL, Rocky, SUSE
     Rpm,
+    /// Windows, the agent only
+    Windows,
 }
 
 /// Which packages to make, of what, and where.
@@ -50,20 +55,36 @@ pub(crate) struct Options {
     /// The oldest version that this one follows as an update, and to which one can go back from it, where it is not the usual one.
     #[arg(long, value_name = "VERSION")]
     follows: Option<String>,
+    /// A shell command that signs the program and the packages of Windows: it gets the path of a file, and signs it where it lies.
+    #[arg(long, value_name = "COMMAND", env = "TOWPATH_SIGN")]
+    sign: Option<String>,
 }
 
 impl Options {
-    /// What the tests install: the programs that they have built, as they are.
+    /// What the tests install on Linux: the programs that they have built, as they are.
     pub(crate) fn of_tests(root: &Path, programs: PathBuf, package_version: &str) -> Self {
-        let out = Some(for_tests(root, package_version));
-        let package_version = Some(package_version.to_owned());
-        Self { kinds: Vec::new(), out, programs: Some(programs), package_version, follows: None }
+        Self::made_of(vec![Kind::Deb, Kind::Rpm], for_tests(root, package_version), programs, package_version)
+    }
+
+    /// What the tests install on Windows.
+    pub(crate) fn of_windows_tests(root: &Path, programs: PathBuf, package_version: &str) -> Self {
+        Self::made_of(vec![Kind::Windows], for_windows_tests(root, package_version), programs, package_version)
+    }
+
+    fn made_of(kinds: Vec<Kind>, out: PathBuf, programs: PathBuf, package_version: &str) -> Self {
+        let (out, programs, package_version) = (Some(out), Some(programs), Some(package_version.to_owned()));
+        Self { kinds, out, programs, package_version, follows: None, sign: None }
     }
 }
 
 /// Where the packages lie that the tests install.
 pub(crate) fn for_tests(root: &Path, package_version: &str) -> PathBuf {
     repository::target(root).join("packages-of-tests").join(package_version)
+}
+
+/// Where the packages lie that the tests install on Windows.
+pub(crate) fn for_windows_tests(root: &Path, package_version: &str) -> PathBuf {
+    repository::target(root).join("packages-of-windows-tests").join(package_version)
 }
 
 /// A program that is packaged, with what makes it a service.
@@ -151,6 +172,8 @@ pub(crate) struct Job {
     pub(crate) time: String,
     /// Whether packages are made for tests, which are not compressed well.
     pub(crate) quick: bool,
+    /// What signs files of Windows.
+    pub(crate) sign: Option<String>,
 }
 
 /// Makes the packages. True, always: what goes wrong is an error.
@@ -160,10 +183,6 @@ pub(crate) struct Job {
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let root = repository::root()?;
     let watch = Watch::start();
-    let programs = match &options.programs {
-        Some(folder) => folder.clone(),
-        None => build(&root)?,
-    };
     let absolute = |path: &Path| std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()));
     let target = repository::target(&root);
     let job = Job {
@@ -172,20 +191,24 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         out: absolute(&options.out.clone().unwrap_or_else(|| target.join("package")))?,
         time: said(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(&root))?,
         quick: options.programs.is_some(),
+        sign: options.sign.clone().filter(|command| !command.is_empty()),
         root,
     };
     for folder in [&job.out, &job.stages] {
         anew(folder)?;
     }
-    let licences = licences::collect(&job)?;
-    let kinds = if options.kinds.is_empty() { vec![Kind::Deb, Kind::Rpm] } else { options.kinds.clone() };
-    for product in &PRODUCTS {
-        linux::stage(&job, product, &programs, &licences)?;
-        for kind in &kinds {
-            let made = match kind {
-                Kind::Deb => deb::make(&job, product)?,
-                Kind::Rpm => rpm::make(&job, product)?,
-            };
+    let all = [Kind::Deb, Kind::Rpm, Kind::Windows];
+    let kinds = if options.kinds.is_empty() { &all } else { options.kinds.as_slice() };
+    let of_linux: Vec<Kind> = kinds.iter().copied().filter(|kind| *kind != Kind::Windows).collect();
+    if !of_linux.is_empty() {
+        make_of_linux(&job, options, &of_linux)?;
+    }
+    if kinds.contains(&Kind::Windows) {
+        let program = match &options.programs {
+            Some(folder) => folder.join("towpath-agent.exe"),
+            None => windows_program::build(&job.root, windows_program::Profile::Release)?,
+        };
+        for made in windows::make(&job, &program)? {
             say(&format!("   {}", made.display()));
         }
     }
@@ -194,6 +217,27 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     checksums(&job.out)?;
     say(&format!("   packages of version {} in {} ({})", job.version, job.out.display(), watch.elapsed()));
     Ok(true)
+}
+
+/// Deb and rpm, of every product.
+fn make_of_linux(job: &Job, options: &Options, kinds: &[Kind]) -> Result<(), String> {
+    let programs = match &options.programs {
+        Some(folder) => folder.clone(),
+        None => build(&job.root)?,
+    };
+    let licences = licences::collect(job, None)?;
+    for product in &PRODUCTS {
+        linux::stage(job, product, &programs, &licences)?;
+        for kind in kinds {
+            let made = match kind {
+                Kind::Deb => deb::make(job, product)?,
+                Kind::Rpm => rpm::make(job, product)?,
+                Kind::Windows => continue,
+            };
+            say(&format!("   {}", made.display()));
+        }
+    }
+    Ok(())
 }
 
 /// Builds the programs for a release; the folder that they lie in.
@@ -263,6 +307,17 @@ pub(crate) fn said(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
+/// Runs a tool to its end that has nothing to say where all is well: a warning is a failure.
+pub(crate) fn quietly(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|e| format!("starting {name} failed: {e}; apt-get install wixl msitools"))?;
+    let told = [output.stdout, output.stderr].concat();
+    if output.status.success() && told.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    Err(format!("{name} ended with {} and said:\n{}", output.status, String::from_utf8_lossy(&told).trim()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +327,14 @@ mod tests {
         let told = said(Command::new("sh").args(["-c", "echo no >&2; exit 3"])).unwrap_err();
         assert!(told.starts_with("sh -c") && told.contains("exit status: 3") && told.ends_with("no"), "{told}");
         assert!(said(&mut Command::new("/nowhere/tool")).unwrap_err().contains("starting /nowhere/tool failed"));
+    }
+
+    #[test]
+    fn a_warning_is_a_failure() {
+        let told = quietly(Command::new("sh").args(["-c", "echo ignored: x >&2"])).unwrap_err();
+        assert!(told.contains("ignored: x"), "{told}");
+        quietly(&mut Command::new("true")).unwrap();
+        assert!(quietly(&mut Command::new("false")).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use towpath_host::{
-    owner,
+    config, owner,
     program::{self, Threads},
 };
 use towpath_transfer::{Code, Failure, failure::Result};
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::{Config, LoadedConfig, TableConfig},
     host::{Host, not_enrolled},
-    setup::{Answers, NONE, SourceKind, configuration},
+    setup::{Answers, NONE, SourceKind, configuration, network_of},
 };
 
 /// The steps, as they are counted in front of a person.
@@ -56,6 +56,8 @@ struct SetUpView {
 struct SetUp<'a> {
     args: &'a Args,
     file: PathBuf,
+    /// Whether the file is there and without a job, as an installation package has written it.
+    replaces: bool,
     dialog: Dialog,
     answers: Answers,
     /// The tables beside those of the profile.
@@ -73,7 +75,7 @@ pub(super) fn run(args: &Args, init: &InitArgs) -> Result<()> {
     }
     program::block_on(Threads::Many, async {
         let dialog = Dialog::new(init.answers.is_some() || init.output.json, program::stop_signal()?);
-        SetUp { args, file, dialog, answers, chosen: Vec::new() }.run(&init.output).await
+        SetUp { args, file, replaces: false, dialog, answers, chosen: Vec::new() }.run(&init.output).await
     })
 }
 
@@ -93,6 +95,11 @@ impl SetUp<'_> {
             if kept.is_some() { " (is there, and stays as it is)" } else { "" }
         ));
         output::say(&format!("state          {}", host.layout.state().display()));
+        #[cfg(windows)]
+        if self.replaces && crate::service::windows::status()?.is_some_and(|standing| standing.running) {
+            crate::service::windows::stop()?;
+            output::say("the service has stopped: it has begun with that file, and starts anew with what comes of this");
+        }
         self.step(1, "the relay");
         let host = self.enrolled(host).await?;
         self.step(2, "the receiver");
@@ -143,10 +150,16 @@ impl SetUp<'_> {
         self.config(&tables)
     }
 
-    /// The configuration that is there already, with its jobs.
-    fn kept(&self) -> Result<Option<Config>> {
+    /// The configuration that is there already, with its jobs. One that an installation package has written without any is gone on
+    /// from, and replaced at the end.
+    fn kept(&mut self) -> Result<Option<Config>> {
         match LoadedConfig::read(&self.file) {
             Ok(loaded) if loaded.config.jobs.is_empty() => {
+                if let Some(network) = network_of(&config::read_text(&self.file)?) {
+                    self.answers = std::mem::take(&mut self.answers).or(network);
+                    self.replaces = true;
+                    return Ok(None);
+                }
                 let shown = self.file.display();
                 let message = format!("{shown} is there and has no [[job]]: add one, or move the file away and set up anew");
                 Err(Failure::park(Code::ConfigInvalid, message))
@@ -193,8 +206,16 @@ impl SetUp<'_> {
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
-        let mut new = options.open(&self.file).map_err(failed)?;
+        let begun = self.file.with_extension("toml.new");
+        let path = if self.replaces { &begun } else { &self.file };
+        if self.replaces && begun.exists() {
+            std::fs::remove_file(&begun).map_err(failed)?;
+        }
+        let mut new = options.open(path).map_err(failed)?;
         std::io::Write::write_all(&mut new, text.as_bytes()).and_then(|()| new.sync_all()).map_err(failed)?;
+        if self.replaces {
+            std::fs::rename(&begun, &self.file).map_err(failed)?;
+        }
         output::say(&format!("written: {}", self.file.display()));
         Ok(())
     }

@@ -1,0 +1,226 @@
+//! What the installation package of Windows lets this program do: it runs these commands as the system, within its transaction. One
+//! that fails takes the installation back.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use serde::{Deserialize, Serialize};
+use towpath_keys::KeyKind;
+use towpath_platform::event_log;
+use towpath_transfer::{Code, Failure, failure::Result};
+
+use super::{
+    args::Args,
+    enrol, host, output, program,
+    service::installation,
+    service_args::{InstallArgs, SetUpArgs},
+};
+use crate::{
+    config::LoadedConfig,
+    enrolment::parse_code,
+    layout::Layout,
+    service::{installation::DEFAULT_USER, windows},
+    setup::{Answers, PASSWORD_FILE, proxy_answers, without_job},
+};
+
+/// What the last set-up has done and why it failed, beside the configuration.
+const LOG: &str = "setup.log";
+/// The longest note of an upgrade, in bytes.
+const MAX_NOTE_BYTES: u64 = 4 * 1024;
+
+/// What is known of the service that an upgrade takes away.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Before {
+    /// Whether it ran.
+    running: bool,
+    /// The account that it ran as.
+    account: Option<String>,
+}
+
+/// Where the package's program puts things.
+struct Places {
+    data: PathBuf,
+    config: PathBuf,
+    layout: Layout,
+}
+
+impl Places {
+    /// The state folder is the configured one as far as a configuration can be read.
+    fn of(args: &Args) -> Result<Self> {
+        let config = args.config_file()?;
+        let unknown = || Failure::park(Code::ConfigMissing, format!("{} lies in no folder", config.display()));
+        let data = config.parent().ok_or_else(unknown)?.to_owned();
+        let read = LoadedConfig::read(&config).map(|loaded| loaded.config);
+        let settings = match read {
+            Ok(settings) => settings,
+            Err(_) => crate::config::Config::parse("", &config)?,
+        };
+        let layout = Layout::new(args.state_folder(&settings)?);
+        Ok(Self { data, config, layout })
+    }
+}
+
+pub(super) fn set_up(args: &Args, asked: &SetUpArgs) -> Result<()> {
+    let log = Mutex::new(None);
+    let say = |text: &str| {
+        let _ = output::line(text);
+        if let Ok(mut log) = log.lock()
+            && let Some(file) = log.as_mut()
+        {
+            // What cannot be noted has been printed.
+            let _ = writeln!(file as &mut File, "{text}");
+        }
+    };
+    let places = Places::of(args)?;
+    let before = before(&places.layout);
+    let account = before.account.clone().unwrap_or_else(|| DEFAULT_USER.to_owned());
+    let done = windows::claim_folder(&places.data, &account, &say).and_then(|()| {
+        if let Ok(mut log) = log.lock() {
+            *log = File::create(places.data.join(LOG)).ok();
+        }
+        with_folder(args, asked, &places, &before, account, &say)
+    });
+    if let Err(failure) = &done {
+        say(&format!("FAILED: {}\nsee docs/errors/{}.md", failure.report(), failure.code()));
+        // Where nobody looks at a log file, somebody may look there.
+        let _ = event_log::report(windows::SERVICE, event_log::Level::Error, &failure.report());
+    }
+    done
+}
+
+/// Everything after the folder is ours. What is written here for the first time is taken away again where a later step fails; the key
+/// stays, so that a code which the relay has taken already can be used again.
+fn with_folder(
+    args: &Args,
+    asked: &SetUpArgs,
+    places: &Places,
+    before: &Before,
+    account: String,
+    say: &dyn Fn(&str),
+) -> Result<()> {
+    let written = write_config(&places.config, &asked.proxy, say)?;
+    let done = (|| {
+        let enrolled = enrol_with(args, asked.code.trim(), say)?;
+        let of = installation(args, &InstallArgs { user: account, now: false, dry_run: false })?;
+        windows::install(&of, false, say)?;
+        let start = match asked.start.as_str() {
+            "1" => true,
+            "0" => false,
+            _ => enrolled || before.running,
+        };
+        if start {
+            windows::restart()?;
+            say("the service runs");
+        }
+        Ok(())
+    })();
+    if done.is_err() && written {
+        let _ = fs::remove_file(&places.config);
+    }
+    if done.is_ok() {
+        forget(&places.layout.before_upgrade())?;
+    }
+    done
+}
+
+/// Whether a configuration was written: where there is none, one that says how the relay is reached.
+fn write_config(file: &Path, proxy: &str, say: &dyn Fn(&str)) -> Result<bool> {
+    if file.exists() {
+        say(&format!("{} is there, and stays as it is", file.display()));
+        return Ok(false);
+    }
+    let network = match proxy.trim() {
+        "" => Answers::default(),
+        url => proxy_answers(url, &towpath_keys::secrets::protect)?,
+    };
+    let written = File::create_new(file).and_then(|mut new| {
+        new.write_all(without_job(&network).as_bytes())?;
+        new.sync_all()
+    });
+    written.map_err(|error| Failure::park(Code::FileFailed, format!("writing {} failed", file.display())).caused_by(error))?;
+    say(&format!("written: {}", file.display()));
+    Ok(true)
+}
+
+/// Whether this host was enrolled now.
+fn enrol_with(args: &Args, code: &str, say: &dyn Fn(&str)) -> Result<bool> {
+    if code.is_empty() {
+        return Ok(false);
+    }
+    let host = host(args)?;
+    if let Some(enrolment) = host.enrolment()? {
+        say(&format!("enrolled already as {} of tenant {}; the code was not used", enrolment.name, enrolment.tenant));
+        return Ok(false);
+    }
+    let code = parse_code(code)?;
+    let (enrolled, identity) =
+        program::block_on(super::Threads::Many, async { enrol::with_code(&host, &code, KeyKind::default()).await })?;
+    let enrolment = &enrolled.enrolment;
+    say(&format!("enrolled as {} of tenant {} with {}", enrolment.name, enrolment.tenant, enrolment.relay_url));
+    say(&format!("key {0}: the receiver's operator runs: towpath-receiver agent approve {0}", identity.fingerprint()));
+    Ok(true)
+}
+
+/// Notes how the service stands, for the version that follows.
+pub(super) fn before_upgrade(args: &Args) -> Result<()> {
+    let standing = windows::status()?;
+    let before = Before {
+        running: standing.as_ref().is_some_and(|standing| standing.running),
+        account: standing.and_then(|standing| standing.account),
+    };
+    let file = Places::of(args)?.layout.before_upgrade();
+    let failed = |error| Failure::park(Code::FileFailed, format!("writing {} failed", file.display())).caused_by(error);
+    let text = serde_json::to_vec(&before).map_err(|error| failed(error.into()))?;
+    fs::write(&file, text).map_err(failed)
+}
+
+/// Nothing where nothing was noted.
+fn before(layout: &Layout) -> Before {
+    let read = File::open(layout.before_upgrade()).and_then(|file| {
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(file, MAX_NOTE_BYTES), &mut text)?;
+        Ok(text)
+    });
+    read.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// Removes state, configuration, and what the agent has written beside them. What somebody else has put there stays.
+pub(super) fn remove_data(args: &Args) -> Result<()> {
+    let places = Places::of(args)?;
+    let log = LoadedConfig::read(&places.config).ok().and_then(|loaded| loaded.config.log.file.clone());
+    let failed =
+        |path: &Path, error| Failure::park(Code::FileFailed, format!("removing {} failed", path.display())).caused_by(error);
+    match fs::remove_dir_all(places.layout.state()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(places.layout.state(), error)),
+        _ => {}
+    }
+    if let Some(log) = log.filter(|log| log.parent() == Some(&places.data)) {
+        let rest = fs::read_dir(&places.data).map_err(|error| failed(&places.data, error))?;
+        for entry in rest.flatten().filter(|entry| crate::service::installation::is_of_log(&log, &entry.file_name())) {
+            forget(&entry.path())?;
+        }
+    }
+    for name in [PASSWORD_FILE, "proxy-password", LOG] {
+        forget(&places.data.join(name))?;
+    }
+    forget(&places.config)?;
+    match fs::remove_dir(&places.data) {
+        // It is somebody else's as well.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&places.data, error)),
+        _ => Ok(()),
+    }
+}
+
+fn forget(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::park(Code::FileFailed, format!("removing {} failed", file.display())).caused_by(error))
+        }
+        _ => Ok(()),
+    }
+}

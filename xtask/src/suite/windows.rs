@@ -1,0 +1,58 @@
+//! `cargo xtask test --windows`: the agent's packages for Windows, made here and installed under Wine.
+
+use std::path::Path;
+
+use super::{Steps, WINDOWS, succeed};
+use crate::{
+    console::{Watch, complain, say},
+    needs, package, repository,
+};
+
+/// What has to be here, and the packages of Debian that bring it.
+const TOOLS: [(&str, &[&str]); 5] = [
+    ("x86_64-w64-mingw32-gcc", &["gcc-mingw-w64-x86-64-win32"]),
+    ("x86_64-w64-mingw32-strip", &["binutils-mingw-w64-x86-64"]),
+    ("wixl", &["wixl"]),
+    ("msibuild", &["msitools"]),
+    ("/usr/lib/wine/wine64", &["wine", "wine64"]),
+];
+
+/// True when all passed.
+pub(super) fn run(root: &Path) -> Result<bool, String> {
+    let watch = Watch::start();
+    let mut steps = Steps { tell: say, at: 0, of: 4, failed: Vec::new() };
+    steps.step("programs for Windows", || needs::install_tools(&TOOLS));
+    steps.step("the agent for Windows", || {
+        package::windows_program::build(root, package::windows_program::Profile::Test).map(drop)
+    });
+    steps.step("packages", || packages(root));
+    if steps.failed.is_empty() {
+        steps.step("tests", || tests(root));
+    }
+    if steps.failed.is_empty() {
+        say(&format!("xtask test --windows: everything passed in {}", watch.elapsed()));
+    } else {
+        complain(&format!("xtask test --windows: FAILED: {} ({})", steps.failed.join(", "), watch.elapsed()));
+    }
+    Ok(steps.failed.is_empty())
+}
+
+fn packages(root: &Path) -> Result<(), String> {
+    let programs = repository::target(root).join(package::windows_program::TARGET).join("debug");
+    for version in super::PACKAGED {
+        package::run(&package::Options::of_windows_tests(root, programs.clone(), version))?;
+    }
+    Ok(())
+}
+
+/// Tests that talk to a relay and a receiver of this system.
+fn tests(root: &Path) -> Result<(), String> {
+    let has_nextest = repository::cargo(root, &["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
+    let command = if has_nextest {
+        repository::cargo(root, &["nextest", "run", "--locked", "-p", "towpath-e2e", "--filterset", WINDOWS])
+    } else {
+        repository::cargo(root, &["test", "--locked", "-p", "towpath-e2e", "--test", "e2e", "wine::windows_"])
+    };
+
+    succeed(command)
+}
