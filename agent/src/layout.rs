@@ -37,10 +37,10 @@ impl Layout {
         &self.state
     }
 
-    /// What an upgrade has to know of the service that it takes away.
+    /// How the service stood before its package was taken away, for the one that follows.
     #[must_use]
-    pub fn before_upgrade(&self) -> PathBuf {
-        self.state.join("before-upgrade.json")
+    pub fn before_removal(&self) -> PathBuf {
+        self.state.join("before-removal.json")
     }
 
     /// The agent's private key; the public half lies beside it as `key.pub`.

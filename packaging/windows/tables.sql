@@ -17,6 +17,7 @@ UPDATE `CustomAction` SET `Type` = 51 WHERE `Action` = 'KeepInstallDir'
 UPDATE `CustomAction` SET `Type` = 11282 WHERE `Action` = 'SetUp'
 -- The same when the installation is taken back: 256, and nobody waits for how it ends: 64.
 UPDATE `CustomAction` SET `Type` = 3410 WHERE `Action` = 'UndoSetUp'
+UPDATE `CustomAction` SET `Type` = 3410 WHERE `Action` = 'UndoRemoval'
 -- Names as Windows had them once, and the names that people see.
 UPDATE `File` SET `FileName` = 'TOWPATH.EXE|towpath-agent.exe' WHERE `File` = 'AgentExe'
 UPDATE `File` SET `FileName` = 'THIRDPTY.TXT|THIRD-PARTY-LICENSES.txt' WHERE `File` = 'ThirdParty'

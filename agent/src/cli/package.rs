@@ -29,10 +29,10 @@ use crate::{
 
 /// What the last set-up has done and why it failed, beside the configuration.
 const LOG: &str = "setup.log";
-/// The longest note of an upgrade, in bytes.
+/// The longest note of a removal, in bytes.
 const MAX_NOTE_BYTES: u64 = 4 * 1024;
 
-/// What is known of the service that an upgrade takes away.
+/// What is known of the service that was taken away.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Before {
     /// Whether it ran.
@@ -122,7 +122,7 @@ fn with_folder(
         let _ = fs::remove_file(&places.config);
     }
     if done.is_ok() {
-        forget(&places.layout.before_upgrade())?;
+        forget(&places.layout.before_removal())?;
     }
     done
 }
@@ -165,22 +165,29 @@ fn enrol_with(args: &Args, code: &str, say: &dyn Fn(&str)) -> Result<bool> {
     Ok(true)
 }
 
-/// Notes how the service stands, for the version that follows.
-pub(super) fn before_upgrade(args: &Args) -> Result<()> {
-    let standing = windows::status()?;
-    let before = Before {
-        running: standing.as_ref().is_some_and(|standing| standing.running),
-        account: standing.and_then(|standing| standing.account),
-    };
-    let file = Places::of(args)?.layout.before_upgrade();
+/// Notes how the service stands, for the version that follows, and stops it: it may take longer than Windows Installer waits.
+pub(super) fn before_removal(args: &Args) -> Result<()> {
+    let Some(standing) = windows::status()? else { return Ok(()) };
+    let before = Before { running: standing.running, account: standing.account };
+    let file = Places::of(args)?.layout.before_removal();
     let failed = |error| Failure::park(Code::FileFailed, format!("writing {} failed", file.display())).caused_by(error);
     let text = serde_json::to_vec(&before).map_err(|error| failed(error.into()))?;
-    fs::write(&file, text).map_err(failed)
+    fs::write(&file, text).map_err(failed)?;
+    windows::stop()
+}
+
+/// What ran before runs again.
+pub(super) fn undo_removal(args: &Args) -> Result<()> {
+    let layout = Places::of(args)?.layout;
+    if before(&layout).running {
+        windows::start()?;
+    }
+    forget(&layout.before_removal())
 }
 
 /// Nothing where nothing was noted.
 fn before(layout: &Layout) -> Before {
-    let read = File::open(layout.before_upgrade()).and_then(|file| {
+    let read = File::open(layout.before_removal()).and_then(|file| {
         let mut text = String::new();
         io::Read::read_to_string(&mut io::Read::take(file, MAX_NOTE_BYTES), &mut text)?;
         Ok(text)

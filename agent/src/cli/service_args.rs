@@ -29,10 +29,14 @@ pub(super) enum ServiceCommand {
     #[cfg(windows)]
     #[command(hide = true)]
     SetUp(SetUpArgs),
-    /// What it does before an older version, or one that is repaired, is taken away.
+    /// What it does before it is taken away, or repaired.
     #[cfg(windows)]
     #[command(hide = true)]
-    BeforeUpgrade,
+    BeforeRemoval,
+    /// What it does where that removal is taken back.
+    #[cfg(windows)]
+    #[command(hide = true)]
+    UndoRemoval,
     /// What it does where it is removed with everything that belongs to it.
     #[cfg(windows)]
     #[command(hide = true)]

@@ -16,6 +16,7 @@ mod small_disk;
 mod systemd;
 mod telling;
 mod terminal;
+mod wine;
 mod world;
 
 pub use cable::{Cable, Passed};
@@ -29,6 +30,7 @@ pub use small_disk::SmallDisk;
 pub use systemd::Machine;
 pub use telling::{Posted, TellingProgram, WebhookListener};
 pub use terminal::Terminal;
+pub use wine::Wine;
 pub use world::{AGENT, End, JOB, RECEIVER, TENANT, World};
 
 use std::time::{Duration, Instant};

@@ -185,10 +185,12 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let watch = Watch::start();
     let absolute = |path: &Path| std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()));
     let target = repository::target(&root);
+    let out = absolute(&options.out.clone().unwrap_or_else(|| target.join("package")))?;
     let job = Job {
         version: options.package_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
-        stages: absolute(&target.join("package-stage"))?,
-        out: absolute(&options.out.clone().unwrap_or_else(|| target.join("package")))?,
+        // Beside the packages, so that two runs with folders of their own do not meet.
+        stages: out.join(".stage"),
+        out,
         time: said(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(&root))?,
         quick: options.programs.is_some(),
         sign: options.sign.clone().filter(|command| !command.is_empty()),

@@ -125,6 +125,7 @@ fn whole(package: &Path) -> Result<(), String> {
         ("Property", "MsiHiddenProperties\tRELAY_CODE;PROXY"),
         ("CustomAction", "\nSetUp\t11282"),
         ("CustomAction", "\nUndoSetUp\t3410"),
+        ("CustomAction", "\nUndoRemoval\t3410"),
         ("Upgrade", "\t513\t"),
         ("Error", "1722\t"),
         ("_ForceCodepage", "1252\t"),

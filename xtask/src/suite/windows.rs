@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::{Steps, WINDOWS, succeed};
+use super::{Steps, WINDOWS, counted, succeed, whole};
 use crate::{
     console::{Watch, complain, say},
-    needs, package, repository,
+    needs::{self, Needs},
+    package, repository,
 };
 
 /// What has to be here, and the packages of Debian that bring it.
@@ -45,14 +46,15 @@ fn packages(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Tests that talk to a relay and a receiver of this system.
+/// Tests that talk to a relay and a receiver of this system. The whole workspace is named, so that what `cargo xtask test` has built
+/// is not built anew.
 fn tests(root: &Path) -> Result<(), String> {
+    let needs = Needs::look(root);
     let has_nextest = repository::cargo(root, &["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
-    let command = if has_nextest {
-        repository::cargo(root, &["nextest", "run", "--locked", "-p", "towpath-e2e", "--filterset", WINDOWS])
-    } else {
-        repository::cargo(root, &["test", "--locked", "-p", "towpath-e2e", "--test", "e2e", "wine::windows_"])
-    };
-
-    succeed(command)
+    if has_nextest {
+        return succeed(whole(root, &needs, &["nextest", "run", "--filterset", WINDOWS]));
+    }
+    let mut command = whole(root, &needs, &["test", "--test", "e2e"]);
+    command.args(["--", "wine::windows_"]);
+    counted(command, say)
 }

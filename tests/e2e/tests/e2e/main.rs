@@ -38,6 +38,7 @@ mod systemd;
 mod tamper;
 mod tenants;
 mod ways;
+mod wine;
 
 use std::path::Path;
 

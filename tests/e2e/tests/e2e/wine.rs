@@ -1,0 +1,193 @@
+//! The agent's packages for Windows, as an administrator rolls them out: installed, upgraded and removed under Wine, with relay and
+//! receiver on this machine.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use towpath_samples::erp;
+use towpath_testkit::{
+    AGENT, End, JOB, Outcome, RECEIVER, Server, TENANT, Wine, World, assert_same_tables, eventually, query_text,
+};
+
+use crate::{executable, tables};
+
+/// The versions that `cargo xtask test --windows` makes packages of.
+const OLD: &str = "0.1.0";
+const NEW: &str = "0.1.1";
+/// Folders as people name them.
+const DATA: &str = "C:\\Towpath Däten";
+const ERP: &str = "C:\\ERP für Größen\\erp.sqlite";
+const PROGRAM: &str = "C:\\Program Files\\Towpath\\towpath-agent.exe";
+const SERVICE: &str = "HKLM\\System\\CurrentControlSet\\Services\\TowpathAgent";
+const MACHINE: &str = "HKLM\\System\\CurrentControlSet\\Control\\Session Manager\\Environment";
+
+fn package(version: &str, end: &str) -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(here, PathBuf::from);
+    let folder = target.join("packages-of-windows-tests").join(version);
+    let file = folder.join(format!("towpath-agent-{version}-x64{end}.msi"));
+    assert!(file.exists(), "{} is missing; cargo xtask test --windows makes it", file.display());
+    file
+}
+
+/// A Windows to which the packages were carried, and a relay with a receiver that knows no agent yet.
+struct Site {
+    wine: Wine,
+    world: World,
+    end: End,
+    _relay: Server,
+    receiver: Option<Server>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let world = World::new(executable());
+        let (end, _) = world.end(TENANT, 300, 1);
+        let relay = world.serve_relay();
+        world.create_tenant(TENANT);
+        let code = world.enrolment_code(TENANT, "receiver", RECEIVER);
+        let landing = format!("127.0.0.1:{}", end.port);
+        let _ = end.receiver.run(&["enrol", &code, "--landing", &landing]).succeeded();
+        let receiver = Some(end.receiver.serve(&["serve"]));
+        let wine = Wine::new();
+        for (name, version, end) in [("old", OLD, ""), ("new", NEW, ""), ("german", NEW, "-de")] {
+            fs::copy(package(version, end), wine.path(&format!("C:\\{name}.msi"))).unwrap();
+        }
+        wine.write(ERP, &fs::read(&end.erp).unwrap());
+        Self { wine, world, end, _relay: relay, receiver }
+    }
+
+    fn msiexec(&self, what: &str, name: &str, properties: &[&str]) -> (Outcome, String) {
+        let (package, log) = (format!("C:\\{name}.msi"), "C:\\installer.log");
+        let _ = fs::remove_file(self.wine.path(log));
+        let words = ["msiexec", what, &package, "/qn", "/l*v", log];
+        let outcome = self.wine.run(&[&words, properties].concat());
+        let told = String::from_utf8_lossy(&fs::read(self.wine.path(log)).unwrap()).into_owned();
+        // Wine knows nothing of properties that are hidden; what it does with them is as on Windows.
+        let told = told.lines().filter(|line| !line.starts_with("Property(")).map(|line| format!("{line}\n")).collect();
+        (outcome, told)
+    }
+
+    #[track_caller]
+    fn install(&self, name: &str, properties: &[&str]) -> String {
+        let (outcome, log) = self.msiexec("/i", name, properties);
+        assert!(outcome.status.success(), "{:?}\n{}\n{log}", outcome, self.set_up_log());
+        log
+    }
+
+    fn set_up_log(&self) -> String {
+        fs::read_to_string(self.wine.path(&format!("{DATA}\\setup.log"))).unwrap_or_default()
+    }
+
+    fn agent(&self, words: &[&str]) -> Outcome {
+        self.wine.run(&[&[PROGRAM], words].concat())
+    }
+
+    fn runs(&self) -> bool {
+        self.agent(&["service", "status"]).status.success()
+    }
+
+    fn is_installed(&self) -> bool {
+        self.wine.registry(SERVICE).contains("ImagePath")
+    }
+
+    fn configure(&self) {
+        let job = erp::job_toml(JOB, ERP.as_ref());
+        self.wine.write(&format!("{DATA}\\agent.toml"), format!("[receipt]\npoll = \"100ms\"\n{job}").as_bytes());
+    }
+
+    /// Each end believes the other.
+    fn approve(&self) {
+        let fingerprint = |status: Outcome| status.succeeded().json()["fingerprint"].as_str().unwrap().to_owned();
+        let agent = fingerprint(self.agent(&["status", "--json"]));
+        let _ = self.end.receiver.run(&["agent", "approve", &agent]).succeeded();
+        let receiver = fingerprint(self.end.receiver.run(&["status", "--json"]));
+        let _ = self.agent(&["receiver", "approve", &receiver]).succeeded();
+    }
+
+    fn is_imported(&self, transfers: u64) {
+        assert_same_tables(&self.end.erp, &self.end.app(), &tables());
+        assert_eq!(query_text(&self.end.app(), "SELECT count(*) FROM towpath_imports"), transfers.to_string());
+    }
+}
+
+/// What the agent says of the newest transfer.
+fn newest(site: &Site) -> String {
+    let folder = site.wine.path(&format!("{DATA}\\agent\\transfers"));
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names.pop().unwrap()
+}
+
+#[test]
+fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed() {
+    let mut site = Site::new();
+    let data = format!("DATADIR={DATA}");
+
+    // A code that is none: everything is taken back, and the reason is told.
+    let (refused, log) = site.msiexec("/i", "old", &[&data, "RELAY_CODE=towpath1-nonsense"]);
+    assert!(!refused.status.success(), "{log}");
+    let told = site.set_up_log();
+    assert!(told.contains("FAILED: ") && told.contains("[enrolment-code-invalid]") && !told.contains("nonsense"), "{told}");
+    assert!(!log.contains("nonsense"), "{log}");
+    assert!(
+        !site.is_installed() && !site.wine.path(PROGRAM).exists() && !site.wine.path(&format!("{DATA}\\agent.toml")).exists()
+    );
+
+    // As configuration management does it: the file is there, and the package gets the code.
+    site.configure();
+    let code = site.world.enrolment_code(TENANT, "agent", AGENT);
+    let log = site.install("old", &[&data, &format!("RELAY_CODE={code}")]);
+    let told = site.set_up_log();
+    assert!(!log.contains(&code) && !told.contains(&code), "{log}{told}");
+    assert!(told.contains("enrolled as erp of tenant acme") && told.contains("the service runs"), "{told}");
+    assert!(site.runs());
+    let service = site.wine.registry(SERVICE);
+    assert!(service.contains("NT SERVICE\\TowpathAgent") && service.contains("run --service"), "{service}");
+    assert!(site.wine.registry(MACHINE).contains("C:\\Program Files\\Towpath\\"));
+    site.approve();
+    let sent = site.agent(&["send", "--job", JOB, "--wait", "--timeout", "60s", "--json"]).succeeded().json();
+    assert_eq!(sent["transfers"][0]["state"], "imported", "{sent}");
+    site.is_imported(1);
+
+    let _ = site.agent(&["service", "stop"]).succeeded();
+    assert!(!site.runs());
+    let _ = site.agent(&["service", "start"]).succeeded();
+    assert!(site.runs());
+
+    // A transfer waits for a receiver that is away while the agent is upgraded.
+    drop(site.receiver.take());
+    let _ = site.agent(&["send", "--job", JOB, "--full"]).succeeded();
+    let waiting = newest(&site);
+    site.install("new", &[]);
+    assert!(site.runs() && site.set_up_log().contains("the service runs"), "{}", site.set_up_log());
+    site.receiver = Some(site.end.receiver.serve(&["serve"]));
+    eventually("the agent has the receipt of what has waited", || {
+        let shown = site.agent(&["show", &waiting, "--json"]);
+        (shown.status.success() && shown.json()["state"] == "imported").then_some(())
+    });
+    site.is_imported(2);
+
+    let (refused, log) = site.msiexec("/i", "old", &[]);
+    assert!(!refused.status.success(), "{log}");
+    assert!(site.runs(), "an older version was refused, and what is there works on");
+
+    let (removed, log) = site.msiexec("/x", "new", &[]);
+    assert!(removed.status.success(), "{log}");
+    assert!(!site.is_installed(), "{}", site.wine.registry(SERVICE));
+    assert!(!site.wine.path(PROGRAM).exists(), "{log}");
+    assert!(!site.wine.registry(MACHINE).contains("Towpath"));
+    assert!(site.wine.path(&format!("{DATA}\\agent\\key")).exists(), "the key stays");
+
+    // Once more, in the other language: it is enrolled, and starts where that is asked for.
+    site.install("german", &[&data, "STARTSERVICE=1"]);
+    assert!(site.runs());
+    site.wine.write(&format!("{DATA}\\of somebody else.txt"), b"x");
+    let (removed, log) = site.msiexec("/x", "german", &["REMOVEDATA=1"]);
+    assert!(removed.status.success(), "{log}");
+    let left: Vec<_> = fs::read_dir(site.wine.path(DATA)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["of somebody else.txt"]);
+}

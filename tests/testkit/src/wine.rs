@@ -1,0 +1,127 @@
+//! A Windows of the test's own: a Wine prefix without a display.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use crate::program::Outcome;
+
+/// Without Debian's wrapper, which asks for 32 bits.
+const WINE: &str = "/usr/lib/wine/wine64";
+const SERVER: &str = "/usr/lib/wine/wineserver";
+const COMPILER: &str = "x86_64-w64-mingw32-gcc";
+/// Wine keeps an access control list as the file's mode, and what a folder grants to everybody comes back into every list below it:
+/// so nothing is granted to everybody to begin with.
+const CLOSED: &str = "umask 077 && exec \"$0\" \"$@\"";
+/// A program that does nothing for longer than any test lasts: services end with the last program that is not one.
+const AWAKE: [&str; 5] = ["cmd", "/c", "ping", "-n", "1800"];
+
+/// The prefix, and what keeps its services alive.
+#[derive(Debug)]
+pub struct Wine {
+    prefix: tempfile::TempDir,
+    awake: Option<Child>,
+}
+
+impl Wine {
+    /// Makes an empty Windows 10 and starts it.
+    ///
+    /// # Panics
+    /// Without Wine or the compiler; `cargo xtask test --windows` installs them.
+    #[must_use]
+    pub fn new() -> Self {
+        let prefix = tempfile::Builder::new().prefix("towpath-wine-").tempdir().unwrap();
+        let mut wine = Self { prefix, awake: None };
+        let _ = wine.run(&["wineboot", "--init"]).succeeded();
+        let library = wine.path("C:\\windows\\system32\\bcryptprimitives.dll");
+        if !library.exists() {
+            let mut compiler = Command::new(COMPILER);
+            compiler.args(["-shared", "-O2", "-x", "c", "-", "-o"]).arg(&library).arg("-ladvapi32").stdin(Stdio::piped());
+            let mut compiler = compiler.spawn().unwrap_or_else(|e| panic!("{COMPILER}: {e}"));
+            let mut source = compiler.stdin.take().unwrap();
+            source.write_all(include_bytes!("bcryptprimitives.c")).unwrap();
+            drop(source);
+            assert!(compiler.wait().unwrap().success());
+        }
+        let _ = wine.run(&["winecfg", "-v", "win10"]).succeeded();
+        let mut awake = wine.command(&AWAKE);
+        awake.arg("127.0.0.1").stdout(Stdio::null()).stderr(Stdio::null());
+        wine.awake = Some(awake.spawn().unwrap());
+        wine
+    }
+
+    /// A path of Windows on drive C as it is called here.
+    ///
+    /// # Panics
+    /// For another drive.
+    #[must_use]
+    pub fn path(&self, windows: &str) -> PathBuf {
+        let below = windows.strip_prefix("C:\\").unwrap_or_else(|| panic!("{windows} is not on drive C"));
+        self.prefix.path().join("drive_c").join(below.replace('\\', "/"))
+    }
+
+    /// Writes a file, and makes the folders above it.
+    ///
+    /// # Panics
+    /// Where it cannot.
+    pub fn write(&self, windows: &str, bytes: &[u8]) {
+        let path = self.path(windows);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// A program of Windows with its arguments, ready to be started.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", CLOSED, WINE]).args(words).stdin(Stdio::null());
+        self.environment(&mut command);
+        command
+    }
+
+    /// Runs it to its end. Its exit status comes modulo 256.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn run(&self, words: &[&str]) -> Outcome {
+        self.command(words).output().unwrap_or_else(|e| panic!("starting {WINE}: {e}")).into()
+    }
+
+    /// The values of a key of the registry, as `reg query` prints them; nothing where there is none.
+    #[must_use]
+    pub fn registry(&self, key: &str) -> String {
+        self.run(&["reg", "query", key, "/s"]).stdout
+    }
+
+    fn environment(&self, command: &mut Command) {
+        command.env("WINEPREFIX", self.prefix.path()).env("HOME", self.prefix.path()).env("WINEDEBUG", "-all");
+        // Neither of the two large add-ons is asked for, and no display is looked for.
+        command.env("WINEDLLOVERRIDES", "mscoree,mshtml=").env_remove("DISPLAY").env("LC_ALL", "C.UTF-8");
+    }
+}
+
+impl Default for Wine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Wine {
+    fn drop(&mut self) {
+        let mut end = Command::new(SERVER);
+        self.environment(&mut end);
+        // Every program of this prefix ends with its server; which of them are left does not matter any more.
+        let _ = end.arg("-k").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if let Some(mut awake) = self.awake.take() {
+            let _ = awake.kill();
+            let _ = awake.wait();
+        }
+        let mut wait = Command::new(SERVER);
+        self.environment(&mut wait);
+        let _ = wait.arg("-w").status();
+    }
+}
