@@ -208,7 +208,11 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     if kinds.contains(&Kind::Windows) {
         let program = match &options.programs {
             Some(folder) => folder.join("towpath-agent.exe"),
-            None => windows_program::build(&job.root, windows_program::Profile::Release)?,
+            None => {
+                let built = windows_program::build(&job.root, windows_program::Profile::Release)?;
+                release::refuse_programs_of_tests(std::slice::from_ref(&built))?;
+                built
+            }
         };
         for made in windows::make(&job, &program)? {
             say(&format!("   {}", made.display()));

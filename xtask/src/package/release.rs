@@ -50,7 +50,8 @@ fn package(path: &Path) -> Result<Option<Package>, String> {
         Some("msi") => (PackageKind::Msi, "x86_64"),
         _ => return Ok(None),
     };
-    if !name.starts_with(RELEASE_PRODUCT) {
+    // Updates know one package for each kind: of those in several languages the first, which takes the place of any.
+    if !name.starts_with(RELEASE_PRODUCT) || (kind == PackageKind::Msi && !name.ends_with("-x64.msi")) {
         return Ok(None);
     }
     let bytes = fs::read(path).map_err(|e| format!("reading {}: {e}", path.display()))?;
@@ -87,6 +88,7 @@ mod tests {
         let deb = release.package(PackageKind::Deb, std::env::consts::ARCH).unwrap();
         assert_eq!((deb.size, deb.sha256), (31, Sha256Digest::of(b"towpath-agent_1.2.0-1_amd64.deb")));
         put("towpath-agent-1.2.0-x64.msi");
+        put("towpath-agent-1.2.0-x64-de.msi");
         document(folder.path(), "1.2.0", "1.0.0").unwrap();
         assert!(document(folder.path(), "1.2", "1.0.0").unwrap_err().starts_with("1.2: a version is"));
         let release = Release::parse(&fs::read(folder.path().join(RELEASE_NAME)).unwrap()).unwrap();
