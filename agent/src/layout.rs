@@ -8,6 +8,7 @@ use towpath_transfer::{
     name::FileName,
     packed::{MD5SUMS_NAME, PACKED_NAME},
     receipt::ReceiptStage,
+    release::ReleaseVersion,
 };
 use towpath_transport::files::TEMP_SUFFIX;
 
@@ -125,6 +126,30 @@ impl Layout {
     #[must_use]
     pub fn control(&self) -> PathBuf {
         self.state.join("control.sock")
+    }
+
+    /// The folder of releases that were fetched.
+    #[must_use]
+    pub fn updates(&self) -> PathBuf {
+        self.state.join("update")
+    }
+
+    /// One of them: its document, its signature, its package.
+    #[must_use]
+    pub fn update(&self, version: ReleaseVersion) -> PathBuf {
+        self.updates().join(version.to_string())
+    }
+
+    /// There when all of it is here and verified.
+    #[must_use]
+    pub fn update_whole(&self, version: ReleaseVersion) -> PathBuf {
+        self.update(version).join(".whole")
+    }
+
+    /// What asks root to apply one.
+    #[must_use]
+    pub fn update_request(&self) -> PathBuf {
+        self.updates().join("request.json")
     }
 
     /// The folder of all transfers of the direction.

@@ -10,7 +10,10 @@ use towpath_transfer::{
     failure::{FailureRecord, Result},
 };
 
-use crate::{config::JobConfig, parts::Parts, pause::Pause, schedule::expected_by, uplink::replan::newest, view::FailureView};
+use crate::{
+    blocking::blocking, config::JobConfig, parts::Parts, pause::Pause, schedule::expected_by, update::Standing,
+    uplink::replan::newest, view::FailureView,
+};
 
 /// How long a transfer may stay rejected that the agent follows with one in full by itself.
 pub const REPLAN_GRACE: Duration = Duration::from_secs(5 * 60);
@@ -18,6 +21,8 @@ pub const REPLAN_GRACE: Duration = Duration::from_secs(5 * 60);
 const MAX_PARKED: usize = 100;
 /// What the alert of return files is called.
 const RETURN_FILES: &str = "return-files";
+/// What the alert of an update that did not work is called.
+const UPDATE: &str = "update";
 
 /// What is wrong and what is well, by names that stay the same. `open` is what was raised before. While the agent is paused nothing
 /// is known, so that whatever was stays.
@@ -27,7 +32,7 @@ const RETURN_FILES: &str = "return-files";
 pub async fn findings(parts: &Parts, open: &[OpenAlert]) -> Result<BTreeMap<String, Finding>> {
     let config = parts.config.now();
     let (now, late_after) = (parts.clock.now(), config.alert.late_after);
-    let names = config.jobs.iter().map(|job| named(&job.name)).chain([RETURN_FILES.to_owned()]);
+    let names = config.jobs.iter().map(|job| named(&job.name)).chain([RETURN_FILES, UPDATE].map(str::to_owned));
     if Pause::read(&*parts.files, &parts.layout, now).is_some() {
         return Ok(names.map(|name| (name, Finding::Unknown)).collect());
     }
@@ -44,6 +49,7 @@ pub async fn findings(parts: &Parts, open: &[OpenAlert]) -> Result<BTreeMap<Stri
         found.insert(named(&job.name), finding);
     }
     found.insert(RETURN_FILES.to_owned(), return_files(parts).await?);
+    found.insert(UPDATE.to_owned(), update(parts).await?);
     Ok(found)
 }
 
@@ -104,6 +110,13 @@ async fn return_files(parts: &Parts) -> Result<Finding> {
     let why = failure.map_or_else(String::new, |failure| FailureView::from(failure).report);
     let summary = format!("return files wait for a person ({} transfers), since {}: {why}", parked.len(), oldest.changed);
     Ok(Finding::Wrong(Box::new(trouble(parts, None, code, summary, oldest.changed, Some(oldest)))))
+}
+
+/// An update that was undone, or that nothing works after; well again when another version is installed.
+async fn update(parts: &Parts) -> Result<Finding> {
+    let standing = blocking(|| Ok(Standing::look())).await?;
+    let Some((code, attempt)) = standing.trouble() else { return Ok(Finding::Well) };
+    Ok(Finding::Wrong(Box::new(trouble(parts, None, code, attempt.to_string(), attempt.at, None))))
 }
 
 fn trouble(

@@ -32,8 +32,8 @@ pub fn desk(parts: &Parts) -> Desk {
         means: Arc::new(means(parts.config.clone(), Arc::clone(&parts.clock))),
         clock: Arc::clone(&parts.clock),
         entropy: Arc::clone(&parts.entropy),
-        // Every job, and the return files.
-        most: MAX_JOBS + 1,
+        // Every job, the return files, and the update.
+        most: MAX_JOBS + 2,
     })
 }
 

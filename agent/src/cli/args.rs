@@ -12,6 +12,7 @@ use super::{
     receiver::ReceiverCommand,
     service_args::{RunArgs, ServiceCommand},
     transfer_args::{DiffArgs, HistoryArgs, RetryArgs, ShowArgs, SupportArgs, transfer},
+    update::UpdateCommand,
 };
 use crate::config::Config;
 
@@ -100,6 +101,9 @@ pub(super) enum Command {
     /// The key of this agent.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// New versions of this agent, from its relay.
+    #[command(subcommand)]
+    Update(UpdateCommand),
     /// Who is told of what is wrong.
     #[command(subcommand)]
     Alert(AlertCommand),

@@ -34,6 +34,7 @@ mod support;
 mod tables;
 mod times;
 mod transfer_args;
+mod update;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
@@ -96,6 +97,11 @@ fn execute(args: Args) -> Result<()> {
     #[cfg(windows)]
     if matches!(&args.command, Command::Run(run) if run.service) {
         return service_windows::dispatch(args);
+    }
+    #[cfg(target_os = "linux")]
+    if let Command::Update(update::UpdateCommand::Apply(asked)) = &args.command {
+        logs::start(PROGRAM, args.log_format, asked.as_configured || asked.go_on, None);
+        return update::apply(&args, *asked);
     }
     let serving = matches!(args.command, Command::Run(_));
     let log = logs::start(PROGRAM, args.log_format, serving, None);
@@ -168,6 +174,7 @@ async fn dispatch(host: Host, command: Command) -> Result<()> {
         Command::Receipts(command) => receipts::run(&host, &command).await,
         Command::Alert(command) => alert::run(&host, &command).await,
         Command::Key(command) => key::run(&host, &command).await,
+        Command::Update(command) => update::run(&host, &command).await,
         Command::Moved => enrol::moved(&host).await,
         Command::Config(_)
         | Command::Doctor(_)

@@ -22,6 +22,7 @@ use crate::{
     reload::Reloader,
     schedule,
     service::watch::Watch,
+    update,
     work::Worker,
 };
 
@@ -55,8 +56,13 @@ async fn serve(host: &Host, open: &OpenHost, hangups: Hangups, stop: Cancellatio
         tracing::warn!(code = %Code::ClockSkew, "the clock of this machine and the relay's differ by {skew:#}");
     }
     let reloader = Reloader::new(host.config.file.clone(), parts.config.clone(), wake.clone());
-    let running =
-        Running { parts: Arc::clone(&parts), wake: wake.clone(), reloader: reloader.clone(), rotator: open.rotator.clone() };
+    let running = Running {
+        parts: Arc::clone(&parts),
+        wake: wake.clone(),
+        reloader: reloader.clone(),
+        rotator: open.rotator.clone(),
+        version: update::Standing::look().version(),
+    };
     notifier.ready();
     ready();
     let work = async {
@@ -67,6 +73,7 @@ async fn serve(host: &Host, open: &OpenHost, hangups: Hangups, stop: Cancellatio
                 tokio::join!(
                     schedule::run(Arc::clone(&parts), wake.clone(), watch.heart("schedule"), open_until.clone()),
                     poll::run(Arc::clone(&parts), wake.clone(), watch.heart("poll"), open_until.clone()),
+                    Box::pin(update::watch::run(Arc::clone(&parts), open_until.clone())),
                     open.follower.clone().run(open_until),
                 );
             }),

@@ -12,7 +12,7 @@ use towpath_transfer::{Direction, JobName, failure::Result};
 use super::{args::OutputArgs, enrol::ReceiverView, output, quietly, tables, times};
 use crate::{
     bandwidth,
-    config::{BandwidthLimit, JobConfig},
+    config::{BandwidthLimit, JobConfig, UpdateConfig, UpdateMode},
     downlink::poll,
     host::{Host, OpenHost},
     parts::Parts,
@@ -20,6 +20,7 @@ use crate::{
     routes::{KnownWay, KnownWays},
     schedule::next_begin,
     trust::pinned_receivers,
+    update::Standing,
     uplink::{plan::open_transfer, replan::newest},
     view::{self, TableView, TransferView, what_next},
 };
@@ -41,6 +42,35 @@ pub(super) struct StatusView {
     parked: Vec<TransferView>,
     /// What was raised and is not over.
     alerts: Vec<OpenAlert>,
+    update: UpdateView,
+}
+
+/// How updates stand.
+#[derive(Serialize)]
+struct UpdateView {
+    mode: UpdateMode,
+    #[serde(flatten)]
+    standing: Standing,
+}
+
+impl UpdateView {
+    fn of(config: &UpdateConfig) -> Self {
+        Self { mode: config.mode, standing: Standing::look() }
+    }
+
+    /// What is worth a line: nothing where updates are off and none was ever tried.
+    fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.standing.report.last.as_ref().map(ToString::to_string).into_iter().collect();
+        if let Some(waits) = &self.standing.report.postponed {
+            let version = waits.to.map(|version| format!(" to {version}")).unwrap_or_default();
+            lines.push(format!("the update{version} waits since {}: {}", waits.at, waits.why));
+        }
+        if self.mode != UpdateMode::Off {
+            lines
+                .insert(0, format!("version {}; see what is approved with: towpath-agent update check", self.standing.version()));
+        }
+        lines
+    }
 }
 
 /// The limit of all files to and from the relay.
@@ -115,6 +145,7 @@ pub(super) async fn status(host: &Host, args: &OutputArgs) -> Result<()> {
                 downlink: DownlinkView::default(),
                 parked: Vec::new(),
                 alerts: Vec::new(),
+                update: UpdateView::of(&host.settings().update),
             });
         }
         return output::hint("not enrolled: ask the relay's operator for a code, then run: towpath-agent enrol CODE");
@@ -151,6 +182,7 @@ pub(super) async fn collect(open: &OpenHost) -> Result<StatusView> {
         downlink: downlink(parts).await?,
         parked: parked.iter().map(Into::into).collect(),
         alerts: open_alerts(&*parts.files, &parts.layout.alerts())?,
+        update: UpdateView::of(&parts.config.now().update),
     })
 }
 
@@ -224,6 +256,7 @@ fn head(view: &StatusView) -> Vec<String> {
     ];
     lines.extend(view.pause.as_ref().map(|pause| format!("{pause}; end it with: towpath-agent resume")));
     lines.extend(bandwidth_line(&view.bandwidth));
+    lines.extend(view.update.lines());
     lines
 }
 

@@ -21,6 +21,7 @@ use super::{
     profile::{self, Profile},
     source, table,
     timing::RawTiming,
+    update::RawUpdate,
 };
 
 /// A configuration and where it came from.
@@ -63,6 +64,9 @@ struct RawConfig {
     /// How return files are asked for.
     #[serde(default)]
     downlink: DownlinkConfig,
+    /// Whether a new version is taken from the relay, and when.
+    #[serde(default)]
+    update: RawUpdate,
     /// One for each ERP company on this host.
     #[serde(default, rename = "job")]
     jobs: Vec<Spanned<RawJob>>,
@@ -175,6 +179,7 @@ impl Config {
         let alert = raw.alert.check(folder, &|span, problem| check.at(span, problem))?;
         let network = raw.network.check(folder, |span, problem| check.at(span, problem))?;
         let bandwidth = raw.bandwidth.check(|span, problem| check.at(span, problem))?;
+        let update = raw.update.check(|span, problem| check.at(span, problem))?;
         let jobs = check.jobs(raw.jobs, folder)?;
         let deliveries = delivery::deliveries(raw.deliveries, folder, &|span, problem| check.at(span, problem))?;
         Ok(Self {
@@ -187,6 +192,7 @@ impl Config {
             bandwidth,
             receipt,
             downlink: raw.downlink,
+            update,
             jobs,
             deliveries,
         })
@@ -345,7 +351,7 @@ mod tests {
         let least = parse(JOB);
         assert_eq!(Config { jobs: Vec::new(), ..example }, Config { jobs: Vec::new(), ..least });
         // Every setting with a default stands in the example and is not commented out.
-        for key in ["trust", "workers", "max_bytes_per_second", "poll"] {
+        for key in ["trust", "workers", "max_bytes_per_second", "poll", "mode"] {
             assert!(EXAMPLE.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
         }
     }

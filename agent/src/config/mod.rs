@@ -20,6 +20,7 @@ mod source;
 mod table;
 mod time;
 mod timing;
+mod update;
 mod window;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -52,6 +53,7 @@ pub use self::{
         TableConfig,
     },
     time::parse_duration,
+    update::{UpdateConfig, UpdateMode},
     window::{InvalidWindow, MAX_WINDOWS, Window, outside},
 };
 
@@ -83,6 +85,8 @@ pub struct Config {
     pub receipt: ReceiptConfig,
     /// How return files are asked for.
     pub downlink: DownlinkConfig,
+    /// Whether a new version is taken from the relay.
+    pub update: UpdateConfig,
     /// The ERP companies on this host.
     #[serde(rename = "job")]
     pub jobs: Vec<JobConfig>,

@@ -67,6 +67,12 @@ pub enum Request {
         /// What kind of key follows.
         kind: KeyKind,
     },
+    /// Say which version runs.
+    Version,
+    /// Begin nothing new, because an update is about to be applied; where no transfer is open.
+    Hold,
+    /// Begin again what is due.
+    GoOn,
 }
 
 /// What the running agent answers.
@@ -88,6 +94,16 @@ pub enum Answer {
     Reloaded(Reloaded),
     /// The key was changed.
     Rotated(Rotated),
+    /// This runs.
+    Version {
+        /// The version of its package, as it was when this process began.
+        version: String,
+    },
+    /// Nothing new begins, or transfers are open that keep it from that.
+    Held {
+        /// How many.
+        open: usize,
+    },
 }
 
 /// A line of either side: its version, and what it says.

@@ -7,7 +7,7 @@ use towpath_journal::WakeUp;
 use towpath_transfer::failure::Result;
 
 use super::{Answer, Answers, Request};
-use crate::{doctor, parts::Parts, reload::Reloader, rotation::KeyRotator};
+use crate::{doctor, parts::Parts, reload::Reloader, rotation::KeyRotator, update::hold};
 
 /// The agent that runs, as commands see it.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Running {
     pub reloader: Reloader,
     /// Changes the agent's key.
     pub rotator: KeyRotator,
+    /// The version that runs.
+    pub version: String,
 }
 
 #[async_trait]
@@ -32,6 +34,9 @@ impl Answers for Running {
             }
             Request::Doctor => Ok(doctor::by_service(&self.parts).await),
             Request::RotateKey { overlap, kind } => self.rotator.rotate(overlap, kind).await.map(Answer::Rotated),
+            Request::Version => Ok(Answer::Version { version: self.version.clone() }),
+            Request::Hold => hold::begin(&self.parts).await.map(|open| Answer::Held { open }),
+            Request::GoOn => hold::end(&self.parts).map(|()| Answer::Done),
             Request::Reload => self.reloader.reload().await.map(Answer::Reloaded),
         }
     }

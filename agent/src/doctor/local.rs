@@ -15,9 +15,9 @@ use super::{
 use crate::{
     blocking::blocking,
     config::Config,
-    downlink::pull::RESERVE_BYTES,
     enrolment::Enrolment,
     host::{Host, not_enrolled},
+    room::RESERVE_BYTES,
     small_file,
     trust::pinned_receivers,
     uplink::folder,

@@ -3,6 +3,7 @@
 use jiff::{Timestamp, tz::TimeZone};
 use towpath_host::counted;
 use towpath_journal::{Filter, Journal as _, MAX_LIST, SqliteJournal, TransferRecord};
+use towpath_keys::ReleaseKeys;
 use towpath_transfer::{
     Code, Direction, TransferState,
     failure::{FailureRecord, Result},
@@ -10,21 +11,25 @@ use towpath_transfer::{
 
 use super::{
     Told,
-    check::{Check, Subject},
+    check::{Check, Subject, said},
     local::State,
     remedy,
 };
 use crate::{
-    config::JobConfig,
+    config::{JobConfig, UpdateMode},
     enrolment::Enrolment,
     host::Host,
     pause::Pause,
     schedule::next_runs,
+    update::Standing,
     view::{FailureView, what_next},
 };
 
 pub(super) async fn checks(host: &Host, state: &State, told: &mut Told<'_>) -> Result<()> {
     told.add(paused(host))?;
+    if let Some(check) = update(host) {
+        told.add(check)?;
+    }
     for job in &host.settings().jobs {
         told.add(schedule(host, state.enrolment.as_ref(), job))?;
         told.add(last_run(state, job).await)?;
@@ -46,6 +51,30 @@ fn paused(host: &Host) -> Check {
     let why = pause.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let found = format!("the agent is paused {until}, since {} by {}{why}", time(pause.since), pause.by);
     subject.warning(Some(Code::Paused), found, "where that is not wanted any more: towpath-agent resume")
+}
+
+/// Updates, where they are wanted or one did not work.
+fn update(host: &Host) -> Option<Check> {
+    let (standing, config) = (Standing::look(), &host.settings().update);
+    let subject = Subject::new("update", "update", "reading what is installed, and how the last update has ended");
+    if let Some((code, attempt)) = standing.trouble() {
+        let (found, remedy) = (attempt.to_string(), remedy::of(code));
+        let is_rolled_back = code == Code::UpdateRolledBack;
+        return Some(if is_rolled_back {
+            subject.warning(Some(code), found, remedy)
+        } else {
+            subject.wrong(code, found, remedy)
+        });
+    }
+    if config.mode == UpdateMode::Off {
+        return None;
+    }
+    let unfit = ReleaseKeys::of_this_program().err().map(|failure| said(&failure));
+    let unfit = unfit.or_else(|| standing.installed.is_none().then(|| "this agent was not installed by a package".to_owned()));
+    Some(match unfit {
+        Some(why) => subject.warning(Some(Code::UpdateRefused), why, "say mode = \"off\" in [update]"),
+        None => subject.ok(format!("version {}, and what is approved at the relay is taken", standing.version())),
+    })
 }
 
 fn schedule(host: &Host, enrolment: Option<&Enrolment>, job: &JobConfig) -> Check {

@@ -1,25 +1,24 @@
 //! Stage `pull`: what describes the transfer first, and the payload only when the receiver has signed for it.
 
-use std::{io::ErrorKind, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome, TransferRecord};
 use towpath_transfer::{
-    Code, Direction, Failure, Stage, TransferEvent, TransferId, TransferState,
+    Code, Direction, Failure, Stage, TransferEvent, TransferState,
     failure::Result,
     state::{Identity, Place},
 };
-use towpath_transport::files::file_failure;
 
 use super::{
     decide,
     describe::{self, Described},
     download::Downloads,
 };
-use crate::{blocking::blocking, parts::Parts};
+use crate::{blocking::blocking, parts::Parts, room};
 
-/// Bytes that must stay free on the agent's disk.
-pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// What needs room here.
+const RETURN_FILES: &str = "the return files";
 
 /// Stage `pull`.
 #[derive(Debug, Clone)]
@@ -53,7 +52,7 @@ impl PullStep {
         let parts = &*self.parts;
         let downloads = Downloads::of(parts, record.key.id)?;
         // What describes a transfer is written before anybody has signed for it, so the reserve must hold before that.
-        has_room(parts, record.key.id, RESERVE_BYTES)?;
+        room::check(parts, 0, RETURN_FILES)?;
         downloads.descriptions(identity).await?;
         let described = describe::open(parts, record, identity).await?;
         check_space(parts, &described)?;
@@ -93,23 +92,9 @@ pub(crate) async fn or_rejected(
 /// What is still to be fetched, and all of it unpacked, must have room beside the reserve.
 fn check_space(parts: &Parts, described: &Described) -> Result<()> {
     let layout = parts.layout.of(Direction::Downlink);
-    let needed = described.files().fold(RESERVE_BYTES, |sum, (entry, packed)| {
+    let needed = described.files().fold(0u64, |sum, (entry, packed)| {
         let here = parts.files.stat(&layout.sent(described.manifest.transfer, &packed.name)).map_or(0, |stat| stat.len);
         sum.saturating_add(entry.size).saturating_add(packed.size.saturating_sub(here))
     });
-    has_room(parts, described.manifest.transfer, needed)
-}
-
-fn has_room(parts: &Parts, id: TransferId, needed: u64) -> Result<()> {
-    let folder = parts.layout.of(Direction::Downlink).transfer(id);
-    let free = match parts.files.free_space(parts.layout.state()) {
-        Ok(free) => free,
-        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
-        Err(error) => return Err(file_failure("asking for the free space of", &folder, error)),
-    };
-    if free >= needed {
-        return Ok(());
-    }
-    let message = format!("the return files need {needed} bytes on the disk of {}, and {free} are free", folder.display());
-    Err(Failure::retry(Code::DiskFull, message))
+    room::check(parts, needed, RETURN_FILES)
 }

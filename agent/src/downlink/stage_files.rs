@@ -20,8 +20,8 @@ use towpath_transfer::{
 };
 use towpath_transport::files::{FileKind, file_failure, ignore_missing};
 
-use super::{names, pull::RESERVE_BYTES, verify};
-use crate::{parts::Parts, uplink::folder};
+use super::{names, verify};
+use crate::{parts::Parts, room::RESERVE_BYTES, uplink::folder};
 
 /// The hidden folder in a delivery folder.
 pub const HIDDEN_NAME: &str = ".towpath";

@@ -55,7 +55,13 @@ impl Bench {
             entropy: Arc::clone(&parts.entropy),
             one: Arc::default(),
         };
-        Running { parts: Arc::new(parts.clone()), wake: self.wake.clone(), reloader: self.reloader.clone(), rotator }
+        Running {
+            parts: Arc::new(parts.clone()),
+            wake: self.wake.clone(),
+            reloader: self.reloader.clone(),
+            rotator,
+            version: "0.1.0".into(),
+        }
     }
 
     fn write(&self, text: &str) {

@@ -81,7 +81,7 @@ fn optional(path: &Path) -> Result<String> {
 }
 
 /// A path as an argument, in which variables are put in place as well.
-fn argument(path: &Path) -> Result<String> {
+pub(crate) fn argument(path: &Path) -> Result<String> {
     Ok(quoted(path)?.replace('$', "$$"))
 }
 

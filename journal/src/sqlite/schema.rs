@@ -8,6 +8,13 @@ use crate::error::{JournalError, Result};
 
 /// One migration per schema version, applied in order; each sets `user_version` itself, in its own transaction. A
 /// released migration is never edited.
+///
+/// **One version back.** An update that does not work is undone, and then the program before it finds a journal that the newer one has
+/// migrated. So a migration adds (a table, an index, a column with a default) and says which is the oldest schema whose programs can work
+/// with the result, in a table that every program from this one on looks at:
+/// `CREATE TABLE compatible (one INTEGER PRIMARY KEY CHECK (one = 1), since INTEGER NOT NULL)`. What a newer program writes into columns
+/// that are there already (states, events) must be read by that older one: a new event is first understood by one version and written by
+/// the next. A release with a migration that cannot keep to this names itself as `follows` of the one after it, and is told so.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE about (
@@ -110,12 +117,22 @@ async fn pending(connection: &mut SqliteConnection, what: &'static str) -> Resul
     let found = sqlx::query("PRAGMA user_version").fetch_one(connection).await.map_err(failed(what))?;
     let found: i64 = found.try_get(0).map_err(failed(what))?;
     let known = MIGRATIONS.len();
-    usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)).ok_or_else(|| {
-        JournalError::corrupt(format!(
-            "the journal has schema version {found}, this program knows versions up to {known}: it was written by a newer \
-             version of Towpath; install that version, or a newer one"
-        ))
-    })
+    if let Some(pending) = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)) {
+        return Ok(pending);
+    }
+    if works_with(connection, known).await {
+        return Ok(&[]);
+    }
+    Err(JournalError::corrupt(format!(
+        "the journal has schema version {found}, this program knows versions up to {known}: it was written by a newer \
+         version of Towpath; install that version, or a newer one"
+    )))
+}
+
+/// Whether the newer program that has migrated the file has said that programs of this schema can work with it.
+async fn works_with(connection: &mut SqliteConnection, known: usize) -> bool {
+    let since = sqlx::query_scalar::<_, i64>("SELECT since FROM compatible WHERE one = 1").fetch_one(connection).await;
+    since.ok().and_then(|since| usize::try_from(since).ok()).is_some_and(|since| since >= 1 && since <= known)
 }
 
 async fn check_owner(connection: &mut SqliteConnection, name: &str, what: &'static str) -> Result<()> {

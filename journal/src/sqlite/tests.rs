@@ -152,6 +152,33 @@ async fn a_full_disk_says_so() {
 }
 
 #[tokio::test]
+async fn the_program_before_works_with_what_a_newer_one_has_only_added_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let newer = open(folder.path(), &clock(), Place::Agent).await.unwrap();
+    newer.create(conformance::planned(1, SequenceChoice::Next)).await.unwrap();
+    let migrated = "CREATE TABLE compatible (one INTEGER PRIMARY KEY CHECK (one = 1), since INTEGER NOT NULL) STRICT;
+        INSERT INTO compatible VALUES (1, 2);
+        CREATE TABLE later (x INTEGER) STRICT;
+        ALTER TABLE transfers ADD COLUMN later INTEGER NOT NULL DEFAULT 0;
+        PRAGMA user_version = 3";
+    sqlx::raw_sql(migrated).execute(&newer.writer).await.unwrap();
+    newer.close().await;
+    let older = open(folder.path(), &clock(), Place::Agent).await.unwrap();
+    let second = older.create(conformance::planned(2, SequenceChoice::Next)).await.unwrap().into_record();
+    assert_eq!(older.list(&Filter::default(), 10, None).await.unwrap().len(), 2);
+    older.append_unleased(&second.key, 0, &TransferEvent::Abandoned { reason: "test".into() }).await.unwrap();
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&older.writer).await.unwrap();
+    assert_eq!(version, 3, "it stays what it is");
+
+    // One that says that it cannot be, or says nothing that makes sense, is left alone.
+    for since in [3, 0, -1] {
+        sqlx::query("UPDATE compatible SET since = ?").bind(since).execute(&older.writer).await.unwrap();
+        let refused = Failure::from(open(folder.path(), &clock(), Place::Agent).await.unwrap_err());
+        assert!(refused.message().contains("newer version of Towpath"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_record_that_disagrees_with_its_events_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path(), &clock(), Place::Agent).await.unwrap();

@@ -136,6 +136,19 @@ impl Machine {
         self.sweep();
     }
 
+    /// Cuts its power: everything in it ends at this moment, and what is on its disk stays as it is.
+    pub fn cut_power(&mut self) {
+        self.end(self.booted.take().expect("the machine runs"));
+    }
+
+    /// With its PID 1 the kernel ends everything in it. One that is over needs no signal, and is reaped all the same.
+    fn end(&self, mut booted: Booted) {
+        let _ = fs::write(self.seen(&self.control()).join("cgroup.kill"), "1");
+        let _ = booted.child.kill();
+        let _ = booted.child.wait();
+        self.sweep();
+    }
+
     /// Boots it, and waits until it is up.
     ///
     /// # Panics
@@ -258,12 +271,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if let Some(mut booted) = self.booted.take() {
-            // With its PID 1 the kernel ends everything in it. One that is over needs no signal, and is reaped all the same.
-            let _ = fs::write(self.seen(&self.control()).join("cgroup.kill"), "1");
-            let _ = booted.child.kill();
-            let _ = booted.child.wait();
-            self.sweep();
+        if let Some(booted) = self.booted.take() {
+            self.end(booted);
         }
         let _ = self.holder.kill();
         let _ = self.holder.wait();

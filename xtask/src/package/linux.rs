@@ -16,9 +16,11 @@ pub(super) fn stage(job: &Job, product: &Product, programs: &Path, licences: &Li
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).map_err(|e| format!("{}: {e}", program.display()))?;
 
     let packaging = job.root.join("packaging/linux");
-    let unit = read(&packaging.join(format!("{name}.service")))?;
-    let unit = unit.replace("@HARDENING@", &read(&packaging.join("hardening.conf"))?);
-    write(&root.join(format!("usr/lib/systemd/system/{name}.service")), &unit)?;
+    let hardening = read(&packaging.join("hardening.conf"))?;
+    for unit in product.units() {
+        let text = read(&packaging.join(&unit))?.replace("@HARDENING@", &hardening);
+        write(&root.join("usr/lib/systemd/system").join(&unit), &text)?;
+    }
     let user = format!("u {} - \"Towpath {}\" {}\n", product.user, product.role, product.state());
     write(&root.join(format!("usr/lib/sysusers.d/{name}.conf")), &user)?;
 

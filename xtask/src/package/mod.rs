@@ -106,6 +106,19 @@ const AGENT_UNINSTALL: &str = "    \
     fi
 ";
 
+/// The units beside the agent's own: root's part of an update.
+const AGENT_UNITS: [&str; 2] = ["towpath-agent-update.path", "towpath-agent-update.service"];
+
+/// Once the agent's package is there: what sees that an update lies ready. Without an administrator who allows updates it sees nothing.
+const AGENT_WATCHED: &str = "        systemctl --system start towpath-agent-update.path >/dev/null || true\n";
+
+/// When the agent's package is purged: what updates have left.
+const AGENT_PURGED: &str = "    rm -rf /var/lib/towpath/update
+    rm -f /etc/systemd/system/towpath-agent-update-run.service
+    rm -f /etc/systemd/system/multi-user.target.wants/towpath-agent-update-run.service
+    rm -rf /etc/systemd/system/towpath-agent-update.service.d
+";
+
 pub(crate) const PRODUCTS: [Product; 3] = [
     Product {
         role: "agent",
@@ -139,6 +152,18 @@ impl Product {
         format!("towpath-{}", self.role)
     }
 
+    /// The files of its units.
+    pub(crate) fn units(&self) -> Vec<String> {
+        let more = if self.role == "agent" { AGENT_UNITS.map(str::to_owned).to_vec() } else { Vec::new() };
+        std::iter::once(format!("{}.service", self.name())).chain(more).collect()
+    }
+
+    /// The units that are started with the host; the others are started by these.
+    fn started(&self) -> Vec<String> {
+        let own = format!("{}.service", self.name());
+        self.units().into_iter().filter(|unit| *unit == own || !unit.ends_with(".service")).collect()
+    }
+
     pub(crate) fn state(&self) -> String {
         format!("/var/lib/towpath/{}", self.role)
     }
@@ -149,13 +174,17 @@ impl Product {
 
     /// A text of `packaging/linux` with this product's names in it.
     pub(crate) fn filled(&self, text: &str) -> String {
+        let of_agent = |text: &str| if self.role == "agent" { text.to_owned() } else { String::new() };
         let names = [
             ("@PACKAGE@", self.name()),
             ("@USER@", self.user.to_owned()),
             ("@STATE@", self.state()),
             ("@CONFIG@", self.config()),
             ("@LOGS@", format!("/var/log/towpath/{}", self.role)),
-            ("@UNINSTALL@", if self.role == "agent" { AGENT_UNINSTALL } else { "" }.to_owned()),
+            ("@UNINSTALL@", of_agent(AGENT_UNINSTALL)),
+            ("@WATCHED@", of_agent(AGENT_WATCHED)),
+            ("@PURGED@", of_agent(AGENT_PURGED)),
+            ("@UNITS@", self.started().join(" ")),
         ];
         names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
     }
@@ -347,6 +376,8 @@ mod tests {
     fn names_stand_where_they_belong() {
         let [agent, ..] = &PRODUCTS;
         assert_eq!(agent.filled("@PACKAGE@ @USER@ @STATE@"), "towpath-agent towpath /var/lib/towpath/agent");
+        assert_eq!(agent.filled("@UNITS@"), "towpath-agent.service towpath-agent-update.path");
+        assert_eq!(PRODUCTS[1].filled("@UNITS@@WATCHED@@PURGED@"), "towpath-relay.service");
     }
 
     #[test]

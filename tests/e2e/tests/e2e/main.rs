@@ -37,6 +37,8 @@ mod support;
 mod systemd;
 mod tamper;
 mod tenants;
+#[cfg(target_os = "linux")]
+mod updates;
 mod ways;
 mod wine;
 

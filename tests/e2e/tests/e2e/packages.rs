@@ -15,17 +15,22 @@ use crate::{
 };
 
 /// The versions that `cargo xtask test` makes packages of.
-const OLD: &str = "0.1.0";
-const NEW: &str = "0.1.1";
+pub(crate) const OLD: &str = "0.1.0";
+pub(crate) const NEW: &str = "0.1.1";
 const ROLES: [&str; 3] = ["relay", "receiver", "agent"];
-const STATE: &str = "/var/lib/towpath";
+pub(crate) const STATE: &str = "/var/lib/towpath";
 const KIND: &str = "orders";
+
+/// Where the packages of a version lie.
+pub(crate) fn folder_of(version: &str) -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(here, PathBuf::from);
+    target.join("packages-of-tests").join(version)
+}
 
 /// The packages of a version, whose names end so.
 fn packages(version: &str, end: &str) -> Vec<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(here, PathBuf::from);
-    let folder = target.join("packages-of-tests").join(version);
+    let folder = folder_of(version);
     let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}; cargo xtask test makes them", folder.display()));
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     found.retain(|path| path.to_str().unwrap().ends_with(end));
@@ -35,14 +40,14 @@ fn packages(version: &str, end: &str) -> Vec<PathBuf> {
 }
 
 /// A machine to which all packages were carried.
-struct Site {
-    machine: Machine,
+pub(crate) struct Site {
+    pub(crate) machine: Machine,
     /// Databases of the machine, as SQLite can open them here: it follows no path into another process's root.
     copies: tempfile::TempDir,
 }
 
 impl Site {
-    fn new(end: &str) -> Self {
+    pub(crate) fn new(end: &str) -> Self {
         let machine = Machine::new(&[]);
         for version in [OLD, NEW] {
             let folder = machine.path(&format!("/srv/{version}"));
@@ -55,11 +60,11 @@ impl Site {
     }
 
     #[track_caller]
-    fn run(&self, line: &str) -> String {
+    pub(crate) fn run(&self, line: &str) -> String {
         self.machine.run(line).succeeded().stdout
     }
 
-    fn property(&self, role: &str, name: &str) -> String {
+    pub(crate) fn property(&self, role: &str, name: &str) -> String {
         self.machine.property(&format!("towpath-{role}.service"), name)
     }
 
@@ -68,7 +73,7 @@ impl Site {
     }
 
     /// The whole set-up, with everything running: an ERP beside the agent, whose folders are opened by a drop-in.
-    fn set_up(&self) {
+    pub(crate) fn set_up(&self) {
         let machine = &self.machine;
         let config = fs::read_to_string(machine.path("/etc/towpath/relay.toml")).unwrap();
         let config = config.replace("public_url = \"https://localhost\"", "public_url = \"https://127.0.0.1\"");
@@ -128,7 +133,7 @@ impl Site {
     }
 
     /// One cycle each way.
-    fn cycle(&self, transfers: u64) {
+    pub(crate) fn cycle(&self, transfers: u64) {
         let _ = self.run(&format!("towpath-agent send --job {JOB} --full --wait --timeout 60s"));
         self.is_imported(transfers);
         let _ = self.run("printf 'item,quantity\\r\\n7,12\\r\\n' > /tmp/back.csv");
@@ -140,18 +145,26 @@ impl Site {
     }
 }
 
+impl Site {
+    /// A machine on which dpkg has installed the old version of everything.
+    pub(crate) fn of_debian() -> Self {
+        let site = Self::new(".deb");
+        // What dpkg knows of this host's packages is what the machine has in /usr.
+        let dpkg = site.machine.path("/var/lib/dpkg");
+        for folder in ["info", "updates", "triggers", "alternatives"] {
+            fs::create_dir_all(dpkg.join(folder)).unwrap();
+        }
+        fs::copy("/var/lib/dpkg/status", dpkg.join("status")).unwrap();
+        // Where this host forbids packages to start and stop services, as a container does, the machine does not.
+        let _ = site.run("rm -f /usr/sbin/policy-rc.d");
+        let _ = site.run(&format!("dpkg --install /srv/{OLD}/*.deb"));
+        site
+    }
+}
+
 #[test]
 fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_purged() {
-    let mut site = Site::new(".deb");
-    // What dpkg knows of this host's packages is what the machine has in /usr.
-    let dpkg = site.machine.path("/var/lib/dpkg");
-    for folder in ["info", "updates", "triggers", "alternatives"] {
-        fs::create_dir_all(dpkg.join(folder)).unwrap();
-    }
-    fs::copy("/var/lib/dpkg/status", dpkg.join("status")).unwrap();
-    // Where this host forbids packages to start and stop services, as a container does, the machine does not.
-    let _ = site.run("rm -f /usr/sbin/policy-rc.d");
-    let _ = site.run(&format!("dpkg --install /srv/{OLD}/*.deb"));
+    let mut site = Site::of_debian();
     for role in ROLES {
         let unit = format!("towpath-{role}");
         assert_eq!(site.run(&format!("systemctl is-enabled {unit}")), "enabled");

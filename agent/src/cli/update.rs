@@ -1,0 +1,226 @@
+//! `update`.
+
+use std::sync::Mutex;
+
+use clap::Subcommand;
+use serde::Serialize;
+use towpath_transfer::{FileName, failure::Result};
+
+use super::{args::OutputArgs, output, quietly};
+#[cfg(target_os = "linux")]
+use super::{
+    args::{Args, NAME},
+    owner,
+};
+use crate::{
+    config::UpdateMode,
+    host::Host,
+    update::{Checked, Ready, Updates},
+};
+#[cfg(target_os = "linux")]
+use {
+    crate::{
+        config::{Config, LoadedConfig},
+        layout::Layout,
+        update::{
+            Outcome, Report,
+            apply::{Applier, Prepared, Site},
+        },
+    },
+    std::sync::Arc,
+    towpath_host::{
+        folders,
+        program::{self, Threads},
+    },
+    towpath_journal::system::SystemClock,
+    towpath_transfer::{Clock, Code, Failure},
+};
+
+/// A new version comes from the relay, where its operator has approved it for this agent's tenant, and is believed by the signature of
+/// whoever makes this program. `[update]` of the configuration says whether that is done by itself: see `towpath-agent config example`.
+#[derive(Debug, Subcommand)]
+pub(super) enum UpdateCommand {
+    /// Ask the relay which version is approved for this agent, and tell it beside the one that is installed.
+    Check(OutputArgs),
+    /// Fetch the approved version and the package to go back to, and verify both. Nothing is installed.
+    ///
+    /// With `mode = "install"` in the configuration, root's part of this package is then asked to apply it.
+    Download(OutputArgs),
+    /// Apply what was fetched, as root: the new version, or the one before again where the new one does not work.
+    #[cfg(target_os = "linux")]
+    Apply(ApplyArgs),
+}
+
+#[cfg(target_os = "linux")]
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct ApplyArgs {
+    /// Only as the configuration allows it: with `mode = "install"`, and in the window. The package's own service says this.
+    #[arg(long)]
+    pub(super) as_configured: bool,
+    /// Go on with the update that is under way: what the service does that was made for it.
+    #[arg(long, hide = true, conflicts_with = "as_configured")]
+    pub(super) go_on: bool,
+}
+
+pub(super) async fn run(host: &Host, command: &UpdateCommand) -> Result<()> {
+    match command {
+        UpdateCommand::Check(args) => check(host, args).await,
+        UpdateCommand::Download(args) => download(host, args).await,
+        #[cfg(target_os = "linux")]
+        UpdateCommand::Apply(_) => Ok(()),
+    }
+}
+
+async fn check(host: &Host, args: &OutputArgs) -> Result<()> {
+    let found = quietly(host, async |open| Updates::of(open.parts.clone()).check().await).await?;
+    if args.json {
+        return output::json(&found);
+    }
+    output::line(&told(&found).join("\n"))
+}
+
+/// What was found, a line each.
+fn told(found: &Checked) -> Vec<String> {
+    let list = |versions: &[_]| versions.iter().map(ToString::to_string).collect::<Vec<String>>().join(", ");
+    let mut lines =
+        vec![format!("installed: {} ({} for {})", found.installed.version, found.installed.kind, found.installed.arch)];
+    let approved = if found.approved.is_empty() { "nothing".to_owned() } else { list(&found.approved) };
+    lines.push(format!("approved at the relay: {approved}"));
+    if !found.refused.is_empty() {
+        lines.push(format!("did not work here: {}", list(&found.refused)));
+    }
+    lines.extend(found.last.as_ref().map(ToString::to_string));
+    lines.push(match (found.next, found.fetched) {
+        (None, _) => "there is nothing newer to follow".to_owned(),
+        (Some(next), true) => format!("{next} is fetched and verified"),
+        (Some(next), false) => format!("{next} can be fetched: towpath-agent update download"),
+    });
+    lines
+}
+
+#[derive(Serialize)]
+struct Downloaded {
+    ready: Option<Ready>,
+    /// Whether root's part was asked to apply it.
+    asked: bool,
+}
+
+async fn download(host: &Host, args: &OutputArgs) -> Result<()> {
+    let shown = Mutex::new(None);
+    let tell = |name: &FileName, done: u64, total: u64| {
+        let tenth = done.saturating_mul(10) / total.max(1);
+        let mut shown = shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !args.json && shown.replace((name.clone(), tenth)) != Some((name.clone(), tenth)) {
+            output::say(&format!("{name}: {}%", tenth * 10));
+        }
+    };
+    let install = host.settings().update.mode == UpdateMode::Install;
+    let ready = quietly(host, async |open| {
+        let updates = Updates::of(open.parts.clone());
+        let ready = updates.download(&tell).await?;
+        if let Some(ready) = ready.filter(|_| install) {
+            updates.request(ready.version).await?;
+        }
+        Ok(ready)
+    })
+    .await?;
+    if args.json {
+        return output::json(&Downloaded { ready, asked: install && ready.is_some() });
+    }
+    output::line(&match ready {
+        None => "there is nothing newer to follow".to_owned(),
+        Some(Ready { version, .. }) if install => format!("{version} is fetched and verified; it is applied in the window"),
+        Some(Ready { version, .. }) => format!("{version} is fetched and verified; apply it as root: towpath-agent update apply"),
+    })
+}
+
+/// Applies an update; the one command that stays root.
+#[cfg(target_os = "linux")]
+pub(super) fn apply(args: &Args, asked: ApplyArgs) -> Result<()> {
+    let refused = |message: &str| Err(Failure::park(Code::UpdateRefused, message));
+    if !owner::is_root() {
+        return refused("packages are installed by root: run the same command with sudo");
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    if asked.go_on {
+        let layout = Layout::new(folders::state(NAME, [args.state.as_deref(), None])?);
+        let applier = Applier::of_this_host(&layout, clock)?;
+        return program::block_on(Threads::One, async { applier.go_on(&program::stop_signal()?).await.map(drop) });
+    }
+    let (config_file, config) = match LoadedConfig::read(&args.config_file()?) {
+        Err(failure) if failure.code() == Code::ConfigMissing => (args.config_file()?, Config::parse("", "agent.toml".as_ref())?),
+        other => other.map(|loaded| (loaded.file, loaded.config))?,
+    };
+    let layout = Layout::new(args.state_folder(&config)?);
+    let applier = Applier::of_this_host(&layout, clock)?;
+    let site = Site { layout, config_file, config: config.update, by_hand: !asked.as_configured };
+    program::block_on(Threads::One, async {
+        match applier.prepare(&site).await? {
+            Prepared::Nothing => output::line("there is nothing newer to apply; see: towpath-agent update check"),
+            Prepared::NotNow => output::line("the configuration does not allow it now"),
+            Prepared::UnderWay => output::line("an update is being applied already"),
+            Prepared::Begun(version) if asked.as_configured => output::line(&format!("{version} is being applied")),
+            Prepared::Begun(version) => {
+                output::say(&format!("{version} is being applied; journalctl -u towpath-agent-update-run tells more"));
+                ended(&applier.follow().await?)
+            }
+        }
+    })
+}
+
+/// Tells how what was begun has ended.
+#[cfg(target_os = "linux")]
+fn ended(report: &Report) -> Result<()> {
+    match (&report.postponed, &report.last) {
+        (Some(waits), _) => Err(Failure::retry(Code::UpdateRefused, format!("the update waits: {}", waits.why))),
+        (None, Some(last)) => match last.outcome {
+            Outcome::Installed => output::line(&last.to_string()),
+            Outcome::RolledBack => Err(Failure::park(Code::UpdateRolledBack, last.to_string())),
+            Outcome::Failed => Err(Failure::park(Code::UpdateFailed, last.to_string())),
+        },
+        (None, None) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_transfer::release::{PackageKind, ReleaseVersion};
+
+    use super::*;
+    use crate::update::{Attempt, Installed, Outcome};
+
+    #[test]
+    fn what_was_found_is_told_to_people() {
+        let version = |text: &str| text.parse::<ReleaseVersion>().unwrap();
+        let installed = Installed { kind: PackageKind::Deb, version: version("1.0.0"), arch: "x86_64".into() };
+        let last = Attempt {
+            from: version("1.0.0"),
+            to: version("1.1.0"),
+            at: "2026-07-01T02:00:00Z".parse().unwrap(),
+            outcome: Outcome::RolledBack,
+            why: "it did not answer".into(),
+        };
+        let mut found = Checked {
+            installed,
+            approved: vec![version("1.0.0"), version("1.1.0"), version("1.2.0")],
+            next: Some(version("1.2.0")),
+            fetched: false,
+            refused: vec![version("1.1.0")],
+            last: Some(last),
+        };
+        assert_eq!(
+            told(&found),
+            [
+                "installed: 1.0.0 (deb for x86_64)",
+                "approved at the relay: 1.0.0, 1.1.0, 1.2.0",
+                "did not work here: 1.1.0",
+                "update to 1.1.0 undone at 2026-07-01T02:00:00Z, 1.0.0 runs again: it did not answer",
+                "1.2.0 can be fetched: towpath-agent update download",
+            ]
+        );
+        found.fetched = true;
+        assert_eq!(told(&found).last().unwrap(), "1.2.0 is fetched and verified");
+        found.next = None;
+        assert_eq!(told(&found).last().unwrap(), "there is nothing newer to follow");
+    }
+}

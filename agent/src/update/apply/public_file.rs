@@ -1,0 +1,55 @@
+//! Files of root's that everybody may read: what tells how updates have ended, the unit, the kept program.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Read, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use towpath_transfer::failure::Result;
+use towpath_transport::files::file_failure;
+
+/// Writes a file with this mode, whole and durable.
+///
+/// # Errors
+/// As the disk reports.
+pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    place(path, bytes, mode).map_err(|error| file_failure("writing", path, error))
+}
+
+/// Copies a file, whole and durable.
+///
+/// # Errors
+/// As the disk reports.
+pub(super) fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let source = File::open(from).map_err(|error| file_failure("reading", from, error))?;
+    place(to, source, mode).map_err(|error| file_failure("writing", to, error))
+}
+
+fn place(path: &Path, mut from: impl Read, mode: u32) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temp = path.as_os_str().to_owned();
+    temp.push(".new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temp)?;
+    // The mode that a file is made with is cut by the process' mask.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    io::copy(&mut from, &mut file)?;
+    file.flush()?;
+    file.sync_all()?;
+    fs::rename(&temp, path)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Removes a file durably, where it is there.
+///
+/// # Errors
+/// As the disk reports.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()),
+    };
+    removed.map_err(|error| file_failure("removing", path, error))
+}
