@@ -186,10 +186,12 @@ impl Release {
                 return Err(invalid(format!("a package cannot be called {name}")));
             }
             let mut before = self.packages.iter().take(at);
+            let is_known = package.kind != PackageKind::Other;
             let alike = |one: &Package| {
-                one.file.case_folded() == package.file.case_folded() || (one.kind, &one.arch) == (package.kind, &package.arch)
+                one.file.case_folded() == package.file.case_folded()
+                    || is_known && (one.kind, &one.arch) == (package.kind, &package.arch)
             };
-            if package.kind != PackageKind::Other && before.any(alike) {
+            if before.any(alike) {
                 return Err(invalid(format!("{name} is named twice, or is not the only one of its kind")));
             }
         }

@@ -114,7 +114,7 @@ pub(super) async fn check(connection: &mut SqliteConnection, place: Place) -> Re
 }
 
 async fn pending(connection: &mut SqliteConnection, what: &'static str) -> Result<&'static [&'static str]> {
-    let found = sqlx::query("PRAGMA user_version").fetch_one(connection).await.map_err(failed(what))?;
+    let found = sqlx::query("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(failed(what))?;
     let found: i64 = found.try_get(0).map_err(failed(what))?;
     let known = MIGRATIONS.len();
     if let Some(pending) = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)) {

@@ -1,6 +1,6 @@
 //! The documents of a transfer and of a relay.
 
-use towpath_keys::{sign_announcement, verify_announcement};
+use towpath_keys::{ReleaseKeys, sign_announcement, verify_announcement};
 use towpath_transfer::{
     announcement::{Announcement, MAX_ANNOUNCED_KEYS, RelayKeys, SignedAnnouncement},
     digest::Sha256Digest,
@@ -8,6 +8,7 @@ use towpath_transfer::{
     md5sums,
     packed::{PackedList, is_reserved, packed_name},
     receipt::{Receipt, SignedReceipt},
+    release::{MAX_PACKAGE_BYTES, MAX_PACKAGES, Package, PackageKind, Release},
 };
 
 use crate::{
@@ -72,6 +73,30 @@ pub(crate) fn receipt_seeds() -> Vec<Vec<u8>> {
     let signature = KEY.sign(towpath_keys::Namespace::Receipt, &bytes).unwrap();
     let signed = serde_json::to_vec(&SignedReceipt { receipt, signature }).unwrap();
     vec![bytes, samples::rejected().to_bytes().unwrap(), signed]
+}
+
+pub(crate) fn release(data: &[u8]) {
+    let Ok(release) = Release::parse(data) else { return };
+    assert!((1..=MAX_PACKAGES).contains(&release.packages.len()) && release.follows <= release.version);
+    for package in &release.packages {
+        assert!((1..=MAX_PACKAGE_BYTES).contains(&package.size) && !package.file.as_str().starts_with(['.', '-']));
+        assert!(release.packages.iter().filter(|one| one.file == package.file).count() == 1, "{}", package.file);
+    }
+    assert_eq!(Release::parse(&release.to_bytes().unwrap()).unwrap(), release);
+    assert!(release.check_follows(release.version).is_err());
+    assert!(ReleaseKeys::of(vec![KEY.public_line().try_into().unwrap()]).open(data, b"no signature").is_err());
+}
+
+pub(crate) fn release_seeds() -> Vec<Vec<u8>> {
+    let package = |kind, file: &str| Package {
+        kind,
+        arch: "x86_64".into(),
+        file: file.parse().unwrap(),
+        size: 3,
+        sha256: Sha256Digest::of(b"abc"),
+    };
+    let packages = vec![package(PackageKind::Deb, "a.deb"), package(PackageKind::Rpm, "a.rpm")];
+    vec![Release::of("1.4.0".parse().unwrap(), "1.3.0".parse().unwrap(), packages).to_bytes().unwrap()]
 }
 
 pub(crate) fn announcement(data: &[u8]) {

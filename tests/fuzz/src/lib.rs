@@ -79,6 +79,7 @@ pub const TARGETS: &[Target] = &[
     of("receiver-config", 4096, config::receiver, config::receiver_seeds),
     of("relay-answer", 4096, web::relay_answer, web::relay_answer_seeds),
     of("relay-config", 4096, config::relay, config::relay_seeds),
+    of("release", 4096, documents::release, documents::release_seeds),
     of("schedule", 256, config::schedule, config::schedule_seeds),
     of("sftp-client", 4096, sftp::client, sftp::client_seeds),
     of("sftp-server", 4096, sftp::server, sftp::server_seeds),

@@ -50,6 +50,12 @@ pub enum Health {
 /// What an update is done with.
 #[async_trait]
 pub trait Means: Send + Sync {
+    /// Whether a copy of this program can be run where it lies: `/var` may be mounted without that right.
+    ///
+    /// # Errors
+    /// `update-refused`.
+    async fn check_program(&self, program: &Path) -> Result<()>;
+
     /// Lets the service begin that goes on with the update; it has just been written.
     ///
     /// # Errors
@@ -135,6 +141,14 @@ fn is_locked(said: &str) -> bool {
 
 #[async_trait]
 impl Means for SystemMeans {
+    async fn check_program(&self, program: &Path) -> Result<()> {
+        let done = self.call(&program.to_string_lossy(), &["--version"], SYSTEMCTL_LIMIT, Code::UpdateRefused).await;
+        done.map(drop).map_err(|(failure, _)| {
+            let message = format!("a copy of this program cannot be run in {}", program.parent().unwrap_or(program).display());
+            Failure::park(Code::UpdateRefused, message).caused_by(failure)
+        })
+    }
+
     async fn start(&self) -> Result<()> {
         self.systemctl(&["daemon-reload"]).await?;
         self.systemctl(&["start", "--no-block", unit::NAME]).await

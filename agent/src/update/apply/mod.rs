@@ -136,7 +136,7 @@ impl Applier {
         let prepared = if let Some(open) = Open::read(self.kept())? {
             Prepared::Begun(open.to.version)
         } else if self.is_allowed(site) {
-            match self.take(site) {
+            match self.take(site).await {
                 Ok(Some(version)) => Prepared::Begun(version),
                 Ok(None) => Prepared::Nothing,
                 Err(failure) => return Err(self.refused(failure)),
@@ -193,7 +193,7 @@ impl Applier {
         public_file::write(&Report::path(self.kept()), &bytes, 0o644)
     }
 
-    fn take(&self, site: &Site) -> Result<Option<ReleaseVersion>> {
+    async fn take(&self, site: &Site) -> Result<Option<ReleaseVersion>> {
         let installed = Installed::read(&self.system.record)?;
         if !matches!(installed.kind, PackageKind::Deb | PackageKind::Rpm) {
             let message = format!("packages of the kind {} are not installed by this program", installed.kind);
@@ -203,7 +203,9 @@ impl Applier {
         let taking = candidate::Taking { kept: self.kept(), layout: &site.layout, installed: &installed, keys: &keys };
         let Some(to) = taking.candidate(&report)? else { return Ok(None) };
         let from = taking.previous()?;
-        public_file::copy(&self.program, &unit::kept_program(self.kept()), 0o755)?;
+        let program = unit::kept_program(self.kept());
+        public_file::copy(&self.program, &program, 0o755)?;
+        self.means.check_program(&program).await?;
         let open = Open {
             step: Step::Prepared,
             kind: installed.kind,

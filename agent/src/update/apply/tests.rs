@@ -43,6 +43,7 @@ struct Host {
     installs: Vec<String>,
     open_transfers: usize,
     stopped: bool,
+    noexec: bool,
     held: bool,
     down: Option<Down>,
     begun: u32,
@@ -81,6 +82,12 @@ impl FakeMeans {
 
 #[async_trait]
 impl Means for FakeMeans {
+    async fn check_program(&self, program: &Path) -> Result<()> {
+        assert_eq!(std::fs::read(program).unwrap(), b"the program");
+        let runs = !self.host().noexec;
+        if runs { Ok(()) } else { Err(Failure::park(Code::UpdateRefused, "it cannot be run there")) }
+    }
+
     async fn start(&self) -> Result<()> {
         self.host().begun += 1;
         Ok(())
@@ -512,6 +519,11 @@ async fn what_was_not_signed_as_it_is_is_refused() {
     bench.lay_ready("0.2.0", "0.1.0");
     std::fs::remove_dir_all(bench.theirs("0.1.0", "")).unwrap();
     assert_eq!(bench.refused().await, Code::UpdateRefused);
+    // What is to go on could not.
+    bench.lay_ready("0.1.0", "0.0.1");
+    bench.means.host().noexec = true;
+    assert_eq!(bench.refused().await, Code::UpdateRefused);
+    bench.means.host().noexec = false;
     // No update goes back.
     bench.lay_ready("0.0.9", "0.0.1");
     std::fs::remove_dir_all(bench.theirs("0.2.0", "")).unwrap();

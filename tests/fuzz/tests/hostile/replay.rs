@@ -169,6 +169,7 @@ targets! {
     receiver_config "receiver-config",
     relay_answer "relay-answer",
     relay_config "relay-config",
+    release "release",
     schedule "schedule",
     sftp_client "sftp-client",
     sftp_server "sftp-server",
