@@ -138,7 +138,8 @@ impl Machine {
 
     /// Cuts its power: everything in it ends at this moment, and what is on its disk stays as it is.
     pub fn cut_power(&mut self) {
-        self.end(self.booted.take().expect("the machine runs"));
+        let booted = self.booted.take().expect("the machine runs");
+        self.end(booted);
     }
 
     /// With its PID 1 the kernel ends everything in it. One that is over needs no signal, and is reaped all the same.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use towpath_testkit::{TENANT, eventually};
+use towpath_testkit::{Outcome, TENANT, eventually};
 use towpath_transfer::{
     digest::Sha256Digest,
     release::{Package, PackageKind, RELEASE_NAME, Release},
@@ -110,8 +110,12 @@ impl Site {
         let _ = self.run(&format!("{KEYS}='{}' towpath-relay release add /srv/release-{version}", maker.public_key()));
     }
 
-    fn believing(&self, maker: &Maker, line: &str) -> towpath_testkit::Outcome {
+    fn believing(&self, maker: &Maker, line: &str) -> Outcome {
         self.machine.run(&format!("{KEYS}='{}' {line}", maker.public_key()))
+    }
+
+    fn download(&self, maker: &Maker) -> Outcome {
+        self.believing(maker, "towpath-agent update download --json")
     }
 
     fn check(&self, maker: &Maker) -> Value {
@@ -181,10 +185,15 @@ fn interop_an_update_is_applied_undone_and_gone_on_with_after_a_power_loss() {
     let seen = site.check(&maker);
     assert_eq!((&seen["installed"]["version"], &seen["approved"]), (&Value::from(OLD), &Value::from(Vec::<Value>::new())));
     site.approve(NEW);
-    let download = || site.believing(&maker, "towpath-agent update download --json");
-    let _ = download().failed_with("update-refused");
+    let _ = site.download(&maker).failed_with("update-refused");
     site.approve(OLD);
 
+    what_is_wrong_comes_to_nothing(&site, &maker);
+    the_power_goes_in_the_middle(&mut site, &maker);
+    a_version_that_ends_at_its_start_is_undone(&site, &maker);
+}
+
+fn what_is_wrong_comes_to_nothing(site: &Site, maker: &Maker) {
     // A relay that gives other bytes, or lets somebody else sign, comes to nothing.
     let deb = format!("towpath-agent_{NEW}-1_amd64.deb");
     let (package, signature) = (site.on_relay(NEW, &deb), site.on_relay(NEW, "release.json.sig"));
@@ -193,10 +202,10 @@ fn interop_an_update_is_applied_undone_and_gone_on_with_after_a_power_loss() {
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     fs::write(&package, &damaged).unwrap();
-    let _ = download().failed_with("digest-mismatch");
+    let _ = site.download(maker).failed_with("digest-mismatch");
     fs::write(&package, &right).unwrap();
     fs::write(&signature, fs::read(site.on_relay(OLD, "release.json.sig")).unwrap()).unwrap();
-    let _ = download().failed_with("release-invalid");
+    let _ = site.download(maker).failed_with("release-invalid");
     fs::write(&signature, signed).unwrap();
     let _ = site.believing(&Maker::new(), "towpath-agent update download").failed_with("release-invalid");
 
@@ -205,16 +214,18 @@ fn interop_an_update_is_applied_undone_and_gone_on_with_after_a_power_loss() {
     let update = format!("{STATE}/agent/update");
     let _ =
         site.run(&format!("rm -r {update} && mkdir {update} && ln -s /srv/planted {update}/{NEW} && chown -hR towpath {update}"));
-    let applied = site.believing(&maker, "towpath-agent update apply").succeeded().stdout;
+    let applied = site.believing(maker, "towpath-agent update apply").succeeded().stdout;
     assert!(applied.starts_with("there is nothing newer") && site.installed() == format!("{OLD}-1"), "{applied}");
     let _ = site.run(&format!("rm -r {update}"));
+}
 
+fn the_power_goes_in_the_middle(site: &mut Site, maker: &Maker) {
     // The power goes in the middle of the installation.
     let wrapper = "#!/bin/sh\n[ -e /srv/went-down ] && exec /usr/bin/dpkg \"$@\"\ntouch /srv/went-down\nfor last; do :; done\n\
                    /usr/bin/dpkg --unpack \"$last\"\nexec sleep infinity\n";
     fs::write(site.machine.path("/usr/local/sbin/dpkg"), wrapper).unwrap();
     let _ = site.run("chmod 755 /usr/local/sbin/dpkg");
-    let ready = download().succeeded().json();
+    let ready = site.download(maker).succeeded().json();
     assert_eq!((&ready["ready"]["version"], &ready["asked"]), (&Value::from(NEW), &Value::from(true)));
     eventually("the new version is unpacked and not configured", || {
         let state = site.machine.run("dpkg-query --show --showformat '${Status}' towpath-agent").stdout;
@@ -225,16 +236,18 @@ fn interop_an_update_is_applied_undone_and_gone_on_with_after_a_power_loss() {
     assert_eq!(site.outcome(NEW), "installed", "{}", site.run("journalctl --no-pager -u towpath-agent-update-run"));
     site.runs(NEW);
     site.cycle(2);
-    assert_eq!(site.check(&maker)["next"], Value::Null);
+    assert_eq!(site.check(maker)["next"], Value::Null);
+}
 
+fn a_version_that_ends_at_its_start_is_undone(site: &Site, maker: &Maker) {
     // One that ends at its start is undone, told, and not tried again.
-    site.hand_over(&maker, &maker.broken_release());
+    site.hand_over(maker, &maker.broken_release());
     site.approve(BROKEN);
-    let _ = download().succeeded();
+    let _ = site.download(maker).succeeded();
     assert_eq!(site.outcome(BROKEN), "rolled-back");
     site.runs(NEW);
     site.cycle(3);
-    let seen = site.check(&maker);
+    let seen = site.check(maker);
     assert_eq!((&seen["next"], &seen["refused"]), (&Value::Null, &Value::from(vec![BROKEN])));
     assert!(site.run("towpath-agent status").contains(&format!("update to {BROKEN} undone")));
     eventually("it is alerted of", || {
@@ -245,7 +258,7 @@ fn interop_an_update_is_applied_undone_and_gone_on_with_after_a_power_loss() {
     for version in [NEW, BROKEN] {
         let _ = site.run(&format!("towpath-relay release withdraw {version} --ring 1"));
     }
-    assert_eq!(download().succeeded().json()["ready"], Value::Null);
+    assert_eq!(site.download(maker).succeeded().json()["ready"], Value::Null);
     site.runs(NEW);
 }
 
@@ -253,9 +266,13 @@ fn interop_an_update_is_applied_undone_and_gone_on_with_after_a_power_loss() {
 fn interop_an_update_by_rpm_is_applied_in_the_hands_of_an_administrator() {
     let (site, maker) = (Site::new(".rpm"), Maker::new());
     // What the packages need is on this machine, but its package manager is another one.
-    fs::write(site.machine.path("/usr/local/sbin/rpm"), "#!/bin/sh\nexec /usr/bin/rpm --nodeps \"$@\"\n").unwrap();
-    let _ = site.run("chmod 755 /usr/local/sbin/rpm");
-    let _ = site.run(&format!("rpm --nodeps --install /srv/{OLD}/*.rpm && systemctl enable towpath-agent"));
+    // Debian's own keeps its database in root's home, and every other one here.
+    let wrapper = "#!/bin/sh\ncase $1 in --query) ;; *) set -- --nodeps \"$@\" ;; esac\n\
+                   exec /usr/bin/rpm --dbpath /var/lib/rpm \"$@\"\n";
+    let rpm = "/usr/local/sbin/rpm";
+    fs::write(site.machine.path(rpm), wrapper).unwrap();
+    let _ = site.run(&format!("chmod 755 {rpm}"));
+    let _ = site.run(&format!("{rpm} --install /srv/{OLD}/*.rpm && systemctl enable towpath-agent"));
     site.set_up();
     for version in [OLD, NEW] {
         site.hand_over(&maker, &maker.release(version));
@@ -266,6 +283,6 @@ fn interop_an_update_by_rpm_is_applied_in_the_hands_of_an_administrator() {
     assert_eq!(ready["asked"], false, "updates are off");
     let applied = site.believing(&maker, "towpath-agent update apply").succeeded().stdout;
     assert!(applied.starts_with(&format!("updated from {OLD} to {NEW}")), "{applied}");
-    assert!(site.run("rpm --query towpath-agent").starts_with(&format!("towpath-agent-{NEW}-1")));
+    assert!(site.run(&format!("{rpm} --query towpath-agent")).starts_with(&format!("towpath-agent-{NEW}-1")));
     site.cycle(1);
 }
