@@ -2,9 +2,9 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Seek as _, Write as _},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use crate::program::Outcome;
@@ -88,7 +88,14 @@ impl Wine {
     /// Where it cannot be started.
     #[must_use]
     pub fn run(&self, words: &[&str]) -> Outcome {
-        self.command(words).output().unwrap_or_else(|e| panic!("starting {WINE}: {e}")).into()
+        // Files, and no pipes: what the first program of a prefix starts holds on to what it was given, and outlives it.
+        let said = || tempfile::tempfile().unwrap();
+        let (mut stdout, mut stderr) = (said(), said());
+        let mut command = self.command(words);
+        command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+        let status = command.status().unwrap_or_else(|e| panic!("starting {WINE}: {e}"));
+        let (stdout, stderr) = (whole(&mut stdout), whole(&mut stderr));
+        Output { status, stdout, stderr }.into()
     }
 
     /// The values of a key of the registry, as `reg query` prints them; nothing where there is none.
@@ -102,6 +109,13 @@ impl Wine {
         // Neither of the two large add-ons is asked for, and no display is looked for.
         command.env("WINEDLLOVERRIDES", "mscoree,mshtml=").env_remove("DISPLAY").env("LC_ALL", "C.UTF-8");
     }
+}
+
+fn whole(file: &mut fs::File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 impl Default for Wine {
