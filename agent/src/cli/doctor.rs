@@ -50,7 +50,7 @@ pub(super) fn look(args: &Args) -> Result<(Host, Option<Failure>)> {
     Ok((Host::look(config, &state, base()?), unreadable))
 }
 
-fn tell(check: &Check) -> Result<()> {
+pub(super) fn tell(check: &Check) -> Result<()> {
     let code = check.code.map(|code| format!(" [{code}]")).unwrap_or_default();
     output::hint(&format!("{} {}: {}{code}", check.outcome.sign(), check.title, check.found))?;
     match &check.remedy {

@@ -2,9 +2,18 @@
 
 use towpath_transfer::Code;
 
+/// The ERP's data are files of this host.
+pub(super) const ERP_FILE: &str = "see that it is where [job.source] says, and let the user that the agent runs as read it (usermod -aG GROUP USER, \
+                                   or setfacl), then: towpath-agent service restart (docs/errors/erp-missing.md)";
+
+/// The service sees the volume read-only, whatever the folder's rights are.
+#[cfg(target_os = "linux")]
+pub(super) const NOT_OPENED: &str = "the service's unit does not open this folder: towpath-agent service install --now, or ReadWritePaths= in a \
+                                     drop-in of the unit (docs/agent.md)";
+
 pub(super) fn of(code: Code) -> String {
     let what = match code {
-        Code::ConfigMissing => "write one: towpath-agent config example > FILE",
+        Code::ConfigMissing => "set this host up: towpath-agent init (or write one: towpath-agent config example > FILE)",
         Code::ConfigInvalid => "mend the configuration, then: towpath-agent config check",
         Code::NotEnrolled => "ask the relay's operator for a code, then: towpath-agent enrol CODE",
         Code::KeyMissing => "put the key back from your backup; where there is none, enrol anew in a new state folder",

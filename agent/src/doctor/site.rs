@@ -85,8 +85,12 @@ impl Site {
             }
         };
         let mut checks = match &opened {
+            // A job of files waits most of the day, which is no fault.
+            Err(failure) if self.awaits_files(job, failure).await => {
+                vec![source.ok(super::check::said(failure)), tables.skipped("there is no file to look into yet")]
+            }
             Err(failure) => {
-                let mut checks = vec![source.failed(failure), tables.skipped(CLOSED)];
+                let mut checks = vec![unopened(source, &job.source, failure), tables.skipped(CLOSED)];
                 checks.extend(contract.map(|contract| contract.skipped(CLOSED)));
                 checks
             }
@@ -103,6 +107,16 @@ impl Site {
         checks
     }
 
+    /// Whether nothing is wrong with a job but that its files are not there yet.
+    async fn awaits_files(&self, job: &JobConfig, failure: &Failure) -> bool {
+        let SourceConfig::Files(config) = &job.source else { return false };
+        let (files, folder) = (Arc::clone(&self.files), config.folder.clone());
+        failure.code() == Code::ErpMissing
+            && blocking(move || files.list(&folder, None, 1).map_err(|error| file_failure("listing", &folder, error)))
+                .await
+                .is_ok()
+    }
+
     async fn archive(&self, job: &JobConfig, folder: &Path, archive: &Path, until: Duration) -> Check {
         let tried = format!("writing to {} and {}, and removing it again", folder.display(), archive.display());
         let subject = Subject::new(format!("archive:{}", job.name), format!("files of job {}", job.name), tried);
@@ -117,7 +131,7 @@ impl Site {
                 Ok(()) => subject.ok("what was imported can be put away"),
                 Err(failure) => {
                     let remedy = "make the folder, and let the agent's user write to it: imported files are moved to the archive";
-                    subject.wrong(Code::FileFailed, super::check::said(&failure), remedy)
+                    subject.wrong(Code::FileFailed, super::check::said(&failure), unwritable(&failure, remedy))
                 }
             }
         })
@@ -139,7 +153,7 @@ impl Site {
                 },
                 Err(failure) => {
                     let remedy = super::remedy::of(Code::DeliveryFailed);
-                    subject.wrong(Code::DeliveryFailed, super::check::said(&failure), remedy)
+                    subject.wrong(Code::DeliveryFailed, super::check::said(&failure), unwritable(&failure, &remedy))
                 }
             }
         })
@@ -196,6 +210,33 @@ fn describe(source: &SourceConfig) -> String {
         }
         SourceConfig::Files(config) => format!("looking into the folder {}", config.folder.display()),
     }
+}
+
+/// A source that cannot be opened; who has to do something about it depends on whether it is a server or a file.
+fn unopened(subject: Subject, source: &SourceConfig, failure: &Failure) -> Check {
+    match source {
+        SourceConfig::Sqlite { .. } | SourceConfig::Files(_) if failure.code() == Code::ErpMissing => {
+            subject.wrong(failure.code(), super::check::said(failure), super::remedy::ERP_FILE)
+        }
+        _ => subject.failed(failure),
+    }
+}
+
+/// What to do about a folder that cannot be written to. systemd lets a service see as read-only what its unit does not open.
+pub(super) fn unwritable(failure: &Failure, otherwise: &str) -> String {
+    #[cfg(target_os = "linux")]
+    if causes(failure).any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+    }) {
+        return super::remedy::NOT_OPENED.to_owned();
+    }
+    let _ = failure;
+    otherwise.to_owned()
+}
+
+#[cfg(target_os = "linux")]
+fn causes(failure: &Failure) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(failure), |cause| cause.source())
 }
 
 fn of_source(subject: Subject, found: &SourceCheck) -> Check {

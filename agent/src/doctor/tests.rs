@@ -192,7 +192,7 @@ async fn sources_are_opened_and_every_query_is_prepared() {
         format!("{ITEMS}[[job.table]]\nname = \"gone\"\n[[job.table]]\nname = \"wrong\"\nquery = \"SELECT x FROM items\"\n");
     let bench = Bench::new(&sqlite_job(&erp, &tables));
     let report = bench.report(false).await;
-    says(&report, "source:main", Outcome::Failed, Some(Code::ErpMissing), "", "the ERP's database runs");
+    says(&report, "source:main", Outcome::Failed, Some(Code::ErpMissing), "", "usermod -aG GROUP USER");
     says(&report, "tables:main", Outcome::Skipped, None, "cannot be opened", "");
     says(&report, "schedule:main", Outcome::Ok, None, "next run ", "");
     make_erp(&erp).await;
@@ -203,6 +203,29 @@ async fn sources_are_opened_and_every_query_is_prepared() {
     assert!(check(&report, "source:main").user.is_some());
     let offline = bench.report(true).await;
     says(&offline, "source:main", Outcome::Skipped, None, "--offline", "");
+}
+
+#[tokio::test]
+async fn files_that_are_not_there_yet_are_no_fault_and_a_folder_that_is_missing_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let dropped = folder.path().join("dropped");
+    let job = |more: &str| {
+        format!("[[job]]\nname = \"main\"\n[job.source]\nkind = \"files\"\nfolder = \"{}\"\n{more}{ITEMS}", dropped.display())
+    };
+    let report = Bench::new(&job("")).report(false).await;
+    says(&report, "source:main", Outcome::Failed, Some(Code::ErpMissing), "", "where [job.source] says");
+    std::fs::create_dir(&dropped).unwrap();
+    let report = Bench::new(&job("")).report(false).await;
+    says(&report, "source:main", Outcome::Ok, None, "waiting for files in", "");
+    says(&report, "tables:main", Outcome::Skipped, None, "no file to look into", "");
+}
+
+#[test]
+fn a_folder_that_the_unit_does_not_open_is_told_from_one_that_may_not_be_written() {
+    let failure = |kind: std::io::ErrorKind| file_failure("writing to", Path::new("/srv/erp"), kind.into());
+    let unwritable = |kind| site::unwritable(&failure(kind), "let the user write");
+    assert!(unwritable(std::io::ErrorKind::ReadOnlyFilesystem).contains("ReadWritePaths="));
+    assert_eq!(unwritable(std::io::ErrorKind::PermissionDenied), "let the user write");
 }
 
 #[tokio::test]

@@ -156,6 +156,11 @@ impl<'a> Systemd<'a> {
         fs::remove_file(&file).map_err(|error| failed(format!("removing {} failed", file.display())).caused_by(error))?;
         self.systemctl(&["daemon-reload"])?;
         (self.say)(&format!("stopped, and removed {}", file.display()));
+        if self.is_packaged() {
+            // What the package has brought is in force again, and starts with the host as it did before.
+            self.systemctl(&["enable", UNIT])?;
+            (self.say)("the unit of the package is in force again: towpath-agent service start");
+        }
         Ok(())
     }
 
@@ -187,10 +192,15 @@ impl<'a> Systemd<'a> {
     }
 
     fn installed(&self) -> Result<()> {
-        if self.units.join(UNIT).exists() {
+        if self.units.join(UNIT).exists() || self.is_packaged() {
             return Ok(());
         }
         Err(failed("the service is not installed; install it with: towpath-agent service install"))
+    }
+
+    /// Whether systemd knows a unit of this name that is not ours.
+    fn is_packaged(&self) -> bool {
+        (self.run)("systemctl", &["cat", UNIT]).is_ok_and(|output| output.status.success())
     }
 
     fn systemctl(&self, arguments: &[&str]) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::downlink::take::{DEFAULT_JOB, DEFAULT_KIND};
 ///
 /// First steps:
 ///   1. towpath-receiver enrol CODE --landing HOST:PORT    the code comes from: towpath-relay enrolment create
-///   2. towpath-receiver serve                             runs until it is stopped
+///   2. systemctl start towpath-receiver                   or in a terminal: towpath-receiver serve
 ///   3. towpath-receiver agent list                        compare the fingerprint with the one on the ERP host
 ///   4. towpath-receiver agent approve FINGERPRINT
 ///   5. towpath-receiver send orders.csv                   sends a file to the ERP; `sent` says how far it has come

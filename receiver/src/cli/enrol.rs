@@ -46,7 +46,9 @@ pub(super) async fn enrol(host: &Host, args: EnrolArgs) -> Result<(), Failure> {
     output::line(&format!("enrolled as {} of tenant {} at {}", enrolment.name, enrolment.tenant, enrolment.relay_url))?;
     output::line(&format!("fingerprint of this receiver: {}", identity.fingerprint()))?;
     match landing {
-        Some(landing) => output::say(&format!("the relay delivers to {landing}; start: towpath-receiver serve")),
+        Some(landing) => output::say(&format!(
+            "the relay delivers to {landing}; start: systemctl start towpath-receiver, or in a terminal: towpath-receiver serve"
+        )),
         None => output::say(
             "the relay was not told where to deliver: its operator says so with `towpath-relay tenant app-server`, \
              or enrol again with --landing HOST:PORT",

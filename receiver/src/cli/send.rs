@@ -50,7 +50,7 @@ pub(super) async fn send(host: &Host, args: &SendArgs) -> Result<(), Failure> {
         output::say(if serving {
             "taken; see how far it has come: towpath-receiver sent"
         } else {
-            "taken; no serve runs on this state folder, so it goes with the next one: towpath-receiver serve"
+            "taken; it goes once the receiver runs: systemctl start towpath-receiver, or in a terminal: towpath-receiver serve"
         });
         return Ok(());
     }
@@ -93,8 +93,14 @@ async fn taken(parts: &Arc<Parts>, args: &SendArgs) -> Result<TransferRecord, Fa
 
 /// A file that a person has named; a link is followed, for that is what was meant.
 fn source(given: &Path) -> Result<Source, Failure> {
-    let unread =
-        |e: std::io::Error| Failure::park(Code::ExportRefused, format!("{} cannot be read", given.display())).caused_by(e);
+    let unread = |error: std::io::Error| {
+        let whom = if error.kind() == std::io::ErrorKind::PermissionDenied {
+            " by the user whom the state folder belongs to, as whom this command goes on: let that user read it"
+        } else {
+            ""
+        };
+        Failure::park(Code::ExportRefused, format!("{} cannot be read{whom}", given.display())).caused_by(error)
+    };
     let path: PathBuf = std::fs::canonicalize(given).map_err(unread)?;
     let name = given.file_name().or_else(|| path.file_name()).and_then(|name| name.to_str());
     let nameless = || Failure::park(Code::ExportRefused, format!("the name of {} is not UTF-8", given.display()));

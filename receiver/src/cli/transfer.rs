@@ -159,7 +159,7 @@ fn tell_status(status: &Status) -> Result<(), Failure> {
             format!("serving on {}", addresses.join(", "))
         }
         _ if status.serving => "serving".to_owned(),
-        _ => "not running; start: towpath-receiver serve".to_owned(),
+        _ => "not running; start: systemctl start towpath-receiver, or in a terminal: towpath-receiver serve".to_owned(),
     };
     output::line(&format!("receiver of tenant {}, {serving}", status.tenant))?;
     output::line(&format!("fingerprint {}", status.fingerprint))?;

@@ -32,7 +32,7 @@ pub(super) async fn run(host: &Host, command: EnrolmentCommand) -> Result<()> {
             let create = async |registry: Registry| registry.create_enrolment(&scope, new).await;
             let (code, name) = noted(&registry, entry, create).await?;
             // An agent's host is set up by questions, of which the code is the first.
-            let next = if role == Role::Agent { "init" } else { "enrol CODE" };
+            let next = if role == Role::Agent { "init" } else { "enrol CODE --landing HOST:PORT" };
             output::say(&format!(
                 "on that host: towpath-{role} {next}    (it becomes {role} {name} of {tenant} at {})",
                 code.relay_url

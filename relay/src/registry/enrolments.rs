@@ -266,7 +266,10 @@ async fn choose_name(
 ) -> Result<AgentName> {
     if let Some(name) = wanted {
         if is_taken(tx, scope, &name, now).await? {
-            let message = format!("the name {name} is taken in tenant {scope}; names are never used again");
+            let message = format!(
+                "the name {name} is taken in tenant {scope}: by an end, or by a code that is good still (towpath-relay enrolment list); \
+                 names of ends are never used again"
+            );
             return Err(Failure::park(Code::RequestInvalid, message));
         }
         return Ok(name);

@@ -33,6 +33,12 @@ pub(super) fn stage(job: &Job, product: &Product, programs: &Path, licences: &Li
     for text in ["README.md", "SECURITY.md", "CHANGELOG.md"] {
         write(&doc.join(text), &read(&job.root.join(text))?)?;
     }
+    // What messages point to, under the names that they use.
+    for folder in ["docs", "docs/errors"] {
+        for page in entries(&job.root.join(folder))?.iter().filter(|page| page.extension().is_some_and(|it| it == "md")) {
+            write(&doc.join(folder).join(page.file_name().unwrap_or_default()), &read(page)?)?;
+        }
+    }
     write(&doc.join("copyright"), &licences.own)?;
     write(&doc.join("THIRD-PARTY-LICENSES"), &licences.third_party)?;
     write(&doc.join("sbom.cdx.json"), &licences.sbom(&name)?)?;

@@ -6,9 +6,9 @@ mod relay;
 mod source;
 mod try_out;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use towpath_host::{
     config, owner,
     program::{self, Threads},
@@ -19,11 +19,13 @@ pub(super) use self::args::InitArgs;
 use self::{dialog::Dialog, try_out::DryTable};
 use super::{
     args::{Args, OutputArgs, SendArgs, WaitArgs},
-    base, output, send, service,
+    base, doctor, output, send, service,
     service_args::{InstallArgs, ServiceCommand},
 };
 use crate::{
+    blocking::blocking,
     config::{Config, LoadedConfig, TableConfig},
+    doctor::{Check, Outcome},
     host::{Host, not_enrolled},
     setup::{Answers, NONE, SourceKind, configuration, network_of},
 };
@@ -58,6 +60,8 @@ struct SetUp<'a> {
     file: PathBuf,
     /// Whether the file is there and without a job, as an installation package has written it.
     replaces: bool,
+    /// The state folder, once it is known: whoever has become the service's user meanwhile would look for one of its own.
+    state: Option<PathBuf>,
     dialog: Dialog,
     answers: Answers,
     /// The tables beside those of the profile.
@@ -69,13 +73,14 @@ pub(super) fn run(args: &Args, init: &InitArgs) -> Result<()> {
         .map_err(|error| Failure::park(Code::ConfigInvalid, "the path of the configuration file").caused_by(error))?;
     // The answers may be root's alone.
     let answers = init.merged()?;
-    if let Ok(loaded) = LoadedConfig::read(&file) {
+    let state = LoadedConfig::read(&file).ok().map(|loaded| args.state_folder(&loaded.config)).transpose()?;
+    if let Some(state) = &state {
         // Then nothing is written outside the state folder, which may belong to the service's user by now.
-        owner::become_owner_of(&args.state_folder(&loaded.config)?)?;
+        owner::become_owner_of(state)?;
     }
     program::block_on(Threads::Many, async {
         let dialog = Dialog::new(init.answers.is_some() || init.output.json, program::stop_signal()?);
-        SetUp { args, file, replaces: false, dialog, answers, chosen: Vec::new() }.run(&init.output).await
+        SetUp { args, file, replaces: false, state, dialog, answers, chosen: Vec::new() }.run(&init.output).await
     })
 }
 
@@ -121,7 +126,7 @@ impl SetUp<'_> {
         self.step(6, "the first transfer");
         let sent = self.first_transfer(&host, receiver.is_some()).await?;
         self.step(7, "the service");
-        let service = self.service().await?;
+        let service = self.service(&host).await?;
         let enrolment = host.enrolment()?.ok_or_else(|| not_enrolled(&host.layout))?;
         let view = SetUpView {
             configuration: self.file.display().to_string(),
@@ -193,7 +198,7 @@ impl SetUp<'_> {
     }
 
     fn host(&self, config: Config) -> Result<Host> {
-        let state = self.args.state_folder(&config)?;
+        let state = self.state.clone().map_or_else(|| self.args.state_folder(&config), Ok)?;
         Host::new(LoadedConfig { file: self.file.clone(), config }, &state, base()?)
     }
 
@@ -243,7 +248,7 @@ impl SetUp<'_> {
     }
 
     /// The service comes last: from then on the state folder belongs to its user.
-    async fn service(&self) -> Result<bool> {
+    async fn service(&self, host: &Host) -> Result<bool> {
         let question = "Install the service and start it? It runs by the schedule, and starts with this host";
         let wanted = match self.answers.service {
             Some(wanted) => wanted,
@@ -260,7 +265,7 @@ impl SetUp<'_> {
         }
         let install = InstallArgs { user: crate::service::installation::DEFAULT_USER.to_owned(), now: true, dry_run: false };
         match service::run(self.args, &ServiceCommand::Install(install)) {
-            Ok(()) => Ok(true),
+            Ok(()) => look_as_the_service(&self.file, host.layout.state()).await.map(|()| true),
             Err(failure) if self.dialog.is_there() => {
                 output::say(&format!("the service: {}\nhelp: see docs/errors/{}.md", failure.report(), failure.code()));
                 Ok(false)
@@ -272,6 +277,34 @@ impl SetUp<'_> {
     fn step(&self, number: usize, what: &str) {
         output::say(&format!("\n[{number}/{STEPS}] {what}"));
     }
+}
+
+/// What root may read and write, the service perhaps may not: it looks by itself, and what is wrong is told now and not at night.
+/// Another process asks it, one that goes on as the service's user.
+async fn look_as_the_service(file: &Path, state: &Path) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Looked {
+        checks: Vec<Check>,
+    }
+    let failed = |message: &str| Failure::park(Code::CheckFailed, message.to_owned());
+    let program = std::env::current_exe().map_err(|error| failed("finding this program").caused_by(error))?;
+    let mut doctor = std::process::Command::new(program);
+    doctor.arg("--config").arg(file).arg("--state").arg(state).args(["doctor", "--json"]);
+    doctor.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::inherit());
+    let run = move || doctor.output().map_err(|error| failed("starting towpath-agent doctor").caused_by(error));
+    let output = blocking(run).await?;
+    let looked: Looked = serde_json::from_slice(&output.stdout)
+        .map_err(|error| failed("reading what towpath-agent doctor says").caused_by(error))?;
+    let wrong: Vec<_> = looked.checks.iter().filter(|check| check.outcome == Outcome::Failed).collect();
+    if wrong.is_empty() {
+        output::say("the service reaches everything that it needs (towpath-agent doctor)");
+        return Ok(());
+    }
+    for check in wrong {
+        doctor::tell(check)?;
+    }
+    output::say("the service runs, and cannot do all its work before this is mended; look again with: towpath-agent doctor");
+    Ok(())
 }
 
 /// Whether this process may still install a service; Windows says so itself.

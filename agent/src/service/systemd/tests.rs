@@ -25,6 +25,8 @@ struct Host {
     ran: RefCell<Vec<String>>,
     said: RefCell<Vec<String>>,
     status: i32,
+    /// Whether a package has brought a unit.
+    packaged: bool,
 }
 
 /// A user that hosts have and nothing else runs as.
@@ -62,7 +64,7 @@ impl Host {
         let loaded = LoadedConfig { config: Config::parse(toml, &file).unwrap(), file };
         let state = resolved(&at("state")).unwrap();
         let of = Installation::new("/usr/bin/towpath-agent".into(), &loaded, state, USER);
-        Self { folder, of, ran: RefCell::default(), said: RefCell::default(), status: 0 }
+        Self { folder, of, ran: RefCell::default(), said: RefCell::default(), status: 0, packaged: false }
     }
 
     fn install(&self) -> Result<()> {
@@ -71,8 +73,12 @@ impl Host {
 
     fn act(&self, act: impl FnOnce(&Systemd<'_>) -> Result<()>) -> Result<()> {
         let run = |program: &str, arguments: &[&str]| {
-            self.ran.borrow_mut().push(format!("{program} {}", arguments.join(" ")));
-            let status = ExitStatus::from_raw(self.status << 8);
+            let asks = arguments.first() == Some(&"cat");
+            if !asks {
+                self.ran.borrow_mut().push(format!("{program} {}", arguments.join(" ")));
+            }
+            let status = if asks { i32::from(!self.packaged) } else { self.status };
+            let status = ExitStatus::from_raw(status << 8);
             Ok(Output { status, stdout: Vec::new(), stderr: b"it is broken\n".to_vec() })
         };
         let say = |text: &str| self.said.borrow_mut().push(text.to_owned());
@@ -136,12 +142,27 @@ fn removing_it_leaves_what_the_agent_has() {
 }
 
 #[test]
+fn the_unit_of_a_package_is_started_and_stopped_and_is_in_force_again_without_ours() {
+    let host = Host { packaged: true, ..Host::new() };
+    host.act(|systemd| systemd.restart()).unwrap();
+    host.act(|systemd| systemd.stop()).unwrap();
+    host.act(|systemd| systemd.uninstall()).unwrap();
+    assert_eq!(host.ran(), [format!("systemctl restart {UNIT}"), format!("systemctl stop {UNIT}")], "there is none of ours");
+    host.install().unwrap();
+    host.ran();
+    host.act(|systemd| systemd.uninstall()).unwrap();
+    let [disable, enable] = [format!("systemctl disable --now {UNIT}"), format!("systemctl enable {UNIT}")];
+    assert_eq!(host.ran(), [&*disable, "systemctl daemon-reload", &*enable]);
+}
+
+#[test]
 fn what_systemd_says_is_said() {
     let host = Host { status: 1, ..Host::new() };
     let failure = host.install().unwrap_err();
     assert_eq!(failure.code(), Code::ServiceFailed);
     assert!(failure.report().contains("systemctl daemon-reload failed: it is broken"), "{}", failure.report());
-    let failure = host.act(|systemd| systemd.start()).unwrap_err();
+    let packaged = Host { status: 1, packaged: true, ..Host::new() };
+    let failure = packaged.act(|systemd| systemd.start()).unwrap_err();
     assert!(failure.report().contains("journalctl -u towpath-agent"), "{}", failure.report());
 }
 
