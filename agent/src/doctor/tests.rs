@@ -8,7 +8,7 @@ use towpath_journal::{
     system::{SystemClock, SystemEntropy},
 };
 use towpath_keys::KeyKind;
-use towpath_transport::files::write_whole;
+use towpath_transport::files::{file_failure, write_whole};
 
 use super::*;
 use crate::{

@@ -246,9 +246,12 @@ fn interop_set_up_by_answers_it_runs_again_after_a_reboot_and_finishes_what_was_
     );
     fs::write(site.machine.path("/srv/answers.toml"), answers).unwrap();
     fs::write(site.machine.path("/srv/code.txt"), code).unwrap();
-    let _ = site.machine.run("cd /srv && towpath-agent init --answers answers.toml --code - < code.txt").succeeded();
+    let set_up = site.machine.run("cd /srv && towpath-agent init --answers answers.toml --code - < code.txt").succeeded();
+    let told = format!("{}{}", set_up.stdout, set_up.stderr);
+    assert!(told.contains("usermod -aG GROUP USER") && told.contains("before this is mended"), "root may read it alone: {told}");
     site.approve_agent();
     let _ = site.machine.run("usermod -aG erp towpath && towpath-agent service restart").succeeded();
+    let _ = site.machine.run("cd /srv && towpath-agent init --answers answers.toml").succeeded();
     let id = site.stuck_at_the_relay();
     site.machine.power_off();
     site.machine.boot();
