@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use towpath_platform::sharing;
 use towpath_transfer::{Code, Failure, failure::Result};
 use zeroize::Zeroizing;
 
@@ -112,7 +113,7 @@ fn open_without_waiting(path: &Path) -> io::Result<File> {
 
 #[cfg(not(unix))]
 fn open_without_waiting(path: &Path) -> io::Result<File> {
-    File::open(path)
+    sharing::opened(|| File::open(path))
 }
 
 #[cfg(unix)]
@@ -182,7 +183,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], access: Access, existing: Existin
     temporary_name.push(name);
     temporary_name.push(format!(".{tag}.tmp"));
     let temporary = Temporary(folder.join(temporary_name));
-    match fs::remove_file(&temporary.0) {
+    match sharing::changed(|| fs::remove_file(&temporary.0)) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
         _ => {}
     }
@@ -191,7 +192,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], access: Access, existing: Existin
     file.sync_all()?;
     drop(file);
     match existing {
-        Existing::Replace => fs::rename(&temporary.0, path)?,
+        Existing::Replace => sharing::changed(|| fs::rename(&temporary.0, path))?,
         Existing::Keep => publish_new(&temporary.0, path)?,
     }
     drop(temporary);
@@ -200,13 +201,13 @@ pub(crate) fn write(path: &Path, bytes: &[u8], access: Access, existing: Existin
 
 /// Gives a file another name in the same folder, in the place of whatever has it, durably.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
+    sharing::changed(|| fs::rename(from, to))?;
     sync_folder(&folder_of(to))
 }
 
 /// Removes a file where there is one.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    match sharing::changed(|| fs::remove_file(path)) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => sync_folder(&folder_of(path)),
     }
@@ -281,7 +282,7 @@ fn create_new(path: &Path, access: Access) -> io::Result<File> {
 
 /// Gives the file its name unless the name is taken: a hard link decides that in one step.
 fn publish_new(temporary: &Path, path: &Path) -> io::Result<()> {
-    match fs::hard_link(temporary, path) {
+    match sharing::changed(|| fs::hard_link(temporary, path)) {
         Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
             // Some file systems have no hard links; there, a second program could slip in between the two steps.
             if fs::exists(path)? {

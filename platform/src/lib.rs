@@ -1,7 +1,8 @@
 //! What Windows offers and the standard library does not: secrets that only this machine can read, access control lists, folders of
-//! the machine, and the Event Log. The one room with `unsafe`.
+//! the machine, files that others have open, and the Event Log. The one room with `unsafe`.
 //!
-//! On other systems every function here answers [`std::io::ErrorKind::Unsupported`].
+//! On other systems every function here answers [`std::io::ErrorKind::Unsupported`], but for those of [`sharing`], which do there
+//! what they are given.
 
 pub mod acl;
 pub mod dpapi;
@@ -9,6 +10,7 @@ pub mod event_log;
 pub mod folders;
 #[cfg(windows)]
 pub mod services;
+pub mod sharing;
 #[cfg(windows)]
 mod wide;
 

@@ -106,6 +106,8 @@ pub fn install(new: &NewService) -> io::Result<()> {
         command: None,
         actions: Some(RESTARTS.map(action).to_vec()),
     };
+    // A host that shuts down waits as long, while plain services get five seconds.
+    where_known(service.set_preshutdown_timeout(PATIENCE))?;
     where_known(service.update_failure_actions(actions))?;
     where_known(service.set_failure_actions_on_non_crash_failures(true))
 }
@@ -266,7 +268,7 @@ fn main(_: Vec<OsString>) {
     let on_control = {
         let tell = tell.clone();
         move |control| match control {
-            ServiceControl::Stop | ServiceControl::Shutdown => {
+            ServiceControl::Stop | ServiceControl::Preshutdown => {
                 tell(ServiceState::StopPending, 0);
                 stop();
                 ServiceControlHandlerResult::NoError
@@ -284,7 +286,7 @@ fn main(_: Vec<OsString>) {
 
 fn status(state: ServiceState, exit: u32) -> ServiceStatus {
     let accepted = match state {
-        ServiceState::Running => ServiceControlAccept::STOP | ServiceControlAccept::SHUTDOWN,
+        ServiceState::Running => ServiceControlAccept::STOP | ServiceControlAccept::PRESHUTDOWN,
         _ => ServiceControlAccept::empty(),
     };
     let pending = matches!(state, ServiceState::StartPending | ServiceState::StopPending);

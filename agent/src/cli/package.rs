@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use towpath_keys::KeyKind;
-use towpath_platform::event_log;
+use towpath_platform::{event_log, sharing};
 use towpath_transfer::{Code, Failure, failure::Result};
 
 use super::{
@@ -201,7 +201,7 @@ pub(super) fn remove_data(args: &Args) -> Result<()> {
     let log = LoadedConfig::read(&places.config).ok().and_then(|loaded| loaded.config.log.file.clone());
     let failed =
         |path: &Path, error| Failure::park(Code::FileFailed, format!("removing {} failed", path.display())).caused_by(error);
-    match fs::remove_dir_all(places.layout.state()) {
+    match sharing::changed(|| fs::remove_dir_all(places.layout.state())) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(places.layout.state(), error)),
         _ => {}
     }
@@ -215,7 +215,7 @@ pub(super) fn remove_data(args: &Args) -> Result<()> {
         forget(&places.data.join(name))?;
     }
     forget(&places.config)?;
-    match fs::remove_dir(&places.data) {
+    match sharing::changed(|| fs::remove_dir(&places.data)) {
         // It is somebody else's as well.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&places.data, error)),
@@ -224,7 +224,7 @@ pub(super) fn remove_data(args: &Args) -> Result<()> {
 }
 
 fn forget(file: &Path) -> Result<()> {
-    match fs::remove_file(file) {
+    match sharing::changed(|| fs::remove_file(file)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Failure::park(Code::FileFailed, format!("removing {} failed", file.display())).caused_by(error))
         }

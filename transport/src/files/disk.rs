@@ -9,6 +9,8 @@ use std::{
 
 use jiff::Timestamp;
 
+use towpath_platform::sharing;
+
 use super::{FileEntry, FileKind, FileStat, FileStore, FolderWalk, ReadFile, WriteFile};
 
 /// Files on disk. On Unix new files can be read by their owner only (0600), new folders entered by their owner only (0700).
@@ -80,22 +82,24 @@ impl FolderWalk for DiskWalk {
 
 impl FileStore for Disk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(DiskFile(private(OpenOptions::new().write(true).create(true).truncate(true)).open(path)?)))
+        Ok(Box::new(DiskFile(sharing::opened(|| {
+            private(OpenOptions::new().write(true).create(true).truncate(true)).open(path)
+        })?)))
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(DiskFile(private(OpenOptions::new().write(true)).open(path)?)))
+        Ok(Box::new(DiskFile(sharing::opened(|| private(OpenOptions::new().write(true)).open(path))?)))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         // Not the operating system's append mode, in which a seek has no effect on writes.
-        let mut file = private(OpenOptions::new().write(true).create(true).truncate(false)).open(path)?;
+        let mut file = sharing::opened(|| private(OpenOptions::new().write(true).create(true).truncate(false)).open(path))?;
         file.seek(SeekFrom::End(0))?;
         Ok(Box::new(DiskFile(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        let file = private(OpenOptions::new().read(true)).open(path)?;
+        let file = sharing::opened(|| private(OpenOptions::new().read(true)).open(path))?;
         if !file.metadata()?.is_file() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
@@ -115,7 +119,7 @@ impl FileStore for Disk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        sharing::changed(|| fs::rename(from, to))
     }
 
     #[cfg(target_os = "linux")]
@@ -152,15 +156,15 @@ impl FileStore for Disk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        sharing::changed(|| fs::remove_file(path))
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir(path)
+        sharing::changed(|| fs::remove_dir(path))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir_all(path)
+        sharing::changed(|| fs::remove_dir_all(path))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -207,16 +211,20 @@ impl FileStore for Disk {
 
 /// A second name and the removal of the first: two steps, of which none replaces anything.
 fn link_and_remove(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
+    match sharing::changed(|| fs::hard_link(from, to)) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => finish_or_refuse(from, to),
-        other => other.and_then(|()| fs::remove_file(from)),
+        other => other.and_then(|()| sharing::changed(|| fs::remove_file(from))),
     }
 }
 
 /// The name is taken: by another file, or by this one because [`link_and_remove`] was stopped between its two steps.
 fn finish_or_refuse(from: &Path, to: &Path) -> io::Result<()> {
     let (first, second) = (fs::symlink_metadata(from)?, fs::symlink_metadata(to)?);
-    if from != to && is_same_file(&first, &second) { fs::remove_file(from) } else { Err(io::ErrorKind::AlreadyExists.into()) }
+    if from != to && is_same_file(&first, &second) {
+        sharing::changed(|| fs::remove_file(from))
+    } else {
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
 }
 
 #[cfg(unix)]
