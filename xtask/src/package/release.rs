@@ -15,6 +15,9 @@ use super::{Job, Product, entries, write};
 /// The oldest version that this one follows, and to which one can go back from it: since then, what either writes the other reads.
 pub(super) const FOLLOWS: &str = "0.1.0";
 
+/// The architecture of the package for Windows, which is built across, whatever this one's is.
+pub(super) const WINDOWS_ARCH: &str = "x86_64";
+
 /// In a program for which a test may name a release key. Such a one is never released.
 const OF_TESTS: &[u8] = b"TOWPATH_RELEASE_KEYS_OF_TEST";
 
@@ -23,9 +26,13 @@ pub(super) fn record(job: &Job, product: &Product, kind: PackageKind) -> Result<
     if product.name() != RELEASE_PRODUCT {
         return Ok(());
     }
-    let record = serde_json::json!({"kind": kind, "version": job.version, "arch": std::env::consts::ARCH});
     let place = job.stages.join(product.name()).join("usr/share").join(product.name()).join("package.json");
-    write(&place, &format!("{record}\n"))
+    write(&place, &said_of(job, kind, std::env::consts::ARCH))
+}
+
+/// What a package of the agent says that it is.
+pub(super) fn said_of(job: &Job, kind: PackageKind, arch: &str) -> String {
+    format!("{}\n", serde_json::json!({"kind": kind, "version": job.version, "arch": arch}))
 }
 
 /// Writes `release.json`, the list of the agent's packages in the folder.
@@ -46,8 +53,7 @@ fn package(path: &Path) -> Result<Option<Package>, String> {
     let (kind, arch) = match path.extension().and_then(|extension| extension.to_str()) {
         Some("deb") => (PackageKind::Deb, std::env::consts::ARCH),
         Some("rpm") => (PackageKind::Rpm, std::env::consts::ARCH),
-        // Built across, and for this architecture alone.
-        Some("msi") => (PackageKind::Msi, "x86_64"),
+        Some("msi") => (PackageKind::Msi, WINDOWS_ARCH),
         _ => return Ok(None),
     };
     // Updates know one package for each kind: of those in several languages the first, which takes the place of any.

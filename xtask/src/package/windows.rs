@@ -8,7 +8,9 @@ use std::{
     process::Command,
 };
 
-use super::{Job, PRODUCTS, Product, done, icon, licences, quietly, read, said, windows_program, write};
+use towpath_transfer::release::PackageKind;
+
+use super::{Job, PRODUCTS, Product, done, icon, licences, quietly, read, release, said, windows_program, write};
 
 /// The texts of each package, and what is added to its name.
 const LANGUAGES: [(&str, &str); 2] = [("en-US", ""), ("de-DE", "-de")];
@@ -45,6 +47,7 @@ fn stage(job: &Job, agent: &Product, program: &Path) -> Result<PathBuf, String> 
         ("THIRDPTY.txt", licences.third_party.clone()),
         ("SBOM.cdx.json", licences.sbom(&agent.name())?),
         ("EXAMPLE.tml", example),
+        ("package.json", release::said_of(job, PackageKind::Msi, release::WINDOWS_ARCH)),
     ];
     for (name, text) in texts {
         write(&stage.join(name), &text.replace("\r\n", "\n").replace('\n', "\r\n"))?;

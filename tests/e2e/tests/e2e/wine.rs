@@ -170,6 +170,8 @@ fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed
         (shown.status.success() && shown.json()["state"] == "imported").then_some(())
     });
     site.is_imported(2);
+    let checked = site.agent(&["update", "check", "--json"]).succeeded().json();
+    assert_eq!(checked["installed"], serde_json::json!({"kind": "msi", "version": "0.1.1", "arch": "x86_64"}), "{checked}");
 
     let (refused, log) = site.msiexec("/i", "old", &[]);
     assert!(!refused.status.success(), "{log}");
