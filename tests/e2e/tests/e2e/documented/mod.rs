@@ -26,6 +26,9 @@ const SERVICE: (&str, &str) =
     ("tests/e2e/tests/e2e/systemd/handbook.rs", "fn interop_the_commands_of_the_handbook_do_what_it_says");
 const FIELDS: (&str, &str) = ("host/src/logs/journald.rs", "\"TOWPATH_CODE\"");
 
+const PACKAGED: &str = "it needs packages, and a maker who signs them";
+const UPDATES: &str = "tests/e2e/tests/e2e/updates.rs";
+
 const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
         command: "cargo run --release --bin towpath-demo",
@@ -45,6 +48,32 @@ const ELSEWHERE: &[Elsewhere] = &[
         command: "towpath-agent init --answers answers.toml --code - < code.txt",
         because: "it installs the service",
         test: ("tests/e2e/tests/e2e/setting_up.rs", "fn an_answers_file_needs_nobody"),
+    },
+    Elsewhere { command: "towpath-agent update check", because: PACKAGED, test: (UPDATES, "towpath-agent update check --json") },
+    Elsewhere {
+        command: "towpath-agent update download",
+        because: PACKAGED,
+        test: (UPDATES, "towpath-agent update download --json"),
+    },
+    Elsewhere {
+        command: "TOWPATH_RELEASE_KEYS=\"$(cat release_key.pub)\" cargo xtask package --out release --follows 1.3.0",
+        because: "it builds everything for a release",
+        test: ("xtask/src/package/mod.rs", "follows"),
+    },
+    Elsewhere {
+        command: "ssh-keygen -Y sign -f release_key -n towpath-release@1 release/release.json",
+        because: PACKAGED,
+        test: (UPDATES, "\"sign\", \"-n\", \"towpath-release@1\""),
+    },
+    Elsewhere {
+        command: "towpath-relay release add /srv/release",
+        because: PACKAGED,
+        test: (UPDATES, "towpath-relay release add /srv/release"),
+    },
+    Elsewhere {
+        command: "towpath-relay release approve 1.4.0 --ring 1",
+        because: PACKAGED,
+        test: (UPDATES, "towpath-relay release approve {version} --ring 1"),
     },
     Elsewhere { command: "towpath-agent service install --now", because: SYSTEMD, test: SERVICE },
     Elsewhere { command: "usermod -aG erp towpath", because: SYSTEMD, test: SERVICE },
