@@ -159,7 +159,7 @@ pub(super) async fn clear(parts: &ExtractParts, request: &ExtractRequest, names:
 }
 
 /// The file of which `name` is the temporary one.
-fn temp_of(name: &str) -> Option<&str> {
+pub(crate) fn temp_of(name: &str) -> Option<&str> {
     let (of, attempt) = name.strip_prefix('.')?.strip_suffix(TEMP_SUFFIX)?.rsplit_once('.')?;
     (!attempt.is_empty() && attempt.bytes().all(|byte| byte.is_ascii_digit())).then_some(of)
 }

@@ -11,7 +11,7 @@
 mod columns;
 mod course;
 pub(crate) mod drift;
-mod folder;
+pub(crate) mod folder;
 mod listing;
 mod pseudonyms;
 pub mod source;

@@ -10,7 +10,7 @@ use towpath_transfer::{
 };
 use towpath_transport::files::{FileStore, file_failure, ignore_missing};
 
-use crate::{layout::Layout, small_file};
+use crate::{extract::folder::temp_of, layout::Layout, small_file};
 
 /// Names read from a folder at a time.
 const PAGE: usize = 256;
@@ -84,7 +84,7 @@ pub fn remove_payload(files: &dyn FileStore, layout: &Layout, id: TransferId) ->
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
             other => other.map_err(|error| file_failure("listing", &folder, error))?,
         };
-        let payload = |name: &str| name.ends_with(PACKED_SUFFIX) || name.ends_with(PART_SUFFIX);
+        let payload = |name: &str| name.ends_with(PACKED_SUFFIX) || name.ends_with(PART_SUFFIX) || temp_of(name).is_some();
         for entry in page.iter().filter(|entry| payload(&entry.name)) {
             let path = folder.join(&entry.name);
             ignore_missing(files.remove(&path)).map_err(|error| file_failure("removing", &path, error))?;

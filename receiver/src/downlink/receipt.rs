@@ -86,7 +86,8 @@ async fn settle(
     let (parts, record) = (Arc::clone(parts), record.clone());
     blocking(move || {
         let (files, key) = (&*parts.files, &record.key);
-        let kept_before = kept::manifest(files, &parts.layout.receipts(key)).ok().flatten();
+        // A disk that cannot be read now is tried again: without the copies, which may be gone already, nothing can be made anew.
+        let kept_before = kept::manifest(files, &parts.layout.receipts(key))?;
         if kept_before.is_none_or(|(bytes, _)| Sha256Digest::of(&bytes) != promised) {
             export::restore(&parts, &record, promised)?;
             if let Some((bytes, signature)) = kept::manifest(files, &parts.layout.laid_out(key))? {
