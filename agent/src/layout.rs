@@ -38,12 +38,6 @@ impl Layout {
         &self.state
     }
 
-    /// How the service stood before its package was taken away, for the one that follows.
-    #[must_use]
-    pub fn before_removal(&self) -> PathBuf {
-        self.state.join("before-removal.json")
-    }
-
     /// The agent's private key; the public half lies beside it as `key.pub`.
     #[must_use]
     pub fn key(&self) -> PathBuf {

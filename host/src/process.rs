@@ -90,14 +90,31 @@ impl Output {
 /// The call's code (retry) where it cannot be started, ends with another status than 0, or takes longer than its time limit; then
 /// it is ended with its children.
 pub async fn run(clock: &dyn Clock, call: &Call, output: &Output) -> Result<()> {
+    let (status, last) = to_end(clock, call, output).await?;
+    if status.success() { Ok(()) } else { Err(failed(call, &format!("ended with {status}{last}"))) }
+}
+
+fn failed(call: &Call, what: &str) -> Failure {
+    Failure::retry(call.code, format!("the program {} {what}", call.program.display()))
+}
+
+/// As [`run`], for a program whose status says more than that it has failed.
+///
+/// # Errors
+/// The call's code (retry) where it cannot be started, or takes longer than its time limit; then it is ended with its children.
+pub async fn run_to_status(clock: &dyn Clock, call: &Call, output: &Output) -> Result<ExitStatus> {
+    to_end(clock, call, output).await.map(|(status, _)| status)
+}
+
+/// How it has ended, and the last that it has said, in the words of a failure.
+async fn to_end(clock: &dyn Clock, call: &Call, output: &Output) -> Result<(ExitStatus, String)> {
     let program = call.program.display();
-    let failed = |what: String| Failure::retry(call.code, format!("the program {program} {what}"));
     output.note(clock, &format!("{program} {}", call.arguments.join(" ")));
     let mut child = match command(call).spawn() {
         Ok(child) => child,
         Err(error) => {
             output.note(clock, &format!("cannot be started: {error}"));
-            return Err(failed("cannot be started".into()).caused_by(error));
+            return Err(failed(call, "cannot be started").caused_by(error));
         }
     };
     let mut group = Group { id: child.id(), armed: true };
@@ -133,9 +150,9 @@ pub async fn run(clock: &dyn Clock, call: &Call, output: &Output) -> Result<()> 
     output.note(clock, &what);
     let last = if last.is_empty() { last } else { format!("; the last it said: {last}") };
     match ended {
-        Ok(Some(status)) if status.success() => Ok(()),
-        Ok(_) => Err(failed(format!("{what}{last}"))),
-        Err(error) => Err(failed(what).caused_by(error)),
+        Ok(Some(status)) => Ok((status, last)),
+        Ok(None) => Err(failed(call, &format!("{what}{last}"))),
+        Err(error) => Err(failed(call, &what).caused_by(error)),
     }
 }
 

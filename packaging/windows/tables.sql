@@ -9,8 +9,13 @@ UPDATE `InstallExecuteSequence` SET `Sequence` = 1501 WHERE `Action` = 'RemoveEx
 -- The same version in the other language is an upgrade as well (256 and 512: both ends of the versions are meant).
 DELETE FROM `Upgrade` WHERE `ActionProperty` = 'WIX_UPGRADE_DETECTED'
 INSERT INTO `Upgrade` (`UpgradeCode`, `VersionMin`, `VersionMax`, `Language`, `Attributes`, `Remove`, `ActionProperty`) VALUES ('{7E1B4B4B-5D2C-4C58-9C5E-0A4F0F6F1D11}', '', '@Version@', '', 513, '', 'WIX_UPGRADE_DETECTED')
+-- An older version is refused, unless somebody wants to go back: then the newer one goes before it comes, as in an upgrade.
+DELETE FROM `Upgrade` WHERE `ActionProperty` = 'WIX_DOWNGRADE_DETECTED'
+INSERT INTO `Upgrade` (`UpgradeCode`, `VersionMin`, `VersionMax`, `Language`, `Attributes`, `Remove`, `ActionProperty`) VALUES ('{7E1B4B4B-5D2C-4C58-9C5E-0A4F0F6F1D11}', '@Version@', '', '', 0, '', 'WIX_DOWNGRADE_DETECTED')
+DELETE FROM `LaunchCondition` WHERE `Condition` = 'NOT WIX_DOWNGRADE_DETECTED'
+INSERT INTO `LaunchCondition` (`Condition`, `Description`) VALUES ('NOT WIX_DOWNGRADE_DETECTED OR GOBACK=1', '@Downgrade@')
 -- Properties that a command line may set although somebody else's rights are used.
-UPDATE `Property` SET `Value` = 'DATADIR;FOUND_DATADIR;FOUND_INSTALLDIR;FOUND_WINDOWS10;INSTALLDIR;PROXY;RELAY_CODE;REMOVEDATA;STARTSERVICE;WIX_DOWNGRADE_DETECTED;WIX_UPGRADE_DETECTED' WHERE `Property` = 'SecureCustomProperties'
+UPDATE `Property` SET `Value` = 'DATADIR;FOUND_DATADIR;FOUND_INSTALLDIR;FOUND_WINDOWS10;GOBACK;INSTALLDIR;PROXY;RELAY_CODE;REMOVEDATA;STARTSERVICE;WIX_DOWNGRADE_DETECTED;WIX_UPGRADE_DETECTED' WHERE `Property` = 'SecureCustomProperties'
 -- Setting a property: 51. A program of the package: 18, deferred 1024, as the system 2048, its command line in no log 8192.
 UPDATE `CustomAction` SET `Type` = 51 WHERE `Action` = 'KeepDataDir'
 UPDATE `CustomAction` SET `Type` = 51 WHERE `Action` = 'KeepInstallDir'

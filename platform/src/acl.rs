@@ -2,17 +2,41 @@
 
 use std::{io, path::Path};
 
+/// What an account may do with a file, or with a folder and what is made in it from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// Read, and enter a folder.
+    Read,
+    /// Everything.
+    Full,
+}
+
 /// Lets only the owner, SYSTEM, the administrators, and where named one account more, such as `NT SERVICE\TowpathAgent`, open a file,
 /// or a folder and what is made in it from now on. What the folder above would grant does not count any more.
 ///
 /// # Errors
 /// As Windows reports; `NotFound` also for an account that Windows does not know; `Unsupported` elsewhere.
-pub fn restrict_to_owner(path: &Path, also: Option<&str>) -> io::Result<()> {
+pub fn restrict_to_owner(path: &Path, also: Option<(&str, Right)>) -> io::Result<()> {
     #[cfg(windows)]
     return windows::restrict(path, also);
     #[cfg(not(windows))]
     {
         let _ = (path, also);
+        super::unsupported()
+    }
+}
+
+/// Lets everybody on this machine read a folder and what is made in it from now on, and nobody but the owner, SYSTEM and the
+/// administrators change it.
+///
+/// # Errors
+/// As Windows reports; `Unsupported` elsewhere.
+pub fn publish(path: &Path) -> io::Result<()> {
+    #[cfg(windows)]
+    return windows::publish(path);
+    #[cfg(not(windows))]
+    {
+        let _ = path;
         super::unsupported()
     }
 }
@@ -60,6 +84,20 @@ pub fn is_of_trusted(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// As [`is_of_trusted`], but for service accounts: what one of them has made beforehand is not to be used by administrators.
+///
+/// # Errors
+/// As Windows reports; `Unsupported` elsewhere.
+pub fn is_of_administrators(path: &Path) -> io::Result<bool> {
+    #[cfg(windows)]
+    return windows::is_of_administrators(path);
+    #[cfg(not(windows))]
+    {
+        let _ = path;
+        super::unsupported()
+    }
+}
+
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "access control lists have only this interface")]
 mod windows {
@@ -80,6 +118,7 @@ mod windows {
         System::Threading::{GetCurrentProcess, OpenProcessToken},
     };
 
+    use super::Right;
     use crate::wide::{Local, units, wide};
 
     /// `ACCESS_ALLOWED_ACE_TYPE` of winnt.h.
@@ -99,14 +138,29 @@ mod windows {
     /// What is told of a user: a pointer, attributes, and the id.
     const MAX_USER_BYTES: usize = 256;
 
-    pub(super) fn restrict(path: &Path, also: Option<&str>) -> io::Result<()> {
+    pub(super) fn restrict(path: &Path, also: Option<(&str, Right)>) -> io::Result<()> {
         // The owner of today by name, and whoever owns what is made in it by the words for that.
         let owner = owner(path)?;
         let mut list = format!("D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;OW)(A;;FA;;;{owner})");
-        if let Some(account) = also {
-            list.push_str(&format!("(A;OICI;FA;;;{})", account_id(account)?));
+        if let Some((account, right)) = also {
+            let right = match right {
+                Right::Read => "FRFX",
+                Right::Full => "FA",
+            };
+            list.push_str(&format!("(A;OICI;{right};;;{})", account_id(account)?));
         }
-        let (list, path) = (wide(&list), wide(path));
+        set(path, &list)
+    }
+
+    pub(super) fn publish(path: &Path) -> io::Result<()> {
+        // AU: authenticated users, which service accounts are as well.
+        let owner = owner(path)?;
+        set(path, &format!("D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;OW)(A;;FA;;;{owner})(A;OICI;FRFX;;;AU)"))
+    }
+
+    /// Gives a file or folder this list, in the language of security descriptors (SDDL), and takes the one that it has.
+    fn set(path: &Path, list: &str) -> io::Result<()> {
+        let (list, path) = (wide(list), wide(path));
         let mut descriptor = ptr::null_mut();
         // SAFETY: the text ends with a NUL, and the descriptor is ours to give back.
         let done = unsafe {
@@ -145,8 +199,12 @@ mod windows {
     }
 
     pub(super) fn is_of_trusted(path: &Path) -> io::Result<bool> {
+        Ok(owner(path)?.starts_with(SERVICES) || is_of_administrators(path)?)
+    }
+
+    pub(super) fn is_of_administrators(path: &Path) -> io::Result<bool> {
         let owner = owner(path)?;
-        Ok(TRUSTED.contains(&&*owner) || owner.starts_with(SERVICES) || owner == user()?)
+        Ok(TRUSTED.contains(&&*owner) || owner == user()?)
     }
 
     /// The user of this process.
@@ -310,7 +368,10 @@ mod tests {
         assert!(!is_protected(&file).unwrap(), "what is made in a folder has the list of the folder");
         restrict_to_owner(&file, None).unwrap();
         assert!(is_private(&file).unwrap() && is_protected(&file).unwrap() && is_of_trusted(&file).unwrap());
+        assert!(is_of_administrators(&file).unwrap());
         assert_eq!(std::fs::read(&file).unwrap(), b"x");
+        publish(folder.path()).unwrap();
+        assert!(!is_private(folder.path()).unwrap(), "everybody may read it");
         assert!(restrict_to_owner(&folder.path().join("none"), None).is_err());
     }
 }

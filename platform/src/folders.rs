@@ -14,6 +14,28 @@ pub fn data() -> io::Result<PathBuf> {
     super::unsupported()
 }
 
+/// The known folder ProgramData, in which every program has a folder of its own for the whole machine.
+///
+/// # Errors
+/// As Windows reports; `Unsupported` elsewhere.
+pub fn program_data() -> io::Result<PathBuf> {
+    #[cfg(windows)]
+    return windows::program_data();
+    #[cfg(not(windows))]
+    super::unsupported()
+}
+
+/// The folder into which the installation package has put the program; `None` where it was not installed by one.
+///
+/// # Errors
+/// As Windows reports; `Unsupported` elsewhere.
+pub fn program() -> io::Result<Option<PathBuf>> {
+    #[cfg(windows)]
+    return windows::program();
+    #[cfg(not(windows))]
+    super::unsupported()
+}
+
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "registry and known folders have only this interface")]
 mod windows {
@@ -31,21 +53,27 @@ mod windows {
     use crate::wide::{units, wide};
 
     const KEY: &str = "SOFTWARE\\Towpath";
-    const VALUE: &str = "DataDir";
+    const DATA: &str = "DataDir";
+    const PROGRAM: &str = "InstallDir";
     /// Below ProgramData.
     const NAME: &str = "Towpath";
     /// The longest path that Windows knows, with its NUL ("Maximum Path Length Limitation").
     const MAX_PATH_CHARS: usize = 32_768;
 
     pub(super) fn data() -> io::Result<PathBuf> {
-        match chosen()? {
+        match chosen(DATA)? {
             Some(folder) => Ok(folder),
             None => Ok(program_data()?.join(NAME)),
         }
     }
 
-    fn chosen() -> io::Result<Option<PathBuf>> {
-        let (key, value) = (wide(KEY), wide(VALUE));
+    pub(super) fn program() -> io::Result<Option<PathBuf>> {
+        chosen(PROGRAM)
+    }
+
+    /// What the installation was told.
+    fn chosen(value: &str) -> io::Result<Option<PathBuf>> {
+        let (key, value) = (wide(KEY), wide(value));
         let mut text = vec![0_u16; MAX_PATH_CHARS];
         let mut bytes = u32::try_from(text.len() * 2).unwrap_or(0);
         // SAFETY: both names end with a NUL; the buffer is as long as is said; the type need not be told.
@@ -67,7 +95,7 @@ mod windows {
         }
     }
 
-    fn program_data() -> io::Result<PathBuf> {
+    pub(super) fn program_data() -> io::Result<PathBuf> {
         let mut text = ptr::null_mut();
         // SAFETY: the id is a constant of Windows; the text is ours to give back, also where the call fails.
         let result = unsafe { SHGetKnownFolderPath(&FOLDERID_ProgramData, 0, ptr::null_mut(), &mut text) };
@@ -96,6 +124,6 @@ mod windows {
 mod tests {
     #[test]
     fn the_folder_is_told_and_absolute() {
-        assert!(super::data().unwrap().is_absolute());
+        assert!(super::data().unwrap().is_absolute() && super::program_data().unwrap().is_absolute());
     }
 }

@@ -35,10 +35,14 @@ mod tests {
             acl::is_private(Path::new("/x")).unwrap_err().kind(),
             acl::is_protected(Path::new("/x")).unwrap_err().kind(),
             acl::is_of_trusted(Path::new("/x")).unwrap_err().kind(),
+            acl::is_of_administrators(Path::new("/x")).unwrap_err().kind(),
+            acl::publish(Path::new("/x")).unwrap_err().kind(),
             folders::data().unwrap_err().kind(),
+            folders::program().unwrap_err().kind(),
+            folders::program_data().unwrap_err().kind(),
             event_log::register("x").unwrap_err().kind(),
             event_log::report("x", event_log::Level::Error, "x").unwrap_err().kind(),
         ];
-        assert_eq!(kinds, [ErrorKind::Unsupported; 9]);
+        assert_eq!(kinds, [ErrorKind::Unsupported; 13]);
     }
 }

@@ -28,6 +28,10 @@ pub const FORGIVEN_AFTER: Duration = Duration::from_secs(24 * 3_600);
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a service is asked whether it has started or stopped.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long it is waited for a database of services that another program has locked.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// `ERROR_SERVICE_DATABASE_LOCKED` of winerror.h: another program changes a service just now.
+const DATABASE_LOCKED: i32 = 1_055;
 /// `ERROR_SERVICE_DOES_NOT_EXIST` of winerror.h.
 const DOES_NOT_EXIST: i32 = 1_060;
 /// `ERROR_SERVICE_ALREADY_RUNNING` of winerror.h.
@@ -92,10 +96,10 @@ pub fn install(new: &NewService) -> io::Result<()> {
     let manager = manager(ServiceManagerAccess::CONNECT | ServiceManagerAccess::CREATE_SERVICE)?;
     let service = match open(&manager, &new.name, access)? {
         Some(service) => {
-            service.change_config(&info).map_err(system)?;
+            unlocked(|| service.change_config(&info))?;
             service
         }
-        None => manager.create_service(&info, access).map_err(system)?,
+        None => unlocked(|| manager.create_service(&info, access))?,
     };
     service.set_description(&new.description).map_err(system)?;
     where_known(service.set_delayed_auto_start(true))?;
@@ -131,7 +135,7 @@ pub fn uninstall(name: &str) -> io::Result<bool> {
     stop(name)?;
     let manager = manager(ServiceManagerAccess::CONNECT)?;
     if let Some(service) = open(&manager, name, ServiceAccess::DELETE)? {
-        service.delete().map_err(system)?;
+        unlocked(|| service.delete())?;
     }
     Ok(true)
 }
@@ -143,7 +147,7 @@ pub fn uninstall(name: &str) -> io::Result<bool> {
 pub fn start(name: &str) -> io::Result<()> {
     let manager = manager(ServiceManagerAccess::CONNECT)?;
     let service = existing(&manager, name, ServiceAccess::QUERY_STATUS | ServiceAccess::START)?;
-    match service.start::<OsString>(&[]).map_err(system) {
+    match unlocked(|| service.start::<OsString>(&[])) {
         Err(error) if error.raw_os_error() != Some(ALREADY_RUNNING) => return Err(error),
         _ => {}
     }
@@ -206,6 +210,20 @@ fn wait(service: &Service, wanted: ServiceState, wrong: ServiceState) -> io::Res
         std::thread::sleep(LOOK);
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, format!("the service is not {wanted:?} after {} s", PATIENCE.as_secs())))
+}
+
+/// Tries again for [`LOCK_PATIENCE`] while somebody else has locked the database of services, as Windows asks to.
+fn unlocked<T>(change: impl Fn() -> windows_service::Result<T>) -> io::Result<T> {
+    let looks = LOCK_PATIENCE.as_millis() / LOOK.as_millis();
+    for _ in 0..looks {
+        match change().map_err(system) {
+            Err(error) if error.raw_os_error() == Some(DATABASE_LOCKED) => {}
+            other => return other,
+        }
+        #[expect(clippy::disallowed_methods, reason = "the lock is another program's, which gives no signal")]
+        std::thread::sleep(LOOK);
+    }
+    change().map_err(system)
 }
 
 fn manager(access: ServiceManagerAccess) -> io::Result<ServiceManager> {

@@ -197,7 +197,7 @@ const SERVER: &str = "test(/(^|::|_)(postgres|mariadb|odbc)(_|::|$)/)";
 const SERVER_WORDS: [&str; 3] = ["postgres", "mariadb", "odbc"];
 const LONG: &str = "test(/(^|::)long(_|::)/)";
 /// A test of the packages for Windows, which has a build of its own.
-const WINDOWS: &str = "test(/(^|::)wine::windows_/)";
+const WINDOWS: &str = "test(/(^|::)wine::(updates::)?windows_/)";
 
 impl Choice {
     /// The choice as nextest's filter expression.

@@ -98,8 +98,14 @@ fn execute(args: Args) -> Result<()> {
     if matches!(&args.command, Command::Run(run) if run.service) {
         return service_windows::dispatch(args);
     }
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     if let Command::Update(update::UpdateCommand::Apply(asked)) = &args.command {
+        // What a task of Windows prints is seen by nobody.
+        #[cfg(windows)]
+        if asked.as_configured || asked.go_on {
+            logs::start(PROGRAM, args.log_format, true, Some(Box::new(logs::EventLog(crate::service::windows::SERVICE))));
+            return update::apply(&args, *asked);
+        }
         logs::start(PROGRAM, args.log_format, asked.as_configured || asked.go_on, None);
         return update::apply(&args, *asked);
     }

@@ -8,7 +8,6 @@ use std::{
     sync::Mutex,
 };
 
-use serde::{Deserialize, Serialize};
 use towpath_keys::KeyKind;
 use towpath_platform::{event_log, sharing};
 use towpath_transfer::{Code, Failure, failure::Result};
@@ -23,23 +22,13 @@ use crate::{
     config::LoadedConfig,
     enrolment::parse_code,
     layout::Layout,
-    service::{installation::DEFAULT_USER, windows},
+    service::{before::Before, installation::DEFAULT_USER, windows},
     setup::{Answers, PASSWORD_FILE, proxy_answers, without_job},
+    update::{System, apply, kept},
 };
 
 /// What the last set-up has done and why it failed, beside the configuration.
 const LOG: &str = "setup.log";
-/// The longest note of a removal, in bytes.
-const MAX_NOTE_BYTES: u64 = 4 * 1024;
-
-/// What is known of the service that was taken away.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Before {
-    /// Whether it ran.
-    running: bool,
-    /// The account that it ran as.
-    account: Option<String>,
-}
 
 /// Where the package's program puts things.
 struct Places {
@@ -76,7 +65,7 @@ pub(super) fn set_up(args: &Args, asked: &SetUpArgs) -> Result<()> {
         }
     };
     let places = Places::of(args)?;
-    let before = before(&places.layout);
+    let before = Before::read(&System::default().kept);
     let account = before.account.clone().unwrap_or_else(|| DEFAULT_USER.to_owned());
     let done = windows::claim_folder(&places.data, &account, &say).and_then(|()| {
         if let Ok(mut log) = log.lock() {
@@ -107,6 +96,10 @@ fn with_folder(
         let enrolled = enrol_with(args, asked.code.trim(), say)?;
         let of = installation(args, &InstallArgs { user: account, now: false, dry_run: false })?;
         windows::install(&of, false, say)?;
+        let kept = System::default().kept;
+        kept::claim(&kept)?;
+        apply::task::make(&kept, &of)?;
+        say(&format!("made the task {}, which does what [update] of the configuration says", apply::task::NAME));
         let start = match asked.start.as_str() {
             "1" => true,
             "0" => false,
@@ -121,10 +114,7 @@ fn with_folder(
     if done.is_err() && written {
         let _ = fs::remove_file(&places.config);
     }
-    if done.is_ok() {
-        forget(&places.layout.before_removal())?;
-    }
-    done
+    done.and_then(|()| Before::forget(&System::default().kept))
 }
 
 /// Whether a configuration was written: where there is none, one that says how the relay is reached.
@@ -166,44 +156,38 @@ fn enrol_with(args: &Args, code: &str, say: &dyn Fn(&str)) -> Result<bool> {
 }
 
 /// Notes how the service stands, for the version that follows, and stops it: it may take longer than Windows Installer waits.
-pub(super) fn before_removal(args: &Args) -> Result<()> {
+pub(super) fn before_removal() -> Result<()> {
     let Some(standing) = windows::status()? else { return Ok(()) };
-    let before = Before { running: standing.running, account: standing.account };
-    let file = Places::of(args)?.layout.before_removal();
-    let failed = |error| Failure::park(Code::FileFailed, format!("writing {} failed", file.display())).caused_by(error);
-    let text = serde_json::to_vec(&before).map_err(|error| failed(error.into()))?;
-    fs::write(&file, text).map_err(failed)?;
+    Before::note(&System::default().kept, &standing)?;
+    apply::task::remove();
     windows::stop()
 }
 
 /// What ran before runs again.
 pub(super) fn undo_removal(args: &Args) -> Result<()> {
-    let layout = Places::of(args)?.layout;
-    if before(&layout).running {
+    let kept = System::default().kept;
+    let before = Before::read(&kept);
+    let user = before.account.unwrap_or_else(|| DEFAULT_USER.to_owned());
+    apply::task::make(&kept, &installation(args, &InstallArgs { user, now: false, dry_run: false })?)?;
+    if before.running {
         windows::start()?;
     }
-    forget(&layout.before_removal())
+    Before::forget(&kept)
 }
 
-/// Nothing where nothing was noted.
-fn before(layout: &Layout) -> Before {
-    let read = File::open(layout.before_removal()).and_then(|file| {
-        let mut text = String::new();
-        io::Read::read_to_string(&mut io::Read::take(file, MAX_NOTE_BYTES), &mut text)?;
-        Ok(text)
-    });
-    read.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
-}
-
-/// Removes state, configuration, and what the agent has written beside them. What somebody else has put there stays.
+/// Removes state, configuration, what the agent has written beside them, and what is known of updates. What somebody else has put
+/// there stays.
 pub(super) fn remove_data(args: &Args) -> Result<()> {
     let places = Places::of(args)?;
+    let kept = System::default().kept;
     let log = LoadedConfig::read(&places.config).ok().and_then(|loaded| loaded.config.log.file.clone());
     let failed =
         |path: &Path, error| Failure::park(Code::FileFailed, format!("removing {} failed", path.display())).caused_by(error);
-    match sharing::changed(|| fs::remove_dir_all(places.layout.state())) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(places.layout.state(), error)),
-        _ => {}
+    for folder in [places.layout.state(), &kept] {
+        match sharing::changed(|| fs::remove_dir_all(folder)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(folder, error)),
+            _ => {}
+        }
     }
     if let Some(log) = log.filter(|log| log.parent() == Some(&places.data)) {
         let rest = fs::read_dir(&places.data).map_err(|error| failed(&places.data, error))?;

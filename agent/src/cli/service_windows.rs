@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args, command: &ServiceCommand) -> Result<()> {
         ServiceCommand::Restart => windows::restart().and_then(|()| output::line("the service runs")),
         ServiceCommand::Status(form) => status(form.json),
         ServiceCommand::SetUp(asked) => package::set_up(args, asked),
-        ServiceCommand::BeforeRemoval => package::before_removal(args),
+        ServiceCommand::BeforeRemoval => package::before_removal(),
         ServiceCommand::UndoRemoval => package::undo_removal(args),
         ServiceCommand::RemoveData => package::remove_data(args),
     }

@@ -6,25 +6,23 @@ use clap::Subcommand;
 use serde::Serialize;
 use towpath_transfer::{FileName, failure::Result};
 
+#[cfg(any(target_os = "linux", windows))]
+use super::args::{Args, NAME};
 use super::{args::OutputArgs, output, quietly};
-#[cfg(target_os = "linux")]
-use super::{
-    args::{Args, NAME},
-    owner,
-};
 use crate::{
     config::UpdateMode,
     host::Host,
     update::{Checked, Ready, Updates},
 };
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", windows))]
 use {
     crate::{
         config::{Config, LoadedConfig},
         layout::Layout,
         update::{
-            Outcome, Report,
+            Outcome, Report, System,
             apply::{Applier, Prepared, Site},
+            kept,
         },
     },
     std::sync::Arc,
@@ -35,6 +33,19 @@ use {
     towpath_journal::system::SystemClock,
     towpath_transfer::{Clock, Code, Failure},
 };
+
+/// Who applies updates, where the wrong one tries.
+#[cfg(target_os = "linux")]
+const WHO_MAY: &str = "packages are installed by root: run the same command with sudo";
+/// Who applies updates, where the wrong one tries.
+#[cfg(windows)]
+const WHO_MAY: &str =
+    "packages are installed by administrators: run the same command from a terminal that was opened as administrator";
+/// Where it is told how an update goes.
+const TOLD_AT: &str =
+    if cfg!(windows) { "the Event Log tells more" } else { "journalctl -u towpath-agent-update-run tells more" };
+/// By whom a fetched update is applied where the configuration leaves it to a person.
+const BY_WHOM: &str = if cfg!(windows) { "an administrator" } else { "root" };
 
 /// A new version comes from the relay, where its operator has approved it for this agent's tenant, and is believed by the signature of
 /// whoever makes this program. `[update]` of the configuration says whether that is done by itself: see `towpath-agent config example`.
@@ -47,11 +58,11 @@ pub(super) enum UpdateCommand {
     /// With `mode = "install"` in the configuration, root's part of this package is then asked to apply it.
     Download(OutputArgs),
     /// Apply what was fetched, as root: the new version, or the one before again where the new one does not work.
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     Apply(ApplyArgs),
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", windows))]
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct ApplyArgs {
     /// Only as the configuration allows it: with `mode = "install"`, and in the window. The package's own service says this.
@@ -66,7 +77,7 @@ pub(super) async fn run(host: &Host, command: &UpdateCommand) -> Result<()> {
     match command {
         UpdateCommand::Check(args) => check(host, args).await,
         UpdateCommand::Download(args) => download(host, args).await,
-        #[cfg(target_os = "linux")]
+        #[cfg(any(target_os = "linux", windows))]
         UpdateCommand::Apply(_) => Ok(()),
     }
 }
@@ -130,17 +141,17 @@ async fn download(host: &Host, args: &OutputArgs) -> Result<()> {
     output::line(&match ready {
         None => "there is nothing newer to follow".to_owned(),
         Some(Ready { version, .. }) if install => format!("{version} is fetched and verified; it is applied in the window"),
-        Some(Ready { version, .. }) => format!("{version} is fetched and verified; apply it as root: towpath-agent update apply"),
+        Some(Ready { version, .. }) => {
+            format!("{version} is fetched and verified; apply it as {BY_WHOM}: towpath-agent update apply")
+        }
     })
 }
 
-/// Applies an update; the one command that stays root.
-#[cfg(target_os = "linux")]
+/// Applies an update; on Linux the one command that stays root.
+#[cfg(any(target_os = "linux", windows))]
 pub(super) fn apply(args: &Args, asked: ApplyArgs) -> Result<()> {
-    let refused = |message: &str| Err(Failure::park(Code::UpdateRefused, message));
-    if !owner::is_root() {
-        return refused("packages are installed by root: run the same command with sudo");
-    }
+    // Whoever may not write there may not install packages either.
+    kept::claim(&System::default().kept).map_err(|failure| Failure::park(Code::UpdateRefused, WHO_MAY).caused_by(failure))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     if asked.go_on {
         let layout = Layout::new(folders::state(NAME, [args.state.as_deref(), None])?);
@@ -161,7 +172,7 @@ pub(super) fn apply(args: &Args, asked: ApplyArgs) -> Result<()> {
             Prepared::UnderWay => output::line("an update is being applied already"),
             Prepared::Begun(version) if asked.as_configured => output::line(&format!("{version} is being applied")),
             Prepared::Begun(version) => {
-                output::say(&format!("{version} is being applied; journalctl -u towpath-agent-update-run tells more"));
+                output::say(&format!("{version} is being applied; {TOLD_AT}"));
                 ended(&applier.follow().await?)
             }
         }
@@ -169,7 +180,7 @@ pub(super) fn apply(args: &Args, asked: ApplyArgs) -> Result<()> {
 }
 
 /// Tells how what was begun has ended.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", windows))]
 fn ended(report: &Report) -> Result<()> {
     match (&report.postponed, &report.last) {
         (Some(waits), _) => Err(Failure::retry(Code::UpdateRefused, format!("the update waits: {}", waits.why))),

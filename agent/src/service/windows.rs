@@ -4,7 +4,8 @@ use std::{io, path::Path, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use towpath_platform::{
-    acl, event_log,
+    acl::{self, Right},
+    event_log,
     services::{self, NewService, Standing},
 };
 use towpath_transfer::{Code, Failure, failure::Result};
@@ -14,7 +15,8 @@ use super::installation::{Installation, is_of_log};
 /// The name of the service, and of its source in the Event Log.
 pub const SERVICE: &str = "TowpathAgent";
 
-/// Makes the folder of configuration and state where there is none, and lets nobody into it but the service and administrators.
+/// Makes the folder of configuration and state where there is none, and lets nobody into it but administrators, who may change what is
+/// in it, and the service, which may read it: whoever changes the configuration says what the system does at the next set-up.
 ///
 /// # Errors
 /// `service-failed`, also for one that somebody else has made, who could change what the service does.
@@ -29,7 +31,7 @@ pub fn claim_folder(folder: &Path, account: &str, say: &dyn Fn(&str)) -> Result<
         );
         return Err(Failure::park(Code::ServiceFailed, message));
     }
-    restrict(folder, account, say).map_err(|error| failed("closing the data folder failed", error))
+    restrict(folder, account, Right::Read, say).map_err(|error| failed("closing the data folder failed", error))
 }
 
 /// Makes or changes the service, and lets its account read and write what is its own. May be repeated.
@@ -56,8 +58,9 @@ pub fn install(of: &Installation, start: bool, say: &dyn Fn(&str)) -> Result<()>
     services::install(&new).map_err(|error| failed("making the service failed", error))?;
     say(&format!("made the service {SERVICE}, which starts with this host and again after a failure"));
     std::fs::create_dir_all(&of.state).map_err(|error| failed("making the state folder failed", error))?;
-    for path in [&of.state, &of.config].into_iter().chain(&of.secrets) {
-        give(path, &of.user, say)?;
+    give(&of.state, &of.user, Right::Full, say)?;
+    for path in [&of.config].into_iter().chain(&of.secrets) {
+        give(path, &of.user, Right::Read, say)?;
     }
     give_private(&of.state, &of.user, say)?;
     if let Some(log) = &of.log {
@@ -89,7 +92,7 @@ fn give_private(state: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
         let is_file = entry.file_type().map_err(unread)?.is_file();
         // What cannot be asked is tried, and said where that fails as well.
         if is_file && acl::is_protected(&entry.path()).unwrap_or(true) {
-            give(&entry.path(), account, say)?;
+            give(&entry.path(), account, Right::Full, say)?;
         }
     }
     Ok(())
@@ -110,7 +113,7 @@ fn give_log(file: &Path, is_others: bool, account: &str, say: &dyn Fn(&str)) -> 
         is_shared |= !is_log;
     }
     if is_own && !is_shared {
-        return give(folder, account, say);
+        return give(folder, account, Right::Full, say);
     }
     say(&format!(
         "note: left {} as it is, because it is not the log's own; {account} has to be let write there, or say [log] file in a folder of \
@@ -120,26 +123,29 @@ fn give_log(file: &Path, is_others: bool, account: &str, say: &dyn Fn(&str)) -> 
     Ok(())
 }
 
-fn give(path: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
+fn give(path: &Path, account: &str, right: Right, say: &dyn Fn(&str)) -> Result<()> {
     if !path.exists() {
         say(&format!("note: there is no {}", path.display()));
         return Ok(());
     }
-    if let Err(error) = restrict(path, account, say) {
+    if let Err(error) = restrict(path, account, right, say) {
         say(&format!("note: who may open {} was not changed: {error}", path.display()));
     }
     Ok(())
 }
 
 /// An account that is not known gets nothing; everybody else is kept out all the same.
-fn restrict(path: &Path, account: &str, say: &dyn Fn(&str)) -> io::Result<()> {
-    match acl::restrict_to_owner(path, Some(account)) {
+fn restrict(path: &Path, account: &str, right: Right, say: &dyn Fn(&str)) -> io::Result<()> {
+    match acl::restrict_to_owner(path, Some((account, right))) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             acl::restrict_to_owner(path, None)?;
             say(&format!("note: Windows does not know {account}, which cannot open {}", path.display()));
         }
         Err(error) => return Err(error),
-        Ok(()) => say(&format!("made {} accessible for the service and administrators, and nobody else", path.display())),
+        Ok(()) => {
+            let service = if right == Right::Full { "the service" } else { "the service, which may read," };
+            say(&format!("made {} accessible for {service} and administrators, and nobody else", path.display()));
+        }
     }
     Ok(())
 }

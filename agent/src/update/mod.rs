@@ -4,11 +4,13 @@
 //! same channel as return files, and lays what it has verified into `update/` of its state folder. What applies it is root's, and
 //! believes nothing of what it finds there.
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", windows))]
 pub mod apply;
 mod fetch;
 pub mod hold;
 mod installed;
+#[cfg(any(target_os = "linux", windows))]
+pub mod kept;
 mod report;
 pub mod watch;
 
@@ -27,6 +29,10 @@ pub use report::{Attempt, MAX_REFUSED, Outcome, Postponed, Report};
 
 use crate::{blocking::blocking, parts::Parts, small_file};
 
+/// Where Windows has ProgramData, unless it says otherwise.
+#[cfg(windows)]
+const PROGRAM_DATA: &str = r"C:\ProgramData";
+
 /// Where a system has what is about updates and not the service's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
@@ -37,11 +43,19 @@ pub struct System {
 }
 
 impl Default for System {
-    /// As the packages lay it out. The Windows package has its record beside the program.
+    /// As the packages lay it out.
+    #[cfg(not(windows))]
     fn default() -> Self {
-        let beside = || std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("package.json")));
-        let record = if cfg!(windows) { beside().unwrap_or_default() } else { "/usr/share/towpath-agent/package.json".into() };
-        Self { record, kept: "/var/lib/towpath/update".into() }
+        Self { record: "/usr/share/towpath-agent/package.json".into(), kept: "/var/lib/towpath/update".into() }
+    }
+
+    /// As the package lays it out: the record lies beside the program, which may be installed anywhere.
+    #[cfg(windows)]
+    fn default() -> Self {
+        let program_data = towpath_platform::folders::program_data().unwrap_or_else(|_| PROGRAM_DATA.into());
+        let installed = towpath_platform::folders::program().ok().flatten();
+        let folder = installed.or_else(|| std::env::current_exe().ok()?.parent().map(PathBuf::from));
+        Self { record: folder.unwrap_or_default().join("package.json"), kept: program_data.join("Towpath Update") }
     }
 }
 

@@ -24,17 +24,19 @@ const AWAKE: [&str; 5] = ["cmd", "/c", "ping", "-n", "1800"];
 pub struct Wine {
     prefix: tempfile::TempDir,
     awake: Option<Child>,
+    variables: Vec<(String, String)>,
 }
 
 impl Wine {
-    /// Makes an empty Windows 10 and starts it.
+    /// Makes an empty Windows 10 and starts it, with these variables in the environment of every program and service.
     ///
     /// # Panics
     /// Without Wine or the compiler; `cargo xtask test --windows` installs them.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(variables: &[(&str, &str)]) -> Self {
         let prefix = tempfile::Builder::new().prefix("towpath-wine-").tempdir().unwrap();
-        let mut wine = Self { prefix, awake: None };
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut wine = Self { prefix, awake: None, variables };
         let _ = wine.run(&["wineboot", "--init"]).succeeded();
         let library = wine.path("C:\\windows\\system32\\bcryptprimitives.dll");
         if !library.exists() {
@@ -47,10 +49,36 @@ impl Wine {
             assert!(compiler.wait().unwrap().success());
         }
         let _ = wine.run(&["winecfg", "-v", "win10"]).succeeded();
-        let mut awake = wine.command(&AWAKE);
-        awake.arg("127.0.0.1").stdout(Stdio::null()).stderr(Stdio::null());
-        wine.awake = Some(awake.spawn().unwrap());
+        wine.boot();
         wine
+    }
+
+    /// Starts Windows, which starts its services, and keeps it running.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn boot(&mut self) {
+        let mut awake = self.command(&AWAKE);
+        awake.arg("127.0.0.1").stdout(Stdio::null()).stderr(Stdio::null());
+        self.awake = Some(awake.spawn().unwrap());
+    }
+
+    /// Ends everything at once, wherever it is.
+    ///
+    /// # Panics
+    /// Where the server of this prefix cannot be asked to.
+    pub fn cut_power(&mut self) {
+        let mut end = Command::new(SERVER);
+        self.environment(&mut end);
+        // It fails where nothing runs.
+        let _ = end.arg("-k").stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        if let Some(mut awake) = self.awake.take() {
+            let _ = awake.kill();
+            let _ = awake.wait();
+        }
+        let mut wait = Command::new(SERVER);
+        self.environment(&mut wait);
+        let _ = wait.arg("-w").status().unwrap();
     }
 
     /// A path of Windows on drive C as it is called here.
@@ -108,6 +136,7 @@ impl Wine {
         command.env("WINEPREFIX", self.prefix.path()).env("HOME", self.prefix.path()).env("WINEDEBUG", "-all");
         // Neither of the two large add-ons is asked for, and no display is looked for.
         command.env("WINEDLLOVERRIDES", "mscoree,mshtml=").env_remove("DISPLAY").env("LC_ALL", "C.UTF-8");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
     }
 }
 
@@ -118,24 +147,9 @@ fn whole(file: &mut fs::File) -> Vec<u8> {
     bytes
 }
 
-impl Default for Wine {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Drop for Wine {
     fn drop(&mut self) {
-        let mut end = Command::new(SERVER);
-        self.environment(&mut end);
         // Every program of this prefix ends with its server; which of them are left does not matter any more.
-        let _ = end.arg("-k").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if let Some(mut awake) = self.awake.take() {
-            let _ = awake.kill();
-            let _ = awake.wait();
-        }
-        let mut wait = Command::new(SERVER);
-        self.environment(&mut wait);
-        let _ = wait.arg("-w").status();
+        self.cut_power();
     }
 }

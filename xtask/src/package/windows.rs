@@ -130,6 +130,8 @@ fn whole(package: &Path) -> Result<(), String> {
         ("CustomAction", "\nUndoSetUp\t3410"),
         ("CustomAction", "\nUndoRemoval\t3410"),
         ("Upgrade", "\t513\t"),
+        ("Upgrade", "\t0\t\tWIX_DOWNGRADE_DETECTED"),
+        ("LaunchCondition", "NOT WIX_DOWNGRADE_DETECTED OR GOBACK=1\t"),
         ("Error", "1722\t"),
         ("_ForceCodepage", "1252\t"),
     ];

@@ -1,6 +1,10 @@
 //! `cargo xtask test --windows`: the agent's packages for Windows, made here and installed under Wine.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use super::{Steps, WINDOWS, counted, succeed, whole};
 use crate::{
@@ -17,6 +21,9 @@ const TOOLS: [(&str, &[&str]); 5] = [
     ("msibuild", &["msitools"]),
     ("/usr/lib/wine/wine64", &["wine", "wine64"]),
 ];
+
+/// The version whose program does not work.
+const BROKEN: &str = "0.1.2";
 
 /// True when all passed.
 pub(super) fn run(root: &Path) -> Result<bool, String> {
@@ -43,7 +50,22 @@ fn packages(root: &Path) -> Result<(), String> {
     for version in super::PACKAGED {
         package::run(&package::Options::of_windows_tests(root, programs.clone(), version))?;
     }
-    Ok(())
+    package::run(&package::Options::of_windows_tests(root, broken(root)?, BROKEN))
+}
+
+/// Where a program lies that takes the agent's place and does nothing at all: its set-up succeeds, and its service never works.
+fn broken(root: &Path) -> Result<PathBuf, String> {
+    let folder = repository::target(root).join("broken-of-windows-tests");
+    fs::create_dir_all(&folder).map_err(|e| format!("making {}: {e}", folder.display()))?;
+    let source = folder.join("broken.c");
+    fs::write(&source, "int main(void) { return 0; }\n").map_err(|e| format!("writing {}: {e}", source.display()))?;
+    let program = folder.join("towpath-agent.exe");
+    let compiled = Command::new("x86_64-w64-mingw32-gcc").arg("-o").arg(program).arg(&source).status();
+    let status = compiled.map_err(|e| format!("starting x86_64-w64-mingw32-gcc failed: {e}"))?;
+    if !status.success() {
+        return Err(format!("compiling {} ended with {status}", source.display()));
+    }
+    Ok(folder)
 }
 
 /// Tests that talk to a relay and a receiver of this system. The whole workspace is named, so that what `cargo xtask test` has built
@@ -55,6 +77,6 @@ fn tests(root: &Path) -> Result<(), String> {
         return succeed(whole(root, &needs, &["nextest", "run", "--filterset", WINDOWS]));
     }
     let mut command = whole(root, &needs, &["test", "--test", "e2e"]);
-    command.args(["--", "wine::windows_"]);
+    command.args(["--", "wine::"]);
     counted(command, say)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{Code, Failure, failure::Result, release::ReleaseVersion};
 
-use super::{Applier, Health, Open, Step, candidate, open::Side, public_file, unit};
+use super::{Applier, Health, Open, Step, candidate, open::Side, runner};
 use crate::{
     config::LoadedConfig,
     update::{Attempt, Outcome, Report},
@@ -43,8 +43,7 @@ impl Applier {
             ended = self.step(open).await?;
         }
         candidate::keep_only(self.kept(), &self.wanted(ended.as_ref())?)?;
-        unit::remove(&self.units)?;
-        public_file::remove(&unit::kept_program(self.kept()))?;
+        runner::remove(&self.units, self.kept())?;
         self.means.forget().await;
         Ok(ended)
     }

@@ -15,14 +15,14 @@ mod course;
 mod means;
 mod open;
 mod public_file;
-mod unit;
+mod runner;
+#[cfg(windows)]
+pub mod task;
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests;
 
 use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -36,20 +36,21 @@ use towpath_transfer::{
     failure::Result,
     release::{PackageKind, ReleaseVersion},
 };
-use towpath_transport::files::file_failure;
 
 pub use course::{HEALTH_LIMIT, HOLD_LIMIT, MAX_TRIES, SETTLED};
 pub use means::{Health, INSTALL_LIMIT, LOCK_LIMIT, Means, SystemMeans};
 pub use open::{Open, Step};
 
-use super::{Installed, Postponed, Report, System, watch};
+use super::{Installed, Postponed, Report, System, kept, watch};
 use crate::{
     config::{UpdateConfig, UpdateMode},
     layout::Layout,
 };
 
-/// Where an administrator's units lie.
+/// Where an administrator's units lie, where there are units.
 const UNITS: &str = "/etc/systemd/system";
+/// The kinds of packages that are installed by this program here.
+const INSTALLED: &[PackageKind] = if cfg!(windows) { &[PackageKind::Msi] } else { &[PackageKind::Deb, PackageKind::Rpm] };
 /// How often whoever waits for the end of an update looks.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the end of an update is waited for: longer than every step of it may take.
@@ -106,8 +107,9 @@ impl Applier {
     pub fn of_this_host(layout: &Layout, clock: Arc<dyn Clock>) -> Result<Self> {
         let program = std::env::current_exe()
             .map_err(|error| Failure::park(Code::UpdateFailed, "finding out which program this is").caused_by(error))?;
-        let means = Arc::new(SystemMeans { layout: layout.clone(), clock: Arc::clone(&clock) });
-        Ok(Self { system: System::default(), units: UNITS.into(), program, keys: None, means, clock })
+        let system = System::default();
+        let means = Arc::new(SystemMeans { layout: layout.clone(), kept: system.kept.clone(), clock: Arc::clone(&clock) });
+        Ok(Self { system, units: UNITS.into(), program, keys: None, means, clock })
     }
 
     fn keys(&self) -> Result<ReleaseKeys> {
@@ -120,9 +122,7 @@ impl Applier {
 
     /// Root's folder, which everybody may read, and the right to work in it alone.
     fn alone(&self) -> Result<Option<StateLock>> {
-        let failed = |error: io::Error| file_failure("making the folder", self.kept(), error);
-        fs::create_dir_all(self.kept()).map_err(failed)?;
-        fs::set_permissions(self.kept(), fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        kept::claim(self.kept())?;
         StateLock::try_take(&self.kept().join("lock"))
     }
 
@@ -195,7 +195,7 @@ impl Applier {
 
     async fn take(&self, site: &Site) -> Result<Option<ReleaseVersion>> {
         let installed = Installed::read(&self.system.record)?;
-        if !matches!(installed.kind, PackageKind::Deb | PackageKind::Rpm) {
+        if !INSTALLED.contains(&installed.kind) {
             let message = format!("packages of the kind {} are not installed by this program", installed.kind);
             return Err(Failure::park(Code::UpdateRefused, message));
         }
@@ -203,7 +203,7 @@ impl Applier {
         let taking = candidate::Taking { kept: self.kept(), layout: &site.layout, installed: &installed, keys: &keys };
         let Some(to) = taking.candidate(&report)? else { return Ok(None) };
         let from = taking.previous()?;
-        let program = unit::kept_program(self.kept());
+        let program = runner::kept_program(self.kept());
         public_file::copy(&self.program, &program, 0o755)?;
         self.means.check_program(&program).await?;
         let open = Open {
@@ -218,7 +218,7 @@ impl Applier {
             state: site.layout.state().to_owned(),
         };
         // From here on the service that goes on may run at any boot. It finds nothing to do, or this.
-        unit::write(&self.units, self.kept(), &open)?;
+        runner::write(&self.units, self.kept(), &open)?;
         open.write(self.kept())?;
         Ok(Some(open.to.version))
     }

@@ -1,16 +1,15 @@
 //! Files of root's that everybody may read: what tells how updates have ended, the unit, the kept program.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
 use towpath_transfer::failure::Result;
-use towpath_transport::files::file_failure;
+use towpath_transport::files::{Disk, FileStore as _, file_failure};
 
-/// Writes a file with this mode, whole and durable.
+/// Writes a file with this mode, whole and durable. Windows has no modes: there it gets the list of the folder.
 ///
 /// # Errors
 /// As the disk reports.
@@ -31,14 +30,27 @@ fn place(path: &Path, mut from: impl Read, mode: u32) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temp = path.as_os_str().to_owned();
     temp.push(".new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temp)?;
-    // The mode that a file is made with is cut by the process' mask.
-    file.set_permissions(Permissions::from_mode(mode))?;
+    let mut file = opened(temp.as_ref(), mode)?;
     io::copy(&mut from, &mut file)?;
     file.flush()?;
     file.sync_all()?;
-    fs::rename(&temp, path)?;
-    File::open(folder)?.sync_all()
+    drop(file);
+    Disk.rename(temp.as_ref(), path)?;
+    Disk.sync_dir(folder)
+}
+
+#[cfg(unix)]
+fn opened(path: &Path, mode: u32) -> io::Result<File> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+    // The mode that a file is made with is cut by the process' mask.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    Ok(file)
+}
+
+#[cfg(windows)]
+fn opened(path: &Path, _mode: u32) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).open(path)
 }
 
 /// Removes a file durably, where it is there.
@@ -49,7 +61,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     let removed = match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()),
+        Ok(()) => path.parent().map_or(Ok(()), |folder| Disk.sync_dir(folder)),
     };
     removed.map_err(|error| file_failure("removing", path, error))
 }

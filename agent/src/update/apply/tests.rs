@@ -1,7 +1,7 @@
 //! What root's part does with what lies there, by a package manager and an agent of a test.
 
 use std::{
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt as _, symlink},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering},
@@ -289,9 +289,9 @@ async fn a_good_update_is_installed_and_the_next_goes_back_to_it() {
     bench.lay_ready("0.2.0", "0.1.0");
     assert_eq!(bench.prepare().await.unwrap(), Prepared::Begun("0.2.0".parse().unwrap()));
     // What goes on is the kept copy, started at boot as well.
-    let unit = std::fs::read_to_string(bench.at("units").join(unit::NAME)).unwrap();
+    let unit = std::fs::read_to_string(bench.at("units").join(runner::NAME)).unwrap();
     assert!(unit.contains(&format!("ExecStart=\"{}\" --config", bench.at("lib/update/program").display())), "{unit}");
-    assert!(bench.at("units/multi-user.target.wants").join(unit::NAME).is_symlink());
+    assert!(bench.at("units/multi-user.target.wants").join(runner::NAME).is_symlink());
     assert_eq!(std::fs::read(bench.at("lib/update/program")).unwrap(), b"the program");
     assert_eq!(bench.means.host().begun, 1);
     // Asked once more it is the same update.

@@ -18,6 +18,7 @@ mod duplicates;
 mod flow;
 mod interop;
 mod kills;
+mod maker;
 mod network;
 #[cfg(target_os = "linux")]
 mod packages;

@@ -14,86 +14,46 @@ use towpath_transfer::{
     release::{Package, PackageKind, RELEASE_NAME, Release},
 };
 
-use crate::packages::{NEW, OLD, STATE, Site, folder_of};
+use crate::{
+    maker::{KEYS, Maker},
+    packages::{NEW, OLD, STATE, Site, folder_of},
+};
 
 /// One that ends at its start.
 const BROKEN: &str = "0.1.2";
-/// By which a program with failpoints is told whose releases it believes.
-const KEYS: &str = "TOWPATH_RELEASE_KEYS_OF_TEST";
 /// Root's folder.
 const KEPT: &str = "/var/lib/towpath/update";
 
-/// Whoever makes releases.
-struct Maker {
-    folder: tempfile::TempDir,
-}
-
-impl Maker {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let key = folder.path().join("release_key");
-        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "maker", "-f"]).arg(&key).status();
-        assert!(made.unwrap().success());
-        Self { folder }
+/// A release of a version whose program ends at its start.
+fn broken_release(maker: &Maker) -> PathBuf {
+    let (folder, tree) = (maker.folder(BROKEN), maker.folder("tree"));
+    let new = fs::read_dir(folder_of(NEW)).unwrap().map(|entry| entry.unwrap().path());
+    let new = new.into_iter().find(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("towpath-agent") && name.ends_with(".deb")
+    });
+    let dpkg = |words: &[&str]| assert!(Command::new("dpkg-deb").args(words).output().unwrap().status.success(), "{words:?}");
+    dpkg(&["--raw-extract", new.unwrap().to_str().unwrap(), tree.to_str().unwrap()]);
+    fs::write(tree.join("usr/bin/towpath-agent"), "#!/bin/sh\necho broken >&2\nexit 1\n").unwrap();
+    for file in ["DEBIAN/control", "usr/share/towpath-agent/package.json"] {
+        let text = fs::read_to_string(tree.join(file)).unwrap();
+        fs::write(tree.join(file), text.replace(NEW, BROKEN)).unwrap();
     }
-
-    fn public_key(&self) -> String {
-        fs::read_to_string(self.folder.path().join("release_key.pub")).unwrap().trim().to_owned()
-    }
-
-    /// Signs the document of a folder as docs/operations.md says.
-    fn sign(&self, folder: &Path) {
-        let _ = fs::remove_file(folder.join("release.json.sig"));
-        let mut command = Command::new("ssh-keygen");
-        command.args(["-q", "-Y", "sign", "-n", "towpath-release@1", "-f"]).arg(self.folder.path().join("release_key"));
-        assert!(command.arg(folder.join(RELEASE_NAME)).output().unwrap().status.success());
-    }
-
-    /// The release that `cargo xtask package` has made of a version.
-    fn release(&self, version: &str) -> PathBuf {
-        let folder = self.folder.path().join(version);
-        fs::create_dir(&folder).unwrap();
-        let from = folder_of(version);
-        let release = Release::parse(&fs::read(from.join(RELEASE_NAME)).unwrap()).unwrap();
-        for name in release.packages.iter().map(|package| package.file.as_str()).chain([RELEASE_NAME]) {
-            fs::copy(from.join(name), folder.join(name)).unwrap();
-        }
-        self.sign(&folder);
-        folder
-    }
-
-    /// A release of a version whose program ends at its start.
-    fn broken_release(&self) -> PathBuf {
-        let (folder, tree) = (self.folder.path().join(BROKEN), self.folder.path().join("tree"));
-        fs::create_dir(&folder).unwrap();
-        let new = fs::read_dir(folder_of(NEW)).unwrap().map(|entry| entry.unwrap().path());
-        let new = new.into_iter().find(|path| {
-            let name = path.file_name().unwrap().to_str().unwrap();
-            name.starts_with("towpath-agent") && name.ends_with(".deb")
-        });
-        let dpkg = |words: &[&str]| assert!(Command::new("dpkg-deb").args(words).output().unwrap().status.success(), "{words:?}");
-        dpkg(&["--raw-extract", new.unwrap().to_str().unwrap(), tree.to_str().unwrap()]);
-        fs::write(tree.join("usr/bin/towpath-agent"), "#!/bin/sh\necho broken >&2\nexit 1\n").unwrap();
-        for file in ["DEBIAN/control", "usr/share/towpath-agent/package.json"] {
-            let text = fs::read_to_string(tree.join(file)).unwrap();
-            fs::write(tree.join(file), text.replace(NEW, BROKEN)).unwrap();
-        }
-        let file = format!("towpath-agent_{BROKEN}-1_amd64.deb");
-        let package = folder.join(&file);
-        dpkg(&["--root-owner-group", "-Zgzip", "-z1", "--build", tree.to_str().unwrap(), package.to_str().unwrap()]);
-        let bytes = fs::read(&package).unwrap();
-        let package = Package {
-            kind: PackageKind::Deb,
-            arch: std::env::consts::ARCH.to_owned(),
-            file: file.parse().unwrap(),
-            size: bytes.len() as u64,
-            sha256: Sha256Digest::of(&bytes),
-        };
-        let release = Release::of(BROKEN.parse().unwrap(), OLD.parse().unwrap(), vec![package]);
-        fs::write(folder.join(RELEASE_NAME), release.to_bytes().unwrap()).unwrap();
-        self.sign(&folder);
-        folder
-    }
+    let file = format!("towpath-agent_{BROKEN}-1_amd64.deb");
+    let package = folder.join(&file);
+    dpkg(&["--root-owner-group", "-Zgzip", "-z1", "--build", tree.to_str().unwrap(), package.to_str().unwrap()]);
+    let bytes = fs::read(&package).unwrap();
+    let package = Package {
+        kind: PackageKind::Deb,
+        arch: std::env::consts::ARCH.to_owned(),
+        file: file.parse().unwrap(),
+        size: bytes.len() as u64,
+        sha256: Sha256Digest::of(&bytes),
+    };
+    let release = Release::of(BROKEN.parse().unwrap(), OLD.parse().unwrap(), vec![package]);
+    fs::write(folder.join(RELEASE_NAME), release.to_bytes().unwrap()).unwrap();
+    maker.sign(&folder);
+    folder
 }
 
 impl Site {
@@ -178,7 +138,7 @@ fn interop_an_update_is_applied_undone_and_gone_on_with_after_a_power_loss() {
 
     // What is not approved for the tenant's ring is not seen; without the installed version nothing is fetched.
     for version in [OLD, NEW] {
-        site.hand_over(&maker, &maker.release(version));
+        site.hand_over(&maker, &maker.release(version, &folder_of(version)));
     }
     let _ = site.run(&format!("towpath-relay tenant ring {TENANT} 1"));
     let _ = site.run(&format!("towpath-relay release approve {NEW} --ring 2"));
@@ -241,7 +201,7 @@ fn the_power_goes_in_the_middle(site: &mut Site, maker: &Maker) {
 
 fn a_version_that_ends_at_its_start_is_undone(site: &Site, maker: &Maker) {
     // One that ends at its start is undone, told, and not tried again.
-    site.hand_over(maker, &maker.broken_release());
+    site.hand_over(maker, &broken_release(maker));
     site.approve(BROKEN);
     let _ = site.download(maker).succeeded();
     assert_eq!(site.outcome(BROKEN), "rolled-back");
@@ -275,7 +235,7 @@ fn interop_an_update_by_rpm_is_applied_in_the_hands_of_an_administrator() {
     let _ = site.run(&format!("{rpm} --install /srv/{OLD}/*.rpm && systemctl enable towpath-agent"));
     site.set_up();
     for version in [OLD, NEW] {
-        site.hand_over(&maker, &maker.release(version));
+        site.hand_over(&maker, &maker.release(version, &folder_of(version)));
         site.approve(version);
     }
     let _ = site.run(&format!("towpath-relay tenant ring {TENANT} 1"));

@@ -1,6 +1,8 @@
 //! The agent's packages for Windows, as an administrator rolls them out: installed, upgraded and removed under Wine, with relay and
 //! receiver on this machine.
 
+mod updates;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -21,13 +23,20 @@ const DATA: &str = "C:\\Towpath Däten";
 const ERP: &str = "C:\\ERP für Größen\\erp.sqlite";
 const PROGRAM: &str = "C:\\Program Files\\Towpath\\towpath-agent.exe";
 const SERVICE: &str = "HKLM\\System\\CurrentControlSet\\Services\\TowpathAgent";
+/// The package's task, as the scheduler keeps it, and the folder of updates.
+const TASK: &str = "C:\\windows\\system32\\tasks\\Towpath\\Agent update";
+const KEPT: &str = "C:\\ProgramData\\Towpath Update";
 const MACHINE: &str = "HKLM\\System\\CurrentControlSet\\Control\\Session Manager\\Environment";
 
-fn package(version: &str, end: &str) -> PathBuf {
+/// Where the packages of a version lie.
+fn folder_of(version: &str) -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(here, PathBuf::from);
-    let folder = target.join("packages-of-windows-tests").join(version);
-    let file = folder.join(format!("towpath-agent-{version}-x64{end}.msi"));
+    target.join("packages-of-windows-tests").join(version)
+}
+
+fn package(version: &str, end: &str) -> PathBuf {
+    let file = folder_of(version).join(format!("towpath-agent-{version}-x64{end}.msi"));
     assert!(file.exists(), "{} is missing; cargo xtask test --windows makes it", file.display());
     file
 }
@@ -42,7 +51,8 @@ struct Site {
 }
 
 impl Site {
-    fn new() -> Self {
+    /// Every program of this Windows has these variables.
+    fn new(variables: &[(&str, &str)]) -> Self {
         let world = World::new(executable());
         let (end, _) = world.end(TENANT, 300, 1);
         let relay = world.serve_relay();
@@ -51,7 +61,7 @@ impl Site {
         let landing = format!("127.0.0.1:{}", end.port);
         let _ = end.receiver.run(&["enrol", &code, "--landing", &landing]).succeeded();
         let receiver = Some(end.receiver.serve(&["serve"]));
-        let wine = Wine::new();
+        let wine = Wine::new(variables);
         for (name, version, end) in [("old", OLD, ""), ("new", NEW, ""), ("german", NEW, "-de")] {
             fs::copy(package(version, end), wine.path(&format!("C:\\{name}.msi"))).unwrap();
         }
@@ -93,13 +103,13 @@ impl Site {
         self.wine.registry(SERVICE).contains("ImagePath")
     }
 
-    fn configure(&self) {
+    fn configure(&self, more: &str) {
         let job = erp::job_toml(JOB, ERP.as_ref());
-        self.wine.write(&format!("{DATA}\\agent.toml"), format!("[receipt]\npoll = \"100ms\"\n{job}").as_bytes());
+        self.wine.write(&format!("{DATA}\\agent.toml"), format!("[receipt]\npoll = \"100ms\"\n{more}{job}").as_bytes());
     }
 
     /// Each end believes the other.
-    fn approve(&self) {
+    fn approve_ends(&self) {
         let fingerprint = |status: Outcome| status.succeeded().json()["fingerprint"].as_str().unwrap().to_owned();
         let agent = fingerprint(self.agent(&["status", "--json"]));
         let _ = self.end.receiver.run(&["agent", "approve", &agent]).succeeded();
@@ -124,7 +134,7 @@ fn newest(site: &Site) -> String {
 
 #[test]
 fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed() {
-    let mut site = Site::new();
+    let mut site = Site::new(&[]);
     let data = format!("DATADIR={DATA}");
 
     // A code that is none: everything is taken back, and the reason is told.
@@ -138,7 +148,7 @@ fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed
     );
 
     // As configuration management does it: the file is there, and the package gets the code.
-    site.configure();
+    site.configure("");
     let code = site.world.enrolment_code(TENANT, "agent", AGENT);
     let log = site.install("old", &[&data, &format!("RELAY_CODE={code}")]);
     let told = site.set_up_log();
@@ -148,7 +158,7 @@ fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed
     let service = site.wine.registry(SERVICE);
     assert!(service.contains("NT SERVICE\\TowpathAgent") && service.contains("run --service"), "{service}");
     assert!(site.wine.registry(MACHINE).contains("C:\\Program Files\\Towpath\\"));
-    site.approve();
+    site.approve_ends();
     let sent = site.agent(&["send", "--job", JOB, "--wait", "--timeout", "60s", "--json"]).succeeded().json();
     assert_eq!(sent["transfers"][0]["state"], "imported", "{sent}");
     site.is_imported(1);
@@ -176,10 +186,11 @@ fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed
     let (refused, log) = site.msiexec("/i", "old", &[]);
     assert!(!refused.status.success(), "{log}");
     assert!(site.runs(), "an older version was refused, and what is there works on");
+    assert!(site.wine.path(TASK).exists());
 
     let (removed, log) = site.msiexec("/x", "new", &[]);
     assert!(removed.status.success(), "{log}");
-    assert!(!site.is_installed(), "{}", site.wine.registry(SERVICE));
+    assert!(!site.is_installed() && !site.wine.path(TASK).exists(), "{}", site.wine.registry(SERVICE));
     assert!(!site.wine.path(PROGRAM).exists(), "{log}");
     assert!(!site.wine.registry(MACHINE).contains("Towpath"));
     assert!(site.wine.path(&format!("{DATA}\\agent\\key")).exists(), "the key stays");
@@ -192,4 +203,5 @@ fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed
     assert!(removed.status.success(), "{log}");
     let left: Vec<_> = fs::read_dir(site.wine.path(DATA)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["of somebody else.txt"]);
+    assert!(!site.wine.path(KEPT).exists());
 }

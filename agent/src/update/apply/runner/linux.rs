@@ -1,29 +1,20 @@
-//! The service that carries an update out: made for it, started at boot as long as it is under way, and removed at its end.
-//!
-//! It is not one of the package's, because the package is what changes; and it runs the kept copy of the program that has prepared the
-//! update, because that one is known to work.
+//! A unit of systemd.
 
-use std::{
-    fs, io,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, os::unix::fs::symlink, path::Path};
 
 use towpath_transfer::failure::Result;
 use towpath_transport::files::file_failure;
 
-use super::{Open, public_file};
+use super::{
+    super::{Open, public_file},
+    kept_program,
+};
 use crate::service::unit::argument;
 
 /// Its name.
-pub(super) const NAME: &str = "towpath-agent-update-run.service";
+pub(in super::super) const NAME: &str = "towpath-agent-update-run.service";
 /// What starts it at boot.
 const WANTED: &str = "multi-user.target.wants";
-
-/// The kept copy of the program.
-pub(super) fn kept_program(kept: &Path) -> PathBuf {
-    kept.join("program")
-}
 
 /// An installer must be able to do what an installer does, so less is denied than to other services; no network is among it.
 fn text(kept: &Path, open: &Open) -> Result<String> {
@@ -67,7 +58,7 @@ fn text(kept: &Path, open: &Open) -> Result<String> {
 }
 
 /// Writes it, durably, and has it started at every boot.
-pub(super) fn write(units: &Path, kept: &Path, open: &Open) -> Result<()> {
+pub(in super::super) fn write(units: &Path, kept: &Path, open: &Open) -> Result<()> {
     let (unit, wanted) = (units.join(NAME), units.join(WANTED));
     public_file::write(&unit, text(kept, open)?.as_bytes(), 0o644)?;
     let failed = |error| file_failure("making", &wanted, error);
@@ -78,8 +69,9 @@ pub(super) fn write(units: &Path, kept: &Path, open: &Open) -> Result<()> {
     }
 }
 
-/// Removes it.
-pub(super) fn remove(units: &Path) -> Result<()> {
+/// Removes it, and the program that it has run.
+pub(in super::super) fn remove(units: &Path, kept: &Path) -> Result<()> {
     public_file::remove(&units.join(WANTED).join(NAME))?;
-    public_file::remove(&units.join(NAME))
+    public_file::remove(&units.join(NAME))?;
+    public_file::remove(&kept_program(kept))
 }

@@ -1,0 +1,65 @@
+//! How the service stood before its package was taken away, for the one that follows. It lies in root's folder: whoever could write it
+//! would choose the account that the service runs as.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use towpath_platform::{services::Standing, sharing};
+use towpath_transfer::{Code, Failure, failure::Result};
+use towpath_transport::files::Disk;
+
+use crate::{small_file, update::kept};
+
+/// The longest note, in bytes.
+pub const MAX_NOTE_BYTES: usize = 4 * 1024;
+
+/// What is known of the service that was taken away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// Whether it ran.
+    pub running: bool,
+    /// The account that it ran as.
+    pub account: Option<String>,
+}
+
+impl Before {
+    fn path(kept: &Path) -> PathBuf {
+        kept.join("before-removal.json")
+    }
+
+    /// What was noted; nothing where nothing was, or where it cannot be read.
+    #[must_use]
+    pub fn read(kept: &Path) -> Self {
+        let read = small_file::read(&Disk, &Self::path(kept), MAX_NOTE_BYTES);
+        read.ok().flatten().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Takes note of how a service stands.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub fn note(kept: &Path, standing: &Standing) -> Result<()> {
+        kept::claim(kept)?;
+        let before = Self { running: standing.running, account: standing.account.clone() };
+        let text = serde_json::to_vec(&before)
+            .map_err(|error| Failure::park(Code::Internal, "writing how the service stands").caused_by(error))?;
+        small_file::write(&Disk, &Self::path(kept), &text)
+    }
+
+    /// What was noted is done.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub fn forget(kept: &Path) -> Result<()> {
+        let path = Self::path(kept);
+        match sharing::changed(|| fs::remove_file(&path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::park(Code::FileFailed, format!("removing {} failed", path.display())).caused_by(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
