@@ -65,9 +65,12 @@ pub(super) fn set_up(args: &Args, asked: &SetUpArgs) -> Result<()> {
         }
     };
     let places = Places::of(args)?;
-    let before = Before::read(&System::default().kept);
-    let account = before.account.clone().unwrap_or_else(|| DEFAULT_USER.to_owned());
-    let done = windows::claim_folder(&places.data, &account, &say).and_then(|()| {
+    let kept = System::default().kept;
+    // Claimed before it is believed: it says which account the service runs as.
+    let done = kept::claim(&kept).and_then(|()| {
+        let before = Before::read(&kept);
+        let account = before.account.clone().unwrap_or_else(|| DEFAULT_USER.to_owned());
+        windows::claim_folder(&places.data, &account, &say)?;
         if let Ok(mut log) = log.lock() {
             *log = File::create(places.data.join(LOG)).ok();
         }
@@ -96,9 +99,7 @@ fn with_folder(
         let enrolled = enrol_with(args, asked.code.trim(), say)?;
         let of = installation(args, &InstallArgs { user: account, now: false, dry_run: false })?;
         windows::install(&of, false, say)?;
-        let kept = System::default().kept;
-        kept::claim(&kept)?;
-        apply::task::make(&kept, &of)?;
+        apply::task::make(&System::default().kept, &of)?;
         say(&format!("made the task {}, which does what [update] of the configuration says", apply::task::NAME));
         let start = match asked.start.as_str() {
             "1" => true,
@@ -120,6 +121,7 @@ fn with_folder(
 /// Whether a configuration was written: where there is none, one that says how the relay is reached.
 fn write_config(file: &Path, proxy: &str, say: &dyn Fn(&str)) -> Result<bool> {
     if file.exists() {
+        windows::check_config(file)?;
         say(&format!("{} is there, and stays as it is", file.display()));
         return Ok(false);
     }

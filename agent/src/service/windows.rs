@@ -22,16 +22,29 @@ pub const SERVICE: &str = "TowpathAgent";
 /// `service-failed`, also for one that somebody else has made, who could change what the service does.
 pub fn claim_folder(folder: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| failed("making the data folder failed", error))?;
-    let shown = folder.display();
     let trusted = acl::is_of_trusted(folder).map_err(|error| failed("asking for the owner of the data folder failed", error))?;
     if !trusted {
-        let message = format!(
-            "{shown} was made by somebody who is no administrator; look at what is in it, and remove it or run: \
-             icacls \"{shown}\" /setowner *S-1-5-32-544 /T"
-        );
-        return Err(Failure::park(Code::ServiceFailed, message));
+        return Err(not_of_administrators(folder));
     }
     restrict(folder, account, Right::Read, say).map_err(|error| failed("closing the data folder failed", error))
+}
+
+/// Refuses a configuration that somebody else has put there: the folders that it names are given to the service.
+///
+/// # Errors
+/// `service-failed`.
+pub fn check_config(file: &Path) -> Result<()> {
+    let failed = |error| failed("asking for the owner of the configuration failed", error);
+    if acl::is_of_administrators(file).map_err(failed)? { Ok(()) } else { Err(not_of_administrators(file)) }
+}
+
+fn not_of_administrators(path: &Path) -> Failure {
+    let shown = path.display();
+    let message = format!(
+        "{shown} was made by somebody who is no administrator; look at what is in it, and remove it or run: \
+         icacls \"{shown}\" /setowner *S-1-5-32-544 /T"
+    );
+    Failure::park(Code::ServiceFailed, message)
 }
 
 /// Makes or changes the service, and lets its account read and write what is its own. May be repeated.

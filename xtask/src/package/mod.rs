@@ -66,9 +66,10 @@ impl Options {
         Self::made_of(vec![Kind::Deb, Kind::Rpm], for_tests(root, package_version), programs, package_version)
     }
 
-    /// What the tests install on Windows.
-    pub(crate) fn of_windows_tests(root: &Path, programs: PathBuf, package_version: &str) -> Self {
-        Self::made_of(vec![Kind::Windows], for_windows_tests(root, package_version), programs, package_version)
+    /// What the tests install on Windows, signed by a command.
+    pub(crate) fn of_windows_tests(root: &Path, programs: PathBuf, package_version: &str, sign: &str) -> Self {
+        let made = Self::made_of(vec![Kind::Windows], for_windows_tests(root, package_version), programs, package_version);
+        Self { sign: Some(sign.to_owned()), ..made }
     }
 
     fn made_of(kinds: Vec<Kind>, out: PathBuf, programs: PathBuf, package_version: &str) -> Self {

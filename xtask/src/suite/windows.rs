@@ -14,11 +14,13 @@ use crate::{
 };
 
 /// What has to be here, and the packages of Debian that bring it.
-const TOOLS: [(&str, &[&str]); 5] = [
+const TOOLS: [(&str, &[&str]); 7] = [
     ("x86_64-w64-mingw32-gcc", &["gcc-mingw-w64-x86-64-win32"]),
     ("x86_64-w64-mingw32-strip", &["binutils-mingw-w64-x86-64"]),
     ("wixl", &["wixl"]),
     ("msibuild", &["msitools"]),
+    ("osslsigncode", &["osslsigncode"]),
+    ("openssl", &["openssl"]),
     ("/usr/lib/wine/wine64", &["wine", "wine64"]),
 ];
 
@@ -45,12 +47,48 @@ pub(super) fn run(root: &Path) -> Result<bool, String> {
     Ok(steps.failed.is_empty())
 }
 
+/// Makes and signs the packages, as a publisher would.
 fn packages(root: &Path) -> Result<(), String> {
     let programs = repository::target(root).join(package::windows_program::TARGET).join("debug");
-    for version in super::PACKAGED {
-        package::run(&package::Options::of_windows_tests(root, programs.clone(), version))?;
+    let publisher = Publisher::new(root)?;
+    let broken = broken(root)?;
+    for (version, programs) in super::PACKAGED.map(|version| (version, &programs)).into_iter().chain([(BROKEN, &broken)]) {
+        package::run(&package::Options::of_windows_tests(root, programs.clone(), version, &publisher.command()))?;
+        publisher.verify(&package::for_windows_tests(root, version).join(format!("towpath-agent-{version}-x64.msi")))?;
     }
-    package::run(&package::Options::of_windows_tests(root, broken(root)?, BROKEN))
+    Ok(())
+}
+
+/// Whoever signs programs and packages, with a certificate of its own.
+struct Publisher {
+    folder: PathBuf,
+}
+
+impl Publisher {
+    fn new(root: &Path) -> Result<Self, String> {
+        let folder = repository::target(root).join("publisher-of-windows-tests");
+        let failed = |e: std::io::Error| format!("making {}: {e}", folder.display());
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let script = "#!/bin/sh\nset -e\nhere=$(dirname \"$0\")\n\
+                      osslsigncode sign -certs \"$here/publisher.pem\" -key \"$here/publisher.key\" -h sha256 -in \"$1\" -out \"$1.signed\"\n\
+                      mv \"$1.signed\" \"$1\"\n";
+        fs::write(folder.join("sign-for-windows"), script).map_err(failed)?;
+        let mut made = Command::new("openssl");
+        made.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=Publisher"]);
+        made.args(["-addext", "extendedKeyUsage=codeSigning", "-keyout", "publisher.key", "-out", "publisher.pem"]);
+        package::done(made.current_dir(&folder))?;
+        Ok(Self { folder })
+    }
+
+    /// What packaging is told to sign by.
+    fn command(&self) -> String {
+        format!("sh '{}'", self.folder.join("sign-for-windows").display())
+    }
+
+    /// Whether a package has the publisher's signature.
+    fn verify(&self, package: &Path) -> Result<(), String> {
+        package::done(Command::new("osslsigncode").arg("verify").arg("-CAfile").arg(self.folder.join("publisher.pem")).arg("-in").arg(package))
+    }
 }
 
 /// Where a program lies that takes the agent's place and does nothing at all: its set-up succeeds, and its service never works.
@@ -60,11 +98,7 @@ fn broken(root: &Path) -> Result<PathBuf, String> {
     let source = folder.join("broken.c");
     fs::write(&source, "int main(void) { return 0; }\n").map_err(|e| format!("writing {}: {e}", source.display()))?;
     let program = folder.join("towpath-agent.exe");
-    let compiled = Command::new("x86_64-w64-mingw32-gcc").arg("-o").arg(program).arg(&source).status();
-    let status = compiled.map_err(|e| format!("starting x86_64-w64-mingw32-gcc failed: {e}"))?;
-    if !status.success() {
-        return Err(format!("compiling {} ended with {status}", source.display()));
-    }
+    package::done(Command::new("x86_64-w64-mingw32-gcc").arg("-o").arg(program).arg(&source))?;
     Ok(folder)
 }
 

@@ -21,6 +21,8 @@ const NEW: &str = "0.1.1";
 /// Folders as people name them.
 const DATA: &str = "C:\\Towpath Däten";
 const ERP: &str = "C:\\ERP für Größen\\erp.sqlite";
+/// What comes back.
+const KIND: &str = "orders";
 const PROGRAM: &str = "C:\\Program Files\\Towpath\\towpath-agent.exe";
 const SERVICE: &str = "HKLM\\System\\CurrentControlSet\\Services\\TowpathAgent";
 /// The package's task, as the scheduler keeps it, and the folder of updates.
@@ -105,7 +107,10 @@ impl Site {
 
     fn configure(&self, more: &str) {
         let job = erp::job_toml(JOB, ERP.as_ref());
-        self.wine.write(&format!("{DATA}\\agent.toml"), format!("[receipt]\npoll = \"100ms\"\n{more}{job}").as_bytes());
+        let delivery = format!("[[delivery]]\nkind = \"{KIND}\"\nfolder = '{}'\n", delivery());
+        fs::create_dir_all(self.wine.path(&delivery())).unwrap();
+        let text = format!("[receipt]\npoll = \"100ms\"\n{more}{job}\n{delivery}");
+        self.wine.write(&format!("{DATA}\\agent.toml"), text.as_bytes());
     }
 
     /// Each end believes the other.
@@ -117,10 +122,28 @@ impl Site {
         let _ = self.agent(&["receiver", "approve", &receiver]).succeeded();
     }
 
+    /// A file comes back from the app.
+    fn comes_back(&self) {
+        let file = self.world.dir.path().join("back.csv");
+        fs::write(&file, "item,quantity\r\n7,12\r\n").unwrap();
+        let words = ["send", file.to_str().unwrap(), "--kind", KIND, "--to", AGENT, "--wait", "--timeout", "60s"];
+        let _ = self.end.receiver.run(&words).succeeded();
+        let delivered = self.wine.path(&format!("{}\\back.csv", delivery()));
+        assert_eq!(fs::read(&delivered).unwrap(), fs::read(&file).unwrap());
+        fs::remove_file(delivered).unwrap();
+    }
+
     fn is_imported(&self, transfers: u64) {
         assert_same_tables(&self.end.erp, &self.end.app(), &tables());
         assert_eq!(query_text(&self.end.app(), "SELECT count(*) FROM towpath_imports"), transfers.to_string());
     }
+}
+
+/// A folder whose path is longer than Windows has allowed for long: MAX_PATH, 260 characters.
+fn delivery() -> String {
+    let folder = format!("C:\\Lieferungen{}", "\\aus der Stadt mit dem l\u{e4}ngsten Namen weit und breit, die es gar nicht gibt".repeat(4));
+    assert!(folder.len() > 260);
+    folder
 }
 
 /// What the agent says of the newest transfer.
@@ -162,6 +185,7 @@ fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed
     let sent = site.agent(&["send", "--job", JOB, "--wait", "--timeout", "60s", "--json"]).succeeded().json();
     assert_eq!(sent["transfers"][0]["state"], "imported", "{sent}");
     site.is_imported(1);
+    site.comes_back();
 
     let _ = site.agent(&["service", "stop"]).succeeded();
     assert!(!site.runs());
