@@ -6,10 +6,15 @@ use std::{
     process::Command,
 };
 
+#[cfg(windows)]
+use towpath_platform::services;
 use towpath_transfer::{Code, Failure, failure::Result};
 
-/// Of whom a task's command is known to be where it has failed.
+/// The program that makes, starts and removes tasks.
 const PROGRAM: &str = "schtasks.exe";
+/// The service that it talks to.
+#[cfg(windows)]
+const SCHEDULER: &str = "Schedule";
 
 /// A task of the system's account, started with this host and again and again, one at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +100,18 @@ pub fn remove(name: &str) -> Result<()> {
     schtasks(&["/Delete", "/TN", name, "/F"])
 }
 
+/// Lets the scheduler's own service run: shortly after Windows has started it may not yet, and what starts it then gives up where
+/// another service is being started.
+fn wake_scheduler() {
+    #[cfg(windows)]
+    if !services::standing(SCHEDULER).is_ok_and(|standing| standing.is_some_and(|standing| standing.running)) {
+        // Whoever may not start it is told so by what follows.
+        let _ = services::start(SCHEDULER);
+    }
+}
+
 fn schtasks(words: &[&str]) -> Result<()> {
+    wake_scheduler();
     let failed = |what: String| Failure::park(Code::ServiceFailed, format!("{PROGRAM} {} {what}", words.join(" ")));
     let done = Command::new(system32().join(PROGRAM)).args(words).output();
     let done = done.map_err(|error| failed("cannot be started".to_owned()).caused_by(error))?;

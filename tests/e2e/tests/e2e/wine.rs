@@ -107,9 +107,9 @@ impl Site {
 
     fn configure(&self, more: &str) {
         let job = erp::job_toml(JOB, ERP.as_ref());
-        let delivery = format!("[[delivery]]\nkind = \"{KIND}\"\nfolder = '{}'\n", delivery());
+        let returns = format!("[[delivery]]\nkind = \"{KIND}\"\nfolder = '{}'\n", delivery());
         fs::create_dir_all(self.wine.path(&delivery())).unwrap();
-        let text = format!("[receipt]\npoll = \"100ms\"\n{more}{job}\n{delivery}");
+        let text = format!("[receipt]\npoll = \"100ms\"\n{more}{job}\n{returns}");
         self.wine.write(&format!("{DATA}\\agent.toml"), text.as_bytes());
     }
 
