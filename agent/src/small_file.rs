@@ -39,11 +39,17 @@ pub(crate) fn write(files: &dyn FileStore, path: &Path, bytes: &[u8]) -> Result<
 /// As the disk reports.
 pub(crate) fn write_if_different(files: &dyn FileStore, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     match read(files, path, bytes.len()) {
-        Ok(Some(there)) if there == bytes => {
-            hold(files, path).map_err(|error| file_failure("syncing the folder of", path, error))
-        }
+        Ok(Some(there)) if there == bytes => held(files, path),
         _ => write(files, path, bytes),
     }
+}
+
+/// Makes a file durable that was found: the try that has written it may have failed before it was.
+///
+/// # Errors
+/// As the disk reports.
+pub(crate) fn held(files: &dyn FileStore, path: &Path) -> Result<(), Failure> {
+    hold(files, path).map_err(|error| file_failure("syncing the folder of", path, error))
 }
 
 /// Whether there is a file of this name.

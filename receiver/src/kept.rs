@@ -7,7 +7,7 @@ use towpath_transfer::{
     manifest::{MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME},
     receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, ReceiptStage, SignedReceipt},
 };
-use towpath_transport::files::{FileStore, file_failure, hold, read_if_there, read_whole, write_whole};
+use towpath_transport::files::{FileStore, file_failure, hold, read_if_there, read_whole, remove_begun, write_whole};
 
 use crate::layout::Layout;
 
@@ -101,6 +101,16 @@ fn keep(files: &dyn FileStore, path: &Path, bytes: &[u8]) -> Result<(), Failure>
 /// As the disk reports.
 pub(crate) fn held(files: &dyn FileStore, path: &Path) -> Result<(), Failure> {
     hold(files, path).map_err(|e| file_failure("syncing the folder of", path, e))
+}
+
+/// What is kept of a transfer that is over stays as it is from here on: what a program that was stopped has begun to write beside it
+/// goes, and what was found, not written, is durable. May be repeated.
+///
+/// # Errors
+/// As the disk reports.
+pub fn close(files: &dyn FileStore, layout: &Layout, key: &TransferKey) -> Result<(), Failure> {
+    let folder = layout.receipts(key);
+    remove_begun(files, &folder).map_err(|e| file_failure("clearing", &folder, e))
 }
 
 /// A small file of our own; `None` where there is none.

@@ -4,6 +4,7 @@
 //! real thing, [`MemoryFiles`] forgets at [`MemoryFiles::power_loss`] whatever was not synced, and [`FaultFiles`] fails
 //! before or after any effect.
 
+mod begun;
 #[cfg(target_os = "linux")]
 mod below;
 mod disk;
@@ -31,6 +32,7 @@ use towpath_transfer::{
 /// Bytes of a file that are in memory at once while it is read from its start to its end.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+pub use begun::{is_begun, remove_begun};
 #[cfg(target_os = "linux")]
 pub use below::DiskBelow;
 pub use disk::Disk;

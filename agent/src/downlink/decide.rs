@@ -9,7 +9,7 @@ use towpath_transfer::{
     state::{Outcome, Rejection},
 };
 
-use crate::{parts::Parts, uplink::folder};
+use crate::{parts::Parts, small_file, uplink::folder};
 
 /// Whether a failure says that what was sent is itself wrong, so that no later try can end differently.
 #[must_use]
@@ -35,7 +35,7 @@ pub fn kept(parts: &Parts, id: TransferId, stage: ReceiptStage) -> Result<Option
     folder::kept_receipt(&*parts.files, &parts.layout.of(Direction::Downlink), id, stage)
 }
 
-/// The receipt that was signed for a transfer before, where one was: it stands.
+/// The receipt that was signed for a transfer before, where one was: it stands, and is durable.
 ///
 /// # Errors
 /// `receipt-invalid` where it was altered, and as the disk reports.
@@ -49,6 +49,8 @@ pub fn decided(parts: &Parts, id: TransferId) -> Result<Option<(Outcome, SignedR
         let (message, signature) = (signed.receipt.as_bytes(), signed.signature.as_bytes());
         let own = parts.trust.signers()?.verify(parts.agent.as_str(), Namespace::Receipt, message, signature);
         own.map_err(|error| altered().caused_by(error))?;
+        // From here on the journal, the relay and the receiver rely on this receipt and on no other.
+        small_file::held(&*parts.files, &parts.layout.of(Direction::Downlink).receipt(id, stage))?;
         let outcome = receipt.outcome().filter(|_| receipt.key() == parts.key(id) && receipt.stage == stage);
         return Ok(Some((outcome.ok_or_else(altered)?, signed)));
     }

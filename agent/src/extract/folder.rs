@@ -15,7 +15,7 @@ use towpath_transfer::{
     digest::Sha256Digest,
     packed::{PACKED_SUFFIX, is_reserved, packed_name},
 };
-use towpath_transport::files::{FileKind, FileStore, TEMP_SUFFIX, file_failure, ignore_missing};
+use towpath_transport::files::{FileKind, FileStore, TEMP_SUFFIX, file_failure, ignore_missing, is_begun};
 
 use super::{ExtractParts, ExtractRequest, Form};
 use crate::config::TableConfig;
@@ -134,7 +134,7 @@ pub(super) async fn clear(parts: &ExtractParts, request: &ExtractRequest, names:
     let (files, folder, form) = (Arc::clone(&parts.files), request.folder.clone(), request.form);
     let names: HashSet<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
     let is_left = move |name: &str| match form {
-        Form::Packed => name.ends_with(PACKED_SUFFIX) || (name.starts_with('.') && name.ends_with(TEMP_SUFFIX)),
+        Form::Packed => name.ends_with(PACKED_SUFFIX) || is_begun(name),
         Form::Plain => temp_of(name).is_some_and(|of| names.contains(of)),
     };
     blocking(move || {
@@ -159,7 +159,7 @@ pub(super) async fn clear(parts: &ExtractParts, request: &ExtractRequest, names:
 }
 
 /// The file of which `name` is the temporary one.
-pub(crate) fn temp_of(name: &str) -> Option<&str> {
+fn temp_of(name: &str) -> Option<&str> {
     let (of, attempt) = name.strip_prefix('.')?.strip_suffix(TEMP_SUFFIX)?.rsplit_once('.')?;
     (!attempt.is_empty() && attempt.bytes().all(|byte| byte.is_ascii_digit())).then_some(of)
 }

@@ -11,7 +11,7 @@
 mod columns;
 mod course;
 pub(crate) mod drift;
-pub(crate) mod folder;
+mod folder;
 mod listing;
 mod pseudonyms;
 pub mod source;

@@ -8,9 +8,9 @@ use towpath_transfer::{
     packed::{MAX_PACKED_LIST_BYTES, PACKED_SUFFIX, PART_SUFFIX, PackedList},
     receipt::{MAX_RECEIPT_BYTES, MAX_SIGNATURE_BYTES, ReceiptStage, SignedReceipt},
 };
-use towpath_transport::files::{FileStore, file_failure, ignore_missing};
+use towpath_transport::files::{FileStore, file_failure, ignore_missing, is_begun, remove_begun};
 
-use crate::{extract::folder::temp_of, layout::Layout, small_file};
+use crate::{layout::Layout, small_file};
 
 /// Names read from a folder at a time.
 const PAGE: usize = 256;
@@ -84,7 +84,7 @@ pub fn remove_payload(files: &dyn FileStore, layout: &Layout, id: TransferId) ->
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
             other => other.map_err(|error| file_failure("listing", &folder, error))?,
         };
-        let payload = |name: &str| name.ends_with(PACKED_SUFFIX) || name.ends_with(PART_SUFFIX) || temp_of(name).is_some();
+        let payload = |name: &str| name.ends_with(PACKED_SUFFIX) || name.ends_with(PART_SUFFIX) || is_begun(name);
         for entry in page.iter().filter(|entry| payload(&entry.name)) {
             let path = folder.join(&entry.name);
             ignore_missing(files.remove(&path)).map_err(|error| file_failure("removing", &path, error))?;
@@ -97,6 +97,8 @@ pub fn remove_payload(files: &dyn FileStore, layout: &Layout, id: TransferId) ->
     let plain = layout.plain(id);
     ignore_missing(files.remove_dir_all(&plain)).map_err(|error| file_failure("removing", &plain, error))?;
     synced(&folder)?;
+    let receipts = layout.receipts(id);
+    remove_begun(files, &receipts).map_err(|error| file_failure("clearing", &receipts, error))?;
     forget_work(files, layout, id)?;
     synced(&layout.work())
 }

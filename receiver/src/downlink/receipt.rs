@@ -94,6 +94,8 @@ async fn settle(
                 kept::keep_manifest(files, &parts.layout, key, &bytes, &signature)?;
             }
         }
+        // Without the copies nothing can be made again, so what was found beside the receipts must be durable before they go.
+        kept::close(files, &parts.layout, key)?;
         remove_copies(&parts, key)
     })
     .await?;

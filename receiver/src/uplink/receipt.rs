@@ -8,7 +8,7 @@ use towpath_journal::{Lease, Step, StepOutcome};
 use towpath_transfer::{Code, Direction, Failure, Stage, TransferEvent, TransferKey, api::AppReceipt, state::Place};
 
 use super::{decide, verify::blocking};
-use crate::parts::Parts;
+use crate::{kept, parts::Parts};
 
 /// The stage.
 #[derive(Debug, Clone)]
@@ -44,7 +44,11 @@ pub async fn hand_over(parts: &Arc<Parts>, key: &TransferKey) -> Result<Transfer
     let outcome = receipt.outcome().ok_or_else(missing)?;
     parts.relay.post_receipt(&AppReceipt { agent: key.agent.clone(), transfer: key.id, signed }).await.map_err(unknown_there)?;
     let (remover, of) = (Arc::clone(parts), key.clone());
-    blocking(move || decide::remove_landed(&remover, &of)).await?;
+    blocking(move || {
+        kept::close(&*remover.files, &remover.layout, &of)?;
+        decide::remove_landed(&remover, &of)
+    })
+    .await?;
     Ok(TransferEvent::Settled { outcome })
 }
 

@@ -18,7 +18,7 @@ use towpath_transfer::{
     receipt::{Receipt, ReceiptStage},
     state::{Place, Rejection},
 };
-use towpath_transport::files::{FaultFiles, FileFault, FileOp, FilePlan, FileStore as _};
+use towpath_transport::files::{FaultFiles, FileFault, FileOp, FilePlan, FileStore as _, write_whole};
 
 use crate::{
     agents::TrustPolicy,
@@ -125,6 +125,21 @@ async fn a_whole_transfer_is_imported_and_signed_for() {
     let receipt = receipt(&bench, id(1));
     assert_eq!((receipt.rows[0].table.as_str(), receipt.rows[0].rows), ("items", 3));
     assert_eq!(receipt.signer, bench.parts.identity.fingerprint());
+}
+
+#[tokio::test]
+async fn what_was_begun_beside_the_receipts_goes_when_it_is_over() {
+    let bench = Bench::new().await;
+    let receipts = bench.parts.layout.receipts(&Bench::key("erp", id(1)));
+    let begun = receipts.join(".rejected.json.sig.tmp");
+    bench.files.create_dir_all(&receipts).unwrap();
+    // A receiver that was killed while it rejected, and after which the cause of that is gone.
+    write_whole(&*bench.files, &begun, b"-----BEGIN SSH").unwrap();
+    imported(&bench, &bench.parts, "erp", id(1), &folder(&sent(1), &bench.erp)).await;
+    bench.files.power_loss();
+    assert!(bench.files.stat(&begun).is_err());
+    let kept = crate::kept::receipt(&*bench.files, &bench.parts.layout, &Bench::key("erp", id(1)), ReceiptStage::Imported);
+    assert!(kept.unwrap().is_some());
 }
 
 struct StopAt {

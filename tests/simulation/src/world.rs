@@ -34,6 +34,9 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(20);
 /// How often they look while nobody does anything.
 const SELDOM: Duration = Duration::from_secs(60 * 60);
+/// How often a receiver compares its app databases while nobody does anything, beside the time when it starts: a database is opened
+/// for each, which is what a seed costs most.
+const COMPARE_SELDOM: Duration = Duration::from_secs(6 * 60 * 60);
 /// How often an agent asks for a receipt.
 const ASK: Duration = Duration::from_secs(10);
 /// How often the relay clears away.
@@ -478,7 +481,7 @@ impl World {
             let machine = self.machine(&host);
             machine.kill().await;
             let pace = &mut machine.nature.pace;
-            (pace.drivers.poll, pace.scan, pace.compare) = (SELDOM, SELDOM, SELDOM);
+            (pace.drivers.poll, pace.scan, pace.compare) = (SELDOM, SELDOM, COMPARE_SELDOM);
             // The agents are off meanwhile: they would ask the relay all day long. So would whoever waits for one that was revoked.
             if host.place == Place::Relay || host.place == Place::Receiver && !self.is_concerned(&host) {
                 self.switch_on(&host).await;

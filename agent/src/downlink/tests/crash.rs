@@ -3,11 +3,11 @@
 use std::{path::Path, sync::Arc};
 
 use towpath_journal::Point;
-use towpath_transfer::{Stage, TransferState};
-use towpath_transport::files::{FaultFiles, FileFault};
+use towpath_transfer::{Direction, Stage, TransferState, receipt::ReceiptStage};
+use towpath_transport::files::{FaultFiles, FileFault, FileOp};
 
 use super::world::{FOLDER, Returns};
-use crate::downlink::stage_files;
+use crate::downlink::{decide, stage_files};
 
 /// Each stage, and how often it runs for one transfer: `deliver` stages, places and acts.
 const STAGES: [(Stage, u32); 4] = [(Stage::Pull, 1), (Stage::Verify, 1), (Stage::Deliver, 3), (Stage::Acknowledge, 1)];
@@ -82,5 +82,27 @@ async fn a_failing_disk_between_two_renames_delivers_nothing_twice() {
                 assert_eq!(returns.ever_delivered(), once(), "effect {n} {fault:?} cut: {cut}");
             }
         }
+    }
+}
+
+/// A try that could not make its receipt durable has left it all the same, and the next one finds it.
+#[tokio::test]
+async fn a_receipt_that_is_found_is_durable_before_the_journal_relies_on_it() {
+    for failing in 1..=2 {
+        let mut returns = Returns::new();
+        let id = returns.orders().await;
+        let receipts = returns.world.parts.layout.of(Direction::Downlink).receipts(id);
+        let mut syncs = 0;
+        let plan = Box::new(move |op, path: &Path| {
+            syncs += usize::from(op == FileOp::SyncDir && path == receipts);
+            (op == FileOp::SyncDir && path == receipts && syncs == failing)
+                .then_some(FileFault::Before(std::io::ErrorKind::StorageFull))
+        });
+        returns.world.parts.files = Arc::new(FaultFiles::new(returns.world.files.clone(), plan));
+        returns.stop_at(id, Stage::Acknowledge, Point::BeforeEffect, 1).await;
+        returns.world.files.power_loss();
+        let kept = decide::kept(&returns.world.parts, id, ReceiptStage::Delivered).unwrap();
+        assert!(kept.is_some(), "the receipt is lost where sync {failing} of its folder fails");
+        assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered, "sync {failing}");
     }
 }

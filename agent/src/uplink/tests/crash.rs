@@ -2,7 +2,7 @@
 
 use towpath_journal::Point;
 use towpath_transfer::{Stage, TransferState};
-use towpath_transport::files::FileStore as _;
+use towpath_transport::files::{FileStore as _, write_whole};
 
 use super::world::World;
 use crate::chain;
@@ -61,4 +61,20 @@ async fn a_note_of_packed_files_that_is_lost_is_made_again() {
     world.crash_at(id, Stage::Pack, Point::BeforeEffect).await;
     world.files.remove(&world.parts.layout.extracted(id)).unwrap();
     assert_eq!(world.finish(id).await.state, TransferState::Imported);
+}
+
+#[tokio::test]
+async fn what_was_begun_of_a_small_file_goes_when_the_transfer_is_over() {
+    let mut world = World::new();
+    let id = world.plan(false).await;
+    world.crash_at(id, Stage::Push, Point::BeforeEffect).await;
+    let layout = world.parts.layout.clone();
+    let begun = [layout.transfer(id).join(".packed.json.tmp"), layout.receipts(id).join(".rejected.json.sig.tmp")];
+    world.files.create_dir_all(&layout.receipts(id)).unwrap();
+    for path in &begun {
+        write_whole(&*world.files, path, b"{").unwrap();
+    }
+    assert_eq!(world.finish(id).await.state, TransferState::Imported);
+    world.files.power_loss();
+    assert!(begun.iter().all(|path| world.files.stat(path).is_err()));
 }

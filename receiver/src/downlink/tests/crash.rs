@@ -25,7 +25,7 @@ use towpath_transfer::{
     state::Place,
 };
 use towpath_transport::{
-    files::{FaultFiles, FileFault, FilePlan, FileStore as _},
+    files::{FaultFiles, FileFault, FileOp, FilePlan, FileStore as _, write_whole},
     relay_api::{MemoryRelay, RelayApi},
 };
 
@@ -119,6 +119,37 @@ async fn a_receipt_that_was_kept_counts_when_the_relay_has_forgotten_everything(
     assert_eq!(ended[0].state, TransferState::Delivered);
     assert!(bench.relay.exported(id(1)).is_none(), "the relay was told of what has ended");
     no_copies(&bench, &bench.parts, &key);
+}
+
+/// What a try that failed has kept the next one finds, and when the copies are gone nothing else is left.
+#[tokio::test]
+async fn what_is_kept_is_durable_before_the_copies_go_and_nothing_that_was_begun_stays() {
+    // The two files of each receipt and of the manifest, and what closes the folder.
+    for failing in 1..=7 {
+        let bench = Bench::new().await;
+        let key = send(&bench, &bench.parts, id(1)).await.key;
+        let receipts = bench.parts.layout.receipts(&key);
+        let begun = receipts.join(".rejected.json.sig.tmp");
+        bench.files.create_dir_all(&receipts).unwrap();
+        write_whole(&*bench.files, &begun, b"-----BEGIN SSH").unwrap();
+        let (mut syncs, failed) = (0, Arc::new(AtomicBool::new(false)));
+        let told = Arc::clone(&failed);
+        let plan = Box::new(move |op, path: &Path| {
+            syncs += usize::from(op == FileOp::SyncDir && path == receipts);
+            let fails = op == FileOp::SyncDir && path == receipts && syncs == failing;
+            told.fetch_or(fails, Ordering::SeqCst);
+            fails.then_some(FileFault::Before(std::io::ErrorKind::StorageFull))
+        });
+        let files = FaultFiles::new(bench.files.clone(), plan);
+        let parts = bench.parts_with(|parts| parts.files = Arc::new(files));
+        let ended = over(&bench, &parts, 1, &Answer::Delivered).await;
+        bench.files.power_loss();
+        assert!(failed.load(Ordering::SeqCst), "there is no sync {failing}");
+        assert!(chain::verify(&bench.parts, &ended[0]).unwrap().ok, "sync {failing}");
+        kept_manifest(&bench.parts, &key);
+        assert!(bench.files.stat(&begun).is_err(), "sync {failing}");
+        no_copies(&bench, &bench.parts, &key);
+    }
 }
 
 /// Two files of the app, which the watcher is to take.
