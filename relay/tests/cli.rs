@@ -50,3 +50,20 @@ fn the_check_of_the_configuration_loads_the_certificate_as_the_service_does() {
     }
     assert!(!folder.path().join("state").exists(), "a check makes nothing");
 }
+
+#[test]
+fn a_port_that_is_taken_is_told_with_how_to_find_who_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (taken, free) = (&*other.local_addr().unwrap().to_string(), "127.0.0.1:0");
+    for (listen, admin, setting) in [(taken, free, "[relay] listen"), (free, taken, "[relay] admin")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-relay"));
+        command.arg("--state").arg(folder.path()).args(["serve", "--listen", listen, "--admin", admin]);
+        let done = command.output().unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        for word in [&*format!("listening on {taken} failed"), "ss -ltnp", setting, "[config-invalid]"] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+    }
+}
