@@ -4,10 +4,13 @@ use std::{fs, process::Command};
 
 #[test]
 fn commands_say_what_their_files_say() {
-    // A state folder of the test's own, so that nothing is left behind.
-    let state = tempfile::tempdir().unwrap();
-    let cases = trycmd::TestCases::new();
-    cases.env("TOWPATH_STATE", state.path().to_str().unwrap()).case("tests/cmd/*.trycmd");
+    // Files of one folder run beside each other; those that would see what another makes have a folder of their own.
+    for files in ["tests/cmd/*.trycmd", "tests/cmd/codes/*.trycmd"] {
+        // A state folder of the test's own, so that nothing is left behind.
+        let state = tempfile::tempdir().unwrap();
+        let cases = trycmd::TestCases::new();
+        cases.env("TOWPATH_STATE", state.path().to_str().unwrap()).case(files);
+    }
 }
 
 #[test]
