@@ -20,7 +20,7 @@ use toml::de::{DeTable, DeValue};
 use towpath_transfer::{Code, Failure};
 
 pub use every::{MAX_MISTAKES, every_mistake};
-pub use report::{CheckReport, checked, refused};
+pub use report::{CheckReport, checked, refused, tell};
 
 use self::outline::Outline;
 

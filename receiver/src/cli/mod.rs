@@ -54,14 +54,12 @@ fn execute(args: Args) -> Result<(), Failure> {
     };
     let state = folders::state(NAME, [args.state.as_deref(), config.state.as_deref()])?;
     if let Command::Config(ConfigCommand::Check { json }) = args.command {
-        let warnings = &config.warnings();
+        let (warnings, unseen) = (&config.warnings(), &config.unseen());
         if json {
             let file = &file.unwrap_or_default();
-            return output::json(&CheckReport { file, valid: true, mistakes: &[], warnings });
+            return output::json(&CheckReport { file, valid: true, mistakes: &[], warnings, unseen });
         }
-        for warning in warnings {
-            output::say(&format!("warning: {warning}"));
-        }
+        towpath_host::config::tell(warnings, unseen);
         return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
     }
     owner::become_owner_of(&state)?;

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
-use towpath_host::{config::CheckReport, counted, output, owner};
+use towpath_host::{
+    config::{self, CheckReport},
+    counted, output, owner, secret,
+};
 use towpath_journal::system::SystemClock;
 use towpath_transfer::{Clock as _, failure::Result};
 
@@ -36,15 +39,16 @@ struct Checked {
 /// Those of [`Certificate::read`]; where this process cannot become the user of the service.
 pub(super) fn tell(config: &Config, file: &Path, state: &Path, json: bool) -> Result<()> {
     let certificate = certificate(config, state)?;
+    let webhook = config.alert.webhook_secret.iter().map(|secret| ("[alert] webhook_secret", secret));
+    let remedy = "its log says so where an alert cannot be told for that (journalctl -u towpath-relay)";
+    let unseen = &secret::unseen(webhook, remedy);
     let now = SystemClock::new().now();
     let warning = certificate.as_ref().and_then(|checked| checked.warning(now));
     if json {
-        let report = CheckReport { file, valid: true, mistakes: &[], warnings: warning.as_slice() };
+        let report = CheckReport { file, valid: true, mistakes: &[], warnings: warning.as_slice(), unseen };
         return output::json(&CheckView { report, certificate });
     }
-    for warning in &warning {
-        output::say(&format!("warning: {warning}"));
-    }
+    config::tell(warning.as_slice(), unseen);
     output::line(&format!("the configuration is valid; the state lies in {}", state.display()))?;
     certificate.filter(|_| warning.is_none()).map_or(Ok(()), |checked| output::line(&checked.told(now)))
 }

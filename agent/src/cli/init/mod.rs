@@ -226,6 +226,10 @@ impl SetUp<'_> {
     }
 
     async fn first_transfer(&self, host: &Host, receiver: bool) -> Result<bool> {
+        if host.settings().jobs.iter().any(|job| job.source.is_unseen()) {
+            output::say("not sent: only the service can read the ERP; once it runs: towpath-agent send --wait");
+            return Ok(false);
+        }
         let question = "Send the first transfer now? The receiver's operator must have approved this agent's key";
         let wanted = match self.answers.send {
             Some(wanted) => wanted,
