@@ -1,30 +1,27 @@
-//! Whether there is room on the agent's disk for what is about to be fetched.
+//! Whether there is room on a disk for what is about to come to it.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, path::Path};
 
 use towpath_transfer::{Code, Failure, failure::Result};
-use towpath_transport::files::file_failure;
-
-use crate::parts::Parts;
+use towpath_transport::files::{FileStore, file_failure};
 
 /// Bytes that must stay free on the agent's disk.
 pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Whether `needed` bytes more have room beside the reserve; `what` is the plural of what needs them. Blocking.
+/// Whether `needed` bytes more have room in a folder beside the reserve; `what` is the plural of what needs them. Blocking.
 ///
 /// # Errors
 /// `disk-full` (retry); `file-failed` where the disk cannot be asked.
-pub(crate) fn check(parts: &Parts, needed: u64, what: &str) -> Result<()> {
-    let state = parts.layout.state();
+pub(crate) fn check(files: &dyn FileStore, folder: &Path, needed: u64, what: &str) -> Result<()> {
     let needed = needed.saturating_add(RESERVE_BYTES);
-    let free = match parts.files.free_space(state) {
+    let free = match files.free_space(folder) {
         Ok(free) => free,
         Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
-        Err(error) => return Err(file_failure("asking for the free space of", state, error)),
+        Err(error) => return Err(file_failure("asking for the free space of", folder, error)),
     };
     if free >= needed {
         return Ok(());
     }
-    let message = format!("{what} need {needed} bytes on the disk of {}, and {free} are free", state.display());
+    let message = format!("{what} need {needed} bytes on the disk of {}, and {free} are free", folder.display());
     Err(Failure::retry(Code::DiskFull, message))
 }

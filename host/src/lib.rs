@@ -6,6 +6,7 @@
 pub mod config;
 pub mod database;
 pub mod folders;
+pub mod listen;
 pub mod lock;
 pub mod logs;
 pub mod manual;

@@ -1,6 +1,6 @@
 //! How a configuration file refers to a password.
 
-use std::{fmt, ops::Range, path::Path};
+use std::{env, fmt, ops::Range, path::Path};
 
 use serde::{Deserialize, Deserializer, de};
 use towpath_transfer::{
@@ -79,10 +79,39 @@ pub fn secret(password: Option<Spanned<SecretText>>, folder: &Path, at: At<'_>) 
     parsed.map(Some).map_err(|why| at(Some(password.span()), why.to_string()))
 }
 
+/// The variable in which systemd names the folder with a service's credentials (systemd.exec(5)).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// Whether this process cannot see a password, because systemd passes it to the service alone and this is not the service.
+#[must_use]
+pub fn is_unseen(secret: &Secret) -> bool {
+    matches!(secret, Secret::Credential(_)) && env::var_os(CREDENTIALS).is_none()
+}
+
+/// A line for each password that this process cannot see, so that nobody takes what was not looked at for well. Each comes with its
+/// setting; `remedy` says who looks at it.
+#[must_use]
+pub fn unseen<'a>(secrets: impl IntoIterator<Item = (impl fmt::Display, &'a Secret)>, remedy: &str) -> Vec<String> {
+    let unseen = secrets.into_iter().filter(|(_, secret)| is_unseen(secret));
+    unseen
+        .map(|(setting, secret)| {
+            format!("{setting} ({secret}) was not looked at: systemd passes it to the service alone; {remedy}")
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
+
+    #[test]
+    fn what_only_the_service_sees_is_said_not_to_be_looked_at() {
+        let (file, passed) = (Secret::File("/etc/pw".into()), Secret::Credential("erp".to_owned()));
+        let told = unseen([("[import] password", &passed), ("[network] proxy_password", &file)], "ask it");
+        assert_eq!(told, ["[import] password (systemd:erp) was not looked at: systemd passes it to the service alone; ask it"]);
+        assert!(is_unseen(&passed) && !is_unseen(&file));
+    }
 
     #[derive(Debug, Deserialize)]
     struct Sample {

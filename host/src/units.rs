@@ -26,7 +26,23 @@ impl Bytes {
     pub const fn gib(gib: u64) -> Self {
         Self(gib * 1024 * 1024 * 1024)
     }
+
+    /// As a person reads an amount that nobody has written: in the largest unit of which there is one, cut to one digit behind the
+    /// point.
+    #[must_use]
+    pub fn rounded(self) -> String {
+        let Self(bytes) = self;
+        let Some((unit, shift)) = UNITS.into_iter().find(|(_, shift)| bytes >> shift > 0) else { return self.to_string() };
+        let tenths = (u128::from(bytes) * 10) >> shift;
+        match tenths % 10 {
+            0 => format!("{}{unit}", tenths / 10),
+            tenth => format!("{}.{tenth}{unit}", tenths / 10),
+        }
+    }
 }
+
+/// The units above one byte, the largest first, each with the power of two that it stands for.
+const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 /// How many there are of something, such as `1 delivery` and `2 deliveries`.
 #[must_use]
@@ -90,9 +106,8 @@ impl std::fmt::Display for Pause {
 impl std::fmt::Display for Bytes {
     /// In the largest unit that gives a whole number.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
         let (unit, shift) =
-            units.into_iter().find(|(_, shift)| self.0 != 0 && self.0.trailing_zeros() >= *shift).unwrap_or(("B", 0));
+            UNITS.into_iter().find(|(_, shift)| self.0 != 0 && self.0.trailing_zeros() >= *shift).unwrap_or(("B", 0));
         write!(f, "{}{unit}", self.0 >> shift)
     }
 }
@@ -123,6 +138,21 @@ mod tests {
     fn one_is_not_several() {
         let told = [0, 1, 2].map(|number| counted(number, "delivery", "deliveries"));
         assert_eq!(told, ["0 deliveries", "1 delivery", "2 deliveries"]);
+    }
+
+    #[test]
+    fn amounts_are_rounded_for_people() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1KiB"),
+            (1536, "1.5KiB"),
+            (50 << 30, "50GiB"),
+            ((1 << 40) - 1, "1023.9GiB"),
+            (u64::MAX, "16777215.9TiB"),
+        ] {
+            assert_eq!(Bytes(bytes).rounded(), text);
+        }
     }
 
     #[test]

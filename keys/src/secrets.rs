@@ -78,7 +78,10 @@ pub fn read(secret: &Secret, what: &str) -> Result<String> {
 fn credential(folder: Option<&Path>, name: &str, limit: u64) -> Result<Vec<u8>> {
     let unusable = |why: String| Failure::park(Code::SecretUnusable, why);
     let folder = folder.ok_or_else(|| {
-        unusable("this program was not started by a service of systemd that has credentials (LoadCredential=)".to_owned())
+        unusable(
+            "systemd passes it to the service alone (LoadCredential= in its unit), and this program was not started so"
+                .to_owned(),
+        )
     })?;
     file::read_credential(&folder.join(name), limit)?
         .ok_or_else(|| unusable(format!("systemd has passed no credential {name}: the unit needs LoadCredential={name}:/path")))

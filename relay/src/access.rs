@@ -1,4 +1,4 @@
-//! What a restored registry must not undo: revocations, codes that were used, and keys that have followed others.
+//! What a restored registry must not undo: revocations, codes that were used or withdrawn, and keys that have followed others.
 //!
 //! Each is also a line of `access.jsonl` in the state folder, which only ever grows and which nobody puts back from a backup: when
 //! the relay starts, whatever stands there and not in the registry is carried out again, before anybody can log in.
@@ -39,7 +39,7 @@ pub enum Access {
         /// Its key.
         key: Fingerprint,
     },
-    /// A code was used.
+    /// A code was used, or withdrawn: either way nobody enrols with it any more.
     Redeemed {
         /// The SHA-256 of its secret.
         code: Sha256Digest,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use towpath_alert::{Desk, DeskParts, SystemMeans};
-use towpath_host::StateLock;
+use towpath_host::{StateLock, listen};
 use towpath_journal::{DriverSettings, FailPoints, Journal, SqliteJournal};
 use towpath_keys::{HostKeys, Identity, KeyKind};
 use towpath_transfer::{Clock, Code, Entropy, Failure, failure::Result, state::Place};
@@ -256,9 +256,9 @@ impl Host {
 
         let mut listeners = Vec::new();
         for address in &self.config.relay.listen {
-            listeners.push(bind(*address).await?);
+            listeners.push(bind(*address, "[relay] listen").await?);
         }
-        let admin_listener = bind(self.config.relay.admin).await?;
+        let admin_listener = bind(self.config.relay.admin, "[relay] admin").await?;
         let listening = self.write_listening(&listeners, &admin_listener)?;
         let tasks = TaskTracker::new();
         for listener in listeners {
@@ -339,6 +339,6 @@ async fn relay_until(relay: &Relay, door: &Door, tasks: &TaskTracker, shutdown: 
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|e| Failure::park(Code::ConfigInvalid, format!("listen on {address}")).caused_by(e))
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| listen::failed(address, setting, e))
 }

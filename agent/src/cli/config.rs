@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use towpath_host::{
-    config::CheckReport,
+    config::{self, CheckReport},
     counted,
     program::{self, Threads},
+    secret,
 };
 use towpath_journal::system::SystemClock;
 use towpath_keys::SystemSecrets;
@@ -49,26 +50,33 @@ struct CheckView<'a> {
 fn check(args: &Args, file_only: bool, json: bool) -> Result<()> {
     let loaded = LoadedConfig::checked(&args.config_file()?, json)?;
     if !file_only {
-        loaded.config.network.proxy.load(&SystemSecrets)?;
+        let proxy = &loaded.config.network.proxy;
+        if !proxy.login.as_ref().is_some_and(|(_, password)| secret::is_unseen(password)) {
+            proxy.load(&SystemSecrets)?;
+        }
         program::block_on(Threads::Many, check_sources(&loaded, json))?;
     }
     let tables: usize = loaded.config.jobs.iter().map(|job| job.tables.len()).sum();
     let (jobs, file, warnings) = (loaded.config.jobs.len(), &*loaded.file, &loaded.config.warnings());
+    let unseen = &if file_only { Vec::new() } else { loaded.config.unseen() };
     if json {
-        return output::json(&CheckView { report: CheckReport { file, valid: true, mistakes: &[], warnings }, jobs, tables });
+        return output::json(&CheckView {
+            report: CheckReport { file, valid: true, mistakes: &[], warnings, unseen },
+            jobs,
+            tables,
+        });
     }
-    for warning in warnings {
-        output::say(&format!("warning: {warning}"));
-    }
+    config::tell(warnings, unseen);
     let (jobs, tables) = (counted(jobs, "job", "jobs"), counted(tables, "table", "tables"));
     output::line(&format!("{}: the configuration is valid ({jobs}, {tables})", file.display()))
 }
 
-/// Prepares every query, reads no rows, and tells of every table that cannot be read; the first of them is the failure.
+/// Prepares every query, reads no rows, and tells of every table that cannot be read; the first of them is the failure. Sources that
+/// only the service can open are left out.
 async fn check_sources(loaded: &LoadedConfig, json: bool) -> Result<()> {
     let mut first = None;
     let files: Arc<dyn FileStore> = Arc::new(Disk);
-    for job in &loaded.config.jobs {
+    for job in loaded.config.jobs.iter().filter(|job| !job.source.is_unseen()) {
         let check = check_source(job, &files, Arc::new(SystemClock::new()), &CancellationToken::new()).await?;
         if !json {
             tables::tell_source(&format!("{}:", job.name), Some(&check.snapshot.into()), &check.warnings)?;

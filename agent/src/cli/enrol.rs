@@ -9,6 +9,7 @@ use towpath_transfer::{
     api::{EnrolmentCode, MAX_ENROLMENT_CODE_CHARS},
     failure::Result,
 };
+use towpath_transport::dial::block;
 
 use super::{args::EnrolArgs, output};
 use crate::{
@@ -63,7 +64,7 @@ pub(super) async fn with_code(host: &Host, code: &EnrolmentCode, kind: KeyKind) 
         identity: &identity,
         mode: host.settings().trust,
     };
-    let enrolled = enrol(parts, code).await?;
+    let enrolled = enrol(parts, code).await.map_err(block::with_remedy)?;
     Ok((enrolled, identity))
 }
 

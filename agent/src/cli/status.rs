@@ -63,7 +63,8 @@ impl UpdateView {
         let mut lines: Vec<String> = self.standing.report.last.as_ref().map(ToString::to_string).into_iter().collect();
         if let Some(waits) = &self.standing.report.postponed {
             let version = waits.to.map(|version| format!(" to {version}")).unwrap_or_default();
-            lines.push(format!("the update{version} waits since {}: {}", waits.at, waits.why));
+            let how = if waits.refused { "was refused at" } else { "waits since" };
+            lines.push(format!("the update{version} {how} {}: {}", waits.at, waits.why));
         }
         if self.mode != UpdateMode::Off {
             lines

@@ -31,7 +31,7 @@ use {
         program::{self, Threads},
     },
     towpath_journal::system::SystemClock,
-    towpath_transfer::{Clock, Code, Failure},
+    towpath_transfer::{Clock, Code, Disposition, Failure},
 };
 
 /// Who applies updates, where the wrong one tries.
@@ -166,7 +166,11 @@ pub(super) fn apply(args: &Args, asked: ApplyArgs) -> Result<()> {
     let applier = Applier::of_this_host(&layout, clock)?;
     let site = Site { layout, config_file, config: config.update, by_hand: !asked.as_configured };
     program::block_on(Threads::One, async {
-        match applier.prepare(&site).await? {
+        let prepared = match applier.prepare(&site).await {
+            Err(failure) => return waits(failure, asked).and_then(|told| output::line(&told)),
+            Ok(prepared) => prepared,
+        };
+        match prepared {
             Prepared::Nothing => output::line("there is nothing newer to apply; see: towpath-agent update check"),
             Prepared::NotNow => output::line("the configuration does not allow it now"),
             Prepared::UnderWay => output::line("an update is being applied already"),
@@ -177,6 +181,14 @@ pub(super) fn apply(args: &Args, asked: ApplyArgs) -> Result<()> {
             }
         }
     })
+}
+
+/// What the package's own service says of an update that cannot begin now and perhaps later: that is no failure of the service. That
+/// the service manager does not begin what is ready is one.
+#[cfg(target_os = "linux")]
+fn waits(failure: Failure, asked: ApplyArgs) -> Result<String> {
+    let may_pass = failure.disposition() == Disposition::Retry && failure.code() != Code::ServiceFailed;
+    if asked.as_configured && may_pass { Ok(format!("not now: {}", failure.report())) } else { Err(failure) }
 }
 
 /// Tells how what was begun has ended.
@@ -199,6 +211,19 @@ mod tests {
 
     use super::*;
     use crate::update::{Attempt, Installed, Outcome};
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_may_pass_is_no_failure_of_the_service_that_asks_again() {
+        let full = || Failure::retry(Code::DiskFull, "packages need 9 bytes");
+        let refused = || Failure::park(Code::DigestMismatch, "it is another package");
+        let asked = |as_configured| ApplyArgs { as_configured, go_on: false };
+        assert_eq!(waits(full(), asked(true)).unwrap(), "not now: packages need 9 bytes [disk-full]");
+        assert_eq!(waits(refused(), asked(true)).unwrap_err().code(), Code::DigestMismatch);
+        assert_eq!(waits(full(), asked(false)).unwrap_err().code(), Code::DiskFull, "a person wants to know");
+        let unstarted = Failure::retry(Code::ServiceFailed, "systemctl start failed");
+        assert_eq!(waits(unstarted, asked(true)).unwrap_err().code(), Code::ServiceFailed);
+    }
 
     #[test]
     fn what_was_found_is_told_to_people() {

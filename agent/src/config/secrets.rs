@@ -1,6 +1,6 @@
 //! The passwords that a configuration refers to, and what is better done otherwise.
 
-use towpath_host::config::closest;
+use towpath_host::{config::closest, secret};
 use towpath_transfer::Secret;
 use towpath_transport::dial::settings::ProxyChoice;
 
@@ -11,16 +11,18 @@ impl Config {
     #[must_use]
     pub fn secrets(&self) -> Vec<(String, &Secret)> {
         let proxy = self.network.proxy.login.iter().map(|(_, secret)| ("[network] proxy_password".to_owned(), secret));
-        let sources = self.jobs.iter().filter_map(|job| {
-            let secret = match &job.source {
-                SourceConfig::PostgreSql(server) | SourceConfig::MariaDb(server) => server.password.as_ref(),
-                SourceConfig::Odbc(odbc) => odbc.password.as_ref(),
-                SourceConfig::Sqlite { .. } | SourceConfig::Files(_) => None,
-            };
-            Some((format!("[job.source] password of job {:?}", job.name.as_str()), secret?))
-        });
+        let sources = self
+            .jobs
+            .iter()
+            .filter_map(|job| Some((format!("[job.source] password of job {:?}", job.name.as_str()), job.source.password()?)));
         let webhook = self.alert.webhook_secret.iter().map(|secret| ("[alert] webhook_secret".to_owned(), secret));
         proxy.chain(webhook).chain(sources).collect()
+    }
+
+    /// What only the service can look at: a line for each password that systemd passes to it.
+    #[must_use]
+    pub fn unseen(&self) -> Vec<String> {
+        secret::unseen(self.secrets(), "once it runs, have it look: towpath-agent doctor")
     }
 
     /// What is allowed and better done otherwise. No password is in it.
@@ -48,6 +50,24 @@ impl Config {
             warnings.push(format!("[[delivery]] of kind \"{kind}\" is for job {job:?}, and no [[job]] has this name{meant}"));
         }
         warnings
+    }
+}
+
+impl SourceConfig {
+    /// The reference to the password of its login, where it has one.
+    #[must_use]
+    pub fn password(&self) -> Option<&Secret> {
+        match self {
+            Self::PostgreSql(server) | Self::MariaDb(server) => server.password.as_ref(),
+            Self::Odbc(odbc) => odbc.password.as_ref(),
+            Self::Sqlite { .. } | Self::Files(_) => None,
+        }
+    }
+
+    /// Whether only the service can read it, because systemd passes the password to that alone.
+    #[must_use]
+    pub fn is_unseen(&self) -> bool {
+        self.password().is_some_and(secret::is_unseen)
     }
 }
 
@@ -94,6 +114,15 @@ mod tests {
             assert!(!shown.contains("hunter2"), "{shown}");
         }
         assert!(parse(EXAMPLE).warnings().is_empty());
+    }
+
+    #[test]
+    fn passwords_that_only_the_service_sees_are_told() {
+        let source = |password: &str| format!("kind = \"odbc\"\nconnection = \"DSN=x\"\npassword = \"{password}\"");
+        let config = parse(&format!("{}{}", job("a", &source("systemd:erp")), job("b", &source("file:erp"))));
+        let told = config.unseen();
+        assert!(told.len() == 1 && told[0].starts_with("[job.source] password of job \"a\" (systemd:erp) "), "{told:#?}");
+        assert_eq!(config.jobs.iter().map(|job| job.source.is_unseen()).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]

@@ -182,6 +182,11 @@ fn not_connected(layout: &Layout, error: io::Error) -> Failure {
     match error.kind() {
         // A socket without anybody behind it is what a process leaves that was killed.
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => not_running(layout),
+        #[cfg(unix)]
+        _ if error.get_ref().is_some_and(|why| why.is::<system::Stranger>()) => {
+            let message = format!("what answers on {} is not its agent", layout.state().display());
+            Failure::park(Code::FileFailed, message).caused_by(error)
+        }
         _ => {
             let folder = layout.state().display();
             let message = format!(

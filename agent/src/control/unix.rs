@@ -20,8 +20,16 @@ const MAX_ADDRESS_BYTES: usize = 100;
 /// What the socket's name gets appended until only its owner can use it.
 const NEW_SUFFIX: &str = ".new";
 
-/// Root may ask every agent.
+/// Root may ask every agent, and answer for every agent.
 const ROOT: u32 = 0;
+
+/// Whoever listens on the socket is somebody else than the agent of the state folder: what it says is not believed.
+#[derive(Debug, thiserror::Error)]
+#[error("user id {peer} listens on its socket, and the folder belongs to user id {owner}")]
+pub(super) struct Stranger {
+    peer: u32,
+    owner: u32,
+}
 
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -54,7 +62,7 @@ impl Listener {
     pub(super) async fn accept(&mut self) -> io::Result<Option<UnixStream>> {
         let (stream, _) = self.listener.accept().await?;
         let peer = stream.peer_cred()?.uid();
-        Ok(Some(stream).filter(|_| may_ask(peer, self.owner, rustix::process::geteuid().as_raw())))
+        Ok(Some(stream).filter(|_| admitted(self.owner, rustix::process::geteuid().as_raw()).contains(&peer)))
     }
 }
 
@@ -65,13 +73,23 @@ impl Drop for Listener {
     }
 }
 
-fn may_ask(peer: u32, owner: u32, own: u32) -> bool {
-    [ROOT, owner, own].contains(&peer)
+/// Who may ask the agent, and who may be it: root, the folder's owner, and whoever this process is.
+fn admitted(owner: u32, own: u32) -> [u32; 3] {
+    [ROOT, owner, own]
 }
 
 pub(super) async fn connect(layout: &Layout, _clock: &dyn Clock) -> io::Result<UnixStream> {
     let address = Address::of(&layout.control())?;
-    UnixStream::connect(&address.path).await
+    let stream = UnixStream::connect(&address.path).await?;
+    let owner = fs::metadata(layout.state())?.uid();
+    believed(stream, owner, admitted(owner, rustix::process::geteuid().as_raw()))
+}
+
+/// The connection, where the other side is one of those who may be the agent. The path may have led to any socket of this host: in it
+/// are names that the service's account has made.
+fn believed(stream: UnixStream, owner: u32, admitted: [u32; 3]) -> io::Result<UnixStream> {
+    let peer = stream.peer_cred()?.uid();
+    if admitted.contains(&peer) { Ok(stream) } else { Err(io::Error::other(Stranger { peer, owner })) }
 }
 
 /// A path that fits into a socket's address.
@@ -100,8 +118,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_owner_root_and_the_agents_own_user_may_ask() {
-        assert!(may_ask(1000, 1000, 1000) && may_ask(0, 1000, 1000) && may_ask(33, 1000, 33));
-        assert!(!may_ask(1001, 1000, 1000) && !may_ask(1000, 0, 0));
+    fn the_owner_root_and_the_agents_own_user_may_ask_and_answer() {
+        let may = |peer: u32, owner: u32, own: u32| admitted(owner, own).contains(&peer);
+        assert!(may(1000, 1000, 1000) && may(0, 1000, 1000) && may(33, 1000, 33));
+        assert!(!may(1001, 1000, 1000) && !may(1000, 0, 0) && !may(33, 1000, ROOT));
+    }
+
+    #[tokio::test]
+    async fn who_listens_and_may_not_is_not_believed() {
+        // Both ends are this process, so that it is also who listens.
+        let own = rustix::process::geteuid().as_raw();
+        let connected = || UnixStream::pair().unwrap().0;
+        assert!(believed(connected(), own, [own; 3]).is_ok());
+        let error = believed(connected(), 7, [own + 1; 3]).unwrap_err();
+        assert!(error.get_ref().is_some_and(|why| why.is::<Stranger>()));
+        assert_eq!(error.to_string(), format!("user id {own} listens on its socket, and the folder belongs to user id 7"));
+        let layout = Layout::new(Path::new("/var/lib/towpath/agent"));
+        let report = super::super::not_connected(&layout, error).report();
+        assert!(report.starts_with("what answers on /var/lib/towpath/agent is not its agent: user id "), "{report}");
     }
 }

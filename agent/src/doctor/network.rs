@@ -8,7 +8,7 @@ use towpath_host::counted;
 use towpath_keys::Identity;
 use towpath_transfer::{Clock, Code, failure::Result};
 use towpath_transport::{
-    dial::{Block, Proxy, Route, Way},
+    dial::{Block, Proxy, Route, Way, block::NO_NAME},
     relay_api::{HttpRelayApi, MAX_CLOCK_SKEW, RelayApi as _, RelayPins},
     store::{Connect, Far, StoreError, StoreErrorKind, StoreResult},
 };
@@ -97,7 +97,7 @@ impl<'a> Probe<'a> {
                     found.dedup();
                     subject.ok(format!("{host} is {}", found.join(", ")))
                 }
-                Err(error) => subject.wrong(Code::RelayUnreachable, format!("{host} has no address: {error}"), NO_NAME),
+                Err(error) => subject.wrong(Code::RelayUnreachable, format!("{host} has no address: {error}"), no_name()),
             })
             .await
     }
@@ -210,14 +210,15 @@ fn clock(offset: Option<SignedDuration>) -> Check {
     }
 }
 
-const NO_NAME: &str = "see that this host's name server is right and knows the name (nslookup); where a proxy leads out, name it in [network] \
-                       proxy (docs/errors/relay-unreachable.md)";
+fn no_name() -> String {
+    format!("{NO_NAME} (docs/errors/relay-unreachable.md)")
+}
 
 fn direct(block: &Block, relay: &str, port: u16, report: &str) -> (String, String) {
     let page = "docs/errors/relay-unreachable.md";
     let allow = format!("have the firewall let TCP from this host to {relay} port {port} pass");
     match block {
-        Block::Name => (format!("{relay} has no address: {report}"), NO_NAME.to_owned()),
+        Block::Name => (format!("{relay} has no address: {report}"), no_name()),
         Block::Refused => (
             format!("nothing listens on {relay} port {port}, or a firewall refuses: {report}"),
             format!("ask the relay's operator whether it listens there; if it does, {allow} ({page})"),

@@ -52,7 +52,7 @@ impl PullStep {
         let parts = &*self.parts;
         let downloads = Downloads::of(parts, record.key.id)?;
         // What describes a transfer is written before anybody has signed for it, so the reserve must hold before that.
-        room::check(parts, 0, RETURN_FILES)?;
+        room::check(&*parts.files, parts.layout.state(), 0, RETURN_FILES)?;
         downloads.descriptions(identity).await?;
         let described = describe::open(parts, record, identity).await?;
         check_space(parts, &described)?;
@@ -96,5 +96,5 @@ fn check_space(parts: &Parts, described: &Described) -> Result<()> {
         let here = parts.files.stat(&layout.sent(described.manifest.transfer, &packed.name)).map_or(0, |stat| stat.len);
         sum.saturating_add(entry.size).saturating_add(packed.size.saturating_sub(here))
     });
-    room::check(parts, needed, RETURN_FILES)
+    room::check(&*parts.files, parts.layout.state(), needed, RETURN_FILES)
 }

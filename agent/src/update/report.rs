@@ -67,6 +67,9 @@ pub struct Postponed {
     pub at: Timestamp,
     /// What it waits for.
     pub why: String,
+    /// Whether that is for good: what lies ready is not taken, however often it is looked at.
+    #[serde(default)]
+    pub refused: bool,
 }
 
 /// What is known of the updates of this host. Fields may be added: the version before reads it as well.

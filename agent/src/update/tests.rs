@@ -42,7 +42,7 @@ impl Bench {
         std::fs::write(self.folder.path().join("package.json"), record).unwrap();
     }
 
-    fn report(&self, report: &Report) {
+    pub(crate) fn report(&self, report: &Report) {
         let kept = self.folder.path().join("kept");
         std::fs::create_dir_all(&kept).unwrap();
         std::fs::write(Report::path(&kept), serde_json::to_vec(report).unwrap()).unwrap();

@@ -28,12 +28,15 @@ struct Due {
     look: Duration,
     ask: Duration,
     ready: Option<Ready>,
+    /// What root was last asked to apply, and when for the first time.
+    asked: Option<(Ready, Timestamp)>,
 }
 
 /// Looks, fetches and asks for what is configured, until `stop` is cancelled. Nothing of it ever holds up the work.
 pub async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     let updates = Updates::of(Arc::clone(&parts));
-    let mut due = Due { look: parts.clock.monotonic().saturating_add(jitter(&*parts.entropy)), ask: Duration::ZERO, ready: None };
+    let look = parts.clock.monotonic().saturating_add(jitter(&*parts.entropy));
+    let mut due = Due { look, ask: Duration::ZERO, ready: None, asked: None };
     while !stop.is_cancelled() {
         let config = parts.config.now().update.clone();
         if config.mode != UpdateMode::Off && is_open(&config, parts.clock.now(), &TimeZone::system()) {
@@ -87,16 +90,20 @@ async fn round(parts: &Parts, updates: &Updates, config: &UpdateConfig, due: &mu
         && let Some(ready) = due.ready
     {
         due.ask = now.saturating_add(ASK_AGAIN);
-        if let Err(failure) = ask(updates, ready).await {
+        let since = due.asked.filter(|(asked, _)| *asked == ready).map_or_else(|| parts.clock.now(), |(_, since)| since);
+        due.asked = Some((ready, since));
+        if let Err(failure) = ask(updates, ready, since).await {
             tracing::warn!(code = %failure.code(), error = %failure.report(), "nobody could be asked to apply the update");
         }
     }
 }
 
-/// Asks for what is still to be done: what was applied meanwhile, or did not work, is not asked for again.
-async fn ask(updates: &Updates, ready: Ready) -> Result<()> {
+/// Asks for what is still to be done: what was applied meanwhile, or did not work, is not asked for again, and neither is what root has
+/// refused for good since it was asked for first.
+async fn ask(updates: &Updates, ready: Ready, since: Timestamp) -> Result<()> {
     let (installed, report) = updates.installed().await?;
-    if super::is_open(ready.version, &installed, &report) { updates.request(ready.version).await } else { Ok(()) }
+    let refused = report.postponed.as_ref().is_some_and(|postponed| postponed.refused && postponed.at >= since);
+    if !refused && super::is_open(ready.version, &installed, &report) { updates.request(ready.version).await } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -106,7 +113,10 @@ mod tests {
     use towpath_transfer::clock::SeededEntropy;
 
     use super::*;
-    use crate::{config::Config, update::tests::Bench};
+    use crate::{
+        config::Config,
+        update::{Postponed, Report, tests::Bench},
+    };
 
     #[test]
     fn a_window_opens_and_closes_and_without_one_it_is_open() {
@@ -136,7 +146,7 @@ mod tests {
         let bench = Bench::new();
         bench.offer("0.1.0", b"old").await;
         bench.offer("0.2.0", b"new").await;
-        let mut due = Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None };
+        let mut due = Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None, asked: None };
         rounds(&bench, "download", &mut due).await;
         let version = |ready: &Due| ready.ready.map(|ready| ready.version.to_string());
         assert_eq!(version(&due).as_deref(), Some("0.2.0"));
@@ -163,9 +173,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_root_refuses_for_good_is_asked_for_once_and_what_waits_again_and_again() {
+        let bench = Bench::new();
+        bench.offer("0.1.0", b"old").await;
+        bench.offer("0.2.0", b"new").await;
+        let mut due = Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None, asked: None };
+        let mut again = async |refused: bool| {
+            rounds(&bench, "install", &mut due).await;
+            let asked = bench.is_requested();
+            if asked {
+                bench.forget_request();
+                let at = bench.world.parts.clock.now();
+                let postponed = Postponed { to: None, at, why: "it is not signed as it should be".into(), refused };
+                bench.report(&Report { postponed: Some(postponed), ..Report::default() });
+            }
+            bench.world.clock.advance(ASK_AGAIN);
+            asked
+        };
+        assert!(again(false).await && again(false).await, "a transfer was open");
+        assert!(again(true).await, "what waited is asked for");
+        assert!(!again(true).await && !again(true).await, "what was refused is not");
+        // The next look finds the same; something newer is another matter.
+        bench.world.clock.advance(CHECK_AGAIN + MAX_JITTER);
+        assert!(!again(true).await);
+        bench.offer("0.3.0", b"newer").await;
+        bench.world.clock.advance(CHECK_AGAIN + MAX_JITTER);
+        assert!(again(true).await && !again(true).await);
+    }
+
+    #[tokio::test]
     async fn a_look_that_fails_is_made_again_and_who_is_off_makes_none() {
         let bench = Bench::new();
-        let mut due = Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None };
+        let mut due = Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None, asked: None };
         bench.offer("0.2.0", b"new").await;
         rounds(&bench, "install", &mut due).await;
         assert!(due.ready.is_none() && due.look >= CHECK_AGAIN, "there is nothing to go back to");

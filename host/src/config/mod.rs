@@ -20,7 +20,9 @@ use toml::de::{DeTable, DeValue};
 use towpath_transfer::{Code, Failure};
 
 pub use every::{MAX_MISTAKES, every_mistake};
-pub use report::{CheckReport, checked, refused};
+pub use report::{CheckReport, checked, refused, tell};
+
+use self::outline::Outline;
 
 /// The largest configuration file, in bytes.
 pub const MAX_CONFIG_BYTES: usize = 1024 * 1024;
@@ -101,7 +103,11 @@ impl ConfigMistake {
         let start = error.span().map_or(0, |span| span.start.min(text.len()));
         let line = text.get(hints::line_at(text, start)).unwrap_or_default();
         let is_syntax = DeTable::parse(text).is_err();
-        let hint = if is_syntax { hints::of_syntax(line, &problem).or_else(|| hints::of_no_statement(line)) } else { None };
+        let hint = match &*problem {
+            outline::DUPLICATE => Some(Outline::of(text).hint_of_duplicate(text, start)),
+            _ if is_syntax => hints::of_syntax(line, &problem).or_else(|| hints::of_no_statement(line)),
+            _ => None,
+        };
         let hint = hint.map(String::into_boxed_str);
         Self { meant: suggestion(&problem), hint, ..Self::at(file, text, error.span(), problem) }
     }

@@ -7,6 +7,9 @@ use toml_parser::{
     parser::{Event, EventKind, parse_document},
 };
 
+/// What the reader of TOML says of a key or a section that is there already.
+pub(super) const DUPLICATE: &str = "duplicate key";
+
 /// `key = value` in a section, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
@@ -76,6 +79,42 @@ impl Outline {
             one.header.start < of.header.start && one.path.len() < of.path.len() && of.path.starts_with(&one.path)
         };
         self.sections.iter().rev().find(is_above)
+    }
+
+    /// What to do about a key or a section at a place that is there already, and where the one before it stands. Nothing of a value
+    /// is in it: that may be a password.
+    pub(super) fn hint_of_duplicate(&self, text: &str, at: usize) -> String {
+        let line = |of: &Range<usize>| text.get(..of.start).unwrap_or_default().matches('\n').count() + 1;
+        let written = |of: &Range<usize>| text.get(of.clone()).unwrap_or_default();
+        match self.spot(at) {
+            Spot::Section(section) => {
+                let name = written(&section.header);
+                let before = |one: &&Section| one.header.start < section.header.start && one.path == section.path;
+                match self.sections.iter().rfind(before).map(|one| (line(&one.header), written(&one.header))) {
+                    Some((line, same)) if same == name => {
+                        format!(
+                            "{name} stands in line {line} already: put the settings of both below one of them, and remove the other"
+                        )
+                    }
+                    Some((line, other)) => {
+                        format!("line {line} writes it as {other}: write it in the same way, once or each time")
+                    }
+                    None => format!("something above gives {name} already: put the settings of both into one place"),
+                }
+            }
+            Spot::Statement(statement) => {
+                let key = |of: &Statement| written(&of.place).split('=').next().unwrap_or_default().trim().to_owned();
+                let (name, section) = (key(statement), self.section_at(at));
+                let before = |one: &&Statement| {
+                    one.place.start < statement.place.start && key(one) == name && self.section_at(one.place.start) == section
+                };
+                match self.statements.iter().rfind(before).map(|one| line(&one.place)) {
+                    Some(line) => format!("`{name}` stands in line {line} already: remove one of the two"),
+                    None => format!("`{name}` gives something that is there already: remove one of the two"),
+                }
+            }
+            Spot::Nothing => "remove one of the two".to_owned(),
+        }
     }
 
     /// A section with everything that belongs to it, as far as the next that does not.

@@ -19,6 +19,19 @@ pub struct CheckReport<'a> {
     pub mistakes: &'a [ConfigMistake],
     /// What is allowed, and better done otherwise.
     pub warnings: &'a [String],
+    /// What this process cannot look at.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub unseen: &'a [String],
+}
+
+/// Tells a person what is better done otherwise, and what was not looked at.
+pub fn tell(warnings: &[String], unseen: &[String]) {
+    for warning in warnings {
+        output::say(&format!("warning: {warning}"));
+    }
+    for unseen in unseen {
+        output::say(&format!("note: {unseen}"));
+    }
 }
 
 /// Reads a configuration file by `read` for a person who asks what is wrong with it: every mistake is told. `example` is the
@@ -40,7 +53,7 @@ pub fn checked<T>(file: &Path, example: &str, json: bool, read: &dyn Fn(&str) ->
 /// Where standard output cannot be written.
 pub fn refused(file: &Path, mistakes: &[ConfigMistake], json: bool) -> Result<Failure, Failure> {
     if json {
-        output::json(&CheckReport { file, valid: false, mistakes, warnings: &[] })?;
+        output::json(&CheckReport { file, valid: false, mistakes, warnings: &[], unseen: &[] })?;
     }
     match mistakes {
         [only] => Ok(only.clone().into()),

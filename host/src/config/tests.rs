@@ -182,6 +182,37 @@ mod every {
     }
 
     #[test]
+    fn what_is_there_twice_is_told_with_the_place_of_the_first() {
+        for (text, place, hint) in [
+            (
+                "[net]\nport = 1\n\n[more]\n[net]\nways = []\n",
+                "x.toml:5:",
+                "[net] stands in line 1 already: put the settings of both below one of them, and remove the other",
+            ),
+            (
+                "[net]\nport = 1 # \"secret\"\nport = 2\n",
+                "x.toml:3:1: ",
+                "`port` stands in line 2 already: remove one of the two",
+            ),
+            ("[more]\nport = 1\n[net]\nport = 1\n\"port\" = 2\n", "x.toml:5:", "remove one of the two"),
+            ("[[net]]\nport = 1\n[net]\nport = 1\n", "x.toml:3:", "line 1 writes it as [[net]]"),
+            ("net.port = 1\n[net]\nport = 1\n", "x.toml:2:", "something above gives [net] already"),
+            ("net = { port = 1, port = 2 }\n", "x.toml:1:", "remove one of the two"),
+            (
+                "[[job]]\nname = \"a\"\n[job.source]\nkind = \"approve\"\npath = 'x'\n[job.source]\nlong = 'secret'\n",
+                "x.toml:6:",
+                "[job.source] stands in line 3 already",
+            ),
+        ] {
+            let mistake = parse::<Whole>(text, Path::new("x.toml")).unwrap_err().to_string();
+            assert!(mistake.starts_with(place) && mistake.contains("duplicate key - ") && mistake.contains(hint), "{mistake}");
+            assert!(!mistake.contains("secret"), "{mistake}");
+            // A check of the whole file tells the same, and once.
+            assert!(told(text).iter().filter(|one| **one == mistake).count() == 1, "{mistake}\n{:#?}", told(text));
+        }
+    }
+
+    #[test]
     fn windows_paths_in_double_quotes_are_told_whether_toml_reads_them_or_not() {
         for path in [r#""C:\Users\erp""#, r#""C:\new\table""#, r#""\\server\share""#] {
             let text = GOOD.replace("'x'", &path.replace("\\\\", "\\"));

@@ -66,7 +66,8 @@ pub(super) enum Command {
     /// Check the folder of a transfer without network and without importing anything.
     ///
     /// Checks the signature against the approved keys, every size and digest, and every row and control total. Exit status 1
-    /// and the reason where anything is wrong.
+    /// and the reason where anything is wrong. Run as root, it goes on as the owner of the state folder, who must be able to read
+    /// the folder: what others have sent is not parsed as root.
     #[command(after_help = "Example:\n  towpath-receiver verify /var/lib/towpath/receiver/quarantine/erp/01922c1e-…")]
     Verify(VerifyArgs),
     /// Rejected transfers, kept for a person to look at.

@@ -8,6 +8,7 @@ use towpath_transfer::{
     api::{EnrolmentCode, MAX_ENROLMENT_CODE_CHARS},
     public_key::{Fingerprint, PublicKeyLine},
 };
+use towpath_transport::dial::block;
 
 use super::{args::EnrolArgs, output};
 use crate::{enrolment::parse_landing, host::Host};
@@ -29,7 +30,7 @@ pub(super) async fn enrol(host: &Host, args: EnrolArgs) -> Result<(), Failure> {
     let code: EnrolmentCode =
         text.parse().map_err(|e| Failure::park(Code::EnrolmentCodeInvalid, "reading the enrolment code failed").caused_by(e))?;
     let advertise = args.landing.as_deref().map(parse_landing).transpose()?;
-    let (enrolment, peers) = host.enrol(&code, advertise).await?;
+    let (enrolment, peers) = host.enrol(&code, advertise).await.map_err(block::with_remedy)?;
     let identity = host.identity()?;
     let landing = enrolment.landing.as_ref().map(|landing| format!("{}:{}", landing.host, landing.port));
     if args.json {

@@ -54,16 +54,15 @@ fn execute(args: Args) -> Result<(), Failure> {
     };
     let state = folders::state(NAME, [args.state.as_deref(), config.state.as_deref()])?;
     if let Command::Config(ConfigCommand::Check { json }) = args.command {
-        let warnings = &config.warnings();
+        let (warnings, unseen) = (&config.warnings(), &config.unseen());
         if json {
             let file = &file.unwrap_or_default();
-            return output::json(&CheckReport { file, valid: true, mistakes: &[], warnings });
+            return output::json(&CheckReport { file, valid: true, mistakes: &[], warnings, unseen });
         }
-        for warning in warnings {
-            output::say(&format!("warning: {warning}"));
-        }
+        towpath_host::config::tell(warnings, unseen);
         return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
     }
+    let was_root = owner::is_root();
     owner::become_owner_of(&state)?;
     let serving = matches!(args.command, Command::Serve(_));
     logs::start(PROGRAM, args.log_format, serving, None).apply(&config.log);
@@ -71,7 +70,7 @@ fn execute(args: Args) -> Result<(), Failure> {
     program::block_on(threads, async {
         // Looking at a folder needs no state, and must not make one.
         if let Command::Verify(options) = &args.command {
-            return verify::verify(&config, &state, options);
+            return verify::verify(&config, &state, options, was_root && !owner::is_root());
         }
         dispatch(&Host::open(config, &state)?, args.command).await
     })

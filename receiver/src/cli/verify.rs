@@ -1,6 +1,10 @@
 //! `verify`
 
-use std::path::{Path, PathBuf};
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 use towpath_keys::AllowedSigners;
@@ -55,8 +59,9 @@ struct Refused {
     detail: String,
 }
 
-pub(super) fn verify(config: &Config, state: &Path, args: &VerifyArgs) -> Result<(), Failure> {
-    match checked(config, state, args) {
+/// `was_root` says that this process has become the owner of the state folder: the bytes of others are not parsed as root.
+pub(super) fn verify(config: &Config, state: &Path, args: &VerifyArgs, was_root: bool) -> Result<(), Failure> {
+    match checked(config, state, args).map_err(|failure| if was_root { explained(failure, state, &args.dir) } else { failure }) {
         Ok(opened) => tell(args, opened),
         Err(failure) => {
             if args.json {
@@ -66,6 +71,33 @@ pub(super) fn verify(config: &Config, state: &Path, args: &VerifyArgs) -> Result
             Err(failure)
         }
     }
+}
+
+/// What hinders the owner of the state folder and would not hinder root, with that reason.
+fn explained(failure: Failure, state: &Path, dir: &Path) -> Failure {
+    if !is_denied(&failure) {
+        return failure;
+    }
+    let message = format!(
+        "{}: run as root, this command goes on as the owner of {}, who may not read that; copy {} to where that user may, or run the \
+         command as somebody who may read both",
+        failure.message(),
+        state.display(),
+        dir.display()
+    );
+    Failure::park(failure.code(), message).caused_by(failure)
+}
+
+/// Whether the system did not let this process at a file.
+fn is_denied(failure: &Failure) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = failure.source();
+    while let Some(error) = cause {
+        if error.downcast_ref().map(io::Error::kind) == Some(io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn checked(config: &Config, state: &Path, args: &VerifyArgs) -> Result<Opened, Failure> {
@@ -121,4 +153,28 @@ fn tell(args: &VerifyArgs, opened: Opened) -> Result<(), Failure> {
         vec![file.name, rows, file.bytes.to_string(), checked.to_owned()]
     });
     output::table(&["file", "rows", "bytes", "checked"], rows.collect(), "it has no files")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_root_may_read_is_told_with_who_reads_it() {
+        let failed = |kind: io::ErrorKind| {
+            Failure::park(Code::FileFailed, "reading /root/t/manifest.json").caused_by(io::Error::from(kind))
+        };
+        let of =
+            |kind: io::ErrorKind| explained(failed(kind), Path::new("/var/lib/towpath/receiver"), Path::new("/root/t")).report();
+        let denied = of(io::ErrorKind::PermissionDenied);
+        assert!(
+            denied.starts_with("reading /root/t/manifest.json: run as root, this command goes on as the owner of "),
+            "{denied}"
+        );
+        assert!(
+            denied.contains("copy /root/t to where that user may") && denied.ends_with("permission denied [file-failed]"),
+            "{denied}"
+        );
+        assert!(!of(io::ErrorKind::NotFound).contains("run as root"));
+    }
 }

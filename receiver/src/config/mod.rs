@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 use towpath_host::Spanned;
-use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, SecretText, SshSection, config};
+use towpath_host::{Bytes, ConfigMistake, LogConfig, Pause, SecretText, SshSection, config, secret};
 use towpath_transfer::{Failure, Secret, manifest::Label};
 use towpath_transport::dial::settings::ProxySettings;
 
@@ -155,19 +155,32 @@ impl Config {
     /// What is allowed and better done otherwise. No password is in it.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let database = match &self.import {
-            ImportConfig::PostgreSql(server) => server.password.as_ref(),
-            ImportConfig::Sqlite(_) => None,
-        };
-        let proxy = self.proxy.login.as_ref().map(|(_, secret)| secret);
-        let settings = [("[import] password", database), ("[network] proxy_password", proxy)];
-        let clear = settings.into_iter().filter(|(_, secret)| secret.is_some_and(Secret::is_clear));
+        let clear = self.secrets().filter(|(_, secret)| secret.is_clear());
         let told = |(setting, _): (&str, _)| {
             format!(
                 "{setting} stands in the configuration itself (\"clear:\"); put it into a file of its own and write \"file:PATH\""
             )
         };
         clear.map(told).collect()
+    }
+
+    /// What only the service can look at.
+    #[must_use]
+    pub fn unseen(&self) -> Vec<String> {
+        let remedy = "its log says so where it cannot be used (journalctl -u towpath-receiver)";
+        secret::unseen(self.secrets(), remedy)
+    }
+
+    /// Every reference to a password, with the setting it belongs to.
+    fn secrets(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        let database = match &self.import {
+            ImportConfig::PostgreSql(server) => server.password.as_ref(),
+            ImportConfig::Sqlite(_) => None,
+        };
+        let proxy = self.proxy.login.as_ref().map(|(_, secret)| secret);
+        [("[import] password", database), ("[network] proxy_password", proxy)]
+            .into_iter()
+            .filter_map(|(setting, secret)| Some((setting, secret?)))
     }
 
     /// Reads the text of a configuration file; `file` names it in mistakes, and its folder resolves relative paths.
@@ -404,6 +417,16 @@ mod tests {
         for bad in ["\"hunter2\"", "hunter2", "[\"hunter2\"]"] {
             assert!(!mistake(&text.replace("\"clear:hunter2\"", bad)).contains("hunter2"));
         }
+    }
+
+    #[test]
+    fn a_password_that_only_the_service_sees_is_told() {
+        let text = "[network]\nproxy = \"http://p:1\"\nproxy_user = \"u\"\nproxy_password = \"systemd:proxy\"\n\
+                    [import]\nkind = \"postgresql\"\ndatabase = \"d\"\nuser = \"u\"\npassword = \"systemd:app\"\n";
+        let told = parse(text).unseen();
+        assert!(told[0].starts_with("[import] password (systemd:app) was not looked at: "), "{told:?}");
+        assert!(told[1].starts_with("[network] proxy_password (systemd:proxy) ") && told.len() == 2, "{told:?}");
+        assert!(parse(&text.replace("systemd:", "file:")).unseen().is_empty());
     }
 
     #[test]

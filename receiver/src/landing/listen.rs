@@ -46,7 +46,7 @@ impl LandingServer {
         limits: Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Failure> {
-        let failed = |e| Failure::park(Code::ConfigInvalid, format!("listening on {listen} failed")).caused_by(e);
+        let failed = |e| towpath_host::listen::failed(listen, "[landing] listen", e);
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         // Its one client is the relay, which knows Ed25519 and pins both keys.

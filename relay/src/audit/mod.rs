@@ -107,6 +107,8 @@ actions! {
     ReleaseRemove = "release-remove",
     /// The operator made an enrolment code.
     CodeCreate = "code-create",
+    /// The operator withdrew an enrolment code that nobody has used.
+    CodeRevoke = "code-revoke",
     /// The operator revoked an end.
     Revoke = "revoke",
     /// The operator had a transfer tried again.

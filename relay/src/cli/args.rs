@@ -191,6 +191,16 @@ pub(super) enum EnrolmentCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Revoke a code that is lost or was seen by others, before anybody uses it; another one can be made at once.
+    ///
+    /// Where it was used already, revoke the end: towpath-relay agent revoke.
+    Revoke {
+        /// The tenant.
+        #[arg(long)]
+        tenant: TenantName,
+        /// The name that the end would get, as `enrolment list` shows it.
+        name: AgentName,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@ use super::{
     output,
 };
 use crate::{
+    access::Access,
     audit::Action,
     host::Host,
     registry::{EnrolmentRow, MAX_OPEN_ENROLMENTS, NewEnrolment, Registry},
@@ -38,6 +39,22 @@ pub(super) async fn run(host: &Host, command: EnrolmentCommand) -> Result<()> {
                 code.relay_url
             ));
             output::line(&code.to_string())
+        }
+        EnrolmentCommand::Revoke { tenant, name } => {
+            let scope = registry.operator_scope(&tenant).await?;
+            let entry = by_operator(host, Action::CodeRevoke).of(&tenant).detail(name.to_string());
+            let revoke = async |registry: Registry| {
+                // First, so that a registry that is put back later does not let anybody use it.
+                if let Some(code) = registry.open_code(&scope, &name).await? {
+                    host.access_log().note(Access::Redeemed { code }).await?;
+                }
+                registry.revoke_code(&scope, &name).await
+            };
+            noted(&registry, entry, revoke).await?;
+            output::say(&format!(
+                "nobody becomes {name} of {tenant} by that code any more; another one: towpath-relay enrolment create"
+            ));
+            Ok(())
         }
         EnrolmentCommand::List { tenant, json } => {
             let mut found = Vec::new();

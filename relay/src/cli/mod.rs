@@ -3,6 +3,7 @@
 mod agent;
 mod args;
 mod audit;
+mod config_check;
 mod enrolment;
 mod key;
 mod late;
@@ -16,7 +17,6 @@ mod transfer;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
 
 use towpath_host::{
-    config::CheckReport,
     folders, logs, manual, output, owner,
     program::{self, Threads},
 };
@@ -51,11 +51,8 @@ fn execute(args: Args) -> Result<()> {
     let config = config(&args)?;
     let state = folders::state(NAME, [args.state.as_deref(), config.relay.state.as_deref()])?;
     if let Command::Config(ConfigCommand::Check { json }) = args.command {
-        if json {
-            let file = args.config.clone().or_else(|| folders::usual_config(NAME)).unwrap_or_default();
-            return output::json(&CheckReport { file: &file, valid: true, mistakes: &[], warnings: &[] });
-        }
-        return output::line(&format!("the configuration is valid; the state lies in {}", state.display()));
+        let file = args.config.or_else(|| folders::usual_config(NAME)).unwrap_or_default();
+        return config_check::tell(&config, &file, &state, json);
     }
     owner::become_owner_of(&state)?;
     let serving = matches!(args.command, Command::Serve(_));

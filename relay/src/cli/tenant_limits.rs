@@ -76,24 +76,13 @@ impl Shown {
         vec![
             self.row.name.to_string(),
             self.row.created.to_string(),
-            readable(self.used),
-            marked("quota", readable(self.quota)),
-            marked("reserve", readable(self.reserve)),
+            Bytes(self.used).rounded(),
+            marked("quota", Bytes(self.quota).rounded()),
+            marked("reserve", Bytes(self.reserve).rounded()),
             marked("retention", self.retention.to_string()),
             marked("journal_keeps", self.journal_keeps.to_string()),
             self.app_server(),
         ]
-    }
-}
-
-/// Bytes as a person reads them: in the largest unit of which there is one, cut to one digit behind the point.
-fn readable(bytes: u64) -> String {
-    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let Some((unit, shift)) = units.into_iter().find(|(_, shift)| bytes >> shift > 0) else { return Bytes(bytes).to_string() };
-    let tenths = (u128::from(bytes) * 10) >> shift;
-    match tenths % 10 {
-        0 => format!("{}{unit}", tenths / 10),
-        tenth => format!("{}.{tenth}{unit}", tenths / 10),
     }
 }
 
@@ -136,9 +125,9 @@ pub(super) async fn show(host: &Host, registry: &Registry, name: &TenantName, js
         plain("created", shown.row.created.to_string()),
         plain("app server", shown.app_server()),
         plain("ring", if shown.ring == 0 { "-".to_owned() } else { shown.ring.to_string() }),
-        plain("used", readable(shown.used)),
-        line("quota", "quota", readable(shown.quota)),
-        line("reserve", "reserve", readable(shown.reserve)),
+        plain("used", Bytes(shown.used).rounded()),
+        line("quota", "quota", Bytes(shown.quota).rounded()),
+        line("reserve", "reserve", Bytes(shown.reserve).rounded()),
         line("retention", "retention", shown.retention.to_string()),
         line("journal keeps", "journal_keeps", shown.journal_keeps.to_string()),
     ];
@@ -147,24 +136,4 @@ pub(super) async fn show(host: &Host, registry: &Registry, name: &TenantName, js
         output::say("it has more than its quota: new uploads are refused until less is here; nothing is removed for that");
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_readable() {
-        for (bytes, text) in [
-            (0, "0B"),
-            (1023, "1023B"),
-            (1024, "1KiB"),
-            (1536, "1.5KiB"),
-            (50 << 30, "50GiB"),
-            ((1 << 40) - 1, "1023.9GiB"),
-            (u64::MAX, "16777215.9TiB"),
-        ] {
-            assert_eq!(readable(bytes), text);
-        }
-    }
 }

@@ -7,13 +7,14 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use towpath_transfer::{Clock, Code, Entropy, Failure, TransferId, digest::Sha256Digest, failure::Result};
-use towpath_transport::dial::tls::spki_pin;
+use towpath_transport::dial::tls::{good_until, spki_pin};
 use url::Url;
 
 use super::ALPN_SSH;
@@ -35,6 +36,8 @@ pub struct Certificate {
     pub spki: Sha256Digest,
     /// SHA-256 of its file.
     pub bytes: Sha256Digest,
+    /// Until when it says that it is good. Ends that pin it do not mind.
+    pub good_until: Timestamp,
 }
 
 impl Certificate {
@@ -61,7 +64,8 @@ impl Certificate {
         let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|e| unusable(certificate).caused_by(e))?;
         let first = chain.first().ok_or_else(|| unusable(certificate).caused_by("it holds no certificate"))?;
-        let spki = spki_pin(first).ok_or_else(|| unusable(certificate).caused_by("its certificate cannot be read"))?;
+        let unreadable = || unusable(certificate).caused_by("its certificate cannot be read");
+        let (spki, good_until) = spki_pin(first).zip(good_until(first)).ok_or_else(unreadable)?;
         let key_der = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| unusable(key).caused_by(e))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -69,7 +73,7 @@ impl Certificate {
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key_der))
             .map_err(|e| unusable(certificate).caused_by(e))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ALPN_SSH.to_vec()];
-        Ok(Self { config: Arc::new(config), pin: pinned.then_some(spki), spki, bytes: Sha256Digest::of(&pem) })
+        Ok(Self { config: Arc::new(config), pin: pinned.then_some(spki), spki, bytes: Sha256Digest::of(&pem), good_until })
     }
 }
 

@@ -12,3 +12,5 @@ mod limits;
 mod load;
 #[cfg(test)]
 mod quota;
+#[cfg(test)]
+mod releases;

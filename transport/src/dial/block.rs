@@ -2,6 +2,8 @@
 
 use std::{error::Error, io};
 
+use towpath_transfer::{Disposition, Failure};
+
 use super::{
     NoAddress,
     http_connect::OffersOnly,
@@ -96,6 +98,27 @@ impl Block {
     }
 }
 
+/// What to do where a name has no address, for a program whose configuration can name a proxy.
+pub const NO_NAME: &str = "see that the name is right, and that this host's name server knows it (nslookup); where only a proxy leads out, \
+                           name that in [network] proxy";
+
+/// A failure to reach the relay, with what to do about it where its name has no address: whoever enrols has nothing yet that would look
+/// closer. Any other failure is as it was.
+#[must_use]
+pub fn with_remedy(failure: Failure) -> Failure {
+    if Block::of(&failure) != Block::Name {
+        return failure;
+    }
+    let (report, code) = (failure.report(), failure.code());
+    let told = report.strip_suffix(&format!(" [{code}]")).unwrap_or(&report);
+    let message = format!("{told}; {NO_NAME}");
+    let failed = match failure.disposition() {
+        Disposition::Retry => Failure::retry(code, message),
+        Disposition::Park => Failure::park(code, message),
+    };
+    failed.caused_by(failure)
+}
+
 /// Whether it was the far side that did not answer, over a connection that stood.
 fn is_after_connecting(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|cause| {
@@ -115,6 +138,8 @@ pub(super) fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item
 
 #[cfg(test)]
 mod tests {
+    use towpath_transfer::Code;
+
     use super::*;
 
     fn of(kind: StoreErrorKind, message: &str, io: Option<io::ErrorKind>) -> Block {
@@ -123,6 +148,20 @@ mod tests {
             Some(io) => error.caused_by(io::Error::from(io)),
             None => error,
         })
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_told_with_what_to_do() {
+        let of = |cause: io::Error| {
+            let error = StoreError::new(StoreErrorKind::Unreachable, "connecting to relay.example:443").caused_by(cause);
+            with_remedy(Failure::retry(Code::RelayUnreachable, "enrolling").caused_by(error))
+        };
+        let told = of(io::Error::other(NoAddress(io::Error::other("Name or service not known"))));
+        let expected =
+            format!("enrolling: connecting to relay.example:443: Name or service not known; {NO_NAME} [relay-unreachable]");
+        assert_eq!((told.report(), Block::of(&told)), (expected, Block::Name));
+        assert_eq!(told.disposition(), Disposition::Retry);
+        assert!(!of(io::ErrorKind::ConnectionRefused.into()).report().contains("nslookup"));
     }
 
     #[test]

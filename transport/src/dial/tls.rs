@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt, io, sync::Arc};
 
+use jiff::Timestamp;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::{
@@ -61,6 +62,14 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig> {
 pub fn spki_pin(certificate: &[u8]) -> Option<Sha256Digest> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     Some(Sha256Digest::of(certificate.public_key().raw))
+}
+
+/// Until when a certificate in DER form says that it is good. `None` where it cannot be read.
+#[must_use]
+pub fn good_until(certificate: &[u8]) -> Option<Timestamp> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    // The last second of the year 9999, which means that there is no end, is later than any clock here.
+    Some(Timestamp::from_second(certificate.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX))
 }
 
 /// Whether an error, or one of its causes, says that the server's certificate was not accepted.

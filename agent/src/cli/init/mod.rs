@@ -226,6 +226,10 @@ impl SetUp<'_> {
     }
 
     async fn first_transfer(&self, host: &Host, receiver: bool) -> Result<bool> {
+        if host.settings().jobs.iter().any(|job| job.source.is_unseen()) {
+            output::say("not sent: only the service can read the ERP; once it runs: towpath-agent send --wait");
+            return Ok(false);
+        }
         let question = "Send the first transfer now? The receiver's operator must have approved this agent's key";
         let wanted = match self.answers.send {
             Some(wanted) => wanted,
@@ -265,7 +269,13 @@ impl SetUp<'_> {
         }
         let install = InstallArgs { user: crate::service::installation::DEFAULT_USER.to_owned(), now: true, dry_run: false };
         match service::run(self.args, &ServiceCommand::Install(install)) {
-            Ok(()) => look_as_the_service(&self.file, host.layout.state()).await.map(|()| true),
+            Ok(()) => {
+                // It is installed and runs: that nobody could look through its eyes takes nothing of that back.
+                if let Err(failure) = look_as_the_service(std::env::current_exe(), &self.file, host.layout.state()).await {
+                    output::say(&not_looked(&failure));
+                }
+                Ok(true)
+            }
             Err(failure) if self.dialog.is_there() => {
                 output::say(&format!("the service: {}\nhelp: see docs/errors/{}.md", failure.report(), failure.code()));
                 Ok(false)
@@ -281,13 +291,13 @@ impl SetUp<'_> {
 
 /// What root may read and write, the service perhaps may not: it looks by itself, and what is wrong is told now and not at night.
 /// Another process asks it, one that goes on as the service's user.
-async fn look_as_the_service(file: &Path, state: &Path) -> Result<()> {
+async fn look_as_the_service(program: std::io::Result<PathBuf>, file: &Path, state: &Path) -> Result<()> {
     #[derive(Deserialize)]
     struct Looked {
         checks: Vec<Check>,
     }
     let failed = |message: &str| Failure::park(Code::CheckFailed, message.to_owned());
-    let program = std::env::current_exe().map_err(|error| failed("finding this program").caused_by(error))?;
+    let program = program.map_err(|error| failed("finding this program").caused_by(error))?;
     let mut doctor = std::process::Command::new(program);
     doctor.arg("--config").arg(file).arg("--state").arg(state).args(["doctor", "--json"]);
     doctor.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::inherit());
@@ -305,6 +315,15 @@ async fn look_as_the_service(file: &Path, state: &Path) -> Result<()> {
     }
     output::say("the service runs, and cannot do all its work before this is mended; look again with: towpath-agent doctor");
     Ok(())
+}
+
+/// What is told where the service could not be looked at.
+fn not_looked(failure: &Failure) -> String {
+    format!(
+        "warning: the service runs, and whether it reaches everything that it needs could not be looked at: {}\n\
+         look yourself: towpath-agent doctor",
+        failure.report()
+    )
 }
 
 /// Whether this process may still install a service; Windows says so itself.
@@ -337,4 +356,25 @@ fn tell(view: &SetUpView) -> Result<()> {
         output::hint("next: leave it running: towpath-agent service install --now (or towpath-agent run in a terminal)")?;
     }
     output::hint("whenever you want to know: towpath-agent status, towpath-agent doctor")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_could_not_be_looked_at_is_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let look = async |program: std::io::Result<PathBuf>| {
+            look_as_the_service(program, Path::new("agent.toml"), folder.path()).await.unwrap_err()
+        };
+        let none = look(Ok(folder.path().join("none"))).await;
+        let told = not_looked(&none);
+        assert!(told.starts_with("warning: the service runs") && told.contains("starting towpath-agent doctor"), "{told}");
+        assert!(told.ends_with("look yourself: towpath-agent doctor"), "{told}");
+        // A program that says nothing of what it has found.
+        #[cfg(unix)]
+        assert!(look(Ok("true".into())).await.message().contains("reading what towpath-agent doctor says"));
+        assert!(look(Err(std::io::ErrorKind::NotFound.into())).await.message().contains("finding this program"));
+    }
 }

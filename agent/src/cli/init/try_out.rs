@@ -29,14 +29,17 @@ pub(super) struct DryTable {
 }
 
 impl SetUp<'_> {
-    /// Reads every table of every job, unless that is not wanted. A person may go on although it has failed.
+    /// Reads every table of every job, unless that is not wanted or only the service can. A person may go on although it has failed.
     pub(super) async fn dry_run(&self, host: &Host) -> Result<Vec<DryTable>> {
         if self.answers.dry_run == Some(false) {
             output::say("left out");
             return Ok(Vec::new());
         }
         let mut tables = Vec::new();
-        for job in &host.settings().jobs {
+        for line in host.settings().unseen() {
+            output::say(&format!("note: {line}"));
+        }
+        for job in host.settings().jobs.iter().filter(|job| !job.source.is_unseen()) {
             match self.dry_job(host, job).await {
                 Ok(read) => tables.extend(read),
                 Err(failure) if self.dialog.is_there() && failure.code() != Code::Cancelled => {

@@ -20,7 +20,7 @@ use towpath_transport::files::{
 use super::open::Side;
 use crate::{
     layout::Layout,
-    room::RESERVE_BYTES,
+    room,
     update::{Installed, Report},
 };
 
@@ -140,7 +140,7 @@ impl Taking<'_> {
             write_whole(&Disk, &new.join(name), &bytes).map_err(failed("writing", &new))?;
         }
         let (release, package) = self.verified(&Disk, &new, version)?;
-        has_room(self.kept, package.size)?;
+        room::check(&Disk, self.kept, package.size, "packages")?;
         let (from, to) = (theirs.join(package.file.as_str()), new.join(package.file.as_str()));
         copy(agent, &from, &to, package.size)?;
         if !matches(&Disk, &to, &package)? {
@@ -155,16 +155,6 @@ impl Taking<'_> {
 
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound)
-}
-
-fn has_room(kept: &Path, size: u64) -> Result<()> {
-    let free = Disk.free_space(kept).map_err(|error| file_failure("asking for the free space of", kept, error))?;
-    let needed = size.saturating_add(RESERVE_BYTES);
-    if free >= needed {
-        return Ok(());
-    }
-    let message = format!("a package needs {needed} bytes on the disk of {}, and {free} are free", kept.display());
-    Err(Failure::retry(Code::DiskFull, message))
 }
 
 /// Copies at most one byte more than the file may have.

@@ -32,7 +32,7 @@ use jiff::tz::TimeZone;
 use towpath_host::StateLock;
 use towpath_keys::ReleaseKeys;
 use towpath_transfer::{
-    Clock, Code, Failure,
+    Clock, Code, Disposition, Failure,
     failure::Result,
     release::{PackageKind, ReleaseVersion},
 };
@@ -159,7 +159,10 @@ impl Applier {
 
     /// The agent tells why nothing comes of it.
     fn refused(&self, failure: Failure) -> Failure {
-        if let Err(unwritten) = self.postpone(None, failure.message()) {
+        let refused = failure.disposition() == Disposition::Park;
+        if let Err(unwritten) =
+            self.wait(Postponed { to: None, at: self.clock.now(), why: failure.message().to_owned(), refused })
+        {
             tracing::warn!(code = %unwritten.code(), error = %unwritten.report(), "that an update was refused could not be noted");
         }
         failure
@@ -182,8 +185,12 @@ impl Applier {
     }
 
     fn postpone(&self, to: Option<ReleaseVersion>, why: &str) -> Result<()> {
+        self.wait(Postponed { to, at: self.clock.now(), why: why.to_owned(), refused: false })
+    }
+
+    fn wait(&self, postponed: Postponed) -> Result<()> {
         let mut report = Report::read(self.kept())?;
-        report.postponed = Some(Postponed { to, at: self.clock.now(), why: why.to_owned() });
+        report.postponed = Some(postponed);
         self.tell(&report)
     }
 
