@@ -87,7 +87,14 @@ impl Publisher {
 
     /// Whether a package has the publisher's signature.
     fn verify(&self, package: &Path) -> Result<(), String> {
-        package::done(Command::new("osslsigncode").arg("verify").arg("-CAfile").arg(self.folder.join("publisher.pem")).arg("-in").arg(package))
+        package::done(
+            Command::new("osslsigncode")
+                .arg("verify")
+                .arg("-CAfile")
+                .arg(self.folder.join("publisher.pem"))
+                .arg("-in")
+                .arg(package),
+        )
     }
 }
 

@@ -141,7 +141,10 @@ impl Site {
 
 /// A folder whose path is longer than Windows has allowed for long: MAX_PATH, 260 characters.
 fn delivery() -> String {
-    let folder = format!("C:\\Lieferungen{}", "\\aus der Stadt mit dem l\u{e4}ngsten Namen weit und breit, die es gar nicht gibt".repeat(4));
+    let folder = format!(
+        "C:\\Lieferungen{}",
+        "\\aus der Stadt mit dem l\u{e4}ngsten Namen weit und breit, die es gar nicht gibt".repeat(4)
+    );
     assert!(folder.len() > 260);
     folder
 }
