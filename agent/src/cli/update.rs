@@ -185,7 +185,7 @@ pub(super) fn apply(args: &Args, asked: ApplyArgs) -> Result<()> {
 
 /// What the package's own service says of an update that cannot begin now and perhaps later: that is no failure of the service. That
 /// the service manager does not begin what is ready is one.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", windows))]
 fn waits(failure: Failure, asked: ApplyArgs) -> Result<String> {
     let may_pass = failure.disposition() == Disposition::Retry && failure.code() != Code::ServiceFailed;
     if asked.as_configured && may_pass { Ok(format!("not now: {}", failure.report())) } else { Err(failure) }
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::update::{Attempt, Installed, Outcome};
 
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     #[test]
     fn what_may_pass_is_no_failure_of_the_service_that_asks_again() {
         let full = || Failure::retry(Code::DiskFull, "packages need 9 bytes");

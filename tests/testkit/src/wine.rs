@@ -49,6 +49,8 @@ impl Wine {
             assert!(compiler.wait().unwrap().success());
         }
         let _ = wine.run(&["winecfg", "-v", "win10"]).succeeded();
+        // The services of the first start know nothing of those that were made during it, and the scheduler never starts.
+        wine.cut_power();
         wine.boot();
         wine
     }
