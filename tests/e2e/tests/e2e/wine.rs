@@ -13,7 +13,11 @@ use towpath_testkit::{
     AGENT, End, JOB, Outcome, RECEIVER, Server, TENANT, Wine, World, assert_same_tables, eventually, query_text,
 };
 
-use crate::{executable, tables};
+use crate::{
+    executable,
+    maker::{KEYS, Maker},
+    tables,
+};
 
 /// The versions that `cargo xtask test --windows` makes packages of.
 const OLD: &str = "0.1.0";
@@ -160,7 +164,7 @@ fn newest(site: &Site) -> String {
 
 #[test]
 fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed() {
-    let mut site = Site::new(&[]);
+    let mut site = Site::new(&[(KEYS, &Maker::new().public_key())]);
     let data = format!("DATADIR={DATA}");
 
     // A code that is none: everything is taken back, and the reason is told.
