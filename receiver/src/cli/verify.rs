@@ -162,17 +162,17 @@ mod tests {
     #[test]
     fn what_only_root_may_read_is_told_with_who_reads_it() {
         let failed = |kind: io::ErrorKind| {
-            Failure::park(Code::FileFailed, "reading /root/t/manifest.json").caused_by(io::Error::from(kind))
+            Failure::park(Code::FileFailed, "reading /srv/t/manifest.json").caused_by(io::Error::from(kind))
         };
         let of =
-            |kind: io::ErrorKind| explained(failed(kind), Path::new("/var/lib/towpath/receiver"), Path::new("/root/t")).report();
+            |kind: io::ErrorKind| explained(failed(kind), Path::new("/var/lib/towpath/receiver"), Path::new("/srv/t")).report();
         let denied = of(io::ErrorKind::PermissionDenied);
         assert!(
-            denied.starts_with("reading /root/t/manifest.json: run as root, this command goes on as the owner of "),
+            denied.starts_with("reading /srv/t/manifest.json: run as root, this command goes on as the owner of "),
             "{denied}"
         );
         assert!(
-            denied.contains("copy /root/t to where that user may") && denied.ends_with("permission denied [file-failed]"),
+            denied.contains("copy /srv/t to where that user may") && denied.ends_with("permission denied [file-failed]"),
             "{denied}"
         );
         assert!(!of(io::ErrorKind::NotFound).contains("run as root"));
