@@ -19,7 +19,8 @@ mod runner;
 #[cfg(windows)]
 pub mod task;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 
 use std::{
