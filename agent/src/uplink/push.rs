@@ -192,8 +192,12 @@ impl<'a> Uploads<'a> {
         let part = self.path(&part)?;
         let source = FileSource::new(Arc::clone(&self.parts.files), self.parts.layout.sent(self.id, name));
         let shown = Shown { parts: self.parts, id: self.id, name };
-        self.store.put_new(&part, source, &shown).await.map_err(far)?;
-        self.store.publish(&part, &whole).await.map_err(far)
+        let lost = |error: StoreError| match error.kind() {
+            StoreErrorKind::NotFound => gone_there(name, error),
+            _ => far(error),
+        };
+        self.store.put_new(&part, source, &shown).await.map_err(lost)?;
+        self.store.publish(&part, &whole).await.map_err(lost)
     }
 
     fn path(&self, name: &FileName) -> Result<RemotePath, Failure> {
@@ -205,6 +209,12 @@ impl<'a> Uploads<'a> {
 /// A folder that the relay has frozen meanwhile answers like one that is not ours: the next try asks the web service first.
 fn far(error: StoreError) -> Failure {
     error.into_failure(Far::Relay)
+}
+
+/// The folder was there, or the part: a relay whose power has gone has what is durable, and a name is that only when the file is whole.
+fn gone_there(name: &FileName, error: StoreError) -> Failure {
+    let message = format!("the relay does not have any more what it was sent of {name}; it is sent again");
+    Failure::retry(Code::TransferIncomplete, message).caused_by(error)
 }
 
 struct Shown<'a> {

@@ -202,7 +202,12 @@ pub async fn adopt(parts: &Arc<Parts>) -> Result<usize, Failure> {
             Some(_) => {}
             None => {
                 let (reader, of) = (Arc::clone(parts), key.clone());
-                match blocking(move || request(&reader, &of)).await {
+                let found = move || {
+                    // Whoever has taken it may have stopped before its name was durable.
+                    kept::held(&*reader.files, &reader.layout.export(&of))?;
+                    request(&reader, &of)
+                };
+                match blocking(found).await {
                     Ok(request) => {
                         tracing::warn!(transfer = %key, "taken before, and noted now");
                         note(parts, key.id, &request).await?;

@@ -210,11 +210,12 @@ fn quarantine(parts: &Parts, key: &TransferKey, rejection: &Rejection) -> Result
             remove_tree(files, &landed)?;
         } else {
             files.rename(&landed, &target).map_err(|e| file_failure("moving to quarantine", &landed, e))?;
-            files.sync_dir(&agent_folder).map_err(|e| file_failure("syncing", &agent_folder, e))?;
         }
-        let from = parts.layout.landing_agent(&key.agent);
-        files.sync_dir(&from).map_err(|e| file_failure("syncing", &from, e))?;
     }
+    // Also where an earlier try has moved it: it may have failed before that was durable. The target comes first, so that it is never
+    // in neither.
+    files.sync_dir(&agent_folder).map_err(|e| file_failure("syncing", &agent_folder, e))?;
+    sync_landing(parts, key)?;
     if exists(files, &target)? {
         let reason = QuarantineReason { time: parts.clock.now(), rejection: rejection.clone() };
         let text = serde_json::to_vec_pretty(&reason)
@@ -237,12 +238,20 @@ fn bound_quarantine(parts: &Parts, agent_folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes what has landed of a transfer, where it is still there.
+/// Removes what has landed of a transfer, where it is still there, durably: a part of it that came back with a power cut would be
+/// found by nobody. May be repeated.
 ///
 /// # Errors
 /// As the disk reports.
 pub fn remove_landed(parts: &Parts, key: &TransferKey) -> Result<(), Failure> {
-    remove_tree(&*parts.files, &parts.layout.landed(key))
+    remove_tree(&*parts.files, &parts.layout.landed(key))?;
+    sync_landing(parts, key)
+}
+
+/// Makes durable that a transfer does not lie on the landing any more.
+fn sync_landing(parts: &Parts, key: &TransferKey) -> Result<(), Failure> {
+    let folder = parts.layout.landing_agent(&key.agent);
+    ignore_missing(parts.files.sync_dir(&folder)).map_err(|e| file_failure("syncing", &folder, e))
 }
 
 fn remove_tree(files: &dyn FileStore, path: &Path) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use towpath_transport::files::{FileKind, FileStore, file_failure};
 use super::{receipt, verify::blocking};
 use crate::{
     agents::{self, TrustPolicy},
+    kept,
     parts::Parts,
 };
 
@@ -25,8 +26,14 @@ pub async fn scan(parts: &Arc<Parts>, wake: &WakeUp) -> Result<usize, Failure> {
     let landed = blocking(move || find(&finder)).await?;
     let mut new = 0;
     for key in landed {
-        if !may_enter(parts, &key).await? {
+        let known = parts.journal.get(&key).await?.is_some();
+        if !known && !may_enter(parts, &key).await? {
             continue;
+        }
+        if !known {
+            // Whoever has put the manifest there may have failed before its name, or that of its folder, was durable.
+            let (holder, of) = (Arc::clone(parts), key.clone());
+            blocking(move || hold(&holder, &of)).await?;
         }
         let transfer = NewTransfer {
             key: key.clone(),
@@ -60,9 +67,16 @@ pub async fn scan(parts: &Arc<Parts>, wake: &WakeUp) -> Result<usize, Failure> {
     Ok(new)
 }
 
-/// Whether everything is ready for a transfer to be looked at; where the relay cannot be asked about its agent, it waits.
+/// Makes every name durable that what has landed has: from here on the journal relies on them.
+fn hold(parts: &Parts, key: &TransferKey) -> Result<(), Failure> {
+    let landed = parts.layout.landed(key);
+    kept::held(&*parts.files, &landed.join(MANIFEST_NAME))?;
+    kept::held(&*parts.files, &landed)
+}
+
+/// Whether everything is ready for a transfer that is new to be looked at; where the relay cannot be asked about its agent, it waits.
 async fn may_enter(parts: &Arc<Parts>, key: &TransferKey) -> Result<bool, Failure> {
-    if parts.policy != TrustPolicy::FirstUse || parts.journal.get(key).await?.is_some() {
+    if parts.policy != TrustPolicy::FirstUse {
         return Ok(true);
     }
     match agents::believe_first_use(parts, &key.agent).await {

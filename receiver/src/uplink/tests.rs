@@ -211,6 +211,55 @@ async fn stopped_anywhere_it_rejects_once() {
     }
 }
 
+/// A landing whose disk failed after the rename of the manifest has its name all the same, and the relay and the scan find it.
+#[tokio::test]
+async fn a_manifest_that_is_found_is_durable_before_anything_relies_on_it() {
+    for stage in STAGES {
+        for point in Point::ALL {
+            let land = |bench: &Bench| {
+                bench.land("erp", id(1), &folder(&sent(1), &bench.erp));
+                let landed = bench.parts.layout.landed(&Bench::key("erp", id(1)));
+                let (whole, part) = (landed.join(MANIFEST_NAME), landed.join("manifest.json.part"));
+                bench.files.rename(&whole, &part).unwrap();
+                bench.files.sync_dir(&landed).unwrap();
+                bench.files.rename(&part, &whole).unwrap();
+            };
+            stopped_at(stage, *point, land, ReceiptStage::Imported).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_has_landed_goes_for_good_when_it_is_over() {
+    let bench = Bench::new().await;
+    imported(&bench, &bench.parts, "erp", id(1), &folder(&sent(1), &bench.erp)).await;
+    bench.files.power_loss();
+    assert!(bench.files.stat(&bench.parts.layout.landed(&Bench::key("erp", id(1)))).is_err());
+}
+
+/// A try that could not make the move to quarantine durable has made it all the same, and the next one finds nothing to move.
+#[tokio::test]
+async fn what_is_rejected_is_in_quarantine_for_good_whichever_sync_fails() {
+    for failing in 1..=2 {
+        let bench = Bench::new().await;
+        let key = Bench::key("erp", id(1));
+        let folders = [bench.parts.layout.quarantine().join("erp"), bench.parts.layout.landing_agent(&key.agent)];
+        let mut syncs = 0;
+        let plan = Box::new(move |op, path: &Path| {
+            let counts = op == FileOp::SyncDir && folders.iter().any(|folder| path == folder);
+            syncs += usize::from(counts);
+            (counts && syncs == failing).then_some(FileFault::Before(std::io::ErrorKind::StorageFull))
+        });
+        let parts = bench.parts_with(|parts| parts.files = Arc::new(FaultFiles::new(bench.files.clone(), plan)));
+        let mut bad = folder(&sent(1), &bench.erp);
+        bad.get_mut(MD5SUMS_NAME).unwrap()[0] ^= 1;
+        rejected(&bench, &parts, "erp", id(1), &bad).await;
+        bench.files.power_loss();
+        assert!(bench.files.stat(&bench.parts.layout.landed(&key)).is_err(), "sync {failing}");
+        assert_eq!(quarantine::list(&*bench.files, &bench.parts.layout).unwrap().len(), 1, "sync {failing}");
+    }
+}
+
 #[tokio::test]
 async fn landing_ten_times_imports_once() {
     let bench = Bench::new().await;

@@ -53,6 +53,7 @@ impl Step for Queue {
                 return Ok(false);
             }
             spool.remove(if shown { Room::Packed } else { Room::Downlink }, &scope, id)?;
+            spool.hold(if shown { Room::Downlink } else { Room::Packed }, &scope, id)?;
             signer.accepted(&spool, &scope, id, Direction::Downlink, identity.manifest)?;
             if shown {
                 sync(&spool, &scope, id)?;

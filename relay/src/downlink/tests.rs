@@ -291,6 +291,23 @@ async fn a_downlink_goes_all_the_way_and_its_receipts_come_back() {
     assert_eq!(service.export(&way.receiver.caller, &way.laid.export).await.unwrap().state, DownlinkState::Delivered);
 }
 
+/// A try whose disk failed after the rename has left the name all the same, and the next one finds everything packed.
+#[tokio::test]
+async fn what_is_queued_is_durable() {
+    let way = Way::announced().await;
+    way.world.work(Stage::Fetch).await;
+    way.world.work(Stage::Pack).await;
+    let (files, scope) = (&way.world.files, way.agent.caller.as_agent().unwrap());
+    let folder = way.world.relay.spool().folder(Room::Packed, &scope, way.laid.id);
+    let (whole, part) = (folder.join("packed.json"), folder.join("packed.json.part"));
+    files.rename(&whole, &part).unwrap();
+    files.sync_dir(&folder).unwrap();
+    files.rename(&part, &whole).unwrap();
+    way.world.work(Stage::Queue).await;
+    files.power_loss();
+    way.assert_taken().await;
+}
+
 #[tokio::test]
 async fn an_agent_reads_what_is_queued_and_changes_nothing() {
     let way = Way::queued().await;

@@ -29,7 +29,7 @@ use towpath_transfer::{
     failure::Result,
 };
 use towpath_transport::{
-    files::{FileKind, FileStore, each_chunk, file_failure, ignore_missing, read_whole},
+    files::{FileKind, FileStore, each_chunk, file_failure, hold, ignore_missing, read_whole},
     server::stored::{Gates, visible_name},
 };
 
@@ -185,6 +185,17 @@ impl Spool {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(e) => Err(file_failure("read", &path, e)),
         }
+    }
+
+    /// Makes every name in a transfer's folder durable, and that of the folder: whoever has put a file there may have failed before
+    /// its name was. Blocking.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`], also where there is no folder.
+    pub fn hold(&self, room: Room, scope: &AgentScope, id: TransferId) -> Result<()> {
+        let folder = self.folder(room, scope, id);
+        let held = self.files.sync_dir(&folder).and_then(|()| hold(&*self.files, &folder));
+        held.map_err(|e| file_failure("make durable", &folder, e))
     }
 
     /// Removes one file of a transfer that nobody can write to any more. Blocking; repeating is safe.

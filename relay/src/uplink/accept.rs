@@ -88,6 +88,7 @@ impl Step for Accept {
         let event = blocking(move || match compare(&spool, &claim)? {
             Found::Missing(missing) => Ok(TransferEvent::FoundIncomplete { missing }),
             Found::Whole => {
+                spool.hold(Room::Uplink, &claim.scope, claim.id)?;
                 signer.accepted(&spool, &claim.scope, claim.id, Direction::Uplink, claim.travels.manifest)?;
                 Ok(TransferEvent::Accepted)
             }

@@ -9,6 +9,7 @@ use towpath_transfer::{
     receipt::{ReceiptStage, SignedReceipt},
     state::Outcome,
 };
+use towpath_transport::files::FileStore as _;
 
 use super::forward::RECEIPT_OVERDUE;
 use crate::service::tests::{DAY, Enrolled, Sent, World, receipt_of};
@@ -76,6 +77,23 @@ async fn stopped_anywhere_it_accepts_once_and_forwards_once() {
     }
 }
 
+/// A spool whose disk failed after the rename has the name all the same, and the agent and the relay find it.
+#[tokio::test]
+async fn what_the_relay_signs_that_it_holds_is_durable() {
+    for name in ["manifest.json", "items.csv.bz2"] {
+        let mut story = Story::claimed().await;
+        let (files, spool) = (story.world.files.clone(), story.world.relay.spool());
+        let folder = spool.folder(crate::spool::Room::Uplink, &story.agent.caller.as_agent().unwrap(), story.sent.id);
+        let (whole, part) = (folder.join(name), folder.join(format!("{name}.part")));
+        files.rename(&whole, &part).unwrap();
+        files.sync_dir(&folder).unwrap();
+        files.rename(&part, &whole).unwrap();
+        story.stop_at(Stage::Accept, Point::AfterEffect).await;
+        assert!(story.receipt(ReceiptStage::Accepted).is_some());
+        assert!(files.stat(&whole).is_ok(), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn stopped_anywhere_it_removes_the_files_and_keeps_the_receipts() {
     for point in Point::ALL {
@@ -88,7 +106,7 @@ async fn stopped_anywhere_it_removes_the_files_and_keeps_the_receipts() {
         story.go_on(|state| matches!(state, TransferState::Removed { .. })).await;
         let folder =
             story.world.relay.spool().folder(crate::spool::Room::Uplink, &story.agent.caller.as_agent().unwrap(), story.sent.id);
-        let gone = towpath_transport::files::FileStore::stat(&story.world.files, &folder).unwrap_err();
+        let gone = story.world.files.stat(&folder).unwrap_err();
         assert_eq!(gone.kind(), std::io::ErrorKind::NotFound, "{point}");
         assert_eq!(story.world.relay.spool().quota().used(), 0, "{point}");
         assert_eq!(story.receipt(ReceiptStage::Imported), Some(imported.signed), "{point}");
@@ -180,7 +198,7 @@ async fn one_lost_file_is_named_and_alone_asked_for() {
     story.stop_at(Stage::Forward, Point::BeforeEffect).await;
     let scope = story.agent.caller.as_agent().unwrap();
     let lost = story.world.relay.spool().path(crate::spool::Room::Uplink, &scope, story.sent.id, "items.csv.bz2");
-    towpath_transport::files::FileStore::remove(&story.world.files, &lost).unwrap();
+    story.world.files.remove(&lost).unwrap();
     story.go_on(|state| matches!(state, TransferState::Incomplete { .. })).await;
     let status = story.world.service().uplink(&story.agent.caller, story.sent.id).await.unwrap();
     let missing: Vec<&str> = status.missing.iter().map(|file| file.name.as_str()).collect();

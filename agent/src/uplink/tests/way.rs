@@ -1,15 +1,18 @@
 //! The way of an uplink, and what the relay and the ERP may do to it.
 
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
 use towpath_journal::{Filter, Point};
 use towpath_transfer::{
     Code, Disposition, Failure, Stage, TransferEvent, TransferState, receipt::ReceiptStage, state::Rejection,
 };
 use towpath_transport::{
     files::{FileStore as _, read_whole, write_whole},
-    store::StoreErrorKind,
+    store::{Connect, FaultStore, RemoteStore, StoreErrorKind, StoreFault, StoreOp, StoreResult},
 };
 
-use super::world::World;
+use super::world::{Far, World};
 use crate::{
     chain,
     parts::Parts,
@@ -376,6 +379,45 @@ async fn what_a_restored_relay_does_not_know_any_more_is_pushed_again() {
         let again = events(&world, &record).await.into_iter().filter(|event| *event == TransferEvent::PushAgain);
         assert_eq!(again.count(), 1, "{stage}");
         assert!(!world.far.names(id).is_empty(), "{stage}");
+    }
+}
+
+/// A relay whose power goes, once, as it is about to name a file, and that has not made durable that there is a part of it.
+#[derive(Debug)]
+struct PowerLoss {
+    far: Arc<Far>,
+    part: std::path::PathBuf,
+    is_over: Arc<Mutex<bool>>,
+}
+
+#[async_trait]
+impl Connect for PowerLoss {
+    async fn connect(&self) -> StoreResult<Arc<dyn RemoteStore>> {
+        let (files, part, is_over) = (Arc::clone(&self.far.files), self.part.clone(), Arc::clone(&self.is_over));
+        let plan = Box::new(move |op, path: &towpath_transfer::RemotePath| {
+            let mut is_over = is_over.lock().unwrap();
+            let goes =
+                op == StoreOp::Publish && part.ends_with(format!("{}.part", path.components().last().unwrap())) && !*is_over;
+            if goes {
+                *is_over = true;
+                files.remove(&part).unwrap();
+            }
+            goes.then_some(StoreFault::Before(StoreErrorKind::ConnectionLost))
+        });
+        Ok(Arc::new(FaultStore::new(self.far.connect().await?, plan)))
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_is_gone_with_the_relays_power_is_sent_again() {
+    for name in ["items.csv.bz2", "MD5SUMS", "manifest.json"] {
+        let mut world = World::new();
+        let id = world.plan(false).await;
+        let (part, is_over) = (world.far.folder(id).join(format!("{name}.part")), Arc::new(Mutex::new(false)));
+        world.parts.stores = Arc::new(PowerLoss { far: Arc::clone(&world.far), part, is_over: Arc::clone(&is_over) });
+        let record = world.finish(id).await;
+        assert!(*is_over.lock().unwrap());
+        assert_eq!((record.state, record.parked), (TransferState::Imported, false), "{name}");
     }
 }
 

@@ -272,6 +272,27 @@ async fn what_was_taken_and_not_noted_is_noted_at_the_next_start() {
     assert_eq!(downlinks(&bench.parts).await.len(), 1);
 }
 
+/// A program that was stopped as it had given the folder its name has taken it, and the next one finds it.
+#[tokio::test]
+async fn what_is_found_taken_is_durable_before_it_is_noted() {
+    let bench = Bench::new().await;
+    let key = Bench::key("erp", id(1));
+    let folder = bench.parts.layout.exports_for(&key.agent);
+    let plan = Box::new(move |op, path: &Path| {
+        (op == FileOp::SyncDir && path == folder).then_some(FileFault::Before(std::io::ErrorKind::Other))
+    });
+    let parts = bench.parts_with(|parts| parts.files = Arc::new(FaultFiles::new(bench.files.clone(), plan)));
+    let path = put(&bench, "orders.csv", b"x");
+    let wanted = super::world::request(&parts, &["orders.csv"]);
+    take::take(&parts, id(1), &wanted, &[take::Source { name: "orders.csv".parse().unwrap(), path }]).unwrap_err();
+    assert_eq!(take::adopt(&parts).await.unwrap(), 0, "what cannot be made durable is noted");
+    assert_eq!(take::adopt(&bench.parts).await.unwrap(), 1);
+    bench.files.power_loss();
+    let ended = over(&bench, &bench.parts, 1, &Answer::Delivered).await;
+    assert_eq!(ended[0].state, TransferState::Delivered);
+    no_copies(&bench, &bench.parts, &key);
+}
+
 /// Makes every call of the way back ten times and answers as the last one does.
 #[derive(Debug)]
 struct Tenfold(MemoryRelay);

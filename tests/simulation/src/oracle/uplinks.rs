@@ -27,7 +27,7 @@ pub(super) async fn each_ended_once(world: &World) -> Wrong {
         let mut imported = Vec::new();
         for record in &all {
             let name = format!("{} of {}", world.story.name(record.key.id), ends.tenant);
-            wrong.extend(ended(world, ends, rights, record).await.map(|problem| format!("{name}: {problem}")));
+            wrong.extend(ended(world, ends, rights, &all, record).await.map(|problem| format!("{name}: {problem}")));
             if record.state == TransferState::Imported {
                 imported.push(record.key.id.to_string());
             }
@@ -53,12 +53,25 @@ pub(super) async fn each_ended_once(world: &World) -> Wrong {
     wrong
 }
 
+/// Whether the app rightly has not what a transfer builds on: an older one that waited for a person while it was extracted was
+/// imported before it, and a newer one since has everything. What a transfer builds on is the last that was imported when it was
+/// extracted, so that one in between was imported later.
+fn lost_its_base(ends: &Ends, all: &[TransferRecord], record: &TransferRecord) -> bool {
+    let imported = || all.iter().filter(|one| one.state == TransferState::Imported);
+    let bases = ends.agent.bases(record.key.id);
+    let base = all.iter().filter(|one| bases.contains(&one.key.id)).filter_map(|one| one.sequence).max();
+    base.is_some()
+        && imported().any(|one| base < one.sequence && one.sequence < record.sequence)
+        && imported().any(|one| record.sequence < one.sequence)
+}
+
 /// What is wrong with one transfer.
-async fn ended(world: &World, ends: &Ends, rights: &Rights, record: &TransferRecord) -> Option<String> {
+async fn ended(world: &World, ends: &Ends, rights: &Rights, all: &[TransferRecord], record: &TransferRecord) -> Option<String> {
     let (key, state) = (&record.key, &record.state);
     let is_allowed = |rejection: &Rejection| match rejection.code {
         // It may be overtaken by a newer one.
         Code::Superseded => true,
+        Code::BaseMissing => lost_its_base(ends, all, record),
         Code::AgentUnapproved => rights.was_disapproved,
         _ => false,
     };

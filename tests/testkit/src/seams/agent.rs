@@ -21,7 +21,7 @@ use towpath_agent::{
     rotation::{KeyRotator, Rotated},
     service::heart::Heart,
     trust::FileTrust,
-    uplink::{plan, prune::prune_or_warn},
+    uplink::{folder, plan, prune::prune_or_warn},
 };
 use towpath_journal::{FailPoints, Journal as _, TransferRecord, WakeUp};
 use towpath_keys::{Identity, KeyKind, PseudonymKey, pseudonym::KEY_BYTES};
@@ -304,6 +304,13 @@ impl Agent {
         let layout = self.layout.of(Direction::Downlink);
         let text = |path: PathBuf| String::from_utf8(super::read(&self.machine.disk, &path).unwrap()).unwrap();
         SignedReceipt { receipt: text(layout.receipt(id, stage)), signature: text(layout.receipt_signature(id, stage)) }
+    }
+
+    /// The transfers that the tables of a transfer build on, as its manifest says; none where the agent has no manifest of it.
+    #[must_use]
+    pub fn bases(&self, id: TransferId) -> Vec<TransferId> {
+        let manifest = folder::manifest(&self.machine.disk, &self.layout, id).ok();
+        manifest.into_iter().flat_map(|(manifest, _)| manifest.files).filter_map(|file| file.base).collect()
     }
 
     /// The packed files that the agent still keeps of a transfer.

@@ -1,6 +1,7 @@
 //! The app server.
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -180,16 +181,22 @@ impl Receiver {
         id
     }
 
-    /// Sends a return file to an agent, as `send` does. Where it fails, the transfer may have been taken all the same.
+    /// Sends a return file to an agent, as `send` does. Where it fails, the transfer may have been taken all the same, unless the disk
+    /// was too full for the app to write the file: then nobody has heard of it.
     ///
     /// # Panics
-    /// Where the file cannot be put into the outbox, or the receiver was never started.
+    /// Where the outbox cannot be used for another reason, or the receiver was never started.
     pub async fn try_send(&self, agent: &AgentName, name: &str, content: &[u8]) -> (TransferId, Result<(), Failure>) {
         let parts = self.parts.as_ref().expect("the receiver was started");
         let (path, name) = (Path::new("/outbox").join(name), name.parse::<FileName>().unwrap());
-        self.machine.disk.create_dir_all("/outbox".as_ref()).unwrap();
-        write_whole(&self.machine.disk, &path, content).unwrap();
         let id = TransferId::new(&*self.machine.nature.clock, &*self.machine.nature.entropy);
+        let outbox = self.machine.disk.create_dir_all("/outbox".as_ref());
+        match outbox.and_then(|()| write_whole(&self.machine.disk, &path, content)) {
+            Err(error) if error.kind() == ErrorKind::StorageFull => {
+                return (id, Err(file_failure("the app writes", &path, error)));
+            }
+            written => written.unwrap(),
+        }
         let request = Request {
             version: 1,
             agent: agent.clone(),
