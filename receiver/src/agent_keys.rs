@@ -3,7 +3,7 @@
 //! Each change is signed by the key before it ([`towpath_keys::rotation`]), and the holder of an approved key could sign everything
 //! in the agent's name anyway. A key that is not named by an approved one is not believed, whatever the relay says.
 
-use std::sync::Arc;
+use std::{io::ErrorKind, sync::Arc};
 
 use towpath_keys::{AllowedSigners, Namespace, PublicKey, RotatingEnd, follow_rotations, signer_of, verify_enrolment};
 use towpath_transfer::{
@@ -14,7 +14,7 @@ use towpath_transfer::{
     public_key::PublicKeyLine,
     receipt::MAX_SIGNATURE_BYTES,
 };
-use towpath_transport::files::read_whole;
+use towpath_transport::files::{file_failure, read_whole};
 
 use crate::{parts::Parts, uplink::verify::blocking};
 
@@ -83,13 +83,16 @@ pub async fn follow(parts: &Arc<Parts>, agent: &AgentName) -> Result<bool, Failu
 /// have changed its key.
 ///
 /// # Errors
-/// Those of the relay; the transfer then waits, because it may be good.
+/// Those of the relay and of the disk; the transfer then waits, because it may be good.
 pub async fn follow_signer(parts: &Arc<Parts>, key: &TransferKey) -> Result<(), Failure> {
     let (reader, of) = (Arc::clone(parts), key.clone());
     let strange = blocking(move || {
         let path = reader.layout.landed(&of).join(SIGNATURE_NAME);
-        // What is wrong with the file is for whoever checks everything.
-        let Ok(signature) = read_whole(&*reader.files, &path, MAX_SIGNATURE_BYTES as u64) else { return Ok(false) };
+        let signature = match read_whole(&*reader.files, &path, MAX_SIGNATURE_BYTES as u64) {
+            // What is wrong with the file is for whoever checks everything; that the disk cannot be read for a moment is not.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FileTooLarge) => return Ok(false),
+            other => other.map_err(|error| file_failure("reading", &path, error))?,
+        };
         let Ok(signer) = signer_of(&signature) else { return Ok(false) };
         let signers = reader.trust.signers()?;
         let mut approved = signers.lookup(of.agent.as_str(), Namespace::Manifest).peekable();
@@ -109,12 +112,15 @@ pub(crate) fn may_follow(failure: &Failure) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use jiff::Timestamp;
     use towpath_keys::{Identity, sign_rotation};
-    use towpath_transfer::api::KeyRotation;
+    use towpath_transfer::{Disposition, api::KeyRotation};
+    use towpath_transport::files::{FaultFiles, FileFault, FileOp};
 
     use super::*;
-    use crate::testing::{Bench, identity, peer};
+    use crate::testing::{Bench, folder, id, identity, peer, sent};
 
     fn change(old: &Identity, new: &Identity) -> KeyRotation {
         let end = RotatingEnd { relay_url: "https://relay.test", user: "acme.erp" };
@@ -162,6 +168,24 @@ mod tests {
         }
         bench.relay.set_peers(vec![]);
         assert!(!follow(&bench.parts, &erp).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_cannot_be_read_for_a_moment_makes_no_newer_key_a_strange_one() {
+        let bench = Bench::new().await;
+        bench.relay.set_peers(vec![rotated(&[1, 32])]);
+        bench.land("erp", id(1), &folder(&sent(1), &identity(32)));
+        let key = Bench::key("erp", id(1));
+        for failing in [FileOp::Open, FileOp::Read] {
+            let plan = Box::new(move |op, path: &Path| {
+                (op == failing && path.ends_with(SIGNATURE_NAME)).then_some(FileFault::Before(ErrorKind::Other))
+            });
+            let parts = bench.parts_with(|parts| parts.files = Arc::new(FaultFiles::new(bench.files.clone(), plan)));
+            let failure = follow_signer(&parts, &key).await.unwrap_err();
+            assert_eq!((failure.code(), failure.disposition()), (Code::FileFailed, Disposition::Retry), "{failing:?}");
+        }
+        follow_signer(&bench.parts, &key).await.unwrap();
+        assert!(approved(&bench).contains(identity(32).public_key()));
     }
 
     #[test]
