@@ -63,7 +63,7 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
         command: "ssh-keygen -Y sign -f release_key -n towpath-release@1 release/release.json",
         because: PACKAGED,
-        test: (UPDATES, "\"sign\", \"-n\", \"towpath-release@1\""),
+        test: ("tests/e2e/tests/e2e/maker.rs", "\"sign\", \"-n\", \"towpath-release@1\""),
     },
     Elsewhere {
         command: "towpath-relay release add /srv/release",
