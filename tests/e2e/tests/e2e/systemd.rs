@@ -277,7 +277,7 @@ fn interop_a_credential_of_systemd_is_a_secret_of_the_service() {
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     signal("-CONT", &site.relay);
     let _ = site.machine.run("towpath-agent service start").failed_with("service-failed");
-    assert!(site.journal().contains("that has credentials (LoadCredential=)"), "{}", site.journal());
+    assert!(site.journal().contains("(LoadCredential= in its unit)"), "{}", site.journal());
 
     site.edit("secrets", "LoadCredential=proxy-password:/etc/towpath/proxy-password");
     let _ = site.machine.run("towpath-agent service restart").succeeded();
