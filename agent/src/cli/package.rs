@@ -11,6 +11,7 @@ use std::{
 use towpath_keys::KeyKind;
 use towpath_platform::{event_log, sharing};
 use towpath_transfer::{Code, Failure, failure::Result};
+use towpath_transport::files::{Disk, FileStore as _, file_failure, ignore_missing};
 
 use super::{
     args::Args,
@@ -186,10 +187,7 @@ pub(super) fn remove_data(args: &Args) -> Result<()> {
     let failed =
         |path: &Path, error| Failure::park(Code::FileFailed, format!("removing {} failed", path.display())).caused_by(error);
     for folder in [places.layout.state(), &kept] {
-        match sharing::changed(|| fs::remove_dir_all(folder)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(folder, error)),
-            _ => {}
-        }
+        ignore_missing(Disk.remove_dir_all(folder)).map_err(|error| failed(folder, error))?;
     }
     if let Some(log) = log.filter(|log| log.parent() == Some(&places.data)) {
         let rest = fs::read_dir(&places.data).map_err(|error| failed(&places.data, error))?;
@@ -210,10 +208,5 @@ pub(super) fn remove_data(args: &Args) -> Result<()> {
 }
 
 fn forget(file: &Path) -> Result<()> {
-    match sharing::changed(|| fs::remove_file(file)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Failure::park(Code::FileFailed, format!("removing {} failed", file.display())).caused_by(error))
-        }
-        _ => Ok(()),
-    }
+    ignore_missing(Disk.remove(file)).map_err(|error| file_failure("removing", file, error))
 }

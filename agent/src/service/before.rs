@@ -1,15 +1,12 @@
 //! How the service stood before its package was taken away, for the one that follows. It lies in root's folder: whoever could write it
 //! would choose the account that the service runs as.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use towpath_platform::{services::Standing, sharing};
+use towpath_platform::services::Standing;
 use towpath_transfer::{Code, Failure, failure::Result};
-use towpath_transport::files::Disk;
+use towpath_transport::files::{Disk, FileStore as _, file_failure, ignore_missing};
 
 use crate::{small_file, update::kept};
 
@@ -55,11 +52,6 @@ impl Before {
     /// As the disk reports.
     pub fn forget(kept: &Path) -> Result<()> {
         let path = Self::path(kept);
-        match sharing::changed(|| fs::remove_file(&path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Failure::park(Code::FileFailed, format!("removing {} failed", path.display())).caused_by(error))
-            }
-            _ => Ok(()),
-        }
+        ignore_missing(Disk.remove(&path)).map_err(|error| file_failure("removing", &path, error))
     }
 }

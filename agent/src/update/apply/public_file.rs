@@ -1,13 +1,13 @@
 //! Files of root's that everybody may read: what tells how updates have ended, the unit, the kept program.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read, Write as _},
     path::Path,
 };
 
 use towpath_transfer::failure::Result;
-use towpath_transport::files::{Disk, FileStore as _, file_failure};
+use towpath_transport::files::{Disk, FileStore as _, file_failure, ignore_missing};
 
 /// Writes a file with this mode, whole and durable. Windows has no modes: there it gets the list of the folder.
 ///
@@ -44,7 +44,7 @@ fn opened(path: &Path, mode: u32) -> io::Result<File> {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
     // The mode that a file is made with is cut by the process' mask.
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     Ok(file)
 }
 
@@ -58,10 +58,6 @@ fn opened(path: &Path, _mode: u32) -> io::Result<File> {
 /// # Errors
 /// As the disk reports.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    let removed = match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => path.parent().map_or(Ok(()), |folder| Disk.sync_dir(folder)),
-    };
-    removed.map_err(|error| file_failure("removing", path, error))
+    let removed = Disk.remove(path).and_then(|()| path.parent().map_or(Ok(()), |folder| Disk.sync_dir(folder)));
+    ignore_missing(removed).map_err(|error| file_failure("removing", path, error))
 }
