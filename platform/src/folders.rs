@@ -30,26 +30,65 @@ pub fn program_data() -> io::Result<PathBuf> {
 /// # Errors
 /// As Windows reports; `Unsupported` elsewhere.
 pub fn program() -> io::Result<Option<PathBuf>> {
+    Ok(chosen()?.program)
+}
+
+/// The folders that the installation package was told, as it has written them down below `HKEY_LOCAL_MACHINE\SOFTWARE\Towpath`; the next
+/// package reads them there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// Of the data (`DataDir`).
+    pub data: Option<PathBuf>,
+    /// Of the program (`InstallDir`).
+    pub program: Option<PathBuf>,
+}
+
+/// What was told to the installation package.
+///
+/// # Errors
+/// As Windows reports; `Unsupported` elsewhere.
+pub fn chosen() -> io::Result<Chosen> {
     #[cfg(windows)]
-    return windows::program();
+    return windows::chosen();
     #[cfg(not(windows))]
     super::unsupported()
+}
+
+/// Writes down what the next package is to read, where it is told here; for administrators.
+///
+/// # Errors
+/// As Windows reports; `Unsupported` elsewhere.
+pub fn choose(folders: &Chosen) -> io::Result<()> {
+    #[cfg(windows)]
+    return windows::choose(folders);
+    #[cfg(not(windows))]
+    {
+        let _ = folders;
+        super::unsupported()
+    }
 }
 
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "registry and known folders have only this interface")]
 mod windows {
-    use std::{ffi::OsString, io, os::windows::ffi::OsStringExt as _, path::PathBuf, ptr};
+    use std::{
+        ffi::OsString,
+        io,
+        os::windows::ffi::OsStringExt as _,
+        path::{Path, PathBuf},
+        ptr,
+    };
 
     use windows_sys::Win32::{
         Foundation::{ERROR_FILE_NOT_FOUND, ERROR_SUCCESS},
         System::{
             Com::CoTaskMemFree,
-            Registry::{HKEY_LOCAL_MACHINE, RRF_RT_REG_SZ, RRF_SUBKEY_WOW6464KEY, RegGetValueW},
+            Registry::{HKEY_LOCAL_MACHINE, REG_SZ, RRF_RT_REG_SZ, RRF_SUBKEY_WOW6464KEY, RegGetValueW, RegSetKeyValueW},
         },
         UI::Shell::{FOLDERID_ProgramData, SHGetKnownFolderPath},
     };
 
+    use super::Chosen;
     use crate::wide::{units, wide};
 
     const KEY: &str = "SOFTWARE\\Towpath";
@@ -61,18 +100,35 @@ mod windows {
     const MAX_PATH_CHARS: usize = 32_768;
 
     pub(super) fn data() -> io::Result<PathBuf> {
-        match chosen(DATA)? {
+        match read(DATA)? {
             Some(folder) => Ok(folder),
             None => Ok(program_data()?.join(NAME)),
         }
     }
 
-    pub(super) fn program() -> io::Result<Option<PathBuf>> {
-        chosen(PROGRAM)
+    pub(super) fn chosen() -> io::Result<Chosen> {
+        Ok(Chosen { data: read(DATA)?, program: read(PROGRAM)? })
     }
 
-    /// What the installation was told.
-    fn chosen(value: &str) -> io::Result<Option<PathBuf>> {
+    pub(super) fn choose(folders: &Chosen) -> io::Result<()> {
+        for (value, folder) in [(DATA, &folders.data), (PROGRAM, &folders.program)] {
+            if let Some(folder) = folder {
+                write(value, folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(value: &str, folder: &Path) -> io::Result<()> {
+        let (key, value, text) = (wide(KEY), wide(value), wide(folder));
+        let bytes = u32::try_from(text.len() * 2).map_err(io::Error::other)?;
+        // SAFETY: all three texts end with a NUL, and the value is as long as is said, with its NUL.
+        let code =
+            unsafe { RegSetKeyValueW(HKEY_LOCAL_MACHINE, key.as_ptr(), value.as_ptr(), REG_SZ, text.as_ptr().cast(), bytes) };
+        if code == ERROR_SUCCESS { Ok(()) } else { Err(io::Error::from_raw_os_error(code.cast_signed())) }
+    }
+
+    fn read(value: &str) -> io::Result<Option<PathBuf>> {
         let (key, value) = (wide(KEY), wide(value));
         let mut text = vec![0_u16; MAX_PATH_CHARS];
         let mut bytes = u32::try_from(text.len() * 2).unwrap_or(0);

@@ -161,7 +161,7 @@ fn enrol_with(args: &Args, code: &str, say: &dyn Fn(&str)) -> Result<bool> {
 /// Notes how the service stands, for the version that follows, and stops it: it may take longer than Windows Installer waits.
 pub(super) fn before_removal() -> Result<()> {
     let Some(standing) = windows::status()? else { return Ok(()) };
-    Before::note(&System::default().kept, &standing)?;
+    Before::note(&System::default().kept, &standing, windows::chosen_folders()?)?;
     apply::task::remove();
     windows::stop()
 }

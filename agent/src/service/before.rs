@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use towpath_platform::services::Standing;
+use towpath_platform::{folders::Chosen, services::Standing};
 use towpath_transfer::{Code, Failure, failure::Result};
 use towpath_transport::files::{Disk, FileStore as _, file_failure, ignore_missing};
 
@@ -20,6 +20,12 @@ pub struct Before {
     pub running: bool,
     /// The account that it ran as.
     pub account: Option<String>,
+    /// The folder of its data.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
+    /// The folder of its program.
+    #[serde(default)]
+    pub program: Option<PathBuf>,
 }
 
 impl Before {
@@ -34,16 +40,30 @@ impl Before {
         read.ok().flatten().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Takes note of how a service stands.
+    /// Takes note of how a service stands, and where it lies: `chosen`. What is not known any more stays as it was noted, because a
+    /// package that was interrupted may have taken a part of it away.
     ///
     /// # Errors
     /// As the disk reports.
-    pub fn note(kept: &Path, standing: &Standing) -> Result<()> {
+    pub fn note(kept: &Path, standing: &Standing, chosen: Chosen) -> Result<()> {
         kept::claim(kept)?;
-        let before = Self { running: standing.running, account: standing.account.clone() };
+        let noted = Self::read(kept);
+        let before = Self {
+            running: standing.running,
+            account: standing.account.clone(),
+            data: chosen.data.or(noted.data),
+            program: chosen.program.or(noted.program),
+        };
         let text = serde_json::to_vec(&before)
             .map_err(|error| Failure::park(Code::Internal, "writing how the service stands").caused_by(error))?;
         small_file::write(&Disk, &Self::path(kept), &text)
+    }
+
+    /// Which folders the package that follows is to be told, because nothing tells it any more.
+    #[must_use]
+    pub fn missing(self, chosen: &Chosen) -> Chosen {
+        let lost = |now: &Option<PathBuf>, noted: Option<PathBuf>| noted.filter(|_| now.is_none());
+        Chosen { data: lost(&chosen.data, self.data), program: lost(&chosen.program, self.program) }
     }
 
     /// What was noted is done.

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use towpath_platform::{
     acl::{self, Right},
     event_log,
+    folders::{self, Chosen},
     services::{self, NewService, Standing},
 };
 use towpath_transfer::{Code, Failure, failure::Result};
@@ -45,6 +46,22 @@ fn not_of_administrators(path: &Path) -> Failure {
          icacls \"{shown}\" /setowner *S-1-5-32-544 /T"
     );
     Failure::park(Code::ServiceFailed, message)
+}
+
+/// The folders that its package was told.
+///
+/// # Errors
+/// `service-failed`.
+pub fn chosen_folders() -> Result<Chosen> {
+    folders::chosen().map_err(|error| failed("asking where it is installed failed", error))
+}
+
+/// Tells the package that follows which folders are meant.
+///
+/// # Errors
+/// `service-failed`.
+pub fn choose_folders(chosen: &Chosen) -> Result<()> {
+    folders::choose(chosen).map_err(|error| failed("writing down where it is installed failed", error))
 }
 
 /// Makes or changes the service, and lets its account read and write what is its own. May be repeated.

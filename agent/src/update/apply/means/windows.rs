@@ -51,10 +51,13 @@ impl Means for SystemMeans {
         if kind != PackageKind::Msi {
             return Err(Failure::park(Code::UpdateFailed, format!("nothing installs packages of the kind {kind} here")));
         }
+        let chosen = windows::chosen_folders()?;
         // The package that goes notes this as well, if its program works.
         if let Some(standing) = windows::status()? {
-            Before::note(&self.kept, &standing)?;
+            Before::note(&self.kept, &standing, chosen.clone())?;
         }
+        // A power loss may have left nothing of the package that was there, and the next one would begin in the folders of a new one.
+        windows::choose_folders(&Before::read(&self.kept).missing(&chosen))?;
         let (program, log) = (tasks::system32().join("msiexec.exe"), self.kept.join(LOG));
         let (program, log, package) = (program.to_string_lossy(), log.to_string_lossy(), package.to_string_lossy());
         let words = ["/i", &*package, "/qn", "/norestart", "GOBACK=1", "/l*v", &*log];
