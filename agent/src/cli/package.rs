@@ -161,7 +161,8 @@ fn enrol_with(args: &Args, code: &str, say: &dyn Fn(&str)) -> Result<bool> {
 /// Notes how the service stands, for the version that follows, and stops it: it may take longer than Windows Installer waits.
 pub(super) fn before_removal() -> Result<()> {
     let Some(standing) = windows::status()? else { return Ok(()) };
-    Before::note(&System::default().kept, &standing, windows::chosen_folders()?)?;
+    // Where it lies is for what goes on after a power loss only, and must not keep the service from being stopped.
+    Before::note(&System::default().kept, &standing, windows::chosen_folders().unwrap_or_default())?;
     apply::task::remove();
     windows::stop()
 }
@@ -171,10 +172,11 @@ pub(super) fn undo_removal(args: &Args) -> Result<()> {
     let kept = System::default().kept;
     let before = Before::read(&kept);
     let user = before.account.unwrap_or_else(|| DEFAULT_USER.to_owned());
-    apply::task::make(&kept, &installation(args, &InstallArgs { user, now: false, dry_run: false })?)?;
+    // Updates are worth less than transfers: the agent runs, whatever comes of its task.
     if before.running {
         windows::start()?;
     }
+    apply::task::make(&kept, &installation(args, &InstallArgs { user, now: false, dry_run: false })?)?;
     Before::forget(&kept)
 }
 

@@ -40,8 +40,8 @@ impl Before {
         read.ok().flatten().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Takes note of how a service stands, and where it lies: `chosen`. What is not known any more stays as it was noted, because a
-    /// package that was interrupted may have taken a part of it away.
+    /// Takes note of how a service stands, and where it lies: `chosen`. What was noted stays until a set-up has done what it says: a
+    /// package that was interrupted, or whose program did nothing, leaves a service of its own, with an account that nobody has chosen.
     ///
     /// # Errors
     /// As the disk reports.
@@ -49,10 +49,10 @@ impl Before {
         kept::claim(kept)?;
         let noted = Self::read(kept);
         let before = Self {
-            running: standing.running,
-            account: standing.account.clone(),
-            data: chosen.data.or(noted.data),
-            program: chosen.program.or(noted.program),
+            running: noted.running || standing.running,
+            account: noted.account.or_else(|| standing.account.clone()),
+            data: noted.data.or(chosen.data),
+            program: noted.program.or(chosen.program),
         };
         let text = serde_json::to_vec(&before)
             .map_err(|error| Failure::park(Code::Internal, "writing how the service stands").caused_by(error))?;

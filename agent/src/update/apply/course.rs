@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{Code, Failure, failure::Result, release::ReleaseVersion};
 
-use super::{Applier, Health, Open, Step, candidate, open::Side, runner};
+use super::{Applier, Health, InstallEnd, Open, Step, candidate, open::Side, runner};
 use crate::{
     config::LoadedConfig,
     update::{Attempt, Outcome, Report},
@@ -75,7 +75,8 @@ impl Applier {
                 let open = self.begun(open)?;
                 tracing::info!(from = %open.from.version, to = %open.to.version, "installing");
                 match self.means.install(open.kind, &open.to.path(self.kept())).await {
-                    Ok(()) => self.at(open, Step::Installed, ""),
+                    Ok(InstallEnd::Done) => self.at(open, Step::Installed, ""),
+                    Ok(InstallEnd::Busy) => self.wait_for_installer(open).await,
                     Err(failure) => self.at(open, Step::Reverting, &failure.report()),
                 }
                 .map(|()| None)
@@ -88,7 +89,8 @@ impl Applier {
                 let open = self.begun(open)?;
                 tracing::error!(code = %Code::UpdateRolledBack, from = %open.to.version, to = %open.from.version, "going back: {}", open.why);
                 match self.revert(&open).await {
-                    Ok(()) => self.over(&open, Outcome::RolledBack, open.why.clone()).await.map(Some),
+                    Ok(InstallEnd::Done) => self.over(&open, Outcome::RolledBack, open.why.clone()).await.map(Some),
+                    Ok(InstallEnd::Busy) => self.not_begun(open).map(|()| None),
                     Err(why) if open.tries < MAX_TRIES => {
                         tracing::error!("going back did not work, and is tried once more: {why}");
                         self.clock.sleep(REVERT_AGAIN).await;
@@ -105,6 +107,26 @@ impl Applier {
         let open = Open { tries: open.tries.saturating_add(1), ..open };
         open.write(self.kept())?;
         Ok(open)
+    }
+
+    /// Writes down that the present step could not be begun; it is begun again.
+    fn not_begun(&self, open: Open) -> Result<()> {
+        tracing::warn!("another installer is still at work, and the update is not given up for that");
+        Open { tries: open.tries.saturating_sub(1), ..open }.write(self.kept())
+    }
+
+    /// Another installer is at work, and does not end. Where nothing was changed so far, the update is begun another time; where the host
+    /// went down while something was, it cannot stay like that.
+    async fn wait_for_installer(&self, open: Open) -> Result<()> {
+        if open.tries > 1 {
+            return self.not_begun(open);
+        }
+        let version = open.to.version;
+        tracing::warn!(%version, "another installer is at work; the update waits");
+        self.postpone(Some(version), "another installer is at work on this host")?;
+        Open::close(self.kept())?;
+        self.means.release().await;
+        Ok(())
     }
 
     /// Writes down which step comes next.
@@ -165,13 +187,16 @@ impl Applier {
         }
     }
 
-    async fn revert(&self, open: &Open) -> Result<(), String> {
-        self.means.install(open.kind, &open.from.path(self.kept())).await.map_err(|failure| failure.report())?;
+    async fn revert(&self, open: &Open) -> Result<InstallEnd, String> {
+        let package = open.from.path(self.kept());
+        if self.means.install(open.kind, &package).await.map_err(|failure| failure.report())? == InstallEnd::Busy {
+            return Ok(InstallEnd::Busy);
+        }
         // The installer starts what ran; what had ended it does not.
         if !matches!(self.means.health().await, Health::Runs { .. }) {
             self.means.restart().await.map_err(|failure| failure.report())?;
         }
-        self.works(&open.from).await
+        self.works(&open.from).await.map(|()| InstallEnd::Done)
     }
 
     /// Writes down how it has ended.

@@ -52,6 +52,15 @@ pub enum Health {
     Broken(String),
 }
 
+/// How an installer has ended that has not failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstallEnd {
+    /// The package is installed.
+    Done,
+    /// Another installer was at work for [`LOCK_LIMIT`], and nothing has changed.
+    Busy,
+}
+
 /// What an update is done with.
 #[async_trait]
 pub trait Means: Send + Sync {
@@ -83,7 +92,7 @@ pub trait Means: Send + Sync {
     ///
     /// # Errors
     /// `update-failed` with what the installer said.
-    async fn install(&self, kind: PackageKind, package: &Path) -> Result<()>;
+    async fn install(&self, kind: PackageKind, package: &Path) -> Result<InstallEnd>;
 
     /// Starts the agent anew, also where it is being started again and again, and waits until it is ready or has ended.
     ///

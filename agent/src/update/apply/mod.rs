@@ -39,7 +39,7 @@ use towpath_transfer::{
 };
 
 pub use course::{HEALTH_LIMIT, HOLD_LIMIT, MAX_TRIES, SETTLED};
-pub use means::{Health, INSTALL_LIMIT, LOCK_LIMIT, Means, SystemMeans};
+pub use means::{Health, INSTALL_LIMIT, InstallEnd, LOCK_LIMIT, Means, SystemMeans};
 pub use open::{Open, Step};
 
 use super::{Installed, Postponed, Report, System, kept, watch};

@@ -40,6 +40,9 @@ struct Host {
     broken: Vec<String>,
     /// Versions that the installer refuses.
     refused: Vec<String>,
+    /// How often another installer is at work, and how often after the next installation.
+    busy: u32,
+    busy_after: u32,
     installs: Vec<String>,
     open_transfers: usize,
     stopped: bool,
@@ -110,16 +113,27 @@ impl Means for FakeMeans {
         self.host().held = false;
     }
 
-    async fn install(&self, _: PackageKind, package: &Path) -> Result<()> {
+    async fn install(&self, _: PackageKind, package: &Path) -> Result<InstallEnd> {
         self.pass(Down::BeforeInstall).await;
+        {
+            let mut host = self.host();
+            if host.busy > 0 {
+                host.busy -= 1;
+                return Ok(InstallEnd::Busy);
+            }
+        }
         let version = std::fs::read_to_string(package).unwrap().trim_start_matches("package ").to_owned();
         self.host().installs.push(version.clone());
         if self.host().refused.contains(&version) {
             return Err(Failure::retry(Code::UpdateFailed, format!("the installer refuses {version}")));
         }
         self.set_installed(&version);
+        {
+            let mut host = self.host();
+            host.busy = std::mem::take(&mut host.busy_after);
+        }
         self.pass(Down::AfterInstall).await;
-        Ok(())
+        Ok(InstallEnd::Done)
     }
 
     async fn restart(&self) -> Result<()> {
@@ -382,6 +396,41 @@ async fn after_a_power_loss_anywhere_it_goes_on_and_the_agent_works() {
 }
 
 #[tokio::test]
+async fn another_installer_is_waited_for_and_nothing_is_given_up() {
+    let bench = Bench::new();
+    bench.lay_ready("0.2.0", "0.1.0");
+    bench.means.host().busy = 1;
+    assert!(matches!(bench.prepare().await.unwrap(), Prepared::Begun(_)));
+    assert_eq!(bench.go_on().await, Some(None));
+    assert!(bench.report().postponed.unwrap().why.contains("another installer") && bench.report().refused.is_empty());
+    assert_eq!(bench.installed(), "0.1.0");
+    bench.is_over();
+
+    // Where a power loss has left neither version whole, and on the way back, there is nothing else to do than to wait.
+    for (down, broken) in [(Some(Down::BeforeInstall), false), (None, true)] {
+        let bench = Bench::new();
+        bench.lay_ready("0.2.0", "0.1.0");
+        assert!(matches!(bench.prepare().await.unwrap(), Prepared::Begun(_)));
+        if let Some(down) = down {
+            bench.means.host().down = Some(down);
+            assert_eq!(bench.go_on().await, None);
+        }
+        {
+            let mut host = bench.means.host();
+            (host.down, host.busy) = (None, 2 * MAX_TRIES);
+            if broken {
+                (host.busy, host.busy_after, host.broken) = (0, 2 * MAX_TRIES, vec!["0.2.0".into()]);
+            }
+        }
+        let ended = bench.go_on().await.unwrap().unwrap();
+        assert_eq!(ended.outcome, if broken { Outcome::RolledBack } else { Outcome::Installed }, "{}", ended.why);
+        let busy = bench.means.host().busy;
+        assert_eq!(busy, 0);
+        bench.is_over();
+    }
+}
+
+#[tokio::test]
 async fn a_host_that_goes_down_again_and_again_goes_back() {
     let bench = Bench::new();
     bench.lay_ready("0.2.0", "0.1.0");
@@ -427,12 +476,13 @@ async fn it_does_not_begin_while_a_transfer_is_open_or_no_agent_runs() {
 async fn the_configuration_says_whether_and_when() {
     let bench = Bench::new();
     bench.lay_ready("0.2.0", "0.1.0");
-    // It is three o'clock in UTC, and no window of this host's own day is shorter than it.
-    let day = "window = \"00:00-24:00\"\n";
+    let here = bench.clock.now().to_zoned(TimeZone::system());
+    let (from, to) = ((here.hour() + 12) % 24, (here.hour() + 12) % 24 + 1);
     for (config, allowed) in [
         (String::new(), false),
         ("[update]\nmode = \"download\"\n".to_owned(), false),
-        (format!("[update]\nmode = \"install\"\n{day}"), true),
+        (format!("[update]\nmode = \"install\"\nwindow = \"{from:02}:00-{to:02}:00\"\n"), false),
+        ("[update]\nmode = \"install\"\nwindow = \"00:00-24:00\"\n".to_owned(), true),
     ] {
         let prepared = bench.applier.prepare(&bench.site(&config)).await.unwrap();
         assert_eq!(prepared != Prepared::NotNow, allowed, "{config}");

@@ -7,8 +7,8 @@ use towpath_host::process::{Output, run};
 use towpath_transfer::{Code, Failure, failure::Result, release::PackageKind};
 
 use super::{
-    super::runner, Health, INSTALL_LIMIT, LOCK_LIMIT, LOCK_PAUSE, Means, OUTPUT_BYTES, PROGRAM_LIMIT, SystemMeans, call,
-    not_runnable,
+    super::runner, Health, INSTALL_LIMIT, InstallEnd, LOCK_LIMIT, LOCK_PAUSE, Means, OUTPUT_BYTES, PROGRAM_LIMIT, SystemMeans,
+    call, not_runnable,
 };
 use crate::service::{systemd, unit::UNIT};
 
@@ -73,7 +73,7 @@ impl Means for SystemMeans {
         self.ask_to_go_on().await;
     }
 
-    async fn install(&self, kind: PackageKind, package: &Path) -> Result<()> {
+    async fn install(&self, kind: PackageKind, package: &Path) -> Result<InstallEnd> {
         let (program, words) = installer(kind)?;
         let package = package.to_string_lossy();
         let words: Vec<&str> = words.iter().copied().chain([&*package]).collect();
@@ -82,9 +82,12 @@ impl Means for SystemMeans {
             match self.call(program, &words, INSTALL_LIMIT, Code::UpdateFailed).await {
                 Ok(said) => {
                     tracing::info!(package = &*package, "installed: {}", said.trim());
-                    return Ok(());
+                    return Ok(InstallEnd::Done);
                 }
-                Err((_, said)) if is_locked(&said) && self.clock.monotonic() < until => {
+                Err((_, said)) if is_locked(&said) => {
+                    if self.clock.monotonic() >= until {
+                        return Ok(InstallEnd::Busy);
+                    }
                     tracing::info!("another installer is at work; it is waited for");
                     self.clock.sleep(LOCK_PAUSE).await;
                 }

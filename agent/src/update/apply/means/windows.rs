@@ -4,11 +4,12 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use towpath_host::process::{Output, run, run_to_status};
+use towpath_platform::services::Standing;
 use towpath_transfer::{Code, Failure, failure::Result, release::PackageKind};
 
 use super::{
-    super::runner, Health, INSTALL_LIMIT, LOCK_LIMIT, LOCK_PAUSE, Means, OUTPUT_BYTES, PROGRAM_LIMIT, SystemMeans, call,
-    not_runnable,
+    super::runner, Health, INSTALL_LIMIT, InstallEnd, LOCK_LIMIT, LOCK_PAUSE, Means, OUTPUT_BYTES, PROGRAM_LIMIT, SystemMeans,
+    call, not_runnable,
 };
 use crate::service::{before::Before, tasks, windows};
 
@@ -47,14 +48,15 @@ impl Means for SystemMeans {
         self.ask_to_go_on().await;
     }
 
-    async fn install(&self, kind: PackageKind, package: &Path) -> Result<()> {
+    async fn install(&self, kind: PackageKind, package: &Path) -> Result<InstallEnd> {
         if kind != PackageKind::Msi {
             return Err(Failure::park(Code::UpdateFailed, format!("nothing installs packages of the kind {kind} here")));
         }
         let chosen = windows::chosen_folders()?;
-        // The package that goes notes this as well, if its program works.
+        // The package that goes notes this as well, if its program works. An agent that is updated is one that has run, also where it was
+        // not started again after a power loss, and a new version shows that it works by running.
         if let Some(standing) = windows::status()? {
-            Before::note(&self.kept, &standing, chosen.clone())?;
+            Before::note(&self.kept, &Standing { running: true, ..standing }, chosen.clone())?;
         }
         // A power loss may have left nothing of the package that was there, and the next one would begin in the folders of a new one.
         windows::choose_folders(&Before::read(&self.kept).missing(&chosen))?;
@@ -67,9 +69,12 @@ impl Means for SystemMeans {
             match run_to_status(&*self.clock, &call, &Output::new(OUTPUT_BYTES)).await?.code() {
                 Some(status) if DONE.contains(&status) => {
                     tracing::info!(package = &*package, status, "installed");
-                    return Ok(());
+                    return Ok(InstallEnd::Done);
                 }
-                Some(ALREADY_RUNNING) if self.clock.monotonic() < until => {
+                Some(ALREADY_RUNNING) => {
+                    if self.clock.monotonic() >= until {
+                        return Ok(InstallEnd::Busy);
+                    }
                     tracing::info!("another installer is at work; it is waited for");
                     self.clock.sleep(LOCK_PAUSE).await;
                 }

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 use towpath_testkit::{AGENT, JOB, Outcome, TENANT, eventually};
 
-use super::{DATA, KEPT, NEW, OLD, PROGRAM, Site, TASK, folder_of};
+use super::{DATA, KEPT, NEW, OLD, PROGRAM, SERVICE, Site, TASK, folder_of};
 use crate::maker::{KEYS, Maker};
 
 /// One whose program does nothing at all.
@@ -66,6 +66,8 @@ impl Site {
         let checked = self.agent(&["update", "check", "--json"]).succeeded().json();
         assert_eq!(checked["installed"]["version"], version, "{checked}");
         assert!(self.runs() && self.wine.path(TASK).exists());
+        let service = self.wine.registry(SERVICE);
+        assert!(service.contains("NT SERVICE\\TowpathAgent"), "{service}");
         assert!(!self.wine.path(&format!("{TASK} under way")).exists() && self.step().is_none());
         let sent = self.agent(&["send", "--job", JOB, "--full", "--wait", "--timeout", "60s", "--json"]).succeeded().json();
         assert_eq!(sent["transfers"][0]["state"], "imported", "{sent}");
