@@ -19,6 +19,9 @@ UPDATE `Property` SET `Value` = 'DATADIR;FOUND_DATADIR;FOUND_INSTALLDIR;FOUND_WI
 -- Setting a property: 51. A program of the package: 18, deferred 1024, as the system 2048, its command line in no log 8192.
 UPDATE `CustomAction` SET `Type` = 51 WHERE `Action` = 'KeepDataDir'
 UPDATE `CustomAction` SET `Type` = 51 WHERE `Action` = 'KeepInstallDir'
+UPDATE `CustomAction` SET `Type` = 51 WHERE `Action` = 'ForgetCode'
+UPDATE `CustomAction` SET `Type` = 51 WHERE `Action` = 'ForgetProxy'
+UPDATE `CustomAction` SET `Type` = 51 WHERE `Action` = 'ForgetStart'
 UPDATE `CustomAction` SET `Type` = 11282 WHERE `Action` = 'SetUp'
 -- The same when the installation is taken back: 256, and nobody waits for how it ends: 64.
 UPDATE `CustomAction` SET `Type` = 3410 WHERE `Action` = 'UndoSetUp'

@@ -68,9 +68,13 @@ pub(super) fn set_up(args: &Args, asked: &SetUpArgs) -> Result<()> {
     let places = Places::of(args)?;
     let kept = System::default().kept;
     // Claimed before it is believed: it says which account the service runs as.
-    let done = kept::claim(&kept).and_then(|()| {
+    let claimed = kept::claim(&kept);
+    let is_claimed = claimed.is_ok();
+    let done = claimed.and_then(|()| {
         let before = Before::read(&kept);
         let account = before.account.clone().unwrap_or_else(|| DEFAULT_USER.to_owned());
+        windows::claim_program(&program_folder()?)?;
+        windows::check_data(&places.data, &[&places.config, places.layout.state(), &places.data.join(LOG)])?;
         windows::claim_folder(&places.data, &account, &say)?;
         if let Ok(mut log) = log.lock() {
             *log = File::create(places.data.join(LOG)).ok();
@@ -78,11 +82,24 @@ pub(super) fn set_up(args: &Args, asked: &SetUpArgs) -> Result<()> {
         with_folder(args, asked, &places, &before, account, &say)
     });
     if let Err(failure) = &done {
+        if let Ok(mut log) = log.lock()
+            && log.is_none()
+            && is_claimed
+        {
+            // The data folder was not taken, and nobody else writes here.
+            *log = File::create(kept.join(LOG)).ok();
+        }
         say(&format!("FAILED: {}\nsee docs/errors/{}.md", failure.report(), failure.code()));
         // Where nobody looks at a log file, somebody may look there.
         let _ = event_log::report(windows::SERVICE, event_log::Level::Error, &failure.report());
     }
     done
+}
+
+fn program_folder() -> Result<PathBuf> {
+    let unknown = || Failure::park(Code::ServiceFailed, "it is not known where this program lies");
+    let program = std::env::current_exe().map_err(|error| unknown().caused_by(error))?;
+    program.parent().map(Path::to_owned).ok_or_else(unknown)
 }
 
 /// Everything after the folder is ours. What is written here for the first time is taken away again where a later step fails; the key
@@ -105,7 +122,8 @@ fn with_folder(
         let start = match asked.start.as_str() {
             "1" => true,
             "0" => false,
-            _ => enrolled || before.running,
+            // What ran before may have run with other data; without an enrolment it would end at once.
+            _ => enrolled || before.running && host(args)?.enrolment()?.is_some(),
         };
         if start {
             windows::restart()?;

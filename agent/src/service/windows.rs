@@ -1,6 +1,10 @@
 //! The service of Windows: how it is installed, and what it does when Windows starts it.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio_util::sync::CancellationToken;
 use towpath_platform::{
@@ -28,6 +32,54 @@ pub fn claim_folder(folder: &Path, account: &str, say: &dyn Fn(&str)) -> Result<
         return Err(not_of_administrators(folder));
     }
     restrict(folder, account, Right::Read, say).map_err(|error| failed("closing the data folder failed", error))
+}
+
+/// Lets nobody change the program but administrators, wherever it was installed: the system runs it. What lies beside it is run with it.
+///
+/// # Errors
+/// `service-failed`, also for a folder in which something lies that somebody else has made, and for a whole drive.
+pub fn claim_program(folder: &Path) -> Result<()> {
+    let unread = |error| failed("asking for the owner of the program's folder failed", error);
+    if folder.parent().is_none() {
+        return Err(whole_drive(folder));
+    }
+    for path in std::iter::once(Ok(folder.to_owned())).chain(entries(folder).map_err(unread)?) {
+        let path = path.map_err(unread)?;
+        if !acl::is_of_administrators(&path).map_err(unread)? {
+            return Err(not_of_administrators(&path));
+        }
+    }
+    acl::publish(folder).map_err(|error| failed("closing the program's folder failed", error))
+}
+
+/// Refuses a data folder that is somebody else's as well, because everybody else is kept out of it. `ours` tell that it is an agent's.
+///
+/// # Errors
+/// `service-failed`.
+pub fn check_data(folder: &Path, ours: &[&Path]) -> Result<()> {
+    if folder.parent().is_none() {
+        return Err(whole_drive(folder));
+    }
+    let is_ours = ours.iter().any(|path| path.exists());
+    let is_empty =
+        !folder.exists() || entries(folder).map_err(|error| failed("reading the data folder failed", error))?.next().is_none();
+    if is_ours || is_empty {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is not empty and holds nothing of an agent, so it is not taken from those who use it; name a folder of its own with DATADIR",
+        folder.display()
+    );
+    Err(Failure::park(Code::ServiceFailed, message))
+}
+
+fn whole_drive(folder: &Path) -> Failure {
+    let message = format!("{} is a whole drive; name a folder on it with INSTALLDIR or DATADIR", folder.display());
+    Failure::park(Code::ServiceFailed, message)
+}
+
+fn entries(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<PathBuf>>> {
+    std::fs::read_dir(folder).map(|entries| entries.map(|entry| entry.map(|entry| entry.path())))
 }
 
 /// Refuses a configuration that somebody else has put there: the folders that it names are given to the service.

@@ -38,7 +38,10 @@ pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<(), Failur
         }
         AgentCommand::Remove { name } => match agents::remove(&host.layout().allowed_signers(), &name)? {
             0 => Err(Failure::park(Code::NotFound, format!("no key of agent {name} is approved here"))),
-            keys => output::line(&format!("agent {name} is believed no more ({keys} keys removed)")),
+            keys => output::line(&format!(
+                "agent {name} is believed no more ({keys} {} removed)",
+                if keys == 1 { "key" } else { "keys" }
+            )),
         },
     }
 }

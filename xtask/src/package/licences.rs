@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Job, entries, read, said};
+use super::{Job, entries, read, said, write};
 use crate::repository;
 
 /// What is known of all crates that any of the programs has.
@@ -108,6 +108,12 @@ pub(super) fn collect(job: &Job, platform: Option<&str>) -> Result<Licences, Str
 }
 
 impl Licences {
+    /// Writes licences and bills of materials of programs beside the packages that have them inside, for whoever looks before installing.
+    pub(super) fn write_beside(&self, out: &Path, system: &str, programs: &[String]) -> Result<(), String> {
+        write(&out.join(format!("THIRD-PARTY-LICENSES-{system}.txt")), &self.third_party)?;
+        programs.iter().try_for_each(|name| write(&out.join(format!("{name}-{system}.cdx.json")), &self.sbom(name)?))
+    }
+
     /// The bill of materials of a program.
     pub(super) fn sbom(&self, program: &str) -> Result<String, String> {
         let reference = |of: &Crate| format!("pkg:cargo/{}@{}", of.name, of.version);

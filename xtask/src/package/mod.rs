@@ -232,6 +232,12 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let all = [Kind::Deb, Kind::Rpm, Kind::Windows];
     let kinds = if options.kinds.is_empty() { &all } else { options.kinds.as_slice() };
     let of_linux: Vec<Kind> = kinds.iter().copied().filter(|kind| *kind != Kind::Windows).collect();
+    if options.programs.is_none() && std::env::var_os(release::KEYS).is_none() {
+        say(&format!(
+            "   note: {} is not set, so the agent of these packages takes no updates (docs/operations.md)",
+            release::KEYS
+        ));
+    }
     if !of_linux.is_empty() {
         make_of_linux(&job, options, &of_linux)?;
     }
@@ -262,6 +268,7 @@ fn make_of_linux(job: &Job, options: &Options, kinds: &[Kind]) -> Result<(), Str
         None => build(&job.root)?,
     };
     let licences = licences::collect(job, None)?;
+    licences.write_beside(&job.out, "linux", &PRODUCTS.each_ref().map(Product::name))?;
     for product in &PRODUCTS {
         linux::stage(job, product, &programs, &licences)?;
         for kind in kinds {

@@ -18,6 +18,9 @@ pub(super) const FOLLOWS: &str = "0.1.0";
 /// The architecture of the package for Windows, which is built across, whatever this one's is.
 pub(super) const WINDOWS_ARCH: &str = "x86_64";
 
+/// The variable that names the release keys at build time, as `ssh-keygen` writes public keys.
+pub(super) const KEYS: &str = "TOWPATH_RELEASE_KEYS";
+
 /// In a program for which a test may name a release key. Such a one is never released.
 const OF_TESTS: &[u8] = b"TOWPATH_RELEASE_KEYS_OF_TEST";
 

@@ -41,6 +41,7 @@ fn stage(job: &Job, agent: &Product, program: &Path) -> Result<PathBuf, String> 
     done(Command::new(STRIP).arg("-o").arg(&staged).arg(program))?;
     sign(job, &staged)?;
     let licences = licences::collect(job, Some(windows_program::TARGET))?;
+    licences.write_beside(&job.out, "windows", &[agent.name()])?;
     let example = read(&job.root.join("agent/src/config/example.toml"))?;
     let texts = [
         ("LICENSE.txt", licences.own.clone()),

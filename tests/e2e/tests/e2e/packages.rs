@@ -20,6 +20,8 @@ pub(crate) const NEW: &str = "0.1.1";
 const ROLES: [&str; 3] = ["relay", "receiver", "agent"];
 pub(crate) const STATE: &str = "/var/lib/towpath";
 const KIND: &str = "orders";
+/// Where the receiver lands: a port that needs a right of root's. 443 and 80 are the relay's on this machine.
+const LANDING: &str = "127.0.0.1:990";
 
 /// Where the packages of a version lie.
 pub(crate) fn folder_of(version: &str) -> PathBuf {
@@ -84,7 +86,8 @@ impl Site {
         let code = |role: &str, name: &str| {
             self.run(&format!("towpath-relay enrolment create --tenant {TENANT} --role {role} --name {name}"))
         };
-        let _ = self.run(&format!("towpath-receiver enrol {} --landing 127.0.0.1:2222", code("receiver", RECEIVER)));
+        let _ = self.run(&format!("sed -i 's/^listen = .*/listen = \"{LANDING}\"/' /etc/towpath/receiver.toml"));
+        let _ = self.run(&format!("towpath-receiver enrol {} --landing {LANDING}", code("receiver", RECEIVER)));
         let _ = self.run("systemctl start towpath-receiver");
         let _ = self.run("mkdir -p /srv/erp/import && chown towpath /srv/erp /srv/erp/import");
         let erp = self.copies.path().join("erp.sqlite");
@@ -169,7 +172,7 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
         let unit = format!("towpath-{role}");
         assert_eq!(site.run(&format!("systemctl is-enabled {unit}")), "enabled");
         assert!(!site.is_active(role), "{role} was started before anybody has configured it");
-        assert_eq!(site.property(role, "Type"), "notify");
+        assert_eq!((site.property(role, "Type"), site.property(role, "WatchdogUSec")), ("notify".into(), "2min".into()));
         let exposure = exposure(&site.machine, &format!("{unit}.service"));
         assert!(exposure <= EXPOSURE, "{unit}: {exposure}");
         assert!(site.run(&format!("{unit} --version")).starts_with(&unit));
@@ -225,8 +228,12 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
     assert_eq!(ROLES.map(|role| site.property(role, "MainPID")), ["0", "0", "0"]);
     assert!(site.machine.path(&format!("{STATE}/agent/key")).exists(), "the key went before the package was purged");
     let _ = site.run("dpkg --purge towpath-agent towpath-receiver towpath-relay");
-    let left = site.run("ls -d /var/lib/towpath /etc/towpath /var/log/towpath /etc/systemd/system/*towpath* 2>/dev/null || true");
+    let left = site.run("ls -d /etc/towpath /var/log/towpath /etc/systemd/system/*towpath* 2>/dev/null || true");
     assert_eq!(left, "");
+    // What was imported is not the package's to remove.
+    let left = site.run("find /var/lib/towpath -type f");
+    let imported = format!("{STATE}/receiver/import/{AGENT}/{JOB}.sqlite");
+    assert!(left.lines().any(|file| file == imported) && left.lines().all(|file| file.starts_with(&imported)), "{left}");
 }
 
 #[test]
@@ -241,8 +248,15 @@ fn interop_rpm_packages_are_installed_upgraded_and_removed() {
     }
     site.set_up();
     site.cycle(1);
+    // A transfer waits at the agent while everything is upgraded.
+    let _ = site.run("systemctl stop towpath-relay");
+    let waits = site.machine.run(&format!("towpath-agent send --job {JOB} --full --wait --timeout 3s"));
+    assert!(!waits.status.success(), "{waits:?}");
+    let waiting = site.run(&format!("ls {STATE}/agent/transfers | tail -n 1"));
     let before = ROLES.map(|role| site.property(role, "MainPID"));
     let _ = rpm(&format!("--upgrade /srv/{NEW}/*.rpm"));
+    assert!(!site.is_active("relay"), "it was stopped by a person");
+    let _ = site.run("systemctl start towpath-relay");
     for (role, before) in ROLES.iter().zip(before) {
         assert_eq!(
             site.run(&format!("rpm --query towpath-{role}")),
@@ -251,7 +265,12 @@ fn interop_rpm_packages_are_installed_upgraded_and_removed() {
         eventually("the new program runs", || (site.is_active(role) && site.property(role, "MainPID") != before).then_some(()));
     }
     assert!(site.run("cat /etc/towpath/relay.toml").contains("public_url = \"https://127.0.0.1\""));
-    site.cycle(2);
+    eventually("the agent has the receipt of what has waited", || {
+        let shown = site.machine.run(&format!("towpath-agent show {waiting} --json"));
+        (shown.status.success() && shown.json()["state"] == "imported").then_some(())
+    });
+    site.is_imported(2);
+    site.cycle(3);
     let _ = rpm("--erase towpath-agent towpath-receiver towpath-relay");
     assert!(ROLES.iter().all(|role| site.property(role, "MainPID") == "0"));
     assert!(site.machine.path(&format!("{STATE}/agent/key")).exists());

@@ -32,6 +32,10 @@ const SERVICE: &str = "HKLM\\System\\CurrentControlSet\\Services\\TowpathAgent";
 /// The package's task, as the scheduler keeps it, and the folder of updates.
 const TASK: &str = "C:\\windows\\system32\\tasks\\Towpath\\Agent update";
 const KEPT: &str = "C:\\ProgramData\\Towpath Update";
+/// What Windows lists as installed, the source of events, and the entry of the Start menu.
+const REMOVABLE: &str = "HKLM\\Software\\Microsoft\\Windows\\CurrentVersion\\Uninstall";
+const EVENTS: &str = "HKLM\\System\\CurrentControlSet\\Services\\EventLog\\Application\\TowpathAgent";
+const SHORTCUT: &str = "AppData/Roaming/Microsoft/Windows/Start Menu/Programs/Towpath status.lnk";
 const MACHINE: &str = "HKLM\\System\\CurrentControlSet\\Control\\Session Manager\\Environment";
 
 /// Where the packages of a version lie.
@@ -52,8 +56,8 @@ struct Site {
     wine: Wine,
     world: World,
     end: End,
-    _relay: Server,
-    receiver: Option<Server>,
+    relay: Option<Server>,
+    _receiver: Server,
 }
 
 impl Site {
@@ -61,18 +65,18 @@ impl Site {
     fn new(variables: &[(&str, &str)]) -> Self {
         let world = World::new(executable());
         let (end, _) = world.end(TENANT, 300, 1);
-        let relay = world.serve_relay();
+        let relay = Some(world.serve_relay());
         world.create_tenant(TENANT);
         let code = world.enrolment_code(TENANT, "receiver", RECEIVER);
         let landing = format!("127.0.0.1:{}", end.port);
         let _ = end.receiver.run(&["enrol", &code, "--landing", &landing]).succeeded();
-        let receiver = Some(end.receiver.serve(&["serve"]));
+        let receiver = end.receiver.serve(&["serve"]);
         let wine = Wine::new(variables);
         for (name, version, end) in [("old", OLD, ""), ("new", NEW, ""), ("german", NEW, "-de")] {
             fs::copy(package(version, end), wine.path(&format!("C:\\{name}.msi"))).unwrap();
         }
         wine.write(ERP, &fs::read(&end.erp).unwrap());
-        Self { wine, world, end, _relay: relay, receiver }
+        Self { wine, world, end, relay, _receiver: receiver }
     }
 
     fn msiexec(&self, what: &str, name: &str, properties: &[&str]) -> (Outcome, String) {
@@ -188,6 +192,14 @@ fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed
     let service = site.wine.registry(SERVICE);
     assert!(service.contains("NT SERVICE\\TowpathAgent") && service.contains("run --service"), "{service}");
     assert!(site.wine.registry(MACHINE).contains("C:\\Program Files\\Towpath\\"));
+    let removable = site.wine.registry(REMOVABLE);
+    for shown in ["Towpath Agent", "0.1.0", "https://github.com/towpath/towpath"] {
+        assert!(removable.contains(shown), "{shown}: {removable}");
+    }
+    assert!(site.wine.registry(EVENTS).contains("EventMessageFile"));
+    // Wine puts it into the user's menu, Windows into everybody's.
+    let mut users = fs::read_dir(site.wine.path("C:\\users")).unwrap();
+    assert!(users.any(|user| user.unwrap().path().join(SHORTCUT).exists()));
     site.approve_ends();
     let sent = site.agent(&["send", "--job", JOB, "--wait", "--timeout", "60s", "--json"]).succeeded().json();
     assert_eq!(sent["transfers"][0]["state"], "imported", "{sent}");
@@ -199,13 +211,19 @@ fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed
     let _ = site.agent(&["service", "start"]).succeeded();
     assert!(site.runs());
 
-    // A transfer waits for a receiver that is away while the agent is upgraded.
-    drop(site.receiver.take());
-    let _ = site.agent(&["send", "--job", JOB, "--full"]).succeeded();
+    // It starts with Windows.
+    site.wine.cut_power();
+    site.wine.boot();
+    eventually("the service runs again", || site.runs().then_some(()));
+
+    // A transfer waits at the agent, for a relay that is away, while the agent is upgraded.
+    drop(site.relay.take());
+    let waits = site.agent(&["send", "--job", JOB, "--full", "--wait", "--timeout", "3s"]);
+    assert!(!waits.status.success(), "{waits:?}");
     let waiting = newest(&site);
     site.install("new", &[]);
     assert!(site.runs() && site.set_up_log().contains("the service runs"), "{}", site.set_up_log());
-    site.receiver = Some(site.end.receiver.serve(&["serve"]));
+    site.relay = Some(site.world.serve_relay());
     eventually("the agent has the receipt of what has waited", || {
         let shown = site.agent(&["show", &waiting, "--json"]);
         (shown.status.success() && shown.json()["state"] == "imported").then_some(())
@@ -219,12 +237,41 @@ fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed
     assert!(site.runs(), "an older version was refused, and what is there works on");
     assert!(site.wine.path(TASK).exists());
 
+    // A repair starts it again, and does nothing that is asked for beside it.
+    let asked =
+        ["REINSTALL=ALL", "REINSTALLMODE=vamus", "DATADIR=C:\\elsewhere", "RELAY_CODE=towpath1-nonsense", "STARTSERVICE=0"];
+    let log = site.install("new", &asked);
+    assert!(site.runs() && !site.wine.path("C:\\elsewhere").exists(), "{log}");
+    assert!(site.wine.registry(SERVICE).contains("NT SERVICE\\TowpathAgent"));
+
     let (removed, log) = site.msiexec("/x", "new", &[]);
     assert!(removed.status.success(), "{log}");
     assert!(!site.is_installed() && !site.wine.path(TASK).exists(), "{}", site.wine.registry(SERVICE));
     assert!(!site.wine.path(PROGRAM).exists(), "{log}");
     assert!(!site.wine.registry(MACHINE).contains("Towpath"));
     assert!(site.wine.path(&format!("{DATA}\\agent\\key")).exists(), "the key stays");
+
+    // Neither a folder that somebody uses already nor a drive is taken, and whoever asks for it is told.
+    for (folder, why) in [("C:\\ERP für Größen", "holds nothing of an agent"), ("C:\\", "is a whole drive")] {
+        let (refused, log) = site.msiexec("/i", "new", &[&format!("DATADIR={folder}")]);
+        assert!(!refused.status.success() && !site.is_installed(), "{log}");
+        let told = fs::read_to_string(site.wine.path(&format!("{KEPT}\\setup.log"))).unwrap();
+        assert!(told.contains(why), "{told}");
+    }
+
+    // Elsewhere, behind a proxy, where nothing was before.
+    let proxy = "PROXY=http://user:unspoken@127.0.0.1:3128";
+    let log = site.install("new", &["INSTALLDIR=C:\\Programme von uns\\Towpath", proxy]);
+    assert!(!log.contains("unspoken"), "{log}");
+    let config = fs::read_to_string(site.wine.path("C:\\ProgramData\\Towpath\\agent.toml")).unwrap();
+    assert!(config.contains("127.0.0.1:3128") && !config.contains("unspoken"), "{config}");
+    let elsewhere = "C:\\Programme von uns\\Towpath\\towpath-agent.exe";
+    assert!(site.wine.path(elsewhere).exists() && !site.wine.path(PROGRAM).exists());
+    assert!(
+        site.wine.registry(SERVICE).contains(elsewhere) && !site.wine.run(&[elsewhere, "service", "status"]).status.success()
+    );
+    let (removed, log) = site.msiexec("/x", "new", &["REMOVEDATA=1"]);
+    assert!(removed.status.success() && !site.wine.path("C:\\ProgramData\\Towpath").exists(), "{log}");
 
     // Once more, in the other language: it is enrolled, and starts where that is asked for.
     site.install("german", &[&data, "STARTSERVICE=1"]);
