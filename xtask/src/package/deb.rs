@@ -21,11 +21,14 @@ pub(super) fn make(job: &Job, product: &Product) -> Result<PathBuf, String> {
     release::record(job, product, PackageKind::Deb)?;
     let architecture = said(Command::new("dpkg").arg("--print-architecture"))?;
     let libraries = libraries(job, &root.join("usr/bin").join(&name))?;
+    // In KiB of files as they are, so that it does not depend on the disk that they were packed on.
+    let size = said(Command::new("du").args(["--summarize", "--apparent-size", "--block-size=1024"]).arg(root.join("usr")))?;
+    let size = size.split_whitespace().next().unwrap_or("0");
     write(
         &control.join("control"),
         &format!(
-            "Package: {name}\nVersion: {}-1\nArchitecture: {architecture}\nMaintainer: {MAINTAINER}\nSection: net\n\
-             Priority: optional\nHomepage: https://github.com/towpath/towpath\n\
+            "Package: {name}\nVersion: {}-1\nArchitecture: {architecture}\nMaintainer: {MAINTAINER}\n\
+             Installed-Size: {size}\nSection: net\nPriority: optional\nHomepage: https://github.com/towpath/towpath\n\
              Depends: {libraries}, init-system-helpers (>= 1.52), passwd, systemd\n\
              Description: {}\n {}\n",
             job.version,

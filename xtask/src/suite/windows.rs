@@ -30,11 +30,12 @@ const BROKEN: &str = "0.1.2";
 /// True when all passed.
 pub(super) fn run(root: &Path) -> Result<bool, String> {
     let watch = Watch::start();
-    let mut steps = Steps { tell: say, at: 0, of: 4, failed: Vec::new() };
+    let mut steps = Steps { tell: say, at: 0, of: 5, failed: Vec::new() };
     steps.step("programs for Windows", || needs::install_tools(&TOOLS));
     steps.step("the agent for Windows", || {
         package::windows_program::build(root, package::windows_program::Profile::Test).map(drop)
     });
+    steps.step("tests of what only Windows has", || platform_tests(root));
     steps.step("packages", || packages(root));
     if steps.failed.is_empty() {
         steps.step("tests", || tests(root));
@@ -45,6 +46,15 @@ pub(super) fn run(root: &Path) -> Result<bool, String> {
         complain(&format!("xtask test --windows: FAILED: {} ({})", steps.failed.join(", "), watch.elapsed()));
     }
     Ok(steps.failed.is_empty())
+}
+
+/// Lays the tests' program where the test is that runs it under Wine.
+fn platform_tests(root: &Path) -> Result<(), String> {
+    let built = package::windows_program::platform_tests(root)?;
+    let folder = repository::target(root).join("packages-of-windows-tests");
+    fs::create_dir_all(&folder).map_err(|e| format!("making {}: {e}", folder.display()))?;
+    let program = folder.join("platform-tests.exe");
+    fs::copy(&built, &program).map(drop).map_err(|e| format!("copying {} to {}: {e}", built.display(), program.display()))
 }
 
 /// Makes and signs the packages, as a publisher would.

@@ -209,7 +209,8 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
     let after = ["relay", "agent"].map(|role| site.property(role, "MainPID"));
     assert!(before.iter().zip(&after).all(|(before, after)| before != after && after != "0"), "{before:?} {after:?}");
     assert!(!site.is_active("receiver"), "it was stopped by a person");
-    assert!(site.run("dpkg --status towpath-relay").contains(&format!("Version: {NEW}-1")));
+    let status = site.run("dpkg --status towpath-relay");
+    assert!(status.contains(&format!("Version: {NEW}-1")) && status.contains("Installed-Size: "), "{status}");
     assert!(site.run("cat /etc/towpath/relay.toml").contains("public_url = \"https://127.0.0.1\""));
     let _ = site.run("systemctl start towpath-receiver");
     eventually("the agent has the receipt of what has waited", || {

@@ -1,6 +1,7 @@
 //! The agent's packages for Windows, as an administrator rolls them out: installed, upgraded and removed under Wine, with relay and
 //! receiver on this machine.
 
+mod platform;
 mod updates;
 
 use std::{
