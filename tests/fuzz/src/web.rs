@@ -185,7 +185,9 @@ pub(crate) fn plain_http(data: &[u8]) {
     });
     let text = String::from_utf8_lossy(&said);
     assert!(said.is_empty() || text.starts_with("HTTP/1.1 ") || text.starts_with("HTTP/1.0 "), "{text:?}");
-    assert!(text.matches("HTTP/1.").count() <= 1, "one request is answered: {text:?}");
+    // A path may look like a version, and stands in the answer: but not at the beginning of a line.
+    let answers = text.lines().filter(|line| line.starts_with("HTTP/1.")).count();
+    assert!(answers <= 1, "one request is answered: {text:?}");
     let head = text.split("\r\n\r\n").next().unwrap_or_default();
     for line in head.lines().filter_map(|line| line.strip_prefix("location: ")) {
         assert!(line.starts_with(&format!("{RELAY_URL}/")), "a browser is led to the relay and nowhere else: {line:?}");
