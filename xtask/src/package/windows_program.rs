@@ -53,7 +53,7 @@ pub(crate) fn platform_tests(root: &Path) -> Result<PathBuf, String> {
     let mut command = repository::cargo(root, &arguments);
     let told = said(command.arg("--message-format=json").env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", LINKER))?;
     let built = told.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let program = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    let program = built.filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from)).next_back();
     program.ok_or_else(|| "cargo names no program with the tests of towpath-platform".to_owned())
 }
 
