@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -108,6 +109,21 @@ pub(crate) fn is_of_log(file: &Path, entry: &std::ffi::OsStr) -> bool {
     let (Some(name), entry) = (file.file_name(), entry.as_encoded_bytes()) else { return false };
     let Some(rest) = entry.strip_prefix(name.as_encoded_bytes()) else { return false };
     rest.is_empty() || rest.strip_prefix(b".").is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+}
+
+/// Whether a folder may be given to the service: something of an agent is in it, or nothing at all, or it is not there.
+///
+/// # Errors
+/// As the disk reports.
+pub fn is_agents_or_empty(folder: &Path, ours: &[&Path]) -> io::Result<bool> {
+    if ours.iter().any(|path| path.exists()) {
+        return Ok(true);
+    }
+    match fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// The folder itself where its path has links, because a link is not given to anybody and the unit grants what it names. What is not

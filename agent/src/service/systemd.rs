@@ -14,7 +14,7 @@ use towpath_host::owner::{self, UserIds};
 use towpath_transfer::{Code, Failure, failure::Result};
 
 use super::{
-    installation::Installation,
+    installation::{Installation, is_agents_or_empty},
     unit::{self, UNIT},
 };
 use crate::layout::Layout;
@@ -315,9 +315,9 @@ fn check_user(name: &str) -> Result<()> {
 /// Everything in the folder is given to the service, so it must be an agent's, or empty.
 fn check_state(state: &Path) -> Result<()> {
     let layout = Layout::new(state);
-    let ours = [layout.key(), layout.enrolment(), layout.journal(), layout.lock()].iter().any(|path| path.exists());
-    let empty = fs::read_dir(state).map_or(true, |mut entries| entries.next().is_none());
-    if ours || empty {
+    let ours = [layout.key(), layout.enrolment(), layout.journal(), layout.lock()];
+    // What cannot be read is told by what follows.
+    if is_agents_or_empty(state, &ours.each_ref().map(AsRef::as_ref)).unwrap_or(true) {
         return Ok(());
     }
     let shown = state.display();

@@ -15,7 +15,7 @@ use towpath_platform::{
 };
 use towpath_transfer::{Code, Failure, failure::Result};
 
-use super::installation::{Installation, is_of_log};
+use super::installation::{Installation, is_agents_or_empty, is_of_log};
 
 /// The name of the service, and of its source in the Event Log.
 pub const SERVICE: &str = "TowpathAgent";
@@ -60,10 +60,7 @@ pub fn check_data(folder: &Path, ours: &[&Path]) -> Result<()> {
     if folder.parent().is_none() {
         return Err(whole_drive(folder));
     }
-    let is_ours = ours.iter().any(|path| path.exists());
-    let is_empty =
-        !folder.exists() || entries(folder).map_err(|error| failed("reading the data folder failed", error))?.next().is_none();
-    if is_ours || is_empty {
+    if is_agents_or_empty(folder, ours).map_err(|error| failed("reading the data folder failed", error))? {
         return Ok(());
     }
     let message = format!(

@@ -17,6 +17,10 @@ pub const HEALTH_LIMIT: Duration = Duration::from_secs(180);
 pub const SETTLED: Duration = Duration::from_secs(5);
 /// How long it is waited until no transfer is open.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(600);
+/// How long it is waited for another installer that holds the system's package database.
+pub const LOCK_LIMIT: Duration = Duration::from_secs(600);
+/// The pause before such a database is tried again.
+const LOCK_PAUSE: Duration = Duration::from_secs(5);
 /// How often a step is begun: where the host went down in it twice, something is wrong with it.
 pub const MAX_TRIES: u32 = 2;
 /// How often it is looked how the agent stands.
@@ -74,7 +78,7 @@ impl Applier {
             Step::Installing => {
                 let open = self.begun(open)?;
                 tracing::info!(from = %open.from.version, to = %open.to.version, "installing");
-                match self.means.install(open.kind, &open.to.path(self.kept())).await {
+                match self.install(&open, &open.to).await {
                     Ok(InstallEnd::Done) => self.at(open, Step::Installed, ""),
                     Ok(InstallEnd::Busy) => self.wait_for_installer(open).await,
                     Err(failure) => self.at(open, Step::Reverting, &failure.report()),
@@ -99,6 +103,19 @@ impl Applier {
                     Err(why) => self.over(&open, Outcome::Failed, format!("{}; then: {why}", open.why)).await.map(Some),
                 }
             }
+        }
+    }
+
+    /// Installs a side of the update once no other installer is at work, which is waited for.
+    async fn install(&self, open: &Open, side: &Side) -> Result<InstallEnd> {
+        let until = self.clock.monotonic().saturating_add(LOCK_LIMIT);
+        loop {
+            let end = self.means.install(open.kind, &side.path(self.kept())).await?;
+            if end == InstallEnd::Done || self.clock.monotonic() >= until {
+                return Ok(end);
+            }
+            tracing::info!("another installer is at work; it is waited for");
+            self.clock.sleep(LOCK_PAUSE).await;
         }
     }
 
@@ -188,8 +205,7 @@ impl Applier {
     }
 
     async fn revert(&self, open: &Open) -> Result<InstallEnd, String> {
-        let package = open.from.path(self.kept());
-        if self.means.install(open.kind, &package).await.map_err(|failure| failure.report())? == InstallEnd::Busy {
+        if self.install(open, &open.from).await.map_err(|failure| failure.report())? == InstallEnd::Busy {
             return Ok(InstallEnd::Busy);
         }
         // The installer starts what ran; what had ended it does not.

@@ -27,10 +27,6 @@ use crate::{
 
 /// How long an installer may take.
 pub const INSTALL_LIMIT: Duration = Duration::from_secs(900);
-/// How long it is waited for another installer that holds the system's package database.
-pub const LOCK_LIMIT: Duration = Duration::from_secs(600);
-/// The pause before such a database is tried again.
-const LOCK_PAUSE: Duration = Duration::from_secs(5);
 /// How long the kept program may take to say its version.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
 /// What of an installer's output is kept, in bytes.
@@ -57,7 +53,7 @@ pub enum Health {
 pub enum InstallEnd {
     /// The package is installed.
     Done,
-    /// Another installer was at work for [`LOCK_LIMIT`], and nothing has changed.
+    /// Another installer is at work, and nothing has changed.
     Busy,
 }
 

@@ -38,8 +38,8 @@ use towpath_transfer::{
     release::{PackageKind, ReleaseVersion},
 };
 
-pub use course::{HEALTH_LIMIT, HOLD_LIMIT, MAX_TRIES, SETTLED};
-pub use means::{Health, INSTALL_LIMIT, InstallEnd, LOCK_LIMIT, Means, SystemMeans};
+pub use course::{HEALTH_LIMIT, HOLD_LIMIT, LOCK_LIMIT, MAX_TRIES, SETTLED};
+pub use means::{Health, INSTALL_LIMIT, InstallEnd, Means, SystemMeans};
 pub use open::{Open, Step};
 
 use super::{Installed, Postponed, Report, System, kept, watch};

@@ -135,6 +135,19 @@ impl Site {
         assert_eq!(self.imports(), transfers.to_string());
     }
 
+    /// The agent's newest transfer.
+    fn newest(&self) -> String {
+        self.run(&format!("ls {STATE}/agent/transfers | tail -n 1"))
+    }
+
+    /// The agent gets the receipt of a transfer that has waited.
+    fn is_over(&self, waiting: &str) {
+        eventually("the agent has the receipt of what has waited", || {
+            let shown = self.machine.run(&format!("towpath-agent show {waiting} --json"));
+            (shown.status.success() && shown.json()["state"] == "imported").then_some(())
+        });
+    }
+
     /// One cycle each way.
     pub(crate) fn cycle(&self, transfers: u64) {
         let _ = self.run(&format!("towpath-agent send --job {JOB} --full --wait --timeout 60s"));
@@ -204,7 +217,7 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
     // configured is kept.
     let _ = site.run("systemctl stop towpath-receiver");
     let _ = site.run(&format!("towpath-agent send --job {JOB} --full"));
-    let waiting = site.run(&format!("ls {STATE}/agent/transfers | tail -n 1"));
+    let waiting = site.newest();
     let before = ["relay", "agent"].map(|role| site.property(role, "MainPID"));
     let _ = site.run(&format!("dpkg --install /srv/{NEW}/*.deb"));
     let after = ["relay", "agent"].map(|role| site.property(role, "MainPID"));
@@ -214,10 +227,7 @@ fn interop_debian_packages_are_installed_upgraded_with_a_transfer_under_way_and_
     assert!(status.contains(&format!("Version: {NEW}-1")) && status.contains("Installed-Size: "), "{status}");
     assert!(site.run("cat /etc/towpath/relay.toml").contains("public_url = \"https://127.0.0.1\""));
     let _ = site.run("systemctl start towpath-receiver");
-    eventually("the agent has the receipt of what has waited", || {
-        let shown = site.machine.run(&format!("towpath-agent show {waiting} --json"));
-        (shown.status.success() && shown.json()["state"] == "imported").then_some(())
-    });
+    site.is_over(&waiting);
     site.is_imported(3);
     site.cycle(4);
 
@@ -254,7 +264,7 @@ fn interop_rpm_packages_are_installed_upgraded_and_removed() {
     let _ = site.run("systemctl stop towpath-relay");
     let waits = site.machine.run(&format!("towpath-agent send --job {JOB} --full --wait --timeout 3s"));
     assert!(!waits.status.success(), "{waits:?}");
-    let waiting = site.run(&format!("ls {STATE}/agent/transfers | tail -n 1"));
+    let waiting = site.newest();
     let before = ROLES.map(|role| site.property(role, "MainPID"));
     let _ = rpm(&format!("--upgrade /srv/{NEW}/*.rpm"));
     assert!(!site.is_active("relay"), "it was stopped by a person");
@@ -267,10 +277,7 @@ fn interop_rpm_packages_are_installed_upgraded_and_removed() {
         eventually("the new program runs", || (site.is_active(role) && site.property(role, "MainPID") != before).then_some(()));
     }
     assert!(site.run("cat /etc/towpath/relay.toml").contains("public_url = \"https://127.0.0.1\""));
-    eventually("the agent has the receipt of what has waited", || {
-        let shown = site.machine.run(&format!("towpath-agent show {waiting} --json"));
-        (shown.status.success() && shown.json()["state"] == "imported").then_some(())
-    });
+    site.is_over(&waiting);
     site.is_imported(2);
     site.cycle(3);
     let _ = rpm("--erase towpath-agent towpath-receiver towpath-relay");

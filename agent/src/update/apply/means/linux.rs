@@ -7,8 +7,7 @@ use towpath_host::process::{Output, run};
 use towpath_transfer::{Code, Failure, failure::Result, release::PackageKind};
 
 use super::{
-    super::runner, Health, INSTALL_LIMIT, InstallEnd, LOCK_LIMIT, LOCK_PAUSE, Means, OUTPUT_BYTES, PROGRAM_LIMIT, SystemMeans,
-    call, not_runnable,
+    super::runner, Health, INSTALL_LIMIT, InstallEnd, Means, OUTPUT_BYTES, PROGRAM_LIMIT, SystemMeans, call, not_runnable,
 };
 use crate::service::{systemd, unit::UNIT};
 
@@ -77,24 +76,15 @@ impl Means for SystemMeans {
         let (program, words) = installer(kind)?;
         let package = package.to_string_lossy();
         let words: Vec<&str> = words.iter().copied().chain([&*package]).collect();
-        let until = self.clock.monotonic().saturating_add(LOCK_LIMIT);
-        loop {
-            match self.call(program, &words, INSTALL_LIMIT, Code::UpdateFailed).await {
-                Ok(said) => {
-                    tracing::info!(package = &*package, "installed: {}", said.trim());
-                    return Ok(InstallEnd::Done);
-                }
-                Err((_, said)) if is_locked(&said) => {
-                    if self.clock.monotonic() >= until {
-                        return Ok(InstallEnd::Busy);
-                    }
-                    tracing::info!("another installer is at work; it is waited for");
-                    self.clock.sleep(LOCK_PAUSE).await;
-                }
-                Err((failure, said)) => {
-                    tracing::error!(package = &*package, "the installer has failed: {}", said.trim());
-                    return Err(failure);
-                }
+        match self.call(program, &words, INSTALL_LIMIT, Code::UpdateFailed).await {
+            Ok(said) => {
+                tracing::info!(package = &*package, "installed: {}", said.trim());
+                Ok(InstallEnd::Done)
+            }
+            Err((_, said)) if is_locked(&said) => Ok(InstallEnd::Busy),
+            Err((failure, said)) => {
+                tracing::error!(package = &*package, "the installer has failed: {}", said.trim());
+                Err(failure)
             }
         }
     }

@@ -8,8 +8,7 @@ use towpath_platform::services::Standing;
 use towpath_transfer::{Code, Failure, failure::Result, release::PackageKind};
 
 use super::{
-    super::runner, Health, INSTALL_LIMIT, InstallEnd, LOCK_LIMIT, LOCK_PAUSE, Means, OUTPUT_BYTES, PROGRAM_LIMIT, SystemMeans,
-    call, not_runnable,
+    super::runner, Health, INSTALL_LIMIT, InstallEnd, Means, OUTPUT_BYTES, PROGRAM_LIMIT, SystemMeans, call, not_runnable,
 };
 use crate::service::{before::Before, tasks, windows};
 
@@ -63,26 +62,17 @@ impl Means for SystemMeans {
         let (program, log) = (tasks::system32().join("msiexec.exe"), self.kept.join(LOG));
         let (program, log, package) = (program.to_string_lossy(), log.to_string_lossy(), package.to_string_lossy());
         let words = ["/i", &*package, "/qn", "/norestart", "GOBACK=1", "/l*v", &*log];
-        let until = self.clock.monotonic().saturating_add(LOCK_LIMIT);
-        loop {
-            let call = call(&program, &words, INSTALL_LIMIT, Code::UpdateFailed);
-            match run_to_status(&*self.clock, &call, &Output::new(OUTPUT_BYTES)).await?.code() {
-                Some(status) if DONE.contains(&status) => {
-                    tracing::info!(package = &*package, status, "installed");
-                    return Ok(InstallEnd::Done);
-                }
-                Some(ALREADY_RUNNING) => {
-                    if self.clock.monotonic() >= until {
-                        return Ok(InstallEnd::Busy);
-                    }
-                    tracing::info!("another installer is at work; it is waited for");
-                    self.clock.sleep(LOCK_PAUSE).await;
-                }
-                status => {
-                    let status = status.unwrap_or_default();
-                    let message = format!("Windows Installer ended with {status}; what it did stands in {log}");
-                    return Err(Failure::park(Code::UpdateFailed, message));
-                }
+        let call = call(&program, &words, INSTALL_LIMIT, Code::UpdateFailed);
+        match run_to_status(&*self.clock, &call, &Output::new(OUTPUT_BYTES)).await?.code() {
+            Some(status) if DONE.contains(&status) => {
+                tracing::info!(package = &*package, status, "installed");
+                Ok(InstallEnd::Done)
+            }
+            Some(ALREADY_RUNNING) => Ok(InstallEnd::Busy),
+            status => {
+                let status = status.unwrap_or_default();
+                let message = format!("Windows Installer ended with {status}; what it did stands in {log}");
+                Err(Failure::park(Code::UpdateFailed, message))
             }
         }
     }
