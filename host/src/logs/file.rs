@@ -1,7 +1,9 @@
 //! A log file with a bound, written by a thread of its own.
 //!
-//! The file `x.log` is put aside as `x.log.1` when it is full, that one as `x.log.2`, and so on; the last is removed. A disk that is
-//! full or a folder that is gone costs lines and nothing else: how many is told when the file can be written again.
+//! The file `x.log` is put aside as `x.log.1` when it is full, that one as `x.log.2`, and so on; the last is removed. Where a name
+//! cannot be given, as on Windows while somebody follows the file with a program that holds it, the file grows to twice its bound
+//! until it can. A disk that is full or a folder that is gone costs lines and nothing else: how many is told when the file can be
+//! written again.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -142,7 +144,6 @@ impl Writer {
         let length = bytes.len() as u64;
         if self.open.as_ref().is_some_and(|open| open.bytes > 0 && open.bytes + length > self.settings.max_bytes) {
             self.open = None;
-            put_aside(&self.settings)?;
         }
         let mut open = match self.open.take() {
             Some(open) => open,
@@ -177,7 +178,10 @@ fn open_file(settings: &FileSettings, more: u64) -> io::Result<Open> {
     }
     let bytes = fs::metadata(&settings.path).map_or(0, |metadata| metadata.len());
     if bytes > 0 && bytes + more > settings.max_bytes {
-        put_aside(settings)?;
+        match put_aside(settings) {
+            Err(error) if bytes + more > settings.max_bytes.saturating_mul(2) => return Err(error),
+            _ => {}
+        }
     }
     let mut options = OpenOptions::new();
     options.append(true).create(true);
@@ -189,20 +193,34 @@ fn open_file(settings: &FileSettings, more: u64) -> io::Result<Open> {
     Ok(Open { file, bytes })
 }
 
-/// Renames the files by one, so that the name is free.
+/// Takes the file's name from it and makes it the first of those that are put aside. Nothing has changed where that fails, because the
+/// file leaves its name before the others move up.
 fn put_aside(settings: &FileSettings) -> io::Result<()> {
-    let numbered = |number: usize| {
-        let mut name = settings.path.clone().into_os_string();
-        name.push(format!(".{number}"));
-        PathBuf::from(name)
-    };
     if settings.files == 0 {
         return gone(fs::remove_file(&settings.path));
     }
-    for number in (1..settings.files).rev() {
-        gone(fs::rename(numbered(number), numbered(number + 1)))?;
+    // One that left its name and went no further goes first.
+    move_up(settings)?;
+    gone(fs::rename(&settings.path, numbered(settings, 0)))?;
+    move_up(settings)
+}
+
+/// Makes the file that has left its name the first.
+fn move_up(settings: &FileSettings) -> io::Result<()> {
+    let leaving = numbered(settings, 0);
+    if !leaving.exists() {
+        return Ok(());
     }
-    gone(fs::rename(&settings.path, numbered(1)))
+    for number in (1..settings.files).rev() {
+        gone(fs::rename(numbered(settings, number), numbered(settings, number + 1)))?;
+    }
+    fs::rename(leaving, numbered(settings, 1))
+}
+
+fn numbered(settings: &FileSettings, number: usize) -> PathBuf {
+    let mut name = settings.path.clone().into_os_string();
+    name.push(format!(".{number}"));
+    PathBuf::from(name)
 }
 
 /// What is not there needs no renaming.
@@ -288,6 +306,28 @@ mod tests {
             write(&mut again, message);
         }
         assert_eq!((messages(&path), numbered(1).len()), (vec!["10".into()], 2));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_put_aside_grows_to_twice_its_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        let room_for_two = line("0").json().len() as u64 * 2 + 2;
+        let mut writer = writer(settings(&path, room_for_two, 3));
+        let in_the_way = [1, 2, 3].map(|number| folder.path().join(format!("a.log.{number}/x")));
+        in_the_way.iter().for_each(|way| fs::create_dir_all(way).unwrap());
+        for number in 0..7 {
+            write(&mut writer, &number.to_string());
+        }
+        let aside = |number: usize| messages(&folder.path().join(format!("a.log.{number}")));
+        assert_eq!((messages(&path), aside(0)), (["2", "3", "4", "5"].map(str::to_owned).to_vec(), vec!["0".into(), "1".into()]));
+        assert_eq!(writer.dropped.load(Ordering::Relaxed), 1);
+        in_the_way.iter().for_each(|way| fs::remove_dir_all(way.parent().unwrap()).unwrap());
+        write(&mut writer, "7");
+        assert_eq!(messages(&path).last().unwrap(), "7");
+        // Between them is the line that says how many were lost.
+        assert_eq!((aside(1).len(), aside(2).len(), aside(3)), (1, 4, vec!["0".into(), "1".into()]));
+        assert!(!folder.path().join("a.log.0").exists());
     }
 
     #[test]
