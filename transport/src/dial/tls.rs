@@ -181,7 +181,13 @@ impl ServerCertVerifier for PubliclyTrusted {
         self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).map_err(|error| {
             match (&error, Shown::of(end_entity)) {
                 (rustls::Error::InvalidCertificate(why), Some(certificate)) => {
-                    other(NotTrusted { certificate, why: format!("{why}") })
+                    // Windows has words of its own, which rustls would show as Rust writes values.
+                    let why = if let CertificateError::Other(rustls::OtherError(own)) = why {
+                        own.to_string()
+                    } else {
+                        why.to_string()
+                    };
+                    other(NotTrusted { certificate, why })
                 }
                 _ => error,
             }
