@@ -362,14 +362,18 @@ fn make_private(files: &dyn FileStore, folder: &Path) -> Result<()> {
     let made = !folder.exists();
     towpath_host::folders::make_above(folder).map_err(failed)?;
     files.create_dir_all(folder).map_err(failed)?;
+    if made { close(folder).map_err(failed) } else { Ok(()) }
+}
+
+/// Keeps everybody but its owner out of a folder; on Windows administrators are let in.
+fn close(folder: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
-    if made {
+    {
         use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
     }
-    #[cfg(not(unix))]
-    let _ = made;
-    Ok(())
+    #[cfg(windows)]
+    towpath_platform::acl::restrict_to_owner(folder, None)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Whether there is room on a disk for what is about to come to it.
 
-use std::{io::ErrorKind, path::Path};
+use std::path::Path;
 
 use towpath_transfer::{Code, Failure, failure::Result};
 use towpath_transport::files::{FileStore, file_failure};
@@ -14,11 +14,7 @@ pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// `disk-full` (retry); `file-failed` where the disk cannot be asked.
 pub(crate) fn check(files: &dyn FileStore, folder: &Path, needed: u64, what: &str) -> Result<()> {
     let needed = needed.saturating_add(RESERVE_BYTES);
-    let free = match files.free_space(folder) {
-        Ok(free) => free,
-        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
-        Err(error) => return Err(file_failure("asking for the free space of", folder, error)),
-    };
+    let free = files.free_space(folder).map_err(|error| file_failure("asking for the free space of", folder, error))?;
     if free >= needed {
         return Ok(());
     }

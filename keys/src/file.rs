@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[cfg(windows)]
+use towpath_platform::disk;
 use towpath_platform::sharing;
 use towpath_transfer::{Code, Failure, failure::Result};
 use zeroize::Zeroizing;
@@ -192,7 +194,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], access: Access, existing: Existin
     file.sync_all()?;
     drop(file);
     match existing {
-        Existing::Replace => sharing::changed(|| fs::rename(&temporary.0, path))?,
+        Existing::Replace => replace(&temporary.0, path)?,
         Existing::Keep => publish_new(&temporary.0, path)?,
     }
     drop(temporary);
@@ -201,8 +203,18 @@ pub(crate) fn write(path: &Path, bytes: &[u8], access: Access, existing: Existin
 
 /// Gives a file another name in the same folder, in the place of whatever has it, durably.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    sharing::changed(|| fs::rename(from, to))?;
+    replace(from, to)?;
     sync_folder(&folder_of(to))
+}
+
+#[cfg(not(windows))]
+fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
+}
+
+#[cfg(windows)]
+fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    sharing::changed(|| disk::rename(from, to))
 }
 
 /// Removes a file where there is one.
@@ -280,9 +292,16 @@ fn create_new(path: &Path, access: Access) -> io::Result<File> {
     Ok(file)
 }
 
-/// Gives the file its name unless the name is taken: a hard link decides that in one step.
+/// Gives the file its name unless the name is taken, which Windows decides in one step.
+#[cfg(windows)]
 fn publish_new(temporary: &Path, path: &Path) -> io::Result<()> {
-    match sharing::changed(|| fs::hard_link(temporary, path)) {
+    sharing::changed(|| disk::rename_new(temporary, path))
+}
+
+/// Gives the file its name unless the name is taken: a hard link decides that in one step.
+#[cfg(not(windows))]
+fn publish_new(temporary: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(temporary, path) {
         Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
             // Some file systems have no hard links; there, a second program could slip in between the two steps.
             if fs::exists(path)? {
@@ -301,7 +320,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn sync_folder(_folder: &Path) -> io::Result<()> {
-    // Folders cannot be opened for this here; the file system journals its names itself.
+    // NTFS journals its names by itself, and each rename is written through.
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! What Windows offers and the standard library does not: secrets that only this machine can read, access control lists, folders of
-//! the machine, files that others have open, and the Event Log. The one room with `unsafe`.
+//! the machine, renames and room on a disk, files that others have open, and the Event Log. The one room with `unsafe`.
 //!
 //! On other systems every function here answers [`std::io::ErrorKind::Unsupported`], but for those of [`sharing`], which do there
 //! what they are given.
 
 pub mod acl;
+pub mod disk;
 pub mod dpapi;
 pub mod event_log;
 pub mod folders;
@@ -37,12 +38,15 @@ mod tests {
             acl::is_of_trusted(Path::new("/x")).unwrap_err().kind(),
             acl::is_of_administrators(Path::new("/x")).unwrap_err().kind(),
             acl::publish(Path::new("/x")).unwrap_err().kind(),
+            disk::rename(Path::new("/x"), Path::new("/y")).unwrap_err().kind(),
+            disk::rename_new(Path::new("/x"), Path::new("/y")).unwrap_err().kind(),
+            disk::free_space(Path::new("/")).unwrap_err().kind(),
             folders::data().unwrap_err().kind(),
             folders::program().unwrap_err().kind(),
             folders::program_data().unwrap_err().kind(),
             event_log::register("x").unwrap_err().kind(),
             event_log::report("x", event_log::Level::Error, "x").unwrap_err().kind(),
         ];
-        assert_eq!(kinds, [ErrorKind::Unsupported; 13]);
+        assert_eq!(kinds, [ErrorKind::Unsupported; 16]);
     }
 }

@@ -166,7 +166,7 @@ pub trait FileStore: Debug + Send + Sync {
     /// [`io::ErrorKind::NotFound`] without the folder, or as the disk reports.
     fn walk(&self, dir: &Path) -> io::Result<Box<dyn FolderWalk>>;
 
-    /// Renames a file or folder in one step; a file at `to` is replaced.
+    /// Renames a file or folder in one step; a file at `to` is replaced. It lasts from the next [`FileStore::sync_dir`] on.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] without `from`, or as the disk reports.
@@ -220,7 +220,7 @@ pub trait FileStore: Debug + Send + Sync {
     /// Bytes that can still be written on the volume that holds `path`, which must exist.
     ///
     /// # Errors
-    /// [`io::ErrorKind::Unsupported`] where the system cannot be asked, or as the disk reports.
+    /// As the disk reports.
     fn free_space(&self, path: &Path) -> io::Result<u64>;
 }
 

@@ -1,10 +1,10 @@
 //! What lies on this host: configuration, state folder, key, journal, space, enrolment.
 
-use std::time::Duration;
+use std::{fs, io, path::Path, time::Duration};
 
 use towpath_host::counted;
 use towpath_journal::SqliteJournal;
-use towpath_keys::{AllowedSigners, Identity};
+use towpath_keys::{AllowedSigners, Identity, shell_quoted};
 use towpath_transfer::{Code, Failure, TransferId, failure::Result};
 
 use super::{
@@ -102,12 +102,12 @@ fn folder_subject(host: &Host) -> Subject {
 
 fn folder_check(host: &Host, subject: Subject) -> Check {
     let state = host.layout.state();
-    let metadata = match std::fs::metadata(state) {
-        Ok(metadata) if metadata.is_dir() => metadata,
+    match fs::metadata(state) {
+        Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => {
             return subject.wrong(Code::FileFailed, format!("{} is no folder", state.display()), "name another one with --state");
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return subject.skipped(format!("{} is not there yet; it is made by: towpath-agent enrol CODE", state.display()));
         }
         Err(error) => {
@@ -115,23 +115,42 @@ fn folder_check(host: &Host, subject: Subject) -> Check {
             return subject.wrong(Code::FileFailed, format!("{}: {error}", state.display()), remedy);
         }
     };
-    if let Err(error) = std::fs::read_dir(state) {
+    if let Err(error) = fs::read_dir(state) {
         let remedy = "run doctor as the user that the agent runs as, or as the administrator";
         return subject.wrong(Code::FileFailed, format!("{} cannot be read: {error}", state.display()), remedy);
     }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            let found = format!("{} is open to other users (mode {mode:04o})", state.display());
-            return subject.warning(Some(Code::KeyPermissions), found, format!("chmod 700 '{}'", state.display()));
+    match open_to_others(state) {
+        Ok(None) => {}
+        Ok(Some((found, remedy))) => return subject.warning(Some(Code::KeyPermissions), found, remedy),
+        Err(error) => {
+            let found = format!("who may open {} is not known: {error}", state.display());
+            return subject.wrong(Code::FileFailed, found, remedy::of(Code::FileFailed));
         }
     }
-    #[cfg(not(unix))]
-    let _ = metadata;
     subject.ok(format!("{} is there, for its owner alone", state.display()))
+}
+
+/// What is wrong and what to do where others than its owner may open a folder.
+#[cfg(unix)]
+fn open_to_others(folder: &Path) -> io::Result<Option<(String, String)>> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let mode = fs::metadata(folder)?.permissions().mode() & 0o777;
+    let found = || {
+        (format!("{} is open to other users (mode {mode:04o})", folder.display()), format!("chmod 700 {}", shell_quoted(folder)))
+    };
+    Ok((mode & 0o077 != 0).then(found))
+}
+
+/// As on other systems; administrators and the service may open it as well.
+#[cfg(windows)]
+fn open_to_others(folder: &Path) -> io::Result<Option<(String, String)>> {
+    if towpath_platform::acl::is_private(folder)? {
+        return Ok(None);
+    }
+    let shown = folder.display();
+    let lists = "/inheritance:r /grant:r *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F *S-1-3-4:(OI)(CI)F";
+    Ok(Some((format!("{shown} is open to other users"), format!("icacls {} {lists}", shell_quoted(folder)))))
 }
 
 fn key(host: &Host) -> (Check, Option<Identity>) {

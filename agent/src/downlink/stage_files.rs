@@ -70,18 +70,14 @@ pub fn stage(parts: &Parts, manifest: &Manifest, folder: &Path) -> Result<Vec<Pl
 
 /// A folder that is missing is never made: it may be a network drive that is not there now.
 fn check_folder(parts: &Parts, folder: &Path, bytes: u64) -> Result<()> {
-    match parts.files.free_space(folder) {
-        Ok(free) if free >= bytes.saturating_add(RESERVE_BYTES) => Ok(()),
-        Ok(free) => {
-            let message = format!(
-                "the return files need {bytes} bytes in {} beside a reserve of {RESERVE_BYTES}, and {free} are free",
-                folder.display()
-            );
-            Err(Failure::retry(Code::DeliveryFailed, message))
-        }
-        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
-        Err(error) => Err(failed("looking at", folder, error)),
+    let free = parts.files.free_space(folder).map_err(|error| failed("looking at", folder, error))?;
+    if free >= bytes.saturating_add(RESERVE_BYTES) {
+        return Ok(());
     }
+    let folder = folder.display();
+    let message =
+        format!("the return files need {bytes} bytes in {folder} beside a reserve of {RESERVE_BYTES}, and {free} are free");
+    Err(Failure::retry(Code::DeliveryFailed, message))
 }
 
 fn failed(what: &str, folder: &Path, error: std::io::Error) -> Failure {

@@ -99,9 +99,7 @@ impl Landing {
     fn check_room(&self, more: u64) -> FsResult<()> {
         match self.files.free_space(&self.uplink()) {
             Ok(free) if free < self.limits.reserve_bytes.saturating_add(more) => Err(FsError::Full(Lack::Reserve)),
-            // A system that cannot be asked tells by a full disk.
             Ok(_) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
             Err(e) => Err(told(&e)),
         }
     }

@@ -101,10 +101,8 @@ impl Shelf {
 
     fn check_room(&self, release: &Release, reserve: u64) -> Result<()> {
         let needed = release.packages.iter().fold(reserve, |sum, package| sum.saturating_add(package.size));
-        let free = match self.files.free_space(&self.state) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(()),
-            other => other.map_err(|error| file_failure("ask for the free space of", &self.state, error))?,
-        };
+        let free = self.files.free_space(&self.state);
+        let free = free.map_err(|error| file_failure("ask for the free space of", &self.state, error))?;
         if free >= needed {
             return Ok(());
         }

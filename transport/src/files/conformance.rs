@@ -81,14 +81,14 @@ fn missing_things_are_not_found_and_folders_are_not_files() {
 #[test]
 fn listing_is_sorted_paged_and_bounded() {
     over_all(|store, root| {
-        for name in ["c", "a", "d", "B"] {
+        for name in ["c", "a", "d", "E"] {
             write_whole(store, &root.join(name), name.as_bytes()).unwrap();
         }
         store.create_dir_all(&root.join("b")).unwrap();
         let names = |after, limit| -> Vec<String> {
             store.list(root, after, limit).unwrap().into_iter().map(|entry| entry.name).collect()
         };
-        assert_eq!(names(None, 3), ["B", "a", "b"]);
+        assert_eq!(names(None, 3), ["E", "a", "b"]);
         assert_eq!(names(Some("b"), 3), ["c", "d"]);
         assert!(names(None, 0).is_empty());
         let kinds: Vec<FileKind> = store.list(root, Some("a"), 2).unwrap().iter().map(|e| e.stat.kind).collect();
@@ -121,7 +121,9 @@ fn a_walk_gives_every_name_once_and_keeps_its_place() {
         // Somebody else may take names away between two pages.
         let mut walk = store.walk(root).unwrap();
         let first = walk.next(1).unwrap().remove(0).name;
-        store.remove_dir_all(root).unwrap();
+        for entry in found.iter().filter(|entry| entry.stat.kind == FileKind::File) {
+            store.remove(&root.join(&entry.name)).unwrap();
+        }
         while let Some(entry) = walk.next(1).unwrap().pop() {
             assert_ne!(entry.name, first);
         }

@@ -9,6 +9,8 @@ use std::{
 
 use jiff::Timestamp;
 
+#[cfg(windows)]
+use towpath_platform::disk;
 use towpath_platform::sharing;
 
 use super::{FileEntry, FileKind, FileStat, FileStore, FolderWalk, ReadFile, WriteFile};
@@ -118,8 +120,14 @@ impl FileStore for Disk {
         Ok(Box::new(DiskWalk { entries: fs::read_dir(dir)?, stat: stat_of }))
     }
 
+    #[cfg(not(windows))]
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        sharing::changed(|| fs::rename(from, to))
+        fs::rename(from, to)
+    }
+
+    #[cfg(windows)]
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        sharing::changed(|| disk::rename(from, to))
     }
 
     #[cfg(target_os = "linux")]
@@ -136,9 +144,14 @@ impl FileStore for Disk {
         }
     }
 
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(all(unix, not(target_os = "linux")))]
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         link_and_remove(from, to)
+    }
+
+    #[cfg(windows)]
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        sharing::changed(|| disk::rename_new(from, to))
     }
 
     #[cfg(unix)]
@@ -190,7 +203,7 @@ impl FileStore for Disk {
         File::open(path)?.sync_all()
     }
 
-    /// NTFS journals names by itself, and a folder cannot be opened for flushing without special rights.
+    /// NTFS journals names by itself, and each rename is written through.
     #[cfg(not(unix))]
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         if fs::metadata(path)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
@@ -202,42 +215,31 @@ impl FileStore for Disk {
         Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
     }
 
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     fn free_space(&self, path: &Path) -> io::Result<u64> {
-        fs::metadata(path)?;
-        Err(io::ErrorKind::Unsupported.into())
+        disk::free_space(path)
     }
 }
 
 /// A second name and the removal of the first: two steps, of which none replaces anything.
+#[cfg(unix)]
 fn link_and_remove(from: &Path, to: &Path) -> io::Result<()> {
-    match sharing::changed(|| fs::hard_link(from, to)) {
+    match fs::hard_link(from, to) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => finish_or_refuse(from, to),
-        other => other.and_then(|()| sharing::changed(|| fs::remove_file(from))),
+        other => other.and_then(|()| fs::remove_file(from)),
     }
 }
 
 /// The name is taken: by another file, or by this one because [`link_and_remove`] was stopped between its two steps.
+#[cfg(unix)]
 fn finish_or_refuse(from: &Path, to: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
     let (first, second) = (fs::symlink_metadata(from)?, fs::symlink_metadata(to)?);
-    if from != to && is_same_file(&first, &second) {
-        sharing::changed(|| fs::remove_file(from))
+    if from != to && (first.dev(), first.ino()) == (second.dev(), second.ino()) {
+        fs::remove_file(from)
     } else {
         Err(io::ErrorKind::AlreadyExists.into())
     }
-}
-
-#[cfg(unix)]
-fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-/// Both names of one file show the same times, to 100 ns.
-#[cfg(not(unix))]
-fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
-    let times = |of: &fs::Metadata| Some((of.created().ok()?, of.modified().ok()?, of.len()));
-    times(one).is_some() && times(one) == times(other)
 }
 
 /// [`FileStore::list`], with what `stat` makes of each name.

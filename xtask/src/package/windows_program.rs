@@ -43,18 +43,32 @@ pub(crate) fn build(root: &Path, profile: Profile) -> Result<PathBuf, String> {
     Ok(repository::target(root).join(TARGET).join(folder).join("towpath-agent.exe"))
 }
 
-/// Builds the tests of what only Windows has; where their program lies.
+/// The rooms whose own tests run on Windows as well: what it alone has, files and connections, and the journal.
+pub(crate) const TESTED: [&str; 3] = ["towpath-platform", "towpath-transport", "towpath-journal"];
+
+/// Builds the tests of [`TESTED`]; where their programs lie, in that order.
 ///
 /// # Errors
 /// As [`build`].
-pub(crate) fn platform_tests(root: &Path) -> Result<PathBuf, String> {
+pub(crate) fn tests(root: &Path) -> Result<Vec<PathBuf>, String> {
     check_target()?;
-    let arguments = ["test", "--no-run", "--locked", "--quiet", "-p", "towpath-platform", "--lib", "--target", TARGET];
-    let mut command = repository::cargo(root, &arguments);
-    let told = said(command.arg("--message-format=json").env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", LINKER))?;
+    let mut arguments = vec!["test", "--no-run", "--locked", "--quiet", "--lib", "--target", TARGET, "--message-format=json"];
+    arguments.extend(TESTED.iter().flat_map(|room| ["-p", room]));
+    let told = said(repository::cargo(root, &arguments).env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", LINKER))?;
     let built = told.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let program = built.filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from)).next_back();
-    program.ok_or_else(|| "cargo names no program with the tests of towpath-platform".to_owned())
+    let programs: Vec<_> = built.filter_map(|message| program_of(&message)).collect();
+    let find = |room: &&str| {
+        let crate_name = room.replace('-', "_");
+        let found = programs.iter().find(|(name, _)| *name == crate_name).map(|(_, program)| program.clone());
+        found.ok_or_else(|| format!("cargo names no program with the tests of {room}"))
+    };
+    TESTED.iter().map(find).collect()
+}
+
+/// The crate and the program that a message of cargo tells of.
+fn program_of(message: &serde_json::Value) -> Option<(String, PathBuf)> {
+    let name = message.get("target")?.get("name")?.as_str()?;
+    Some((name.to_owned(), message.get("executable")?.as_str()?.into()))
 }
 
 fn check_target() -> Result<(), String> {

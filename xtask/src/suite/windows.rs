@@ -35,7 +35,7 @@ pub(super) fn run(root: &Path) -> Result<bool, String> {
     steps.step("the agent for Windows", || {
         package::windows_program::build(root, package::windows_program::Profile::Test).map(drop)
     });
-    steps.step("tests of what only Windows has", || platform_tests(root));
+    steps.step("tests that run on Windows", || room_tests(root));
     steps.step("packages", || packages(root));
     if steps.failed.is_empty() {
         steps.step("tests", || tests(root));
@@ -48,13 +48,16 @@ pub(super) fn run(root: &Path) -> Result<bool, String> {
     Ok(steps.failed.is_empty())
 }
 
-/// Lays the tests' program where the test is that runs it under Wine.
-fn platform_tests(root: &Path) -> Result<(), String> {
-    let built = package::windows_program::platform_tests(root)?;
+/// Lays the programs of the rooms' tests where the test is that runs them under Wine.
+fn room_tests(root: &Path) -> Result<(), String> {
     let folder = repository::target(root).join("packages-of-windows-tests");
     fs::create_dir_all(&folder).map_err(|e| format!("making {}: {e}", folder.display()))?;
-    let program = folder.join("platform-tests.exe");
-    fs::copy(&built, &program).map(drop).map_err(|e| format!("copying {} to {}: {e}", built.display(), program.display()))
+    let built = package::windows_program::tests(root)?;
+    for (room, built) in package::windows_program::TESTED.iter().zip(&built) {
+        let program = folder.join(format!("{room}-tests.exe"));
+        fs::copy(built, &program).map_err(|e| format!("copying {} to {}: {e}", built.display(), program.display()))?;
+    }
+    Ok(())
 }
 
 /// Makes and signs the packages, as a publisher would.

@@ -1,7 +1,7 @@
 //! The agent's packages for Windows, as an administrator rolls them out: installed, upgraded and removed under Wine, with relay and
 //! receiver on this machine.
 
-mod platform;
+mod rooms;
 mod updates;
 
 use std::{
@@ -142,6 +142,16 @@ impl Site {
         fs::remove_file(delivered).unwrap();
     }
 
+    /// Doctor finds nothing wrong, and knows the room on the disk.
+    fn is_sound(&self) {
+        let outcome = self.agent(&["doctor", "--json"]);
+        assert!(outcome.status.success(), "{outcome:?}");
+        let report = outcome.json();
+        let checks = report["checks"].as_array().unwrap();
+        let space = checks.iter().find(|check| check["id"] == "disk-space").unwrap();
+        assert!(space["outcome"] == "ok" && space["found"].as_str().unwrap().contains("MiB are free"), "{report}");
+    }
+
     fn is_imported(&self, transfers: u64) {
         assert_same_tables(&self.end.erp, &self.end.app(), &tables());
         assert_eq!(query_text(&self.end.app(), "SELECT count(*) FROM towpath_imports"), transfers.to_string());
@@ -206,6 +216,7 @@ fn windows_packages_are_installed_upgraded_with_a_transfer_under_way_and_removed
     assert_eq!(sent["transfers"][0]["state"], "imported", "{sent}");
     site.is_imported(1);
     site.comes_back();
+    site.is_sound();
 
     let _ = site.agent(&["service", "stop"]).succeeded();
     assert!(!site.runs());
