@@ -2,6 +2,7 @@
 //! kept.
 
 mod arguments;
+mod group;
 mod tail;
 
 use std::{
@@ -20,7 +21,7 @@ use tokio::{
 use towpath_transfer::{Clock, Code, Failure, failure::Result};
 
 pub use self::arguments::{filled, unknown_placeholder};
-use self::tail::Tail;
+use self::{group::Group, tail::Tail};
 
 /// How long output is still read after the program has ended: something that it has left running may hold the pipe.
 pub const OUTPUT_GRACE: Duration = Duration::from_secs(2);
@@ -117,7 +118,7 @@ async fn to_end(clock: &dyn Clock, call: &Call, output: &Output) -> Result<(Exit
             return Err(failed(call, "cannot be started").caused_by(error));
         }
     };
-    let mut group = Group { id: child.id(), armed: true };
+    let mut group = Group::of(&child);
     let mut pipes = JoinSet::new();
     if let Some(input) = child.stdin.take() {
         pipes.spawn(feed(input, call.input.clone()));
@@ -129,13 +130,14 @@ async fn to_end(clock: &dyn Clock, call: &Call, output: &Output) -> Result<(Exit
         pipes.spawn(drain(err, output.clone()));
     }
     let ended = wait(clock, &mut child, call.timeout).await;
-    if !matches!(ended, Ok(Some(_))) {
-        group.kill();
+    if matches!(ended, Ok(Some(_))) {
+        // What a program leaves running on purpose when it ends by itself is its own affair.
+        group.release();
+    } else {
+        group.end();
         // Reaped here, or by the runtime where that fails.
         let _ = child.wait().await;
     }
-    // What a program leaves running on purpose when it ends by itself is its own affair.
-    group.armed = false;
     tokio::select! {
         () = async { while pipes.join_next().await.is_some() {} } => {}
         () = clock.sleep(OUTPUT_GRACE) => {}
@@ -170,9 +172,7 @@ fn command(call: &Call) -> Command {
         };
     }
     command.kill_on_drop(true);
-    // A group of its own, so that its children can be ended with it.
-    #[cfg(unix)]
-    command.process_group(0);
+    Group::prepare(&mut command);
     command
 }
 
@@ -199,45 +199,6 @@ async fn drain(mut from: impl AsyncRead + Unpin, output: Output) {
             return;
         }
         output.push(chunk.get(..count).unwrap_or_default());
-    }
-}
-
-/// The program and every process it has started, ended when this is dropped before the program has ended.
-struct Group {
-    id: Option<u32>,
-    armed: bool,
-}
-
-impl Group {
-    #[cfg(unix)]
-    fn kill(&mut self) {
-        self.armed = false;
-        let group = self.id.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        if let Some(group) = group
-            && let Err(error) = rustix::process::kill_process_group(group, rustix::process::Signal::KILL)
-        {
-            tracing::warn!(code = %Code::Internal, %error, "the program's processes were not ended");
-        }
-    }
-
-    /// Windows has no process groups that can be ended; its own tool ends a tree.
-    #[cfg(not(unix))]
-    fn kill(&mut self) {
-        self.armed = false;
-        let Some(id) = self.id else { return };
-        let mut tool = std::process::Command::new("taskkill");
-        tool.args(["/T", "/F", "/PID", &id.to_string()]);
-        if let Err(error) = tool.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status() {
-            tracing::warn!(code = %Code::Internal, %error, "the program's processes were not ended");
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if self.armed {
-            self.kill();
-        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What Windows offers and the standard library does not: secrets that only this machine can read, access control lists, folders of
-//! the machine, renames and room on a disk, files that others have open, and the Event Log. The one room with `unsafe`.
+//! the machine, renames and room on a disk, files that others have open, programs with all that they start, and the Event Log. The one room with `unsafe`.
 //!
 //! On other systems every function here answers [`std::io::ErrorKind::Unsupported`], but for those of [`sharing`], which do there
 //! what they are given.
@@ -9,6 +9,7 @@ pub mod disk;
 pub mod dpapi;
 pub mod event_log;
 pub mod folders;
+pub mod job;
 #[cfg(windows)]
 pub mod services;
 pub mod sharing;
@@ -44,9 +45,10 @@ mod tests {
             folders::data().unwrap_err().kind(),
             folders::program().unwrap_err().kind(),
             folders::program_data().unwrap_err().kind(),
+            job::Job::of(1).unwrap_err().kind(),
             event_log::register("x").unwrap_err().kind(),
             event_log::report("x", event_log::Level::Error, "x").unwrap_err().kind(),
         ];
-        assert_eq!(kinds, [ErrorKind::Unsupported; 16]);
+        assert_eq!(kinds, [ErrorKind::Unsupported; 17]);
     }
 }

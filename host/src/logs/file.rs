@@ -301,6 +301,7 @@ mod tests {
         );
         assert!(!folder.path().join("logs/a.log.3").exists());
         // A restart goes on in the file that is there, and keeps to the bound.
+        drop(writer);
         let mut again = super::tests::writer(settings(&path, room_for_two, 0));
         for message in ["9", "10"] {
             write(&mut again, message);

@@ -43,8 +43,8 @@ pub(crate) fn build(root: &Path, profile: Profile) -> Result<PathBuf, String> {
     Ok(repository::target(root).join(TARGET).join(folder).join("towpath-agent.exe"))
 }
 
-/// The rooms whose own tests run on Windows as well: what it alone has, files and connections, and the journal.
-pub(crate) const TESTED: [&str; 3] = ["towpath-platform", "towpath-transport", "towpath-journal"];
+/// The rooms whose own tests run on Windows as well: what it alone has, files and connections, the journal, programs and logs.
+pub(crate) const TESTED: [&str; 4] = ["towpath-platform", "towpath-transport", "towpath-journal", "towpath-host"];
 
 /// Builds the tests of [`TESTED`]; where their programs lie, in that order.
 ///

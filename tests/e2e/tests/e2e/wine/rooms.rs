@@ -1,4 +1,5 @@
-//! The tests of the rooms that meet Windows itself: what it alone has, files and connections, the journal.
+//! The tests of the rooms that meet Windows itself: what it alone has, files and connections, the journal, programs and
+//! logs.
 
 use std::fs;
 
@@ -9,13 +10,15 @@ use super::folder_of;
 /// A room, the tests of it that cannot run under Wine, and how many run there at least.
 type Room = (&'static str, &'static [&'static str], usize);
 
-const ROOMS: [Room; 3] = [
+const ROOMS: [Room; 4] = [
     // Wine keeps access control lists as modes of files, and does not take its name from a file that somebody has open: these are for
     // a person to run, on Windows.
     ("towpath-platform", &["acl::", "a_file_that_somebody_reads_is_replaced_all_the_same"], 8),
     // It asks OpenSSH for its keys, which is not there.
     ("towpath-transport", &["only_plain_ed25519_and_p256_are_host_keys"], 160),
     ("towpath-journal", &[], 35),
+    // An open file keeps its name there, as above.
+    ("towpath-host", &["a_file_or_folder_that_is_removed_is_made_again"], 50),
 ];
 
 #[test]
