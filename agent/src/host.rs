@@ -362,7 +362,16 @@ fn make_private(files: &dyn FileStore, folder: &Path) -> Result<()> {
     let made = !folder.exists();
     towpath_host::folders::make_above(folder).map_err(failed)?;
     files.create_dir_all(folder).map_err(failed)?;
-    if made { close(folder).map_err(failed) } else { Ok(()) }
+    if made {
+        close(folder).or_else(|error| {
+            // Nothing is in it yet; the next start would take it for one that somebody has opened on purpose.
+            files.remove_dir(folder)?;
+            Err(error)
+        })
+    } else {
+        Ok(())
+    }
+    .map_err(failed)
 }
 
 /// Keeps everybody but its owner out of a folder; on Windows administrators are let in.

@@ -118,7 +118,7 @@ async fn to_end(clock: &dyn Clock, call: &Call, output: &Output) -> Result<(Exit
             return Err(failed(call, "cannot be started").caused_by(error));
         }
     };
-    let mut group = Group::of(&child);
+    let mut group = Group::of(&mut child);
     let mut pipes = JoinSet::new();
     if let Some(input) = child.stdin.take() {
         pipes.spawn(feed(input, call.input.clone()));
@@ -135,6 +135,8 @@ async fn to_end(clock: &dyn Clock, call: &Call, output: &Output) -> Result<(Exit
         group.release();
     } else {
         group.end();
+        // By itself as well, where there is no group. It has ended already where that fails.
+        let _ = child.start_kill();
         // Reaped here, or by the runtime where that fails.
         let _ = child.wait().await;
     }

@@ -41,7 +41,8 @@ pub fn publish(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether nobody but the owner, SYSTEM, the administrators and service accounts may open it.
+/// Whether nobody but the owner, SYSTEM, the administrators, service accounts and this process's own user, which may be a managed
+/// account of the domain, may open it.
 ///
 /// # Errors
 /// As Windows reports; `Unsupported` elsewhere.
@@ -280,7 +281,7 @@ mod windows {
             // Without a list everybody may do everything.
             return Ok(false);
         }
-        let owner = text(owner)?;
+        let (owner, user) = (text(owner)?, user()?);
         // SAFETY: Windows has just given the list, whose head has the number of its entries.
         let count = unsafe { (*acl).AceCount };
         for index in 0..u32::from(count) {
@@ -302,7 +303,7 @@ mod windows {
             let sid = unsafe { &raw mut (*entry.cast::<ACCESS_ALLOWED_ACE>()).SidStart };
             let sid = text(sid.cast())?;
             let inherited_by_owner = sid == CREATOR && head.AceFlags & INHERIT_ONLY != 0;
-            if sid != owner && !TRUSTED.contains(&&*sid) && !sid.starts_with(SERVICES) && !inherited_by_owner {
+            if sid != owner && sid != user && !TRUSTED.contains(&&*sid) && !sid.starts_with(SERVICES) && !inherited_by_owner {
                 return Ok(false);
             }
         }

@@ -4,7 +4,7 @@
 use std::{io, path::Path};
 
 /// Gives a file or a folder another name in one step. A file that has the name already is replaced. The name is on the disk when this
-/// returns, but for a volume that knows no such thing, and where a file that somebody else has open had to be replaced.
+/// returns, where the volume can do that.
 ///
 /// # Errors
 /// As Windows reports; `Unsupported` elsewhere.
@@ -66,8 +66,12 @@ mod windows {
 
     pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
         match moved(from, to, MOVEFILE_REPLACE_EXISTING) {
-            // Somebody may have the old file open: the standard library's rename takes its name from it where the volume can do that.
-            Err(error) if error.raw_os_error() == Some(ERROR_ACCESS_DENIED.cast_signed()) => fs::rename(from, to),
+            // Somebody may have the old file open: the standard library's rename takes its name from it where the volume can do that,
+            // and does not write it through.
+            Err(error) if error.raw_os_error() == Some(ERROR_ACCESS_DENIED.cast_signed()) => {
+                fs::rename(from, to)?;
+                fs::OpenOptions::new().write(true).open(to).map_or(Ok(()), |file| file.sync_all())
+            }
             other => other,
         }
     }

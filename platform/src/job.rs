@@ -2,7 +2,8 @@
 
 use std::io;
 
-/// A process and whatever it starts after it was put here. All of them end with this, also where this process is ended.
+/// A process and whatever it starts after it was put here, but for what it starts to be outside of it on purpose
+/// (`CREATE_BREAKAWAY_FROM_JOB`). All of them end with this, also where this process is ended.
 #[derive(Debug)]
 pub struct Job {
     #[cfg(windows)]
@@ -10,7 +11,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Takes a process that runs. What it has started before is not in it, which is nothing where it was started a moment ago.
+    /// Takes a process that runs. What it has started before is not in it, so that it is taken as soon as it was started.
     ///
     /// # Errors
     /// As Windows reports, also where the process has ended already; `Unsupported` elsewhere.
@@ -61,9 +62,9 @@ mod windows {
             Foundation::HANDLE,
             System::{
                 JobObjects::{
-                    AssignProcessToJobObject, CreateJobObjectW, JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE,
-                    JOBOBJECT_EXTENDED_LIMIT_INFORMATION, JobObjectExtendedLimitInformation, SetInformationJobObject,
-                    TerminateJobObject,
+                    AssignProcessToJobObject, CreateJobObjectW, JOB_OBJECT_LIMIT_BREAKAWAY_OK,
+                    JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE, JOBOBJECT_EXTENDED_LIMIT_INFORMATION, JobObjectExtendedLimitInformation,
+                    SetInformationJobObject, TerminateJobObject,
                 },
                 Threading::{OpenProcess, PROCESS_SET_QUOTA, PROCESS_TERMINATE},
             },
@@ -88,7 +89,8 @@ mod windows {
     /// Whether the processes end when nobody holds the job any more.
     pub(super) fn end_with(job: &OwnedHandle, end: bool) -> io::Result<()> {
         let mut limits = JOBOBJECT_EXTENDED_LIMIT_INFORMATION::default();
-        limits.BasicLimitInformation.LimitFlags = if end { JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE } else { 0 };
+        limits.BasicLimitInformation.LimitFlags =
+            JOB_OBJECT_LIMIT_BREAKAWAY_OK | if end { JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE } else { 0 };
         let (job, size) = (job.as_raw_handle(), size_of_val(&limits) as u32);
         // SAFETY: the handle is open, and the structure is the one of this class, as long as is said.
         succeeded(unsafe { SetInformationJobObject(job, JobObjectExtendedLimitInformation, (&raw const limits).cast(), size) })
@@ -117,16 +119,17 @@ mod windows {
 mod tests {
     use std::{
         io::{BufRead as _, BufReader, Read as _},
+        os::windows::process::CommandExt as _,
         process::{Child, ChildStdout, Command, Stdio},
     };
 
     use super::*;
 
-    /// A program that has started another one, which holds the same output and lasts for minutes.
+    /// A program that has started another one, which has spoken, holds the same output and lasts for minutes.
     fn started() -> (Child, BufReader<ChildStdout>, Job) {
         let mut command = Command::new("cmd");
         // It waits for a line, so that nothing is started before it is in the job.
-        command.args(["/c", "set /p line= & echo begun & ping -n 300 127.0.0.1"]);
+        command.raw_arg("/c set /p line= & cmd /c \"echo begun & ping -n 300 127.0.0.1\"");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let job = Job::of(child.id()).unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\r\n").unwrap();

@@ -142,15 +142,25 @@ fn open_to_others(folder: &Path) -> io::Result<Option<(String, String)>> {
     Ok((mode & 0o077 != 0).then(found))
 }
 
-/// As on other systems; administrators and the service may open it as well.
+/// As on other systems; administrators and the service may open it as well. Whoever owns it may always change who may.
 #[cfg(windows)]
 fn open_to_others(folder: &Path) -> io::Result<Option<(String, String)>> {
-    if towpath_platform::acl::is_private(folder)? {
+    use towpath_platform::acl;
+
+    let (shown, quoted) = (folder.display(), shell_quoted(folder));
+    if !acl::is_of_trusted(folder)? {
+        let remedy = format!("look at what lies there, and as an administrator run: takeown /a /f {quoted}");
+        return Ok(Some((format!("{shown} belongs to another user"), remedy)));
+    }
+    if acl::is_private(folder)? {
         return Ok(None);
     }
-    let shown = folder.display();
-    let lists = "/inheritance:r /grant:r *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F *S-1-3-4:(OI)(CI)F";
-    Ok(Some((format!("{shown} is open to other users"), format!("icacls {} {lists}", shell_quoted(folder)))))
+    let rights = r#"/inheritance:r /grant "*S-1-5-18:(OI)(CI)F" "*S-1-5-32-544:(OI)(CI)F" "*S-1-3-4:(OI)(CI)F""#;
+    let remedy = format!(
+        "where the service is installed, run towpath-agent service install once more; else icacls {quoted} /reset, and then \
+         icacls {quoted} {rights}"
+    );
+    Ok(Some((format!("{shown} is open to other users"), remedy)))
 }
 
 fn key(host: &Host) -> (Check, Option<Identity>) {

@@ -193,8 +193,8 @@ fn open_file(settings: &FileSettings, more: u64) -> io::Result<Open> {
     Ok(Open { file, bytes })
 }
 
-/// Takes the file's name from it and makes it the first of those that are put aside. Nothing has changed where that fails, because the
-/// file leaves its name before the others move up.
+/// Takes the file's name from it and makes it the first of those that are put aside. It leaves its name before the others move up, so
+/// that none of them is given up for one that cannot leave.
 fn put_aside(settings: &FileSettings) -> io::Result<()> {
     if settings.files == 0 {
         return gone(fs::remove_file(&settings.path));
@@ -205,16 +205,17 @@ fn put_aside(settings: &FileSettings) -> io::Result<()> {
     move_up(settings)
 }
 
-/// Makes the file that has left its name the first.
+/// Makes the file that has left its name the first. Only those below the first free number move, and the last is given up only where
+/// none is free.
 fn move_up(settings: &FileSettings) -> io::Result<()> {
-    let leaving = numbered(settings, 0);
-    if !leaving.exists() {
+    if !numbered(settings, 0).exists() {
         return Ok(());
     }
-    for number in (1..settings.files).rev() {
+    let free = (1..settings.files).find(|number| !numbered(settings, *number).exists()).unwrap_or(settings.files);
+    for number in (0..free).rev() {
         gone(fs::rename(numbered(settings, number), numbered(settings, number + 1)))?;
     }
-    fs::rename(leaving, numbered(settings, 1))
+    Ok(())
 }
 
 fn numbered(settings: &FileSettings, number: usize) -> PathBuf {
@@ -239,7 +240,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     ours.is_some() && ours == identity(fs::metadata(path))
 }
 
-/// An open file keeps its name on Windows.
+/// Somebody who renames an open file of Windows gets its lines until it is full.
 #[cfg(not(unix))]
 fn is_same(_: &File, path: &Path) -> bool {
     path.exists()
@@ -329,6 +330,27 @@ mod tests {
         // Between them is the line that says how many were lost.
         assert_eq!((aside(1).len(), aside(2).len(), aside(3)), (1, 4, vec!["0".into(), "1".into()]));
         assert!(!folder.path().join("a.log.0").exists());
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn a_file_that_somebody_follows_takes_all_lines() {
+        use std::os::windows::fs::OpenOptionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        let room_for_two = line("0").json().len() as u64 * 2 + 2;
+        let mut writer = writer(settings(&path, room_for_two, 2));
+        write(&mut writer, "0");
+        // FILE_SHARE_READ and FILE_SHARE_WRITE, without which it could not be written either.
+        let follower = OpenOptions::new().read(true).share_mode(1 | 2).open(&path).unwrap();
+        for number in 1..4 {
+            write(&mut writer, &number.to_string());
+        }
+        assert_eq!(messages(&path), ["0", "1", "2", "3"]);
+        drop(follower);
+        write(&mut writer, "4");
+        assert_eq!((messages(&path), writer.dropped.load(Ordering::Relaxed)), (vec!["4".into()], 0));
+        assert_eq!(messages(&folder.path().join("a.log.1")).len(), 4);
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Group {
     }
 
     /// The group of a program that was just started.
-    pub(super) fn of(child: &Child) -> Self {
+    pub(super) fn of(child: &mut Child) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         Self { members: id.and_then(rustix::process::Pid::from_raw) }
     }
@@ -49,12 +49,14 @@ impl Group {
     pub(super) fn prepare(_: &mut Command) {}
 
     /// The group of a program that was just started; none where it has ended again.
-    pub(super) fn of(child: &Child) -> Self {
-        let members = child
-            .id()
-            .map(Job::of)
-            .and_then(|job| job.inspect_err(|error| tracing::debug!(%error, "a program runs in no job")).ok());
-        Self { members }
+    pub(super) fn of(child: &mut Child) -> Self {
+        let Some(job) = child.id().map(Job::of) else { return Self { members: None } };
+        if let Err(error) = &job
+            && matches!(child.try_wait(), Ok(None))
+        {
+            tracing::warn!(code = %Code::Internal, %error, "what the program starts may outlive it");
+        }
+        Self { members: job.ok() }
     }
 
     /// Ends everything in it.
@@ -102,12 +104,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_takes_too_long_is_ended_with_what_it_has_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let [outer, inner] = ["outer.cmd", "inner.cmd"].map(|name| folder.path().join(name));
+        // The program that says it is the one that was started by another.
+        std::fs::write(&outer, format!("cmd /c \"{}\"\r\n", inner.display())).unwrap();
+        std::fs::write(&inner, "@echo begun\r\n@ping -n 300 127.0.0.1\r\n").unwrap();
+        let call = call(&outer.display().to_string());
         let (clock, output) = (Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap())), Output::new(10_000));
         let waits = {
             let (clock, output) = (Arc::clone(&clock), output.clone());
-            tokio::spawn(async move { run(&*clock, &call("echo begun & ping -n 300 127.0.0.1"), &output).await })
+            tokio::spawn(async move { run(&*clock, &call, &output).await })
         };
-        while !output.text().contains("begun") {
+        while !output.text().lines().any(|line| line.trim() == "begun") {
             tokio::task::yield_now().await;
         }
         // It answers although no time passes in which output is still waited for: nobody holds the pipes any more.

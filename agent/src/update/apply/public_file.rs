@@ -53,7 +53,7 @@ fn opened(path: &Path, _mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).open(path)
 }
 
-/// Removes a file durably, where it is there.
+/// Removes a file where it is there: durably on Linux, and on Windows before anything that is done after it.
 ///
 /// # Errors
 /// As the disk reports.

@@ -406,6 +406,18 @@ async fn another_installer_is_waited_for_and_nothing_is_given_up() {
     assert_eq!(bench.go_on().await, Some(None));
     assert!(bench.report().postponed.unwrap().why.contains("another installer") && bench.report().refused.is_empty());
     assert_eq!(bench.installed(), "0.1.0");
+    let looks = u32::MAX - bench.means.host().busy;
+    assert!(looks > 100, "it was waited for in {looks} looks");
+    bench.is_over();
+
+    // One that is done in time is no reason to put anything off.
+    let bench = Bench::new();
+    bench.lay_ready("0.2.0", "0.1.0");
+    bench.means.host().busy = 3;
+    assert!(matches!(bench.prepare().await.unwrap(), Prepared::Begun(_)));
+    assert_eq!(bench.go_on().await.unwrap().unwrap().outcome, Outcome::Installed);
+    let left = bench.means.host().busy;
+    assert!(left == 0 && bench.report().postponed.is_none());
     bench.is_over();
 
     // Where a power loss has left neither version whole, and on the way back, there is nothing else to do than to wait.
