@@ -2,14 +2,17 @@
 
 use axum::{
     body::to_bytes,
-    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::QueryRejection},
+    extract::{FromRequest, FromRequestParts, MatchedPath, Path, Query, Request, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header::CONTENT_LENGTH, header::CONTENT_TYPE, request::Parts},
 };
 use serde::de::DeserializeOwned;
 use towpath_transfer::TransferId;
 
-use super::{App, problem::Refusal};
+use super::{App, guard::ENROLMENTS, guest::Guest, problem::Refusal};
 use crate::scope::not_found;
+
+/// The largest body of an enrolment, in bytes: whoever sends it has proven nothing yet.
+const MAX_ENROLMENT_BYTES: usize = 64 * 1024;
 
 /// A JSON body of a known form.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -18,7 +21,8 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Refusal> {
-        let limit = app.limits.body_bytes;
+        let is_enrolment = request.extensions().get::<MatchedPath>().is_some_and(|path| path.as_str() == ENROLMENTS);
+        let limit = if is_enrolment { app.limits.body_bytes.min(MAX_ENROLMENT_BYTES) } else { app.limits.body_bytes };
         let (headers, too_large) =
             (request.headers(), || Refusal::request(format!("a body has at most {limit} bytes"), StatusCode::PAYLOAD_TOO_LARGE));
         if !is_json(headers) {
@@ -28,6 +32,7 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         if announced.is_some_and(|length| length > limit as u64) {
             return Err(too_large());
         }
+        let _reading = Guest::of(request.extensions()).map(Guest::reads).transpose()?;
         let bytes = to_bytes(request.into_body(), limit).await.map_err(|e| {
             if is_length_limit(&e) { too_large() } else { Refusal::request("the body did not arrive", StatusCode::BAD_REQUEST) }
         })?;

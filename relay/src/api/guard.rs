@@ -1,7 +1,7 @@
 //! What holds for every request: a bound on how many and how long, the relay's time in the answer, and a count. A long poll has
 //! places of its own, because it waits most of its time and must not keep a request waiting that works.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use jiff::fmt::rfc2822::DateTimePrinter;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use towpath_transfer::{Code, Failure, announcement::SERIAL_HEADER, api::MAX_WAIT_SECONDS};
 
 use super::{App, problem::Refusal};
@@ -19,18 +20,21 @@ const BUSY_PAUSE: Duration = Duration::from_secs(5);
 
 /// The path of the call that waits.
 pub(super) const LONG_POLL: &str = "/v1/downlinks";
+/// The path of the one call whose body comes before anybody has proven who they are. It takes its place among the requests once the
+/// body is there, so that strangers who take their time with it hold nobody up.
+pub(super) const ENROLMENTS: &str = "/v1/enrolments";
 
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let clock = app.service.clock();
     let started = clock.monotonic();
     let path = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let (places, time) = if path == LONG_POLL {
-        (&app.polls, app.limits.request_time.saturating_add(Duration::from_secs(MAX_WAIT_SECONDS)))
-    } else {
-        (&app.permits, app.limits.request_time)
+    let (places, time) = match &*path {
+        LONG_POLL => (Some(&app.polls), app.limits.request_time.saturating_add(Duration::from_secs(MAX_WAIT_SECONDS))),
+        ENROLMENTS => (None, app.limits.request_time),
+        _ => (Some(&app.permits), app.limits.request_time),
     };
-    let mut response = match places.try_acquire() {
-        Ok(_permit) => {
+    let mut response = match places.map(place).transpose() {
+        Ok(_place) => {
             let _polling = (path == LONG_POLL).then(|| app.metrics.connection("poll"));
             tokio::select! {
                 response = next.run(request) => response,
@@ -39,10 +43,7 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
                 }
             }
         }
-        Err(_) => {
-            let failure = Failure::retry(Code::RateLimited, "the relay works on too many requests at once").after(BUSY_PAUSE);
-            Refusal::from(failure).into_response()
-        }
+        Err(busy) => Refusal::from(busy).into_response(),
     };
     // Callers set their tokens' times by this.
     if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&clock.now())
@@ -58,4 +59,13 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
     let code = response.extensions().get::<Code>().copied();
     app.metrics.request(&path, response.status().as_u16(), code, clock.monotonic().saturating_sub(started));
     response
+}
+
+/// A place among `places`, until it is dropped.
+///
+/// # Errors
+/// `rate-limited` where there is none.
+pub(super) fn place(places: &Arc<Semaphore>) -> Result<SemaphorePermit<'_>, Failure> {
+    let busy = |_| Failure::retry(Code::RateLimited, "the relay works on too many requests at once").after(BUSY_PAUSE);
+    places.try_acquire().map_err(busy)
 }

@@ -35,7 +35,10 @@ struct Inner {
     failures: AtomicUsize,
     most_failures: usize,
     grace: Duration,
+    /// Requests that are being answered, without those whose body is still awaited.
     running: AtomicUsize,
+    /// Requests whose body is awaited.
+    reading: AtomicUsize,
 }
 
 /// How a connection has to end.
@@ -50,6 +53,15 @@ pub(super) enum Farewell {
 /// A request that is being answered; dropping it says that it is no more.
 #[derive(Debug)]
 pub(super) struct Running(Guest);
+
+/// A running request whose body is awaited, which is nothing that a stranger could be waited for; dropping it says that it is there.
+#[derive(Debug)]
+pub(super) struct Reading(Guest);
+
+/// Bodies that a connection may send at once on which nobody has proven who they are.
+const BODIES_OF_STRANGER: usize = 1;
+/// How long whoever sends more of them is asked to wait.
+const BODY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Guest {
     /// The peer at `address`, which has taken the place of `ticket`. Failures are counted in `attempts`, and of `limits` count those of a
@@ -67,6 +79,7 @@ impl Guest {
             most_failures: limits.key_offers.max(1),
             grace: limits.login_grace,
             running: AtomicUsize::new(0),
+            reading: AtomicUsize::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -111,6 +124,22 @@ impl Guest {
         Running(self.clone())
     }
 
+    /// A running request waits for its body from here on.
+    ///
+    /// # Errors
+    /// `rate-limited` where a stranger sends another one beside it.
+    pub(super) fn reads(&self) -> Result<Reading, Failure> {
+        let before = self.inner.reading.fetch_add(1, SeqCst);
+        self.inner.running.fetch_sub(1, SeqCst);
+        let reading = Reading(self.clone());
+        if before >= BODIES_OF_STRANGER && !self.inner.accepted.is_cancelled() {
+            return Err(
+                Failure::retry(Code::RateLimited, "one body after the other until a token was accepted").after(BODY_PAUSE)
+            );
+        }
+        Ok(reading)
+    }
+
     /// Completes when the connection has to end.
     pub(super) async fn farewell(&self, clock: &dyn Clock) -> Farewell {
         let Inner { displaced, accepted, unwanted, grace, running, .. } = &*self.inner;
@@ -145,6 +174,13 @@ impl Guest {
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.inner.running.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.inner.running.fetch_add(1, SeqCst);
+        self.0.inner.reading.fetch_sub(1, SeqCst);
     }
 }
 
@@ -197,8 +233,12 @@ mod tests {
 
     impl Scene {
         async fn new() -> Self {
+            Self::with(WebLimits::default()).await
+        }
+
+        async fn with(limits: WebLimits) -> Self {
             let world = World::new().await;
-            let web = WebService::new(world.service().clone(), WebLimits::default(), world.relay.metrics().clone());
+            let web = WebService::new(world.service().clone(), limits, world.relay.metrics().clone());
             let host_keys = vec![HostKey::ed25519_from_seed(&[7; 32])];
             let config = SshServerConfig { host_keys, limits: Limits::default(), clock: Arc::new(world.clock.clone()) };
             Self { ssh: SshServer::new(config, Arc::new(Nobody)).unwrap(), world, web }
@@ -248,7 +288,9 @@ mod tests {
 
         /// Nothing more comes, and nobody works on it any more.
         async fn ends_here(mut self) {
-            assert_eq!(self.stream.read(&mut [0; 1]).await.unwrap(), 0);
+            let mut rest = Vec::new();
+            self.stream.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&rest), "");
             self.serving.await.unwrap();
         }
     }
@@ -361,6 +403,58 @@ mod tests {
             }
         }
         panic!("the connection stays");
+    }
+
+    #[tokio::test]
+    async fn strangers_who_take_their_time_with_a_body_hold_nobody_up_and_stay_no_longer() {
+        // The time of a request would end them as well.
+        let limits = WebLimits { requests: 1, request_time: Duration::from_mins(5), ..WebLimits::default() };
+        let scene = Scene::with(limits).await;
+        let agent = scene.world.enrol("acme", Role::Agent).await;
+        let mut slow: Vec<Line> = (0..20).map(|_| scene.connect(HERE)).collect();
+        for line in &mut slow {
+            let head = "POST /v1/enrolments HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\ncontent-length: 100\r\n";
+            // The answer that asks for the body says that it is awaited.
+            line.stream.write_all(format!("{head}expect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+            let mut begun = [0; 25];
+            line.stream.read_exact(&mut begun).await.unwrap();
+            assert_eq!(&begun, b"HTTP/1.1 100 Continue\r\n\r\n");
+            line.stream.write_all(b"{").await.unwrap();
+        }
+        let mut neighbour = scene.connect([192, 0, 2, 8]);
+        assert_eq!(neighbour.ask(&agent.token(&scene.world)).await.0, 200, "the one place is free");
+        let code = scene.world.code("acme", Role::Receiver).await;
+        let mut other = scene.connect(HERE);
+        let body = serde_json::to_string(&World::request(&code, &scene.world.identity())).unwrap();
+        let enrolment = format!(
+            "POST /v1/enrolments HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        assert_eq!(other.send(&enrolment).await.0, 200);
+        slow.remove(0).ends_here().await;
+        while scene.world.clock.sleepers() < slow.len() {
+            tokio::task::yield_now().await;
+        }
+        scene.world.clock.advance(Duration::from_secs(30));
+        for line in slow {
+            line.ends_here().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stranger_sends_one_body_at_a_time_and_whoever_was_accepted_as_many_as_there_are() {
+        let scene = Scene::new().await;
+        let peer = SocketAddr::from((HERE, 1));
+        let guest = Guest::new(peer, scene.ssh.admit(peer), scene.ssh.attempts(), scene.ssh.limits());
+        let (_one, _two) = (guest.runs(), guest.runs());
+        let first = guest.reads().unwrap();
+        assert_eq!(guest.reads().unwrap_err().code(), Code::RateLimited);
+        assert_eq!(guest.inner.running.load(SeqCst), 1);
+        drop(first);
+        assert_eq!(guest.inner.running.load(SeqCst), 2);
+        let _first = guest.reads().unwrap();
+        guest.accepted();
+        assert!(guest.reads().is_ok());
     }
 
     #[tokio::test]

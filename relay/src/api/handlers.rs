@@ -17,6 +17,7 @@ use super::{
     auth::{Authenticated, proven},
     body::{JsonBody, QueryOf, TransferPath},
     document::openapi_json,
+    guard,
     guest::Guest,
     problem::Refusal,
 };
@@ -56,6 +57,7 @@ pub(super) async fn enrol(
     extensions: Extensions,
     JsonBody(request): JsonBody<EnrolmentRequest>,
 ) -> Answer<Json<EnrolmentAnswer>> {
+    let _place = guard::place(&app.permits)?;
     let guest = Guest::of(&extensions);
     let enrolled = app.service.enrol(&request, guest.map(Guest::address)).await;
     Ok(Json(proven(&app, "enrolment", guest, enrolled)?))

@@ -166,12 +166,25 @@ async fn every_wrong_request_gets_a_problem() {
 }
 
 #[tokio::test]
+async fn an_enrolment_has_a_smaller_body() {
+    let web = Web::new().await;
+    let post = |bytes: usize| {
+        let request = Request::post("/v1/enrolments").header(header::CONTENT_TYPE, "application/json");
+        web.send(request.body(Body::from(vec![b' '; bytes])).unwrap())
+    };
+    assert_eq!(problem(post(64 * 1024).await).await, (400, Code::RequestInvalid));
+    assert_eq!(problem(post(64 * 1024 + 1).await).await, (413, Code::RequestInvalid));
+}
+
+#[tokio::test]
 async fn a_slow_request_ends_and_a_busy_relay_says_so() {
     let limits = WebLimits { requests: 1, request_time: Duration::from_secs(5), ..WebLimits::default() };
     let web = Web::with(limits).await;
-    let request = || Request::post("/v1/enrolments").header(header::CONTENT_TYPE, "application/json");
+    let agent = web.world.enrol("acme", Role::Agent).await;
+    let token = format!("Bearer {}", agent.token(&web.world));
+    let request = Request::post("/v1/keys").header(header::AUTHORIZATION, token).header(header::CONTENT_TYPE, "application/json");
     let never = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
-    let slow = tokio::spawn(web.service.router.clone().oneshot(request().body(never).unwrap()));
+    let slow = tokio::spawn(web.service.router.clone().oneshot(request.body(never).unwrap()));
     while web.world.clock.sleepers() == 0 {
         tokio::task::yield_now().await;
     }
