@@ -166,3 +166,56 @@ impl Authenticator for Logins {
         self.note_refused(user, None, peer, code);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use towpath_keys::{RotatingEnd, sign_rotation};
+    use towpath_transfer::api::Role;
+
+    use super::*;
+    use crate::{
+        registry::AuditFilter,
+        service::tests::{URL, World},
+    };
+
+    /// How long a session may go on by a key that is out (security.md).
+    const WITHIN: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_session_by_a_retired_key_ends_within_a_minute_and_that_is_noted() {
+        let world = World::new().await;
+        let agent = world.enrol("acme", Role::Agent).await;
+        let (user, next) = (agent.caller.user(), world.identity());
+        let until = world.clock.now() + SignedDuration::from_mins(5);
+        let end = RotatingEnd { relay_url: URL, user: &user };
+        let change = sign_rotation(end, &agent.identity, &next, until).unwrap();
+        let sessions = world.relay.sessions();
+        let by_old = sessions.switch(&user, agent.identity.public_line());
+        world.service().rotate_key(&agent.caller, &change).await.unwrap();
+        let by_new = sessions.switch(&user, next.public_line());
+
+        let watch = sessions.watch(world.relay.limits(), world.relay.trail(), &world.clock, || ());
+        let passes = async {
+            // Each second is waited for, so that none is slept over.
+            while !by_old.is_cancelled() {
+                while world.clock.sleepers() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                world.clock.advance(WATCH_PERIOD);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = watch => {}
+            () = passes => {}
+        }
+        let late = world.clock.now().duration_since(until);
+        assert!(!late.is_negative() && late.unsigned_abs() <= WITHIN, "it has ended {late:?} after its key");
+        assert!(!by_new.is_cancelled());
+        world.relay.trail().flush(false).await.unwrap();
+        let rows = world.registry.audit_rows(&AuditFilter::default(), 100).await.unwrap();
+        let noted = rows.iter().find(|row| row.action == Action::SessionsEnded.as_str()).unwrap();
+        assert_eq!(noted.result, Code::AuthenticationRefused.as_str());
+    }
+}

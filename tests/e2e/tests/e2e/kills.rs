@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
 };
 
@@ -188,7 +189,11 @@ impl Scene {
     /// Whether a victim's time has come; if so it is dead, and has been started again.
     fn has_died(&mut self, victim: &Victim, before: u64) -> bool {
         let over = match &victim.when {
-            When::At(_) => self.running[victim.program].as_mut().is_none_or(|server| server.ended().is_some()),
+            When::At(failpoint) => self.running[victim.program].as_mut().is_none_or(|server| {
+                let ended = server.ended();
+                assert!(ended.is_none_or(|status| status.signal() == Some(9)), "{failpoint}: it has ended with {ended:?}");
+                ended.is_some()
+            }),
             When::AfterSteps(steps) => self.steps(victim.program) >= before + steps,
         };
         if over {
