@@ -1,6 +1,6 @@
 //! Who calls, by the bearer token.
 
-use super::{App, guest::Guest, problem::Refusal};
+use super::{App, callers::RequestPlace, guest::Guest, problem::Refusal};
 use crate::scope::Caller;
 use axum::{extract::FromRequestParts, http::header::AUTHORIZATION, http::request::Parts};
 use towpath_transfer::failure::Result as Tried;
@@ -17,7 +17,15 @@ impl FromRequestParts<App> for Authenticated {
         let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
         let guest = Guest::of(&parts.extensions);
         let tried = app.service.authenticate(token, guest.map(Guest::address)).await;
-        Ok(Self(proven(app, "token", guest, tried)?))
+        let caller = proven(app, "token", guest, tried)?;
+        let user = caller.user();
+        if let Some(guest) = guest {
+            guest.belongs_to(&app.connections_of, &user)?;
+        }
+        if let Some(place) = parts.extensions.get::<RequestPlace>() {
+            place.keep(app.requests_of.take(&user)?);
+        }
+        Ok(Self(caller))
     }
 }
 

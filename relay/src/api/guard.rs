@@ -13,7 +13,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use towpath_transfer::{Code, Failure, announcement::SERIAL_HEADER, api::MAX_WAIT_SECONDS};
 
-use super::{App, problem::Refusal};
+use super::{App, callers::RequestPlace, problem::Refusal};
 
 /// How long a caller is asked to wait where the relay has no place for its request.
 const BUSY_PAUSE: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ pub(super) const LONG_POLL: &str = "/v1/downlinks";
 /// body is there, so that strangers who take their time with it hold nobody up.
 pub(super) const ENROLMENTS: &str = "/v1/enrolments";
 
-pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let clock = app.service.clock();
     let started = clock.monotonic();
     let path = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
@@ -33,6 +33,10 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
         ENROLMENTS => (None, app.limits.request_time),
         _ => (Some(&app.permits), app.limits.request_time),
     };
+    let of_caller = RequestPlace::default();
+    if path != LONG_POLL {
+        request.extensions_mut().insert(of_caller.clone());
+    }
     let mut response = match places.map(place).transpose() {
         Ok(_place) => {
             let _polling = (path == LONG_POLL).then(|| app.metrics.connection("poll"));
@@ -45,6 +49,7 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
         }
         Err(busy) => Refusal::from(busy).into_response(),
     };
+    drop(of_caller);
     // Callers set their tokens' times by this.
     if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&clock.now())
         && let Ok(date) = HeaderValue::from_str(&date)

@@ -4,7 +4,7 @@ use std::{
     future::pending,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -14,6 +14,8 @@ use axum::http::Extensions;
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{Clock, Code, Failure};
 use towpath_transport::server::{Attempts, Limits, Ticket};
+
+use super::callers::{CallerPlace, Callers};
 
 /// The peer of one connection. It holds its place among the connections that have not logged in until a token or an enrolment code of
 /// it was accepted, and answers for what was refused. Clones are the same guest.
@@ -39,6 +41,8 @@ struct Inner {
     running: AtomicUsize,
     /// Requests whose body is awaited.
     reading: AtomicUsize,
+    /// What it takes of what its caller may have.
+    place: OnceLock<CallerPlace>,
 }
 
 /// How a connection has to end.
@@ -80,6 +84,7 @@ impl Guest {
             grace: limits.login_grace,
             running: AtomicUsize::new(0),
             reading: AtomicUsize::new(0),
+            place: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -97,6 +102,20 @@ impl Guest {
     pub(super) fn accepted(&self) {
         self.inner.accepted.cancel();
         self.inner.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Counts the connection among those of a caller that was accepted on it, the first.
+    ///
+    /// # Errors
+    /// `rate-limited` where that one has as many as it may have; then the connection ends.
+    pub(super) fn belongs_to(&self, callers: &Callers, user: &str) -> Result<(), Failure> {
+        if self.inner.place.get().is_some() {
+            return Ok(());
+        }
+        let place = callers.take(user).inspect_err(|_| self.inner.unwanted.cancel())?;
+        // Two requests of one connection may both have taken one; the other is given back.
+        let _ = self.inner.place.set(place);
+        Ok(())
     }
 
     /// Notes a refusal, where it is one of a proof, and returns it with how long it makes no sense to try again. The connection ends
@@ -161,11 +180,12 @@ impl Guest {
 }
 
 impl Guest {
-    /// Completes when somebody who was said farewell to, and has still not proven who they are, has had `time` to take the answer.
+    /// Completes when somebody who was said farewell to, and has still not proven who they are or is unwanted all the same, has had
+    /// `time` to take the answer.
     pub(super) async fn outstays(&self, clock: &dyn Clock, time: Duration) {
         tokio::select! {
             biased;
-            () = self.inner.accepted.cancelled() => pending().await,
+            () = self.inner.accepted.cancelled(), if !self.inner.unwanted.is_cancelled() => pending().await,
             () = clock.sleep(time) => {}
         }
     }
@@ -439,6 +459,30 @@ mod tests {
         for line in slow {
             line.ends_here().await;
         }
+    }
+
+    #[tokio::test]
+    async fn one_key_takes_its_share_of_the_connections_and_no_more() {
+        let scene = Scene::with(WebLimits { connections_per_end: 3, ..WebLimits::default() }).await;
+        let (greedy, other) = (scene.world.enrol("acme", Role::Agent).await, scene.world.enrol("acme", Role::Receiver).await);
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let mut line = scene.connect(HERE);
+            assert_eq!(line.ask(&greedy.token(&scene.world)).await.0, 200);
+            open.push(line);
+        }
+        let mut further = scene.connect(HERE);
+        let (status, head) = further.ask(&greedy.token(&scene.world)).await;
+        assert_eq!((status, header(&head, "retry-after")), (429, Some("5")));
+        further.ends_here().await;
+        assert_eq!(scene.refused_for(), None, "it is no failed login");
+        assert_eq!(scene.connect(HERE).ask(&other.token(&scene.world)).await.0, 200);
+        let mut first = open.remove(0);
+        assert_eq!(first.ask(&greedy.token(&scene.world)).await.0, 200, "what it has goes on");
+        let Line { stream, serving } = first;
+        drop(stream);
+        serving.await.unwrap();
+        assert_eq!(scene.connect(HERE).ask(&greedy.token(&scene.world)).await.0, 200);
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod auth;
 mod body;
+mod callers;
 mod connection;
 mod document;
 mod downlinks;
@@ -33,6 +34,7 @@ use crate::{admin::Metrics, service::RelayService};
 pub use document::openapi_json;
 pub use guest::Guest;
 
+use callers::Callers;
 use problem::Refusal;
 
 /// What the web service grants.
@@ -46,6 +48,11 @@ pub struct WebLimits {
     pub requests: usize,
     /// Long polls held at once; one more is told to come back.
     pub polls: usize,
+    /// Requests of one end worked on at once, and those whose body is awaited; one more is told to come back. Long polls have their own
+    /// bound.
+    pub requests_per_end: usize,
+    /// Connections of one end at once; one more is told to come back, and closed.
+    pub connections_per_end: usize,
     /// How long a request's head may take, and how long a connection may be silent between requests.
     pub head_time: Duration,
 }
@@ -57,6 +64,8 @@ impl Default for WebLimits {
             request_time: Duration::from_secs(30),
             requests: 256,
             polls: 1_500,
+            requests_per_end: 32,
+            connections_per_end: 32,
             head_time: Duration::from_secs(30),
         }
     }
@@ -68,6 +77,8 @@ struct App {
     limits: WebLimits,
     permits: Arc<Semaphore>,
     polls: Arc<Semaphore>,
+    requests_of: Callers,
+    connections_of: Callers,
     metrics: Metrics,
 }
 
@@ -89,7 +100,15 @@ impl WebService {
     #[must_use]
     pub fn new(service: RelayService, limits: WebLimits, metrics: Metrics) -> Self {
         let places = |most: usize| Arc::new(Semaphore::new(most.max(1)));
-        let app = App { service, limits, permits: places(limits.requests), polls: places(limits.polls), metrics };
+        let app = App {
+            service,
+            limits,
+            permits: places(limits.requests),
+            polls: places(limits.polls),
+            requests_of: Callers::new("requests", limits.requests_per_end),
+            connections_of: Callers::new("connections", limits.connections_per_end),
+            metrics,
+        };
         let router = Router::new()
             .route("/healthz", get(handlers::healthz))
             .route("/openapi.json", get(handlers::openapi))

@@ -197,6 +197,27 @@ async fn a_slow_request_ends_and_a_busy_relay_says_so() {
 }
 
 #[tokio::test]
+async fn one_key_takes_its_share_of_the_requests_and_no_more() {
+    let web = Web::with(WebLimits { requests_per_end: 1, ..WebLimits::default() }).await;
+    let (greedy, other) = (web.world.enrol("acme", Role::Agent).await, web.world.enrol("acme", Role::Receiver).await);
+    let token = format!("Bearer {}", greedy.token(&web.world));
+    let request = Request::post("/v1/keys").header(header::AUTHORIZATION, token).header(header::CONTENT_TYPE, "application/json");
+    let never = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let slow = tokio::spawn(web.service.router.clone().oneshot(request.body(never).unwrap()));
+    while web.service.app.requests_of.taken_by(&greedy.caller.user()) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let refused = web.call(&greedy, "GET", "/v1/peers", None).await;
+    assert_eq!(refused.headers().get(header::RETRY_AFTER).unwrap(), "5");
+    assert_eq!(problem(refused).await, (429, Code::RateLimited));
+    assert_eq!(web.call(&other, "GET", "/v1/peers", None).await.status(), StatusCode::OK);
+    assert_eq!(web.call(&greedy, "GET", "/v1/downlinks", None).await.status(), StatusCode::OK, "long polls are counted apart");
+    web.world.clock.advance(Duration::from_secs(30));
+    assert_eq!(problem(slow.await.unwrap().unwrap()).await, (503, Code::Cancelled));
+    assert_eq!(web.call(&greedy, "GET", "/v1/peers", None).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_long_poll_waits_apart_from_the_requests_and_is_bounded() {
     let web = Web::with(WebLimits { requests: 1, polls: 1, ..WebLimits::default() }).await;
     let agent = web.world.enrol("acme", Role::Agent).await;

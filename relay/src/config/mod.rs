@@ -153,6 +153,10 @@ pub struct WebSection {
     pub requests: usize,
     /// Long polls at once.
     pub polls: usize,
+    /// Requests of one end at once.
+    pub requests_per_end: usize,
+    /// Connections of one end at once.
+    pub connections_per_end: usize,
 }
 
 impl Default for RelaySection {
@@ -214,6 +218,8 @@ impl Default for WebSection {
             request: Pause(limits.request_time),
             requests: limits.requests,
             polls: limits.polls,
+            requests_per_end: limits.requests_per_end,
+            connections_per_end: limits.connections_per_end,
         }
     }
 }
@@ -273,6 +279,8 @@ impl Config {
             ("web", "body", web.body.0 == 0),
             ("web", "requests", web.requests == 0),
             ("web", "polls", web.polls == 0),
+            ("web", "requests_per_end", web.requests_per_end == 0),
+            ("web", "connections_per_end", web.connections_per_end == 0),
         ] {
             if is_nothing {
                 return Err(([section, key], format!("`{key}` is at least 1")));
@@ -317,6 +325,8 @@ impl Config {
             request_time: self.web.request.0,
             requests: self.web.requests,
             polls: self.web.polls,
+            requests_per_end: self.web.requests_per_end,
+            connections_per_end: self.web.connections_per_end,
             ..WebLimits::default()
         }
     }
@@ -355,7 +365,7 @@ mod tests {
         // Every key is there, and not only as a comment, so that the file teaches all of them.
         let table: toml::Table = EXAMPLE.parse().unwrap();
         let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
-        assert_eq!(keys, 42);
+        assert_eq!(keys, 44);
     }
 
     #[test]
@@ -369,6 +379,8 @@ mod tests {
             ("web", "connections", "0"),
             ("web", "requests", "0"),
             ("web", "polls", "0"),
+            ("web", "requests_per_end", "0"),
+            ("web", "connections_per_end", "0"),
         ] {
             let report = parse(&format!("[{section}]\n{key} = {nothing}\n")).unwrap_err().report();
             assert!(report.contains("relay.toml:2:") && report.contains(&format!("`{key}` is at least 1")), "{report}");
