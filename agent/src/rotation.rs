@@ -28,8 +28,8 @@ use crate::{blocking::blocking, key_files::KeyFiles, layout::Layout, own_key::Ow
 pub const SHORTEST_OVERLAP: Duration = Duration::from_secs(30);
 /// How soon it is looked for a change that was begun and did not come to its end; each time that fails, twice as long.
 pub const FINISH_PAUSE: Duration = Duration::from_secs(10);
-/// The longest of these pauses.
-pub const LONGEST_FINISH_PAUSE: Duration = Duration::from_mins(5);
+/// The longest of these pauses: like everything else, a change goes on within a minute after the cause is gone.
+pub const LONGEST_FINISH_PAUSE: Duration = Duration::from_secs(40);
 /// The largest note of a change, in bytes.
 const MAX_NOTE_BYTES: usize = 1024;
 
