@@ -36,7 +36,8 @@ struct Inner {
     attempts: Arc<Attempts>,
     failures: AtomicUsize,
     most_failures: usize,
-    grace: Duration,
+    /// When the login's grace is over, by the monotonic clock.
+    until: Duration,
     /// Requests that are being answered, without those whose body is still awaited.
     running: AtomicUsize,
     /// Requests whose body is awaited.
@@ -69,9 +70,11 @@ const BODY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Guest {
     /// The peer at `address`, which has taken the place of `ticket`. Failures are counted in `attempts`, and of `limits` count those of a
-    /// login: its grace time, and how often it may fail on one connection.
+    /// login: its grace time, which began with the ticket, and how often it may fail on one connection. The service's clock must be the one
+    /// of the server that gave the ticket.
     #[must_use]
     pub fn new(address: SocketAddr, ticket: Ticket, attempts: Arc<Attempts>, limits: &Limits) -> Self {
+        let until = ticket.since().saturating_add(limits.login_grace);
         let inner = Inner {
             address: address.ip(),
             displaced: ticket.displacement(),
@@ -81,7 +84,7 @@ impl Guest {
             attempts,
             failures: AtomicUsize::new(0),
             most_failures: limits.key_offers.max(1),
-            grace: limits.login_grace,
+            until,
             running: AtomicUsize::new(0),
             reading: AtomicUsize::new(0),
             place: OnceLock::new(),
@@ -161,13 +164,13 @@ impl Guest {
 
     /// Completes when the connection has to end.
     pub(super) async fn farewell(&self, clock: &dyn Clock) -> Farewell {
-        let Inner { displaced, accepted, unwanted, grace, running, .. } = &*self.inner;
+        let Inner { displaced, accepted, unwanted, until, running, .. } = &*self.inner;
         let stranger = async {
             tokio::select! {
                 biased;
                 () = accepted.cancelled() => pending().await,
                 () = displaced.cancelled() => {}
-                () = clock.sleep(*grace) => {}
+                () = clock.sleep(until.saturating_sub(clock.monotonic())) => {}
             }
             // Who is just being answered may be about to prove it; a request has its own bound in time.
             if running.load(SeqCst) > 0 { Farewell::Answered } else { Farewell::Cut }
@@ -459,6 +462,22 @@ mod tests {
         for line in slow {
             line.ends_here().await;
         }
+    }
+
+    #[tokio::test]
+    async fn the_login_grace_counts_from_the_place_on() {
+        let scene = Scene::new().await;
+        let peer = SocketAddr::from((HERE, 1));
+        let ticket = scene.ssh.admit(peer);
+        // What comes before HTTP is TLS.
+        scene.world.clock.advance(Duration::from_secs(12));
+        let guest = Guest::new(peer, ticket, scene.ssh.attempts(), scene.ssh.limits());
+        let mut farewell = Box::pin(guest.farewell(&scene.world.clock));
+        assert!(futures::poll!(&mut farewell).is_pending());
+        scene.world.clock.advance(Duration::from_millis(17_999));
+        assert!(futures::poll!(&mut farewell).is_pending());
+        scene.world.clock.advance(Duration::from_millis(1));
+        assert_eq!(farewell.await, Farewell::Cut);
     }
 
     #[tokio::test]

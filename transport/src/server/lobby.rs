@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ pub struct Ticket {
     lobby: Arc<Lobby>,
     number: u64,
     displaced: CancellationToken,
+    /// When it was taken, by the monotonic clock of whoever admits.
+    since: Duration,
 }
 
 impl Lobby {
@@ -68,7 +71,7 @@ impl Lobby {
         if let Some(dropped) = dropped {
             dropped.displaced.cancel();
         }
-        Ticket { lobby: Arc::clone(self), number, displaced }
+        Ticket { lobby: Arc::clone(self), number, displaced, since: Duration::ZERO }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -77,6 +80,19 @@ impl Lobby {
 }
 
 impl Ticket {
+    /// That it was taken at `now`.
+    pub(super) fn taken(mut self, now: Duration) -> Self {
+        self.since = now;
+        self
+    }
+
+    /// When it was taken, by the monotonic clock of the server that admits. From then on the grace of a login counts, whatever was
+    /// spoken before SSH or HTTP.
+    #[must_use]
+    pub fn since(&self) -> Duration {
+        self.since
+    }
+
     /// Completes when a newer connection has taken this place: the holder must hang up.
     pub async fn displaced(&self) {
         self.displaced.cancelled().await;

@@ -146,7 +146,7 @@ impl SshServer {
     /// takes it before that, and hangs up on [`Ticket::displaced`].
     #[must_use]
     pub fn admit(&self, peer: SocketAddr) -> Ticket {
-        self.inner.lobby.enter(peer.ip())
+        self.inner.lobby.enter(peer.ip()).taken(self.inner.clock.monotonic())
     }
 
     /// The failed logins, for whoever checks logins of another kind beside this server: they count together.
@@ -273,6 +273,7 @@ where
     let gate = ReadGate::new(inner.limits.queue_pause_bytes);
     let outflow = Outflow::new(Arc::clone(&inner.clock));
     let displaced = ticket.displacement();
+    let until = ticket.since().saturating_add(inner.limits.login_grace);
     let (login, mut logged_in) = watch::channel(None);
     let shared = Arc::new(Shared {
         limits: Arc::clone(&inner.limits),
@@ -297,7 +298,7 @@ where
     let ended = tokio::select! {
         biased;
         ended = &mut session => ended,
-        ended = supervise(&inner, &mut logged_in, &displaced, &outflow) => ended,
+        ended = supervise(&inner, &mut logged_in, &displaced, until, &outflow) => ended,
     };
     stop.cancel();
     if !session.is_terminated() && logged_in.borrow().is_some() {
@@ -348,11 +349,12 @@ where
     }
 }
 
-/// Completes when the connection must end although the peer goes on.
+/// Completes when the connection must end although the peer goes on; without a login that is `until`, by the monotonic clock.
 async fn supervise(
     inner: &Inner,
     logged_in: &mut watch::Receiver<Option<CancellationToken>>,
     displaced: &CancellationToken,
+    until: Duration,
     outflow: &Outflow,
 ) -> Ended {
     let login = async {
@@ -367,7 +369,7 @@ async fn supervise(
         revoked = login => revoked,
         () = inner.shutdown.cancelled() => return Ended::Shutdown,
         () = displaced.cancelled() => return Ended::Displaced,
-        () = inner.clock.sleep(inner.limits.login_grace) => return Ended::Grace,
+        () = inner.clock.sleep(until.saturating_sub(inner.clock.monotonic())) => return Ended::Grace,
     };
     let stalled = async {
         loop {
@@ -419,6 +421,25 @@ mod tests {
         ] {
             assert_eq!(server(key(), limits).unwrap_err().code(), Code::ConfigInvalid);
         }
+    }
+
+    #[tokio::test]
+    async fn the_grace_of_a_login_counts_from_its_place_on() {
+        let clock = Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
+        let host_keys = vec![HostKey::ed25519_from_seed(&[1; 32])];
+        let config = SshServerConfig { host_keys, limits: Limits::default(), clock: clock.clone() };
+        let server = SshServer::new(config, Arc::new(Nobody)).unwrap();
+        let peer = SocketAddr::from(([192, 0, 2, 1], 1));
+        let ticket = server.admit(peer);
+        // What comes before SSH, such as TLS.
+        clock.advance(Duration::from_secs(12));
+        let (_peer, ours) = tokio::io::duplex(1024);
+        let mut serving = Box::pin(server.serve_admitted(ours, peer, ticket));
+        assert!(futures::poll!(&mut serving).is_pending());
+        clock.advance(Duration::from_millis(17_999));
+        assert!(futures::poll!(&mut serving).is_pending());
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(serving.await, Ended::Grace);
     }
 
     #[tokio::test]
