@@ -5,15 +5,25 @@ use std::path::Path;
 use towpath_transfer::{Code, Failure, failure::Result};
 use towpath_transport::files::{FileStore, file_failure};
 
-/// Bytes that must stay free on the agent's disk.
-pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+use crate::parts::Parts;
 
-/// Whether `needed` bytes more have room in a folder beside the reserve; `what` is the plural of what needs them. Blocking.
+/// Bytes that must stay free on the agent's disk unless the configuration says otherwise (`state.reserve`).
+pub const DEFAULT_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Whether `needed` bytes more have room in the state folder beside the reserve; `what` is the plural of what needs them. Blocking.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_here(parts: &Parts, needed: u64, what: &str) -> Result<()> {
+    check(&*parts.files, parts.layout.state(), parts.config.now().state.reserve.0, needed, what)
+}
+
+/// Whether `needed` bytes more have room in a folder beside `reserve` bytes; `what` is the plural of what needs them. Blocking.
 ///
 /// # Errors
 /// `disk-full` (retry); `file-failed` where the disk cannot be asked.
-pub(crate) fn check(files: &dyn FileStore, folder: &Path, needed: u64, what: &str) -> Result<()> {
-    let needed = needed.saturating_add(RESERVE_BYTES);
+pub(crate) fn check(files: &dyn FileStore, folder: &Path, reserve: u64, needed: u64, what: &str) -> Result<()> {
+    let needed = needed.saturating_add(reserve);
     let free = files.free_space(folder).map_err(|error| file_failure("asking for the free space of", folder, error))?;
     if free >= needed {
         return Ok(());

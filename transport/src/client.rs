@@ -54,8 +54,9 @@ pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A server that owes answers and sends nothing for this long is given up.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause after which a silent server is asked whether it is still there.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(25);
-/// Keepalives without an answer before the connection is given up; with the interval, within 90 seconds.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Keepalives without an answer before the connection is given up; with the interval, after 45 s, so that another one can be going on
+/// within the minute.
 pub const KEEPALIVE_MAX: usize = 2;
 
 /// A far folder over one SFTP connection. Clones share the connection, which ends with the last of them.

@@ -10,10 +10,10 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use towpath_host::{
-    ConfigMistake, Spanned,
+    Bytes, ConfigMistake, Spanned,
     process::{filled, unknown_placeholder},
 };
-use towpath_transfer::{JobName, ReturnKind, manifest::Label};
+use towpath_transfer::{JobName, ReturnKind, codec::DEFAULT_UNPACK_LIMIT, manifest::Label};
 
 use super::time;
 use crate::downlink::action::{ActionFile, ActionOf};
@@ -34,13 +34,21 @@ pub const DEFAULT_TRANSFER_COLUMN: &str = "towpath_transfer";
 const PLACEHOLDERS: [&str; 4] = ["{file}", "{folder}", "{kind}", "{transfer}"];
 
 /// `[downlink]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Downlink")]
 pub struct DownlinkConfig {
     /// How the relay is asked for return files: `long` for a question that is answered as soon as there is one, or an interval.
     #[schemars(with = "PollText")]
     pub poll: Poll,
+    /// The most bytes that one return file may unpack to; a transfer with a larger one is rejected before any payload is fetched.
+    pub unpacked_file: Bytes,
+}
+
+impl Default for DownlinkConfig {
+    fn default() -> Self {
+        Self { poll: Poll::default(), unpacked_file: Bytes(DEFAULT_UNPACK_LIMIT) }
+    }
 }
 
 /// How the relay is asked for return files.

@@ -174,7 +174,7 @@ impl Config {
             return Err(check.at(receipt_span, "poll must be at least 100ms"));
         }
         let folder = file.parent().unwrap_or(Path::new(""));
-        let state = StateConfig { folder: raw.state.folder.map(|state| folder.join(state)) };
+        let state = StateConfig { folder: raw.state.folder.map(|state| folder.join(state)), ..raw.state };
         let log = raw.log.resolved(folder);
         let alert = raw.alert.check(folder, &|span, problem| check.at(span, problem))?;
         let network = raw.network.check(folder, |span, problem| check.at(span, problem))?;

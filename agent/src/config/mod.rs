@@ -29,7 +29,7 @@ use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_alert::AlertConfig;
-use towpath_host::LogConfig;
+use towpath_host::{Bytes, LogConfig};
 use towpath_transfer::{JobName, ReturnKind};
 
 pub use self::{
@@ -56,6 +56,7 @@ pub use self::{
     update::{UpdateConfig, UpdateMode},
     window::{InvalidWindow, MAX_WINDOWS, Window, outside},
 };
+use crate::room::DEFAULT_RESERVE_BYTES;
 
 /// The configuration file with every setting, its default and a comment.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -107,12 +108,20 @@ pub enum Trust {
 }
 
 /// `[state]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateConfig {
     /// The state folder; without it `--state`, `TOWPATH_STATE` or the system's usual place decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
+    /// What stays free on the disks that return files and new versions come to.
+    pub reserve: Bytes,
+}
+
+impl Default for StateConfig {
+    fn default() -> Self {
+        Self { folder: None, reserve: Bytes(DEFAULT_RESERVE_BYTES) }
+    }
 }
 
 /// `[extract]`.

@@ -17,7 +17,6 @@ use crate::{
     config::Config,
     enrolment::Enrolment,
     host::{Host, not_enrolled},
-    room::RESERVE_BYTES,
     small_file,
     trust::pinned_receivers,
     uplink::folder,
@@ -200,13 +199,13 @@ fn space(host: &Host, subject: Subject) -> Check {
         }
     };
     let largest = largest_transfer(host);
-    judge_space(subject, free, largest)
+    judge_space(subject, free, largest, host.settings().state.reserve.0)
 }
 
-fn judge_space(subject: Subject, free: u64, largest: u64) -> Check {
+fn judge_space(subject: Subject, free: u64, largest: u64, reserve: u64) -> Check {
     let mib = |bytes: u64| bytes / (1024 * 1024);
     let wanted = largest.saturating_mul(SPACE_FACTOR).max(MIN_FREE_BYTES);
-    let needed = largest.saturating_add(RESERVE_BYTES);
+    let needed = largest.saturating_add(reserve);
     let found =
         format!("{} MiB are free; the largest of the last {LAST_TRANSFERS} transfers had {} MiB", mib(free), mib(largest));
     if free < needed {
@@ -270,13 +269,14 @@ mod tests {
 
     #[test]
     fn space_is_judged_by_the_transfers() {
-        let judge = |free, largest| judge_space(Subject::new("disk-space", "disk space", "x"), free, largest);
+        let reserve = 64 << 20;
+        let judge = |free, largest| judge_space(Subject::new("disk-space", "disk space", "x"), free, largest, reserve);
         let check = judge(MIN_FREE_BYTES, 0);
         assert_eq!((check.outcome, check.remedy), (Outcome::Ok, None));
         let check = judge(MIN_FREE_BYTES - 1, 0);
         assert_eq!((check.outcome, check.code), (Outcome::Warning, Some(Code::DiskFull)));
         assert!(check.remedy.unwrap().contains("until there are 1024 MiB"));
-        let check = judge(RESERVE_BYTES - 1, 0);
+        let check = judge(reserve - 1, 0);
         assert_eq!((check.outcome, check.code), (Outcome::Failed, Some(Code::DiskFull)));
         let gib = 1 << 30;
         assert_eq!(judge(SPACE_FACTOR * 10 * gib, 10 * gib).outcome, Outcome::Ok);

@@ -1,12 +1,11 @@
-//! What describes a transfer of return files: manifest, signature and lists, checked before any payload is fetched and
-//! again before it is unpacked.
+//! What describes a transfer of return files: manifest, signature and lists, checked before anything of it comes to the disk and
+//! again before the payload is unpacked.
 
 use std::path::Path;
 
 use towpath_journal::TransferRecord;
 use towpath_transfer::{
     Code, Direction, Failure,
-    codec::DEFAULT_UNPACK_LIMIT,
     digest::Sha256Digest,
     failure::Result,
     manifest::{FileEntry, MAX_MANIFEST_BYTES, Manifest},
@@ -23,8 +22,6 @@ use crate::{
     trust::{check_return_manifest, pin_first},
 };
 
-/// The largest plain return file, in bytes.
-pub const MAX_PLAIN_BYTES: u64 = DEFAULT_UNPACK_LIMIT;
 /// What bzip2 may add to a file at most, beside a 32nd of it: bzip2's manual says 1 % and 600 bytes for each stream.
 pub const PACKING_OVERHEAD: u64 = 64 * 1024;
 
@@ -46,6 +43,15 @@ impl Described {
     }
 }
 
+/// What describes a transfer, as it came from the relay. Nothing of it is believed yet.
+#[derive(Debug)]
+pub(crate) struct Documents {
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+    pub(crate) packed: Vec<u8>,
+    pub(crate) md5sums: Vec<u8>,
+}
+
 /// Reads and checks what lies in the transfer's folder. A receiver that nobody has approved yet is approved at first use where
 /// the configuration says so.
 ///
@@ -53,40 +59,56 @@ impl Described {
 /// `receiver-unapproved` (retry), a failure of disposition park where what was sent is wrong, of disposition retry where
 /// a file is missing here or is not the one that was offered.
 pub async fn open(parts: &Parts, record: &TransferRecord, identity: Identity) -> Result<Described> {
-    match read(parts, record, identity) {
+    let (id, files, layout) = (record.key.id, &*parts.files, parts.layout.of(Direction::Downlink));
+    let documents = Documents {
+        manifest: offered(files, &layout.manifest(id), MAX_MANIFEST_BYTES, identity.manifest)?,
+        signature: here(files, &layout.signature(id), MAX_SIGNATURE_BYTES)?,
+        packed: offered(files, &layout.packed(id), MAX_PACKED_LIST_BYTES, identity.packed)?,
+        md5sums: here(files, &layout.md5sums(id), md5sums::MAX_BYTES)?,
+    };
+    let manifest = signed(parts, record, &documents.manifest, &documents.signature).await?;
+    described(parts, manifest, identity, &documents)
+}
+
+/// The manifest, which a receiver that is approved here has signed for this transfer; as [`open`] for one that nobody has approved yet.
+///
+/// # Errors
+/// `receiver-unapproved` (retry), a failure of disposition park where it is not signed, or belongs elsewhere.
+pub(crate) async fn signed(parts: &Parts, record: &TransferRecord, manifest: &[u8], signature: &[u8]) -> Result<Manifest> {
+    let check = || check_return_manifest(&*parts.trust, &parts.agent, manifest, signature);
+    let signer = match check() {
         Err(failure) if failure.code() == Code::ReceiverUnapproved => {
             let peers = parts.relay.peers().await?.peers;
             if pin_first(&*parts.trust, parts.config.now().trust, &parts.agent, &peers)?.is_none() {
                 return Err(failure);
             }
-            read(parts, record, identity)
+            check()?
         }
-        other => other,
-    }
+        other => other?,
+    };
+    let invalid = |error| Failure::park(Code::ManifestInvalid, "the manifest cannot be used").caused_by(error);
+    let manifest = Manifest::parse(manifest).map_err(invalid)?;
+    check_belongs(parts, record, &manifest)?;
+    tracing::debug!(transfer = %record.key.id, %signer, files = manifest.files.len(), "what is offered is signed by the receiver");
+    Ok(manifest)
 }
 
-fn read(parts: &Parts, record: &TransferRecord, identity: Identity) -> Result<Described> {
-    let (id, files, layout) = (record.key.id, &*parts.files, parts.layout.of(Direction::Downlink));
-    let bytes = offered(files, &layout.manifest(id), MAX_MANIFEST_BYTES, identity.manifest)?;
-    let signature = here(files, &layout.signature(id), MAX_SIGNATURE_BYTES)?;
-    let signer = check_return_manifest(&*parts.trust, &parts.agent, &bytes, &signature)?;
-    let invalid = |error| Failure::park(Code::ManifestInvalid, "the manifest cannot be used").caused_by(error);
-    let manifest = Manifest::parse(&bytes).map_err(invalid)?;
-    check_belongs(parts, record, &manifest)?;
-
-    let bytes = offered(files, &layout.packed(id), MAX_PACKED_LIST_BYTES, identity.packed)?;
+/// What the relay lists, compared with what is signed.
+///
+/// # Errors
+/// A failure of disposition park where they do not agree, or where a file is too large to be taken.
+pub(crate) fn described(parts: &Parts, manifest: Manifest, identity: Identity, documents: &Documents) -> Result<Described> {
     let invalid = |error| Failure::park(Code::PackedListInvalid, "the packed list cannot be used").caused_by(error);
-    let packed = PackedList::parse(&bytes).map_err(invalid)?;
+    let packed = PackedList::parse(&documents.packed).map_err(invalid)?;
     packed.check_against(&manifest, identity.manifest).map_err(invalid)?;
     let described = Described { manifest, digest: identity.manifest, packed };
-    check_sizes(&described)?;
+    check_sizes(&described, parts.config.now().downlink.unpacked_file.0)?;
 
-    let listed = md5sums::parse(&here(files, &layout.md5sums(id), md5sums::MAX_BYTES)?)?;
+    let listed = md5sums::parse(&documents.md5sums)?;
     let sent = described.manifest.sent_files().map(|file| (&file.md5, &file.name));
     if !listed.iter().map(|entry| (&entry.md5, &entry.name)).eq(sent) {
         return Err(Failure::park(Code::ContentInvalid, "MD5SUMS does not agree with the manifest"));
     }
-    tracing::debug!(transfer = %id, %signer, files = described.packed.files.len(), "what is offered is signed by the receiver");
     Ok(described)
 }
 
@@ -125,11 +147,13 @@ fn check_belongs(parts: &Parts, record: &TransferRecord, manifest: &Manifest) ->
 }
 
 /// Neither side of the packing may be larger than the signed manifest lets one expect.
-fn check_sizes(described: &Described) -> Result<()> {
+fn check_sizes(described: &Described, unpacked_file: u64) -> Result<()> {
     for (entry, packed) in described.files() {
-        if entry.size > MAX_PLAIN_BYTES {
-            let message =
-                format!("{} would unpack to {} bytes, and this agent takes at most {MAX_PLAIN_BYTES}", entry.name, entry.size);
+        if entry.size > unpacked_file {
+            let message = format!(
+                "{} would unpack to {} bytes, and this agent takes at most {unpacked_file} (downlink.unpacked_file)",
+                entry.name, entry.size
+            );
             return Err(Failure::park(Code::LimitExceeded, message));
         }
         let most = largest_packed(entry.size);

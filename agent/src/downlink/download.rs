@@ -2,6 +2,7 @@
 
 use std::{io::Read as _, path::PathBuf, sync::Arc};
 
+use towpath_journal::TransferRecord;
 use towpath_transfer::{
     Code, Direction, Failure, FileName, RemotePath, TransferId,
     digest::{Sha256Digest, Sha256Hasher},
@@ -17,14 +18,17 @@ use towpath_transport::{
     store::{Far, RemoteStore, Retry, RetryPolicy, StoreError, StoreErrorKind, read_remote},
 };
 
+use super::describe::{self, Described, Documents};
 use crate::{
     blocking::blocking,
     layout::Layout,
     parts::{Parts, Progress},
-    small_file,
+    room, small_file,
     uplink::folder::own_name,
 };
 
+/// What needs room here.
+pub(crate) const RETURN_FILES: &str = "the return files";
 /// Bytes that are gathered before they are written.
 pub const WRITE_BYTES: usize = 1024 * 1024;
 /// Bytes read at a time from a file of our own.
@@ -49,37 +53,46 @@ impl<'a> Downloads<'a> {
         Ok(Self { parts, store, id, layout: parts.layout.of(Direction::Downlink), folder: remote_folder(id)? })
     }
 
-    /// Fetches the four files that describe the transfer. Those whose digest the offer names are compared with it; the others say
-    /// themselves whether they are right.
+    /// What describes the transfer: from the disk where it is there, else from the relay. Each of the four files is checked before the
+    /// next one is asked for, and none of them is written before all are: a relay that has nothing signed puts nothing on the disk.
     ///
     /// # Errors
-    /// `digest-mismatch` (retry) where a file is not the offered one, `limit-exceeded` (retry) for one that is too large; as
-    /// relay and disk report.
-    pub(crate) async fn descriptions(&self, identity: Identity) -> Result<()> {
-        let wanted = [
-            (MANIFEST_NAME, MAX_MANIFEST_BYTES, Some(identity.manifest)),
-            (PACKED_NAME, MAX_PACKED_LIST_BYTES, Some(identity.packed)),
-            (SIGNATURE_NAME, MAX_SIGNATURE_BYTES, None),
-            (MD5SUMS_NAME, md5sums::MAX_BYTES, None),
-        ];
-        for (name, limit, digest) in wanted {
-            let name = own_name(name)?;
-            let path = self.layout.sent(self.id, &name);
-            if digest.is_some_and(|digest| self.is_here(&path, limit, digest)) {
-                continue;
-            }
-            let bytes = read_remote(&self.store, &self.path(&name)?, limit).await.map_err(far)?;
-            if digest.is_some_and(|digest| Sha256Digest::of(&bytes) != digest) {
-                let message = format!("{name} of transfer {} is not the file that the relay has offered", self.id);
-                return Err(Failure::retry(Code::DigestMismatch, message));
-            }
-            small_file::write_if_different(&*self.parts.files, &path, &bytes)?;
+    /// `digest-mismatch` (retry) where a file is not the offered one, `limit-exceeded` (retry) for one that is too large, `disk-full`
+    /// (retry) where the reserve is not free; those of [`describe::signed`] and [`describe::described`]; as relay and disk report.
+    pub(crate) async fn described(&self, record: &TransferRecord, identity: Identity) -> Result<Described> {
+        match describe::open(self.parts, record, identity).await {
+            // What is damaged here is fetched once more before anybody is blamed for it.
+            Err(failure) if failure.code() != Code::ReceiverUnapproved => {}
+            other => return other,
         }
-        Ok(())
+        let manifest = self.offered(MANIFEST_NAME, MAX_MANIFEST_BYTES, identity.manifest).await?;
+        let signature = self.document(SIGNATURE_NAME, MAX_SIGNATURE_BYTES).await?;
+        let believed = describe::signed(self.parts, record, &manifest, &signature).await?;
+        let packed = self.offered(PACKED_NAME, MAX_PACKED_LIST_BYTES, identity.packed).await?;
+        let md5sums = self.document(MD5SUMS_NAME, md5sums::MAX_BYTES).await?;
+        let documents = Documents { manifest, signature, packed, md5sums };
+        let described = describe::described(self.parts, believed, identity, &documents)?;
+        let Documents { manifest, signature, packed, md5sums } = documents;
+        let whole = [(PACKED_NAME, packed), (SIGNATURE_NAME, signature), (MD5SUMS_NAME, md5sums), (MANIFEST_NAME, manifest)];
+        room::check_here(self.parts, whole.iter().map(|(_, bytes)| bytes.len() as u64).sum(), RETURN_FILES)?;
+        for (name, bytes) in whole {
+            small_file::write_if_different(&*self.parts.files, &self.layout.sent(self.id, &own_name(name)?), &bytes)?;
+        }
+        Ok(described)
     }
 
-    fn is_here(&self, path: &std::path::Path, limit: usize, digest: Sha256Digest) -> bool {
-        small_file::read(&*self.parts.files, path, limit).is_ok_and(|bytes| bytes.is_some_and(|b| Sha256Digest::of(&b) == digest))
+    async fn document(&self, name: &str, limit: usize) -> Result<Vec<u8>> {
+        read_remote(&self.store, &self.path(&own_name(name)?)?, limit).await.map_err(far)
+    }
+
+    /// A file of which the offer names the digest.
+    async fn offered(&self, name: &str, limit: usize, digest: Sha256Digest) -> Result<Vec<u8>> {
+        let bytes = self.document(name, limit).await?;
+        if Sha256Digest::of(&bytes) == digest {
+            return Ok(bytes);
+        }
+        let message = format!("{name} of transfer {} is not the file that the relay has offered", self.id);
+        Err(Failure::retry(Code::DigestMismatch, message))
     }
 
     /// Fetches one packed file unless it is here with its length. What an interrupted try has left is gone on with.

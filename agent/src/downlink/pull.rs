@@ -12,13 +12,10 @@ use towpath_transfer::{
 
 use super::{
     decide,
-    describe::{self, Described},
-    download::Downloads,
+    describe::Described,
+    download::{Downloads, RETURN_FILES},
 };
 use crate::{blocking::blocking, parts::Parts, room};
-
-/// What needs room here.
-const RETURN_FILES: &str = "the return files";
 
 /// Stage `pull`.
 #[derive(Debug, Clone)]
@@ -51,10 +48,7 @@ impl PullStep {
     async fn pull(&self, record: &TransferRecord, identity: Identity) -> Result<()> {
         let parts = &*self.parts;
         let downloads = Downloads::of(parts, record.key.id)?;
-        // What describes a transfer is written before anybody has signed for it, so the reserve must hold before that.
-        room::check(&*parts.files, parts.layout.state(), 0, RETURN_FILES)?;
-        downloads.descriptions(identity).await?;
-        let described = describe::open(parts, record, identity).await?;
+        let described = downloads.described(record, identity).await?;
         check_space(parts, &described)?;
         for file in &described.packed.files {
             downloads.packed(file).await?;
@@ -96,5 +90,5 @@ fn check_space(parts: &Parts, described: &Described) -> Result<()> {
         let here = parts.files.stat(&layout.sent(described.manifest.transfer, &packed.name)).map_or(0, |stat| stat.len);
         sum.saturating_add(entry.size).saturating_add(packed.size.saturating_sub(here))
     });
-    room::check(&*parts.files, parts.layout.state(), needed, RETURN_FILES)
+    room::check_here(parts, needed, RETURN_FILES)
 }

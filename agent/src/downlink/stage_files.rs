@@ -21,7 +21,7 @@ use towpath_transfer::{
 use towpath_transport::files::{FileKind, file_failure, ignore_missing};
 
 use super::{names, verify};
-use crate::{parts::Parts, room::RESERVE_BYTES, uplink::folder};
+use crate::{parts::Parts, uplink::folder};
 
 /// The hidden folder in a delivery folder.
 pub const HIDDEN_NAME: &str = ".towpath";
@@ -79,12 +79,12 @@ fn check_folder(parts: &Parts, folder: &Path, bytes: u64) -> Result<()> {
         }
         Ok(free) => free,
     };
-    if free >= bytes.saturating_add(RESERVE_BYTES) {
+    let reserve = parts.config.now().state.reserve.0;
+    if free >= bytes.saturating_add(reserve) {
         return Ok(());
     }
     let folder = folder.display();
-    let message =
-        format!("the return files need {bytes} bytes in {folder} beside a reserve of {RESERVE_BYTES}, and {free} are free");
+    let message = format!("the return files need {bytes} bytes in {folder} beside a reserve of {reserve}, and {free} are free");
     Err(Failure::retry(Code::DeliveryFailed, message))
 }
 

@@ -19,11 +19,7 @@ use towpath_transfer::{
 };
 use towpath_transport::files::{FileStore, file_failure};
 
-use super::{
-    describe::{self, Described},
-    download::Downloads,
-    pull::or_rejected,
-};
+use super::{describe::Described, download::Downloads, pull::or_rejected};
 use crate::{blocking::blocking, layout::Layout, parts::Parts};
 
 /// Bytes read at a time.
@@ -59,29 +55,16 @@ impl Step for VerifyStep {
 
 impl VerifyStep {
     async fn verify(&self, record: &TransferRecord, identity: Identity) -> Result<()> {
-        let described = Arc::new(self.described(record, identity).await?);
+        let downloads = Downloads::of(&self.parts, record.key.id)?;
+        let described = Arc::new(downloads.described(record, identity).await?);
         let (parts, of) = (Arc::clone(&self.parts), Arc::clone(&described));
         let damaged = blocking(move || damaged(&*parts.files, &parts.layout.of(Direction::Downlink), &of)).await?;
-        if !damaged.is_empty() {
-            let downloads = Downloads::of(&self.parts, record.key.id)?;
-            for file in &damaged {
-                tracing::warn!(transfer = %record.key.id, file = %file.name, "damaged on the disk; fetched anew");
-                downloads.packed_anew(file).await?;
-            }
+        for file in &damaged {
+            tracing::warn!(transfer = %record.key.id, file = %file.name, "damaged on the disk; fetched anew");
+            downloads.packed_anew(file).await?;
         }
         let parts = Arc::clone(&self.parts);
         blocking(move || unpack_all(&*parts.files, &parts.layout.of(Direction::Downlink), &described)).await
-    }
-
-    /// What is damaged here is fetched once more before anybody is blamed for it.
-    async fn described(&self, record: &TransferRecord, identity: Identity) -> Result<Described> {
-        match describe::open(&self.parts, record, identity).await {
-            Err(failure) if failure.code() != Code::ReceiverUnapproved => {
-                Downloads::of(&self.parts, record.key.id)?.descriptions(identity).await?;
-                describe::open(&self.parts, record, identity).await
-            }
-            other => other,
-        }
     }
 }
 

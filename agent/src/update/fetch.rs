@@ -86,7 +86,7 @@ impl Fetching<'_> {
         }
         let (parts, folder) = (Arc::clone(self.parts), self.folder(version));
         blocking(move || {
-            room::check(&*parts.files, parts.layout.state(), 0, "the documents of a release")?;
+            room::check_here(&parts, 0, "the documents of a release")?;
             for (name, bytes) in [(RELEASE_NAME, &document), (RELEASE_SIGNATURE_NAME, &signature)] {
                 small_file::write_if_different(&*parts.files, &folder.join(name), bytes)?;
             }
@@ -150,7 +150,7 @@ impl Fetching<'_> {
         let (parts, at, size) = (Arc::clone(self.parts), part.to_owned(), package.size);
         let here = blocking(move || {
             let here = parts.files.stat(&at).map_or(0, |stat| stat.len);
-            room::check(&*parts.files, parts.layout.state(), size.saturating_sub(here), "packages")?;
+            room::check_here(&parts, size.saturating_sub(here), "packages")?;
             Ok(if here > size { 0 } else { here })
         });
         let done = AtomicU64::new(here.await?);

@@ -38,6 +38,9 @@ use std::time::{Duration, Instant};
 /// How long anything on this machine may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Within this time after a cause is gone everything goes on by itself: what the handbook promises.
+pub const RECOVERY: Duration = Duration::from_secs(60);
+
 /// How long `work` took. Real time: what is measured is a person's wait.
 pub fn lasted<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     #[expect(clippy::disallowed_methods, reason = "measures how long a program of another process takes")]
@@ -58,6 +61,18 @@ pub fn let_it_last(duration: Duration) {
 /// Where it never does.
 pub fn eventually<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
     eventually_within(PATIENCE, what, found)
+}
+
+/// Looks until `found` says that it has gone on by itself, now that the cause is gone: within [`RECOVERY`]. Prints what it took.
+///
+/// # Panics
+/// Where it does not.
+pub fn recovers(what: &str, found: impl FnMut() -> Option<()>) {
+    let ((), took) = lasted(|| eventually_within(RECOVERY, &format!("{what}: it goes on by itself"), found));
+    #[expect(clippy::print_stderr, reason = "the figure is what the test is run for by hand")]
+    {
+        eprintln!("measured: {what}: gone on {} ms after the cause was gone", took.as_millis());
+    }
 }
 
 /// Looks until `found` says something, at most for `patience`.

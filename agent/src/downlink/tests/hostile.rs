@@ -59,6 +59,40 @@ async fn an_altered_signature_is_rejected() {
     rejected(&returns, id, Code::SignatureInvalid).await;
 }
 
+/// What lies in the folder of a transfer.
+fn kept(returns: &Returns, id: TransferId) -> Vec<String> {
+    let layout = returns.world.parts.layout.of(Direction::Downlink);
+    let entries = returns.world.files.list(&layout.transfer(id), None, 100).unwrap_or_default();
+    entries.into_iter().map(|entry| entry.name).collect()
+}
+
+#[tokio::test]
+async fn what_nobody_approved_has_signed_never_comes_to_the_disk() {
+    // By nobody at all: all that stays is the receipt that says so.
+    let returns = Returns::new();
+    let unsigned = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
+    returns.put(unsigned, "manifest.json.sig", b"not a signature");
+    // By somebody who is not approved: that is waited for.
+    let mut sent = returns.sent(2, &[("orders.csv", b"x")]);
+    sent.signer = Some(crate::uplink::tests::world::identity(99));
+    let unapproved = returns.offer(&sent);
+    returns.take().await;
+    rejected(&returns, unsigned, Code::SignatureInvalid).await;
+    assert_eq!(kept(&returns, unsigned), ["receipts"]);
+    assert_eq!(returns.failed(unapproved).await, (Code::ReceiverUnapproved, false));
+    assert_eq!(kept(&returns, unapproved), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn lists_that_do_not_agree_with_what_is_signed_never_come_to_the_disk() {
+    let returns = Returns::new();
+    let id = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
+    returns.put(id, "MD5SUMS", &vec![b'x'; 1_000_000]);
+    returns.take().await;
+    returns.world.finish(id).await;
+    assert_eq!(kept(&returns, id), ["receipts"]);
+}
+
 #[tokio::test]
 async fn a_signature_for_receipts_is_none_for_manifests() {
     let returns = Returns::new();
@@ -109,6 +143,30 @@ async fn more_than_the_manifest_can_pack_to_is_not_even_fetched() {
     })
     .await;
     rejected(&returns, id, Code::LimitExceeded).await;
+}
+
+/// What becomes of a file for which the manifest promises so many bytes, and which has fewer.
+async fn promised(size: u64, unpacked_file: Option<u64>) -> Code {
+    let (mut returns, id) = offered(|sent| sent.manifest.files[0].size = size).await;
+    if let Some(bytes) = unpacked_file {
+        let mut config = (*returns.world.parts.config.now()).clone();
+        config.downlink.unpacked_file = towpath_host::Bytes(bytes);
+        returns.world.parts.config = crate::config::SharedConfig::new(config);
+    }
+    let record = returns.world.finish(id).await;
+    let TransferState::Rejected { rejection } = record.state else { panic!("not rejected: {record:?}") };
+    let came = kept(&returns, id).iter().any(|name| name == "manifest.json");
+    assert_eq!(came, rejection.code == Code::DigestMismatch, "only what may be unpacked is fetched: {rejection:?}");
+    rejection.code
+}
+
+#[tokio::test]
+async fn a_file_that_may_unpack_to_more_than_the_limit_is_rejected_before_it_is_fetched() {
+    let default = 20 * 1024 * 1024 * 1024;
+    assert_eq!(promised(default + 1, None).await, Code::LimitExceeded);
+    assert_eq!(promised(default, None).await, Code::DigestMismatch);
+    assert_eq!(promised(1_001, Some(1_000)).await, Code::LimitExceeded);
+    assert_eq!(promised(1_000, Some(1_000)).await, Code::DigestMismatch);
 }
 
 #[tokio::test]

@@ -116,6 +116,22 @@ async fn a_full_disk_is_waited_for_here_and_there() {
 }
 
 #[tokio::test]
+async fn as_much_stays_free_as_is_configured() {
+    let mut returns = Returns::new();
+    returns.world.files.set_space(Some(1_000_000));
+    let id = returns.orders().await;
+    let mut config = (*returns.world.parts.config.now()).clone();
+    config.state.reserve = towpath_host::Bytes(990_000);
+    returns.world.parts.config = crate::config::SharedConfig::new(config.clone());
+    assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered);
+    let another = returns.offer(&returns.sent(2, &[("more.csv", b"item")]));
+    returns.take().await;
+    config.state.reserve = towpath_host::Bytes(1_000_000);
+    returns.world.parts.config = crate::config::SharedConfig::new(config);
+    assert_eq!(returns.failed(another).await, (Code::DiskFull, false));
+}
+
+#[tokio::test]
 async fn files_go_to_the_folder_that_was_configured_when_they_were_staged() {
     let mut returns = Returns::new();
     let id = returns.orders().await;

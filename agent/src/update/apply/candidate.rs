@@ -20,7 +20,7 @@ use towpath_transport::files::{
 use super::open::Side;
 use crate::{
     layout::Layout,
-    room,
+    room::{self, DEFAULT_RESERVE_BYTES},
     update::{Installed, Report},
 };
 
@@ -140,7 +140,7 @@ impl Taking<'_> {
             write_whole(&Disk, &new.join(name), &bytes).map_err(failed("writing", &new))?;
         }
         let (release, package) = self.verified(&Disk, &new, version)?;
-        room::check(&Disk, self.kept, package.size, "packages")?;
+        room::check(&Disk, self.kept, DEFAULT_RESERVE_BYTES, package.size, "packages")?;
         let (from, to) = (theirs.join(package.file.as_str()), new.join(package.file.as_str()));
         copy(agent, &from, &to, package.size)?;
         if !matches(&Disk, &to, &package)? {

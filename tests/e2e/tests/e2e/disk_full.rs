@@ -1,29 +1,19 @@
 //! Each program's disk is filled: it says so by its code, acknowledges nothing that it has not kept and shows nothing that is not
 //! whole; once there is space again it goes on by itself.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use towpath_samples::erp::{self, TouchOptions};
 use towpath_testkit::{
-    AGENT, End, JOB, Program, Server, SmallDisk, TENANT, World, assert_same_tables, eventually, eventually_within, lasted, noise,
-    query_text,
+    AGENT, End, JOB, Program, Server, SmallDisk, TENANT, World, assert_same_tables, eventually, noise, query_text, recovers,
 };
 
 use crate::{executable, tables};
 
-/// How long going on may take on a loaded machine, whose pauses have grown meanwhile.
-const LONG: Duration = Duration::from_secs(280);
 const KIND: &str = "orders";
 const MIB: u64 = 1 << 20;
 /// The rows of the sample: a transfer of some hundred kilobytes, more than any disk below has left.
 const ROWS: u64 = 3_000;
-
-fn note(figure: &str) {
-    #[expect(clippy::print_stderr, reason = "the figure is what the test is run for by hand")]
-    {
-        eprintln!("measured: {figure}");
-    }
-}
 
 /// Whether this command's words name the code.
 fn told(program: &Program, command: &[&str], code: &str) {
@@ -31,12 +21,6 @@ fn told(program: &Program, command: &[&str], code: &str) {
         let said = program.run(command);
         (said.stdout.contains(code) || said.stderr.contains(code)).then_some(())
     });
-}
-
-/// Measures how long it takes until it has gone on.
-fn recovers(what: &str, found: impl FnMut() -> Option<()>) {
-    let ((), took) = lasted(|| eventually_within(LONG, &format!("{what}: it goes on"), found));
-    note(&format!("{what}: gone on {} ms after there was space", took.as_millis()));
 }
 
 fn is_imported(end: &End, id: &str) -> Option<()> {

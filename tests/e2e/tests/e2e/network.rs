@@ -9,7 +9,7 @@ use std::{
 
 use towpath_testkit::{
     AGENT, Cable, End, JOB, Manner, NOISE, Passed, RoughProxy, Server, TENANT, World, assert_same_tables, eventually,
-    eventually_within, lasted, let_it_last, noise, noisy_erp, noisy_job, query_text,
+    eventually_within, lasted, let_it_last, noise, noisy_erp, noisy_job, query_text, recovers,
 };
 use towpath_transfer::digest::Sha256Digest;
 
@@ -114,8 +114,8 @@ impl Scene {
     }
 
     /// Waits until payload moves again, by the bytes that have passed since; or until the way up is over, where little was left.
-    fn goes_on(&self, under_way: &mut UnderWay, passed: impl Fn() -> (u64, u64)) {
-        eventually("it goes on", || {
+    fn goes_on(&self, what: &str, under_way: &mut UnderWay, passed: impl Fn() -> (u64, u64)) {
+        recovers(what, || {
             let (up, down) = passed();
             (up.max(down) >= MOVING || under_way.up.ended().is_some()).then_some(())
         });
@@ -216,8 +216,7 @@ fn interop_the_cable_is_cut_in_mid_file_and_mended() {
     let_it_last(Duration::from_secs(4));
     let cut_at = cable.passed();
     cable.mend();
-    let ((), took) = lasted(|| scene.goes_on(&mut under_way, || since(&cable, cut_at)));
-    note(&format!("a cut of 4 s: it goes on after {} ms", took.as_millis()));
+    scene.goes_on("a cut of 4 s", &mut under_way, || since(&cable, cut_at));
     scene.arrives(under_way);
     // More than half of each was there: whoever begins anew needs more than 150 %.
     let (up, down) = since(&cable, before);
@@ -320,8 +319,7 @@ fn a_proxy_refuses_for_a_while_and_then_lets_everything_through() {
     let refused_at = proxy.told();
     proxy.become_one_that(Manner::Passes);
     let passed = || (proxy.told().up - refused_at.up, proxy.told().down - refused_at.down);
-    let ((), took) = lasted(|| scene.goes_on(&mut under_way, passed));
-    note(&format!("a proxy that refused: it goes on after {} ms", took.as_millis()));
+    scene.goes_on("a proxy that refused", &mut under_way, passed);
     scene.arrives(under_way);
     let told = proxy.told();
     assert!(told.refused > 0, "{told:?}");
