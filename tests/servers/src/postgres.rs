@@ -129,6 +129,18 @@ impl Postgres {
         }
     }
 
+    /// Closes a database to everybody and throws out who is in it, or opens it again.
+    pub fn close(&self, database: &PostgresDatabase, closed: bool) {
+        let name = &database.name;
+        let out = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity";
+        let done = self.psql("postgres", &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {}", !closed)).and_then(|_| {
+            if closed { self.psql("postgres", &format!("{out} WHERE datname = '{name}'")) } else { Ok(String::new()) }
+        });
+        if let Err(problem) = done {
+            panic!("closing or opening a database failed: {problem}");
+        }
+    }
+
     fn psql(&self, database: &str, sql: &str) -> Result<String, String> {
         psql(&program("psql")?, &self.folder, self.port, "postgres", database, sql)
     }

@@ -20,6 +20,7 @@ mod interop;
 mod kills;
 mod maker;
 mod network;
+mod outages;
 #[cfg(target_os = "linux")]
 mod packages;
 mod parked;

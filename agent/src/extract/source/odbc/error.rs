@@ -32,12 +32,15 @@ const MYSQL_LOCKED: [i32; 5] = [1205, 1213, 1969, 3024, 4025];
 const MYSQL_ENDED: [i32; 2] = [1317, 1927];
 /// Numbers of SQL Server (<https://learn.microsoft.com/en-us/sql/relational-databases/errors-events/database-engine-events-and-errors>).
 const SQL_SERVER_REFUSED: [i32; 7] = [229, 230, 262, 297, 300, 916, 18456];
-const SQL_SERVER_MISSING: [i32; 3] = [233, 4060, 10054];
+/// Also a database that is being recovered, restored or set offline, has room for one user, or is not this replica's; a server that
+/// shuts down, pauses or upgrades itself; and Azure SQL's way to say so.
+const SQL_SERVER_MISSING: [i32; 16] =
+    [233, 921, 922, 924, 927, 942, 945, 983, 4060, 6005, 10054, 17142, 18401, 40197, 40501, 40613];
 const SQL_SERVER_LOCKED: [i32; 2] = [1205, 1222];
 const SQL_SERVER_ENDED: [i32; 1] = [596];
 /// Numbers of Oracle (<https://docs.oracle.com/error-help/db/>).
 const ORACLE_REFUSED: [i32; 5] = [1017, 1031, 1045, 28000, 28001];
-const ORACLE_MISSING: [i32; 9] = [1033, 1034, 1089, 3113, 3114, 3135, 12154, 12514, 12541];
+const ORACLE_MISSING: [i32; 13] = [1033, 1034, 1089, 1090, 1092, 3113, 3114, 3135, 12154, 12170, 12514, 12528, 12541];
 const ORACLE_LOCKED: [i32; 5] = [54, 1013, 1555, 8177, 30006];
 /// Primary result codes of SQLite (<https://www.sqlite.org/rescode.html>).
 const SQLITE_MISSING: [i32; 2] = [10, 14];
@@ -103,7 +106,7 @@ fn kind(dbms: Option<&Dbms>, record: &Record) -> Kind {
         // PostgreSQL ends a statement at its timeout as if somebody had cancelled it.
         "57014" if message.contains("timeout") => Kind::Locked,
         "57014" | "HY008" | "70100" => Kind::Ended,
-        "57P01" | "57P02" | "57P03" | "53300" => Kind::Missing,
+        "55000" | "57P01" | "57P02" | "57P03" | "53300" => Kind::Missing,
         _ if state.starts_with("08") => Kind::Missing,
         _ => Kind::Query,
     }
@@ -179,6 +182,9 @@ mod tests {
             (Some(Dbms::MySql), b"42000", 1142, "", Code::ErpRefused, Disposition::Park),
             (Some(Dbms::SqlServer), b"42000", 229, "", Code::ErpRefused, Disposition::Park),
             (Some(Dbms::SqlServer), b"42000", 1222, "", Code::ErpLocked, Disposition::Retry),
+            (Some(Dbms::SqlServer), b"42000", 927, "in the middle of a restore", Code::ErpMissing, Disposition::Retry),
+            (Some(Dbms::Oracle), b"HY000", 12528, "blocking new connections", Code::ErpMissing, Disposition::Retry),
+            (Some(Dbms::PostgreSql), b"55000", 1, "not currently accepting connections", Code::ErpMissing, Disposition::Retry),
             (Some(Dbms::Oracle), b"HY000", 1555, "snapshot too old", Code::ErpLocked, Disposition::Retry),
             (Some(Dbms::Oracle), b"42S02", 942, "", Code::ErpQuery, Disposition::Park),
             (Some(Dbms::Sqlite), b"HY000", 14, "", Code::ErpMissing, Disposition::Retry),

@@ -78,6 +78,8 @@ impl Server {
             ("53" | "58", _) => {
                 Failure::retry(Code::ErpMissing, format!("the server of {shown} lacks what it needs for {doing}"))
             }
+            // A database that takes nobody now, because it is being restored or moved; a view that is not filled yet.
+            ("55", _) => Failure::retry(Code::ErpMissing, format!("{shown} is not ready for {doing}")),
             ("08" | "57", _) | (_, "25P03") => {
                 Failure::retry(Code::ErpMissing, format!("{shown} ended the connection while {doing}"))
             }
@@ -130,6 +132,7 @@ mod tests {
             ("58030", Code::ErpMissing, Disposition::Retry),
             ("08006", Code::ErpMissing, Disposition::Retry),
             ("25P03", Code::ErpMissing, Disposition::Retry),
+            ("55000", Code::ErpMissing, Disposition::Retry),
             ("3D000", Code::ErpMissing, Disposition::Retry),
             ("28P01", Code::ErpRefused, Disposition::Park),
             ("28000", Code::ErpRefused, Disposition::Park),
