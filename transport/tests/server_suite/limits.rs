@@ -34,17 +34,32 @@ async fn on_manual_clock(view: Counting, key: &UserKey) -> (TestServer, ManualCl
     (start(session, revoked, &[key], Limits::default(), Arc::new(clock.clone())).await, clock)
 }
 
+/// By when an oversized frame has closed its channel, in real time.
+const OVERSIZED_CLOSES_WITHIN: Duration = Duration::from_secs(1);
+
 #[tokio::test]
-async fn an_oversized_frame_closes_the_channel_unread() {
+async fn an_oversized_frame_closes_the_channel_unread_within_a_second() {
     let key = UserKey::ed25519();
-    let (server, _standing_clock) = on_manual_clock(Counting::default(), &key).await;
+    let view = Counting::default();
+    let open = Arc::clone(&view.open);
+    let (server, _standing_clock) = on_manual_clock(view, &key).await;
     let mut raw = Raw::login(server.address, &key).await;
-    raw.stream.write_all(&(256 * 1024 + 1_u32).to_be_bytes()).await.unwrap();
-    // The length alone is enough: nothing of the payload was sent, and no time passes by the server's clock.
-    assert!(raw.answer().await.is_none());
-    // The connection lives on, and so may another channel.
-    raw.stream = Raw::channel(&raw.ssh).await;
-    assert!(raw.open("x", READ).await.is_ok());
+    let length = (256 * 1024 + 1_u32).to_be_bytes();
+    // A payload that would open files, were it read as requests of its own; and the length alone, of whose payload nothing was sent.
+    let files = frame(3, &[text("x"), READ.to_be_bytes().to_vec(), vec![0; 4]].concat()).repeat(1_000);
+    for payload in [&files[..], &[]] {
+        let clock = RealClock::new();
+        raw.stream.write_all(&[&length[..], payload].concat()).await.unwrap();
+        assert!(raw.answer().await.is_none());
+        let lasted = clock.monotonic();
+        println!("an oversized frame of which {} bytes came has closed its channel after {lasted:?}", payload.len());
+        assert!(lasted < OVERSIZED_CLOSES_WITHIN, "{lasted:?}");
+        // The connection lives on, and so may another channel.
+        raw.stream = Raw::channel(&raw.ssh).await;
+        let handle = raw.open("x", READ).await.unwrap();
+        assert_eq!(open.load(Ordering::SeqCst), 1, "nothing of the payload was done");
+        assert_eq!(raw.status(4, &handle).await, 0);
+    }
 }
 
 #[tokio::test]
@@ -322,7 +337,7 @@ async fn a_peer_that_never_reads_blocks_nobody_and_is_cut_when_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_takes_nothing_is_gone_after_ninety_seconds() {
+async fn a_peer_that_takes_nothing_over_tcp_is_gone_after_ninety_seconds() {
     let key = UserKey::ed25519();
     let (mut server, clock) = on_manual_clock(Counting { size: 1 << 40, ..Counting::default() }, &key).await;
     let mut raw = Raw::login_over(connect_wide(server.address).await, &key).await;
@@ -331,16 +346,21 @@ async fn a_peer_that_takes_nothing_is_gone_after_ninety_seconds() {
     for _ in 0..400 {
         raw.send(5, &[&handle[..], &[0; 8], &[0, 3, 0, 0]].concat()).await;
     }
+    let mut passed = Duration::ZERO;
     let ended = async {
         loop {
             tokio::select! {
                 ended = server.ended.recv() => return ended.unwrap(),
                 // The kernel's buffers fill up first; time may pass meanwhile.
-                () = tokio::time::sleep(Duration::from_millis(20)) => clock.advance(Duration::from_secs(10)),
+                () = tokio::time::sleep(Duration::from_millis(20)) => {
+                    passed += Duration::from_secs(10);
+                    clock.advance(Duration::from_secs(10));
+                }
             }
         }
     };
     assert_eq!(soon(ended).await, Ended::Stalled);
+    assert!(passed >= Limits::default().silence, "{passed:?}");
 }
 
 /// One login that falls silent and one that is idle and answers: how the first of them ends, and whether the other lives on.

@@ -10,7 +10,7 @@ use towpath_transfer::{clock::ManualClock, public_key::PublicKeyLine};
 use towpath_transport::server::{Authenticator, Ended, Limits, Session};
 
 use super::{
-    support::{Counting, TestServer, UserKey, start_with, text},
+    support::{Counting, TestServer, UserKey, start_with, text, until},
     wire::{Wire, mpint, offered, signed, string},
 };
 
@@ -34,10 +34,13 @@ impl Authenticator for OneUser {
 
 /// A server on which one failure is too much, so that it shows whether something was counted.
 async fn strict(keys: &[&UserKey]) -> TestServer {
+    granting(Limits { failures_per_minute: 1, ..Limits::default() }, keys).await
+}
+
+async fn granting(limits: Limits, keys: &[&UserKey]) -> TestServer {
     let revoked = CancellationToken::new();
     let session = Session::new(Arc::new(Counting::default()), revoked.clone());
     let known = OneUser(session, keys.iter().map(|key| key.public.clone()).collect());
-    let limits = Limits { failures_per_minute: 1, ..Limits::default() };
     start_with(Arc::new(known), revoked, limits, Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH))).await
 }
 
@@ -71,6 +74,77 @@ async fn the_right_key_gets_in_byte_by_byte() {
     let right = signed(&wire.session, USER, "ssh-ed25519", &blob, sign(&key));
     assert_eq!(wire.login(&right).await, Some(SUCCESS));
     assert!(!is_charged(server, wire).await);
+}
+
+/// The key offers of one connection and the failed logins of one address within a minute, as they are published.
+const OFFERS: usize = 6;
+const FAILURES: usize = 10;
+
+#[tokio::test]
+async fn keys_that_are_only_asked_about_count_like_those_that_are_refused() {
+    let (key, other) = (UserKey::ed25519(), UserKey::ed25519());
+    let probes = [blob(&key), blob(&other)].map(|blob| offered(USER, CONNECTION, "ssh-ed25519", &blob));
+    let mut server = granting(Limits::default(), &[&key, &other]).await;
+    let mut charged = 0;
+    while charged < FAILURES {
+        assert_eq!(server.server.attempts().refused_for(server.address.ip()), None, "after {charged} probes");
+        let mut wire = Wire::connect(server.address).await;
+        // Whether it is one key again and again or another one each time is all the same.
+        for probe in probes.iter().cycle().take(OFFERS) {
+            assert_eq!(wire.login(probe).await, Some(KEY_OK));
+        }
+        assert_eq!(wire.login(&probes[0]).await, None, "the seventh ends the connection");
+        assert_eq!(server.next_end().await, Ended::TooManyOffers);
+        charged += OFFERS;
+    }
+    assert!(
+        server.server.attempts().refused_for(server.address.ip()).is_some(),
+        "{charged} in a minute are charged to the address"
+    );
+
+    // Whoever holds the key gets in from there all the same, with as many offers as there may be.
+    let mut wire = Wire::connect(server.address).await;
+    for _ in 0..OFFERS {
+        assert_eq!(wire.login(&probes[0]).await, Some(KEY_OK));
+    }
+    let proven = signed(&wire.session, USER, "ssh-ed25519", &blob(&key), sign(&key));
+    assert_eq!(wire.login(&proven).await, Some(SUCCESS), "the proof of the last one is no offer of its own");
+    until(|| server.server.connections() == 1).await;
+}
+
+#[tokio::test]
+async fn the_proof_of_a_seventh_key_is_too_late() {
+    let (key, other) = (UserKey::ed25519(), UserKey::ed25519());
+    let mut server = granting(Limits::default(), &[&key, &other]).await;
+    let mut wire = Wire::connect(server.address).await;
+    for _ in 0..OFFERS {
+        assert_eq!(wire.login(&offered(USER, CONNECTION, "ssh-ed25519", &blob(&other))).await, Some(KEY_OK));
+    }
+    let proven = signed(&wire.session, USER, "ssh-ed25519", &blob(&key), sign(&key));
+    assert_eq!(wire.login(&proven).await, None);
+    assert_eq!(server.next_end().await, Ended::TooManyOffers);
+}
+
+#[tokio::test]
+async fn signatures_that_are_wrong_count_with_a_question_before_them_and_without() {
+    let key = UserKey::ed25519();
+    let blob = blob(&key);
+    let mut server = granting(Limits::default(), &[&key]).await;
+    for asks_first in [false, true] {
+        assert_eq!(server.server.attempts().refused_for(server.address.ip()), None);
+        let mut wire = Wire::connect(server.address).await;
+        for _ in 0..OFFERS {
+            if asks_first {
+                assert_eq!(wire.login(&offered(USER, CONNECTION, "ssh-ed25519", &blob)).await, Some(KEY_OK));
+            }
+            let wrong = signed(&wire.session, USER, "ssh-ed25519", &blob, |_| vec![0; 64]);
+            assert_eq!(wire.login(&wrong).await, Some(FAILURE));
+        }
+        let right = signed(&wire.session, USER, "ssh-ed25519", &blob, sign(&key));
+        assert_eq!(wire.login(&right).await, None, "the seventh is too late even if it is right");
+        assert_eq!(server.next_end().await, Ended::TooManyOffers);
+    }
+    assert!(server.server.attempts().refused_for(server.address.ip()).is_some(), "twelve in a minute");
 }
 
 #[tokio::test]

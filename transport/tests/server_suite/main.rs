@@ -1,6 +1,8 @@
 //! The SSH and SFTP server, driven from outside.
 
 #[cfg(test)]
+mod crowds;
+#[cfg(test)]
 mod endurance;
 #[cfg(test)]
 mod limits;

@@ -200,17 +200,32 @@ impl client::Handler for Trusting {
 pub(crate) type Ssh = client::Handle<Trusting>;
 
 pub(crate) async fn connect(address: SocketAddr) -> (Ssh, Arc<AtomicBool>) {
-    connect_with(address, client::Config::default()).await
+    connect_stream(TcpStream::connect(address).await.unwrap()).await
+}
+
+/// A connection over a stream that is there already.
+pub(crate) async fn connect_stream(stream: TcpStream) -> (Ssh, Arc<AtomicBool>) {
+    connect_with(stream, client::Config::default()).await
 }
 
 /// A connection whose window is so wide that the network fills up before it.
 pub(crate) async fn connect_wide(address: SocketAddr) -> (Ssh, Arc<AtomicBool>) {
-    connect_with(address, client::Config { window_size: 1 << 30, ..client::Config::default() }).await
+    connect_wide_over(TcpStream::connect(address).await.unwrap()).await
 }
 
-async fn connect_with(address: SocketAddr, config: client::Config) -> (Ssh, Arc<AtomicBool>) {
+/// The same over a network of any kind.
+pub(crate) async fn connect_wide_over(stream: impl Network) -> (Ssh, Arc<AtomicBool>) {
+    connect_with(stream, client::Config { window_size: 1 << 30, ..client::Config::default() }).await
+}
+
+/// What SSH can be spoken over.
+pub(crate) trait Network: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Network for S {}
+
+async fn connect_with(stream: impl Network, config: client::Config) -> (Ssh, Arc<AtomicBool>) {
     let deaf = Arc::new(AtomicBool::new(false));
-    let stream = Deaf { stream: TcpStream::connect(address).await.unwrap(), deaf: Arc::clone(&deaf) };
+    let stream = Deaf { stream, deaf: Arc::clone(&deaf) };
     let ssh = soon(client::connect_stream(Arc::new(config), stream, Trusting)).await.unwrap();
     (ssh, deaf)
 }
