@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use axum::{
     body::{Body, to_bytes},
     http::{Request, Response, StatusCode, header},
@@ -7,13 +9,17 @@ use tower::ServiceExt as _;
 use towpath_transfer::{
     Code, TransferId,
     announcement::{SERIAL_HEADER, SignedAnnouncement},
-    api::{DownlinkState, Downlinks, EnrolmentAnswer, ExportStatus, MAX_EXPECTATIONS, Problem, Role, UplinkState, UplinkStatus},
+    api::{
+        DownlinkState, Downlinks, EnrolmentAnswer, EnrolmentRequest, ExportStatus, MAX_EXPECTATIONS, Problem, Role, UplinkState,
+        UplinkStatus,
+    },
     digest::Sha256Digest,
     state::Outcome,
 };
 
 use super::*;
 use crate::{
+    audit::Action,
     keyring::{Announced, Shown},
     service::tests::{Enrolled, Sent, URL, World},
 };
@@ -108,13 +114,13 @@ async fn an_end_enrols_and_its_uplink_is_claimed_over_http() {
 async fn enrolment_errors_have_their_codes() {
     let web = Web::new().await;
     let (code, identity) = (web.world.code("acme", Role::Agent).await, web.world.identity());
-    let enrol = async |request: &towpath_transfer::api::EnrolmentRequest| {
+    let enrol = async |request: &EnrolmentRequest| {
         let body = Body::from(serde_json::to_string(request).unwrap());
         let request = Request::post("/v1/enrolments").header(header::CONTENT_TYPE, "application/json").body(body).unwrap();
         web.send(request).await
     };
     let good = World::request(&code, &identity);
-    let guess = towpath_transfer::api::EnrolmentRequest { secret: "guess".into(), ..good.clone() };
+    let guess = EnrolmentRequest { secret: "guess".into(), ..good.clone() };
     assert_eq!(problem(enrol(&guess).await).await, (403, Code::EnrolmentUnknown));
     assert_eq!(enrol(&good).await.status(), StatusCode::OK);
     let other = World::request(&code, &web.world.identity());
@@ -275,33 +281,85 @@ async fn the_calls_of_the_way_back_are_there_for_those_they_are_for() {
     assert_eq!(problem(web.send(get("/v1/downlinks?wait=50")).await).await, (401, Code::AuthenticationRefused));
 }
 
+/// A call that names a transfer or an agent.
+struct Naming {
+    method: &'static str,
+    /// As the document has it.
+    route: &'static str,
+    query: String,
+    body: Option<Value>,
+    /// What stands in the trail of every try, whatever comes of it.
+    noted: Option<Action>,
+}
+
+impl Naming {
+    fn path(&self, id: TransferId) -> String {
+        self.route.replace("{transfer}", &id.to_string()) + &self.query
+    }
+}
+
 /// Every call that names a transfer or an agent, with this one. What makes something new has this sequence number.
-fn calls_with(
-    id: TransferId,
-    agent: &str,
-    sequence: u64,
-    sent: &Sent,
-    signed: &Value,
-) -> Vec<(&'static str, String, Option<Value>)> {
+fn calls_with(id: TransferId, agent: &str, sequence: u64, sent: &Sent, signed: &Value) -> Vec<Naming> {
     let export = serde_json::json!({
         "transfer": id, "agent": agent, "sequence": sequence,
         "announced": {"path": format!("/downlink/{agent}/{id}/manifest.json"), "size": 1, "manifest": Sha256Digest::of(b"m")},
     });
     let complete = serde_json::to_value(sent.complete).unwrap();
     let receipt = serde_json::json!({"agent": agent, "transfer": id, "signed": signed});
+    let acknowledgement = serde_json::json!({"signed": signed});
+    let naming = |method, route, query: &str, body, noted| Naming { method, route, query: query.to_owned(), body, noted };
+    let (status, of_agent) = ("/v1/app/exports/{transfer}", format!("?agent={agent}"));
     vec![
-        ("GET", format!("/v1/uplinks/{id}"), None),
-        ("POST", format!("/v1/uplinks/{id}/complete"), Some(complete)),
-        ("POST", format!("/v1/downlinks/{id}/acknowledge"), Some(serde_json::json!({"signed": signed}))),
-        ("POST", "/v1/app/receipts".to_owned(), Some(receipt)),
-        ("POST", "/v1/app/exports".to_owned(), Some(export)),
-        ("GET", format!("/v1/app/exports/{id}?agent={agent}"), None),
-        ("GET", format!("/v1/app/exports/{id}?agent=nobody"), None),
+        naming("GET", "/v1/uplinks/{transfer}", "", None, None),
+        naming("POST", "/v1/uplinks/{transfer}/complete", "", Some(complete), Some(Action::Complete)),
+        naming("POST", "/v1/downlinks/{transfer}/acknowledge", "", Some(acknowledgement), Some(Action::Acknowledge)),
+        naming("POST", "/v1/app/receipts", "", Some(receipt), Some(Action::Receipt)),
+        naming("GET", status, &of_agent, None, None),
+        naming("GET", status, "?agent=nobody", None, None),
+        // The last one, because from then on there is one of its own of that name.
+        naming("POST", "/v1/app/exports", "", Some(export), Some(Action::Export)),
     ]
 }
 
+/// The calls of the document that can name what is someone else's: each with its method and path.
+fn calls_that_name(document: &Value) -> BTreeSet<(String, String)> {
+    /// What may be someone else's.
+    const NAMES: [&str; 3] = ["AgentName", "TenantName", "TransferId"];
+
+    fn refers(document: &Value, within: &Value, seen: &mut BTreeSet<String>) {
+        match within {
+            Value::Array(all) => all.iter().for_each(|one| refers(document, one, seen)),
+            Value::Object(all) => {
+                for (key, one) in all {
+                    match one.as_str().and_then(|to| to.strip_prefix("#/components/schemas/")) {
+                        Some(name) if key == "$ref" && seen.insert(name.to_owned()) => {
+                            refers(document, &document["components"]["schemas"][name], seen);
+                        }
+                        _ => refers(document, one, seen),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    let mut found = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, call) in methods.as_object().unwrap() {
+            let mut asked = BTreeSet::new();
+            for part in ["parameters", "requestBody"] {
+                refers(document, call.get(part).unwrap_or(&Value::Null), &mut asked);
+            }
+            if path.contains('{') || NAMES.iter().any(|name| asked.contains(*name)) {
+                found.insert((method.to_uppercase(), path.clone()));
+            }
+        }
+    }
+    found
+}
+
 #[tokio::test]
-async fn what_belongs_to_another_tenant_answers_like_what_does_not_exist() {
+async fn what_belongs_to_another_tenant_answers_like_what_does_not_exist_and_is_noted() {
     let web = Web::new().await;
     let (agent, receiver) = (web.world.enrol("acme", Role::Agent).await, web.world.enrol("acme", Role::Receiver).await);
     let theirs = (web.world.enrol("other", Role::Agent).await, web.world.enrol("other", Role::Receiver).await);
@@ -311,16 +369,32 @@ async fn what_belongs_to_another_tenant_answers_like_what_does_not_exist() {
     let receipt = crate::service::tests::receipt_of(&web.world, &theirs.1, &theirs.0, &sent, &Outcome::Imported);
     let signed = serde_json::to_value(&receipt.signed).unwrap();
     let back = web.world.id();
-    let export = calls_with(back, theirs.0.caller.name().as_str(), 7, &sent, &signed).swap_remove(4);
-    assert_eq!(web.call(&theirs.1, export.0, &export.1, export.2).await.status(), StatusCode::ACCEPTED);
+    let export = calls_with(back, theirs.0.caller.name().as_str(), 7, &sent, &signed).pop().unwrap();
+    let exported = web.call(&theirs.1, export.method, &export.path(back), export.body).await;
+    assert_eq!(exported.status(), StatusCode::ACCEPTED);
 
     let stands = async || {
         let (up, name) = (web.world.service().uplink(&theirs.0.caller, sent.id).await, theirs.0.caller.name());
         let down = web.world.service().export_status(&theirs.1.caller, name, back).await;
         (serde_json::to_value(up.unwrap()).unwrap(), serde_json::to_value(down.unwrap()).unwrap())
     };
+    // A call's answer, and what of it is in the trail.
+    let tried = async |end: &Enrolled, call: &Naming, id: TransferId| {
+        // What is alike within a minute would be counted and not be a row.
+        web.world.clock.advance(crate::audit::WINDOW);
+        let before = web.world.audit().await.len();
+        let response = web.call(end, call.method, &call.path(id), call.body.clone()).await;
+        let (head, headers) = (response.status(), response.headers().clone());
+        let text = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let mut rows = web.world.audit().await.split_off(before);
+        assert!(rows.iter().all(|row| row.transfer == id.to_string() && row.tenant == "acme"), "{rows:#?}");
+        assert!(rows.iter().all(|row| row.key == end.caller.key().fingerprint().to_string()), "{rows:#?}");
+        let foreign = rows.iter().position(|row| row.action == Action::Foreign.as_str()).map(|at| rows.remove(at).result);
+        let noted = rows.into_iter().map(|row| (row.action, row.result)).collect::<Vec<_>>();
+        ((head, headers, String::from_utf8(text.to_vec()).unwrap()), noted, foreign)
+    };
     let before = stands().await;
-    let mut tried = std::collections::BTreeSet::new();
+    let mut named = BTreeSet::new();
     let mut sequence = 100;
     for end in [&agent, &receiver] {
         for of_theirs in [sent.id, back] {
@@ -328,25 +402,53 @@ async fn what_belongs_to_another_tenant_answers_like_what_does_not_exist() {
             sequence += 2;
             let known = calls_with(of_theirs, "agent", sequence, &sent, &signed);
             let unknown = calls_with(nobodys, "agent", sequence + 1, &sent, &signed);
-            for (theirs, (method, path, body)) in known.into_iter().zip(unknown) {
-                let found = web.call(end, theirs.0, &theirs.1, theirs.2).await;
-                let missing = web.call(end, method, &path, body).await;
-                let (head, expected) = (found.status(), missing.status());
-                assert_eq!((head, found.headers()), (expected, missing.headers()), "{method} {path}");
-                let text = async |response: Response<Body>| {
-                    String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap()
-                };
-                let (found, missing) = (text(found).await, text(missing).await);
-                assert_eq!(found.replace(&of_theirs.to_string(), &nobodys.to_string()), missing, "{method} {path}");
-                tried.insert(path.split('?').next().unwrap_or_default().replace(&nobodys.to_string(), "{transfer}"));
+            for (known, unknown) in known.iter().zip(&unknown) {
+                let what = format!("{} {} by a {:?}", known.method, known.path(of_theirs), end.caller.role());
+                let (found, noted, foreign) = tried(end, known, of_theirs).await;
+                let (missing, noted_of_missing, never) = tried(end, unknown, nobodys).await;
+                assert_eq!((found.0, without_time(&found.1)), (missing.0, without_time(&missing.1)), "{what}");
+                assert_eq!(found.2.replace(&of_theirs.to_string(), &nobodys.to_string()), missing.2, "{what}");
+                // The trail alone knows the difference.
+                assert_eq!((foreign.as_deref(), never), (Some("not-found"), None), "{what}");
+                assert_eq!(noted, noted_of_missing, "{what}");
+                let expected: Vec<&str> = known.noted.map(Action::as_str).into_iter().collect();
+                assert_eq!(noted.iter().map(|(action, _)| action.as_str()).collect::<Vec<_>>(), expected, "{what}");
+                named.insert((known.method.to_owned(), known.route.to_owned()));
             }
         }
     }
     assert_eq!(stands().await, before);
-    // No call with an id is left out.
-    let document: Value = serde_json::from_str(&openapi_json().unwrap()).unwrap();
-    let paths = document.get("paths").and_then(Value::as_object).unwrap().keys();
-    assert!(paths.filter(|path| path.contains('{')).all(|path| tried.contains(path)), "{tried:?}");
+    // No call that names something is left out. An enrolment names the tenant of its own code, and is tried below.
+    named.insert(("POST".to_owned(), "/v1/enrolments".to_owned()));
+    assert_eq!(calls_that_name(&serde_json::from_str(&openapi_json().unwrap()).unwrap()), named);
+}
+
+/// What the relay's time is not among.
+fn without_time(headers: &header::HeaderMap) -> header::HeaderMap {
+    let mut rest = headers.clone();
+    assert!(rest.remove(header::DATE).is_some());
+    rest
+}
+
+#[tokio::test]
+async fn a_code_of_one_tenant_enrols_into_no_other_one_and_the_try_is_noted() {
+    let web = Web::new().await;
+    web.world.enrol("other", Role::Agent).await;
+    let (code, identity) = (web.world.code("acme", Role::Agent).await, web.world.identity());
+    let tried = async |tenant: &str| {
+        let request = EnrolmentRequest { tenant: tenant.parse().unwrap(), ..World::request(&code, &identity) };
+        let body = Body::from(serde_json::to_string(&request).unwrap());
+        let before = web.world.audit().await.len();
+        let request = Request::post("/v1/enrolments").header(header::CONTENT_TYPE, "application/json").body(body).unwrap();
+        let refused = problem(web.send(request).await).await;
+        let rows = web.world.audit().await.split_off(before);
+        (refused, rows.into_iter().map(|row| (row.action, row.result)).collect::<Vec<_>>())
+    };
+    let there = tried("other").await;
+    assert_eq!(there.0, (403, Code::EnrolmentUnknown));
+    assert_eq!(there.1, [("enrol".to_owned(), "enrolment-unknown".to_owned())]);
+    web.world.clock.advance(crate::audit::WINDOW);
+    assert_eq!(tried("nobody").await, there);
 }
 
 #[tokio::test]
@@ -451,5 +553,10 @@ async fn the_committed_document_is_the_one_that_is_served() {
         "/v1/uplinks/{transfer}/complete",
     ];
     assert_eq!(paths.keys().map(String::as_str).collect::<Vec<_>>(), expected);
+    // The web framework does not say what it routes; the source does.
+    let routed: Vec<&str> = include_str!("mod.rs").lines().filter_map(|line| line.trim().strip_prefix(".route(")).collect();
+    let routed: BTreeSet<&str> = routed.iter().map(|rest| rest.split(',').next().unwrap().trim_matches('"')).collect();
+    let of_document = expected.map(|path| if path == guard::LONG_POLL { "guard::LONG_POLL" } else { path });
+    assert_eq!(routed, BTreeSet::from(of_document), "what is served is documented");
     assert_eq!(URL, web.world.service().identity().public_url);
 }

@@ -4,17 +4,18 @@ use std::{collections::BTreeSet, net::Ipv6Addr};
 
 use towpath_keys::{Identity, KeyKind};
 use towpath_transfer::{
+    RemotePath,
     api::{AppReceipt, Export},
     clock::SeededEntropy,
     digest::Sha256Digest,
     receipt::SignedReceipt,
     state::Announced,
 };
-use towpath_transport::server::{OpenOptions, SetAttributes, VirtualFs as _};
+use towpath_transport::server::{OpenOptions, Replace, SetAttributes, VirtualFs as _};
 
 use super::{chain::Row, throttle::Throttle, *};
 use crate::{
-    service::tests::{Enrolled, Sent, World},
+    service::tests::{Enrolled, Sent, WRITE, World},
     spool::AgentView,
 };
 
@@ -153,6 +154,76 @@ async fn someone_elses_transfer_is_answered_like_none_and_noted() {
     let expected = [("agent", ""), ("agent", "192.0.2.7"), ("receiver", ""), ("receiver", "192.0.2.7")];
     assert_eq!(who, BTreeSet::from(expected), "a receiver of the same tenant has asked for its own tenant's");
     assert_eq!(foreign[0].key, thief.caller.key().fingerprint().to_string());
+}
+
+/// What can be tried with a path over SFTP; those with two paths name the other one, too.
+const OPERATIONS: [&str; 10] =
+    ["stat", "list", "read", "write", "set", "remove", "remove-dir", "rename-from", "rename-to", "make-dir"];
+
+/// Tries it as a session of its own, and says what the session is told.
+async fn tried(view: &AgentView, operation: &str, path: &str, mine: &str) -> String {
+    let (path, mine, none): (RemotePath, RemotePath, _) =
+        (path.parse().unwrap(), mine.parse().unwrap(), SetAttributes::default());
+    let read = OpenOptions { read: true, ..OpenOptions::default() };
+    let told = match operation {
+        "stat" => view.stat(&path).await.map(|_| ()),
+        "list" => view.list(&path).await.map(|_| ()),
+        "read" => view.open(&path, read, &none).await.map(|_| ()),
+        "write" => view.open(&path, WRITE, &none).await.map(|_| ()),
+        "set" => view.set_attributes(&path, &none, true).await,
+        "remove" => view.remove(&path).await,
+        "remove-dir" => view.remove_dir(&path).await,
+        "rename-from" => view.rename(&path, &mine, Replace::Allow).await,
+        "rename-to" => view.rename(&mine, &path, Replace::Allow).await,
+        _ => view.make_dir(&path, &none).await,
+    };
+    format!("{told:?}")
+}
+
+#[tokio::test]
+async fn every_operation_of_sftp_on_someone_elses_transfer_is_noted() {
+    let world = World::new().await;
+    let (agent, thief) = (world.enrol("acme", Role::Agent).await, world.enrol("other", Role::Agent).await);
+    let sent = Sent::new(&world, &agent, 1);
+    sent.push(&world, &agent).await;
+    world.service().complete(&agent.caller, sent.id, &sent.complete).await.unwrap();
+    let own = Sent::new(&world, &thief, 1);
+    own.push(&world, &thief).await;
+    let mine = format!("/uplink/{}/manifest.json", own.id);
+    let nobodys = world.id();
+    for path in [
+        "/uplink/{id}",
+        "/uplink/{id}/manifest.json",
+        "/uplink/{id}/deeper/manifest.json",
+        "/downlink/{id}",
+        "/downlink/{id}/manifest.json",
+        "/uplink/agent/{id}/manifest.json",
+        "/acme/agent/uplink/{id}/manifest.json",
+        "/spool/acme/agent/uplink/{id}",
+    ] {
+        for operation in OPERATIONS {
+            let mut told = Vec::new();
+            for id in [sent.id, nobodys] {
+                // What is alike within a minute would be counted and not be a row.
+                world.clock.advance(WINDOW);
+                let before = world.audit().await.len();
+                let view = world.view(&thief).witnessed_by(Witness::of(world.service().trail(), &thief.caller));
+                let path = path.replace("{id}", &id.to_string());
+                told.push(tried(&view, operation, &path, &mine).await);
+                let rows = world.audit().await.split_off(before);
+                let noted: Vec<_> = rows.iter().map(|row| (row.action.as_str(), row.result.as_str(), &*row.transfer)).collect();
+                let theirs = sent.id.to_string();
+                let expected = if id == sent.id { vec![("foreign", "not-found", theirs.as_str())] } else { vec![] };
+                assert_eq!(noted, expected, "{operation} {path}");
+                if told.last().is_some_and(|told| told == "Ok(())") {
+                    // An agent may have a folder of any name of its own.
+                    assert_eq!((operation, path.matches('/').count()), ("make-dir", 2));
+                    view.remove_dir(&path.parse().unwrap()).await.unwrap();
+                }
+            }
+            assert_eq!(told[0], told[1], "{operation} {path}");
+        }
+    }
 }
 
 #[tokio::test]

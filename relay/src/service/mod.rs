@@ -17,8 +17,8 @@ use towpath_transfer::{
     AgentName, Clock, Code, Failure, TransferId,
     announcement::SignedAnnouncement,
     api::{
-        Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export, ExportStatus,
-        MAX_EXPECTATIONS, Peers, Releases, Role, UplinkState, UplinkStatus,
+        Acknowledgement, AppReceipt, Complete, DownlinkState, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export,
+        ExportStatus, MAX_EXPECTATIONS, Peers, Releases, Role, UplinkState, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
@@ -325,7 +325,12 @@ impl RelayService {
             Ok(scope) => self.announce(&scope.agent(export.agent.clone()), export).await,
             Err(failure) => Err(failure),
         };
-        self.witness(caller).tried(Action::Export, export.transfer, &format!("agent {}", export.agent), &tried);
+        let witness = self.witness(caller);
+        witness.tried(Action::Export, export.transfer, &format!("agent {}", export.agent), &tried);
+        // What is announced here under its own agent may bear the name of someone else's.
+        if matches!(&tried, Ok(status) if status.state == DownlinkState::Announced) {
+            witness.missed(export.transfer);
+        }
         tried
     }
 

@@ -8,6 +8,7 @@
 mod count;
 mod gate;
 mod lacking;
+mod place;
 mod quota;
 mod receipts;
 mod reserved;

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::OwnedRwLockWriteGuard;
-use towpath_transfer::{Code, FileName, RemotePath, TransferId, TransferKey};
+use towpath_transfer::{Code, RemotePath, TransferId, TransferKey};
 use towpath_transport::{
     files::FileStore,
     server::{
@@ -20,15 +20,17 @@ use towpath_transport::{
     },
 };
 
-use super::{Room, Spool, gate::Gate, reason};
+use super::{
+    Room, Spool,
+    gate::Gate,
+    place::{DOWNLINK, Place, UPLINK, locate},
+    reason,
+};
 use crate::{
     audit::{Action, Witness},
     release::{Offered, UPDATE, is_update},
     scope::AgentScope,
 };
-
-const UPLINK: &str = "uplink";
-const DOWNLINK: &str = "downlink";
 
 /// One agent's root.
 #[derive(Debug)]
@@ -86,36 +88,6 @@ impl UploadFolder for TransferFolder {
     }
 }
 
-/// What a path can mean. Every other path does not exist.
-enum Place {
-    Root,
-    Transfers(Room),
-    Transfer(Room, TransferId),
-    File(Room, TransferId, FileName),
-}
-
-fn locate(path: &RemotePath) -> FsResult<Place> {
-    let names: Vec<&str> = path.components().iter().map(FileName::as_str).collect();
-    let id = |text: &str| text.parse::<TransferId>().map_err(|_| FsError::NotFound);
-    match names.as_slice() {
-        [] => Ok(Place::Root),
-        [room] => Ok(Place::Transfers(visible_room(room)?)),
-        [room, transfer] => Ok(Place::Transfer(visible_room(room)?, id(transfer)?)),
-        [room, transfer, name] => {
-            Ok(Place::File(visible_room(room)?, id(transfer)?, visible_name(name).ok_or(FsError::NotFound)?))
-        }
-        _ => Err(FsError::NotFound),
-    }
-}
-
-fn visible_room(name: &str) -> FsResult<Room> {
-    match name {
-        UPLINK => Ok(Room::Uplink),
-        DOWNLINK => Ok(Room::Downlink),
-        _ => Err(FsError::NotFound),
-    }
-}
-
 impl AgentView {
     /// The root of `scope`.
     #[must_use]
@@ -145,15 +117,27 @@ impl AgentView {
         if is_update(path) { Err(self.fixed(path).await) } else { Ok(()) }
     }
 
+    /// What the path means. Whoever leaves its own folders on the way to a transfer may be after someone else's.
+    fn place(&self, path: &RemotePath) -> FsResult<Place> {
+        self.looked(path, locate(path))
+    }
+
     /// What is not there may be someone else's.
     fn looked<T>(&self, path: &RemotePath, found: FsResult<T>) -> FsResult<T> {
-        if let (Some(witness), Err(FsError::NotFound)) = (&self.witness, &found)
-            && let Ok(Place::Transfer(_, id) | Place::File(_, id, _)) = locate(path)
+        if matches!(found, Err(FsError::NotFound)) {
+            self.suspect(path);
+        }
+        found
+    }
+
+    /// The transfer that the path names, wherever in it, may be someone else's.
+    fn suspect(&self, path: &RemotePath) {
+        if let Some(witness) = &self.witness
+            && let Some(id) = path.components().iter().find_map(|name| name.as_str().parse().ok())
             && self.missed.lock().unwrap_or_else(PoisonError::into_inner).replace(id) != Some(id)
         {
             witness.missed(id);
         }
-        found
     }
 
     fn gate(&self, id: TransferId) -> Arc<Gate> {
@@ -183,6 +167,20 @@ impl AgentView {
         let alone = gate.folder.alone().await;
         self.spool.check_open(&self.scope, id, gate).await?;
         Ok(alone)
+    }
+
+    async fn rename_within(&self, from: &RemotePath, to: &RemotePath, replace: Replace) -> FsResult<()> {
+        self.check_changeable(from).await?;
+        self.check_changeable(to).await?;
+        let (Place::File(Room::Uplink, id, old), Place::File(Room::Uplink, other, new)) = (self.place(from)?, self.place(to)?)
+        else {
+            return Err(self.fixed(from).await);
+        };
+        self.stat(from).await?;
+        if id != other {
+            return Err(FsError::Denied);
+        }
+        self.uploads(id).rename(old, new, replace).await
     }
 
     /// How many folders of this agent are not complete yet, counted no further than `most`.
@@ -248,7 +246,7 @@ impl VirtualFs for AgentView {
         if let Some(offered) = self.offered(path)? {
             return offered.stat(path).await;
         }
-        let disk: PathBuf = match locate(path)? {
+        let disk: PathBuf = match self.place(path)? {
             Place::Root | Place::Transfers(_) => return Ok(folder_attributes()),
             Place::Transfer(room, id) => self.spool.folder(room, &self.scope, id),
             Place::File(room, id, name) => self.spool.path(room, &self.scope, id, name.as_str()),
@@ -261,7 +259,7 @@ impl VirtualFs for AgentView {
         if let Some(offered) = self.offered(path)? {
             return if options.write || options.append { Err(self.fixed(path).await) } else { offered.open(path).await };
         }
-        let Place::File(room, id, name) = locate(path)? else { return Err(self.fixed(path).await) };
+        let Place::File(room, id, name) = self.place(path)? else { return Err(self.fixed(path).await) };
         match room {
             Room::Uplink if options.write || options.append => {
                 return self.looked(path, self.uploads(id).open(name, options).await);
@@ -285,7 +283,7 @@ impl VirtualFs for AgentView {
         if let Some(offered) = self.offered(path)? {
             return offered.list(path).await;
         }
-        let (dir, shows): (PathBuf, fn(&str, FileKind) -> bool) = match locate(path)? {
+        let (dir, shows): (PathBuf, fn(&str, FileKind) -> bool) = match self.place(path)? {
             Place::Root => {
                 let releases = match &self.offered {
                     Some(offered) => offered.is_any().await,
@@ -310,11 +308,11 @@ impl VirtualFs for AgentView {
 
     async fn make_dir(&self, path: &RemotePath, _: &SetAttributes) -> FsResult<()> {
         self.check_changeable(path).await?;
-        let id = match locate(path)? {
+        let id = match self.place(path)? {
             Place::Root | Place::Transfers(_) => return Err(FsError::Exists),
             Place::Transfer(Room::Uplink, id) => id,
             Place::Transfer(..) if self.stat(path).await.is_ok() => return Err(FsError::Exists),
-            Place::Transfer(..) | Place::File(..) => return Err(FsError::NotFound),
+            Place::Transfer(..) | Place::File(..) => return self.looked(path, Err(FsError::NotFound)),
         };
         if self.stat(path).await.is_ok() {
             return Err(FsError::Exists);
@@ -339,9 +337,9 @@ impl VirtualFs for AgentView {
 
     async fn remove_dir(&self, path: &RemotePath) -> FsResult<()> {
         self.check_changeable(path).await?;
-        let id = match locate(path)? {
+        let id = match self.place(path)? {
             Place::Transfer(Room::Uplink, id) => id,
-            Place::File(..) => return Err(FsError::NotFound),
+            Place::File(..) => return self.looked(path, Err(FsError::NotFound)),
             _ => return Err(self.fixed(path).await),
         };
         self.stat(path).await?;
@@ -353,22 +351,17 @@ impl VirtualFs for AgentView {
 
     async fn remove(&self, path: &RemotePath) -> FsResult<()> {
         self.check_changeable(path).await?;
-        let Place::File(Room::Uplink, id, name) = locate(path)? else { return Err(self.fixed(path).await) };
+        let Place::File(Room::Uplink, id, name) = self.place(path)? else { return Err(self.fixed(path).await) };
         self.stat(path).await?;
         self.uploads(id).remove(name).await
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace) -> FsResult<()> {
-        self.check_changeable(from).await?;
-        self.check_changeable(to).await?;
-        let (Place::File(Room::Uplink, id, old), Place::File(Room::Uplink, other, new)) = (locate(from)?, locate(to)?) else {
-            return Err(self.fixed(from).await);
-        };
-        self.stat(from).await?;
-        if id != other {
-            return Err(FsError::Denied);
+        let renamed = self.rename_within(from, to, replace).await;
+        if renamed.is_err() {
+            self.suspect(to);
         }
-        self.uploads(id).rename(old, new, replace).await
+        renamed
     }
 
     /// Accepted and ignored: a spool has no owners, modes or times of its own.
