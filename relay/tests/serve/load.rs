@@ -227,22 +227,17 @@ async fn long_a_thousand_idle_agents_with_sftp_sessions_take_less_than_200_mib()
     assert!(resident < RESIDENT_WITH_SFTP_KIB, "{resident} KiB");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn long_fifty_logins_a_second_are_through_within_two_seconds() {
-    const USERS: usize = 16;
-    let state = tempfile::tempdir().unwrap();
-    let relay = Running::start_program(state.path()).await;
-    let kind = |number: usize| if number.is_multiple_of(2) { KeyKind::Rsa2048 } else { KeyKind::Ed25519 };
-    let agents: Vec<Arc<End>> = relay.enrol_many(USERS, kind).await.into_iter().map(Arc::new).collect();
-    let (watch, mut logins) = (clock(), JoinSet::new());
+/// Has so many logins begin at that pace, with Ed25519 and RSA in turn, and says how long each took from when it was due.
+async fn log_in_often(relay: &Running, users: &[Arc<End>], logins: u32, a_second: u32) -> Vec<Duration> {
+    let (watch, mut running) = (clock(), JoinSet::new());
     let begun = watch.monotonic();
-    for number in 0..LOGINS_A_SECOND * LOGIN_SECONDS {
+    for number in 0..logins {
         // The next one comes when it comes, however long the others take.
-        let due = begun + Duration::from_secs(1) * number / LOGINS_A_SECOND;
+        let due = begun + Duration::from_secs(1) * number / a_second;
         watch.sleep(due.saturating_sub(watch.monotonic())).await;
         let number = usize::try_from(number).unwrap();
-        let (agent, address, watch) = (Arc::clone(&agents[number % USERS]), relay.address, Arc::clone(&watch));
-        logins.spawn(async move {
+        let (agent, address, watch) = (Arc::clone(&users[number % users.len()]), relay.address, Arc::clone(&watch));
+        running.spawn(async move {
             let stream = stream_from(address, number).await;
             let sftp = within(agent.log_in(stream)).await.unwrap();
             let took = watch.monotonic().saturating_sub(due);
@@ -250,19 +245,51 @@ async fn long_fifty_logins_a_second_are_through_within_two_seconds() {
             took
         });
     }
-    let mut took: Vec<Duration> = logins.join_all().await;
+    let mut took: Vec<Duration> = running.join_all().await;
     took.sort_unstable();
+    took
+}
+
+/// Logins at a pace while so many other agents do nothing; by when 99 of 100 were through.
+async fn logins_beside(idle_agents: usize, logins: u32, a_second: u32) -> Duration {
+    const USERS: usize = 16;
+    let state = tempfile::tempdir().unwrap();
+    let relay = Running::start_program(state.path()).await;
+    let kind = |number: usize| if number < USERS && number.is_multiple_of(2) { KeyKind::Rsa2048 } else { KeyKind::Ed25519 };
+    let mut users = relay.enrol_many(USERS + idle_agents, kind).await;
+    let others = idle(&relay, users.split_off(USERS), 0, Idle::Polls).await;
+    relay.until_connected("poll", idle_agents).await;
+    let users: Vec<Arc<End>> = users.into_iter().map(Arc::new).collect();
+    let before = relay.resident();
+    let took = log_in_often(&relay, &users, logins, a_second).await;
     let at = |percent: usize| took[took.len() * percent / 100];
     println!(
-        "{} logins, {LOGINS_A_SECOND} a second, Ed25519 and RSA-2048: half within {:?}, 99 of 100 within {:?}, the last {:?}; the relay's most memory {} KiB",
+        "{} logins, {a_second} a second, Ed25519 and RSA-2048, beside {idle_agents} idle agents: half within {:?}, 99 of 100 within {:?}, \
+         the last {:?}; the relay had {before} KiB resident before and {} KiB after, and never more than {} KiB",
         took.len(),
         at(50),
         at(99),
         took[took.len() - 1],
+        relay.resident(),
         relay.memory("VmHWM:"),
     );
-    assert!(at(99) < LOGIN_P99, "{:?}", at(99));
+    // Nobody has lost its long poll to the logins; one that is asked again just now is there in a moment.
+    relay.until_connected("poll", idle_agents).await;
+    drop(others);
     relay.stop().await;
+    at(99)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_at_a_pace_are_through_within_two_seconds() {
+    let p99 = logins_beside(4, 20, LOGINS_A_SECOND / 5).await;
+    assert!(p99 < LOGIN_P99, "{p99:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_fifty_logins_a_second_beside_a_thousand_idle_agents_are_through_within_two_seconds() {
+    let p99 = logins_beside(AGENTS, LOGINS_A_SECOND * LOGIN_SECONDS, LOGINS_A_SECOND).await;
+    assert!(p99 < LOGIN_P99, "{p99:?}");
 }
 
 /// Opens and closes files and listings, then drops sessions with all the handles they may have; nothing stays open.
@@ -353,8 +380,9 @@ async fn large_listing(entries: usize) -> (Duration, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_folder_is_listed_whole_in_little_memory() {
-    let (_, more) = large_listing(3_000).await;
-    assert!(more < FIRST_PAGE_KIB, "{more} KiB");
+    const FEWER: usize = 3_000;
+    let (_, more) = large_listing(FEWER).await;
+    assert!(more < FIRST_PAGE_KIB * FEWER as u64 / ENTRIES as u64, "{more} KiB");
 }
 
 #[tokio::test(flavor = "multi_thread")]
