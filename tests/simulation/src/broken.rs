@@ -1,5 +1,7 @@
 //! Programs that do something wrong on purpose, to prove that the oracle sees it.
 
+mod journal;
+
 use std::{
     collections::BTreeSet,
     fmt,
@@ -15,6 +17,7 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use towpath_agent::key_files::KeyFiles;
+use towpath_journal::{Journal, NewTransfer};
 use towpath_keys::{AllowedSigners, Identity, KeyKind, PublicKey};
 use towpath_receiver::{
     import::{Import, ImportRecord, ImportScope, ImportTarget, Ledger, OldRows, RowBatch, TableState},
@@ -73,6 +76,12 @@ pub enum Wrong {
     TakesAndRefuses,
     /// A receiver does not know at first that its agent is approved.
     ForgetsApprovals,
+    /// A receiver's journal has the newest event of no transfer, though it has the state that it led to.
+    LosesEvents,
+    /// A receiver notes as well what the receiver of another tenant has noted.
+    NotesOfOthers,
+    /// A receiver never gives back what it has taken to work on.
+    KeepsLeases,
 }
 
 /// So often a receiver that forgets whom it trusts has forgotten it.
@@ -95,13 +104,14 @@ pub struct Broken {
     last: Arc<Mutex<Option<AppServer>>>,
     open: Open,
     refused: Arc<Mutex<BTreeSet<Host>>>,
+    noted: Arc<Mutex<Vec<NewTransfer>>>,
 }
 
 impl Broken {
     /// An installation in which this is wrong.
     #[must_use]
     pub fn new(what: Wrong) -> Self {
-        Self { what, last: Arc::default(), open: Open::default(), refused: Arc::default() }
+        Self { what, last: Arc::default(), open: Open::default(), refused: Arc::default(), noted: Arc::default() }
     }
 
     pub(crate) fn files(&self, host: &Host, files: Arc<dyn FileStore>) -> Arc<dyn FileStore> {
@@ -112,6 +122,15 @@ impl Broken {
             _ => false,
         };
         if concerns { Arc::new(Files { inner: files, what: self.what, open: self.open.clone() }) } else { files }
+    }
+
+    pub(crate) fn journal(&self, host: &Host, journal: Arc<dyn Journal>) -> Arc<dyn Journal> {
+        match self.what {
+            Wrong::LosesEvents | Wrong::NotesOfOthers | Wrong::KeepsLeases if host.place == Place::Receiver => {
+                Arc::new(journal::Broken { inner: journal, what: self.what, noted: Arc::clone(&self.noted) })
+            }
+            _ => journal,
+        }
     }
 
     pub(crate) fn keys(&self, keys: Arc<dyn KeyFiles>) -> Arc<dyn KeyFiles> {

@@ -5,8 +5,7 @@ mod downlinks;
 mod keys;
 mod uplinks;
 
-use towpath_journal::{Journal as _, verify};
-use towpath_testkit::seams::Machine;
+use towpath_journal::verify;
 use towpath_transfer::Direction;
 
 use crate::world::{World, known};
@@ -32,16 +31,18 @@ pub async fn ask(world: &World) -> Wrong {
     wrong.extend(disks::nothing_open(world));
     wrong.extend(world.tasks_left());
     wrong.extend(journals(world).await);
+    wrong.extend(world.leases_held());
     wrong
 }
 
-/// Every journal can be replayed and holds no lease, and nobody knows a transfer of another tenant.
+/// Every journal can be replayed, and nobody knows a transfer of another tenant.
 async fn journals(world: &World) -> Wrong {
     let mut wrong = Wrong::new();
     for machine in world.all_machines() {
+        let journal = world.wires.journal_of(machine);
         for direction in [Direction::Uplink, Direction::Downlink] {
             for record in known(machine, direction).await {
-                if let Err(error) = verify(&*machine.journal, &record.key).await {
+                if let Err(error) = verify(&*journal, &record.key).await {
                     wrong.push(format!("{}: {error}", machine.host));
                 }
                 if machine.host.tenant.as_ref().is_some_and(|tenant| *tenant != record.key.tenant) {
@@ -49,15 +50,6 @@ async fn journals(world: &World) -> Wrong {
                 }
             }
         }
-        // Whoever waits for what a revoked end will never say asks again and again.
-        if !world.is_concerned(&machine.host) {
-            wrong.extend(leases(machine).await);
-        }
     }
     wrong
-}
-
-async fn leases(machine: &Machine) -> Option<String> {
-    let held = machine.journal.break_leases().await.unwrap_or(0);
-    (held > 0).then(|| format!("{}: {held} leases are held though nothing is to be done", machine.host))
 }

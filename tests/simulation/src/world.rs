@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use tempfile::TempDir;
 use towpath_journal::{DriverSettings, FailPoints, Filter, Journal as _, MAX_LIST, TransferRecord};
 use towpath_receiver::restored::COMPARE_INTERVAL;
@@ -55,6 +56,8 @@ const QUIET: Duration = Duration::from_secs(26 * 60 * 60);
 const QUIET_WITH_CLOCKS: Duration = Duration::from_secs(50 * 60 * 60);
 /// How often it is looked whether everything is at rest.
 const GLANCE: Duration = Duration::from_secs(5);
+/// How long work may go on beside a transfer that has come to its end: what is slow has then been waited for.
+const WORK_ENDS: Duration = Duration::from_secs(60);
 /// What is left on a disk that is as good as full, in bytes.
 const ROOM: u64 = 2_048;
 
@@ -477,6 +480,10 @@ impl World {
         }
         self.calm_at = self.clock.monotonic();
         self.rest("after everything was sent once more").await;
+        // Now, because a program that starts ends whatever leases it finds.
+        self.pass(WORK_ENDS, |world| world.leases_held().is_empty()).await;
+        let held = self.leases_held();
+        self.wrong.extend(held);
         for host in self.hosts() {
             let machine = self.machine(&host);
             machine.kill().await;
@@ -513,6 +520,20 @@ impl World {
     pub fn tasks_left(&self) -> Option<String> {
         let (first, now) = (self.first_tasks, tasks());
         (now > first + self.machines().len()).then(|| format!("{now} tasks are alive where {first} were at the start"))
+    }
+
+    /// Who holds a lease. Whoever waits for what a revoked end will never say asks again and again, and may.
+    ///
+    /// # Panics
+    /// Never: a journal in memory answers at once.
+    #[must_use]
+    pub fn leases_held(&self) -> Vec<String> {
+        let all = self.all_machines().into_iter().filter(|machine| !self.is_concerned(&machine.host));
+        let held = |machine: &Machine| machine.journal.copy().break_leases().now_or_never().unwrap().unwrap();
+        let held = all.map(|machine| (&machine.host, held(machine)));
+        held.filter(|(_, held)| *held > 0)
+            .map(|(host, held)| format!("{host}: {held} leases are held though nothing is to be done"))
+            .collect()
     }
 
     /// Every transfer on every machine that has not ended there.

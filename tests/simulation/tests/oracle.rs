@@ -105,3 +105,18 @@ fn a_transfer_that_was_given_up_and_taken_all_the_same_is_found() {
 fn a_rejection_that_nothing_explains_is_found() {
     found(Wrong::ForgetsApprovals, "AgentUnapproved");
 }
+
+#[test]
+fn a_journal_that_does_not_replay_is_found() {
+    found(Wrong::LosesEvents, "is recorded with another number of events than it has");
+}
+
+#[test]
+fn a_transfer_that_another_tenant_knows_is_found() {
+    found(Wrong::NotesOfOthers, ": knows ");
+}
+
+#[test]
+fn a_lease_that_is_never_given_back_is_found() {
+    found(Wrong::KeepsLeases, "leases are held");
+}

@@ -17,7 +17,7 @@ use towpath_agent::{key_files::KeyFiles, parts::Extractor};
 use towpath_journal::{FailPoints, FaultJournal, Journal, Operation, Point};
 use towpath_receiver::{import::ImportTarget, parts::Trust};
 use towpath_relay::uplink::forward::AppServers;
-use towpath_testkit::seams::{Fate, Host, Life, Wiring};
+use towpath_testkit::seams::{Fate, Host, Life, Machine, Wiring};
 use towpath_transfer::{Clock, Stage, TransferId, TransferKey, clock::ManualClock, state::Place};
 use towpath_transport::{files::FileStore, store::Connect};
 
@@ -84,6 +84,19 @@ impl Wires {
     #[must_use]
     pub fn read_from(&self, id: TransferId) -> Option<usize> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner).read.get(&id).copied()
+    }
+
+    /// A machine's journal as it is kept, which a test may have broken.
+    #[must_use]
+    pub fn journal_of(&self, machine: &Machine) -> Arc<dyn Journal> {
+        self.kept(&machine.host, machine.journal.clone())
+    }
+
+    fn kept(&self, host: &Host, journal: Arc<dyn Journal>) -> Arc<dyn Journal> {
+        match &self.broken {
+            Some(broken) => broken.journal(host, journal),
+            None => journal,
+        }
     }
 
     fn was_read(&self, host: &Host, id: TransferId) {
@@ -172,7 +185,7 @@ impl Wiring for Wires {
                 _ => Some(Fault::Before),
             }
         };
-        Arc::new(FaultJournal::new(journal, plan))
+        Arc::new(FaultJournal::new(self.kept(host, journal), plan))
     }
 
     fn fate(&self, host: &Host, call: &'static str) -> Fate {
