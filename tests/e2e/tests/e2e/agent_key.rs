@@ -4,7 +4,10 @@ use std::{fs, time::Duration};
 
 use towpath_keys::Identity;
 use towpath_samples::erp::{self, TouchOptions};
-use towpath_testkit::{AGENT, End, Program, World, assert_same_tables, eventually, eventually_within, query_text};
+use towpath_testkit::{
+    AGENT, End, JOB, Manner, NOISE, Program, RoughProxy, Server, TENANT, World, assert_same_tables, eventually,
+    eventually_within, noisy_erp, noisy_job, query_text,
+};
 
 use crate::{executable, tables};
 
@@ -14,6 +17,14 @@ const KIND: &str = "orders";
 const CHANGES: usize = 3;
 /// An overlap of 30 s, and at most a minute more.
 const RETIRED: Duration = Duration::from_secs(90);
+/// What an upload carries that is held in the middle, in bytes.
+const PAYLOAD: usize = 3_000_000;
+/// How fast it goes until a third is at the relay, in bytes a second.
+const AT_FIRST: u64 = 250_000;
+/// How fast it goes while it is held: something is on its way all the time, and what is left takes minutes.
+const HELD: u64 = 5_000;
+/// What goes over the wire for a payload, in hundredths of it: whoever begins anew after a third needs more.
+const MOST: u64 = 125;
 
 fn touch(end: &End, seed: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -144,4 +155,119 @@ fn a_change_that_was_cut_off_is_ended_by_the_agent_that_runs() {
     touch(&end, 1);
     end.send().succeeded();
     assert_same_tables(&end.erp, &end.app(), &tables());
+}
+
+/// An upload in the middle, from behind a proxy that counts.
+struct Upload {
+    world: World,
+    end: End,
+    proxy: RoughProxy,
+    id: String,
+    up: Server,
+    running: [Server; 3],
+}
+
+impl Upload {
+    fn held_in_the_middle() -> Self {
+        let world = World::new(executable());
+        let (mut end, _) = world.end(TENANT, 1, 1);
+        end.erp = world.dir.path().join("noise.sqlite");
+        noisy_erp(&end.erp, 1, PAYLOAD);
+        let proxy = RoughProxy::start(Manner::Passes);
+        configure(&end, &proxy, Some(AT_FIRST));
+        let relay = world.serve_relay();
+        world.create_tenant(TENANT);
+        world.enrol(&end);
+        let running = [relay, end.receiver.serve(&["serve"]), end.run()];
+        let up = end.agent.start(&["send", "--job", JOB, "--wait"]);
+        let id = eventually("the transfer has a folder", || end.transfers().pop());
+        let upload = Self { world, end, proxy, id, up, running };
+        eventually("a third is at the relay", || (upload.at_relay() >= PAYLOAD as u64 / 3).then_some(()));
+        upload.goes_at(Some(HELD));
+        upload
+    }
+
+    /// Bytes of it that lie at the relay.
+    fn at_relay(&self) -> u64 {
+        let Ok(entries) = fs::read_dir(self.world.spool(TENANT, &self.id)) else { return 0 };
+        entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum()
+    }
+
+    /// The agent that runs takes another limit, which counts in the middle of a file.
+    fn goes_at(&self, bytes_per_second: Option<u64>) {
+        configure(&self.end, &self.proxy, bytes_per_second);
+        let told = self.end.agent.run(&["reload", "--json"]).succeeded().json();
+        assert_eq!(told["changed"], serde_json::json!(["[bandwidth]"]));
+    }
+
+    /// More of it arrives than was there, and not all: it is on its way.
+    fn moves(&self, than: u64) {
+        eventually("more of it is at the relay", || (self.at_relay() > than).then_some(()));
+        let is_there = self.at_relay();
+        assert!(is_there < PAYLOAD as u64 * 3 / 4, "{is_there} bytes are there: the upload was not held");
+    }
+
+    /// How often somebody has logged in for files.
+    fn logins(&self) -> usize {
+        let rows = self.world.relay.run(&["audit", "show", "--action", "login", "--json"]).succeeded().json();
+        rows.as_array().unwrap().len()
+    }
+
+    fn change_key(&self, overlap: &str) {
+        let before = self.at_relay();
+        let changed = self.end.agent.run(&["key", "rotate", "--overlap", overlap, "--json"]).succeeded().json();
+        assert_eq!(changed["new"], known_at_relay(&self.world).as_str());
+        assert_eq!(changed["new"], key_of(&self.end.agent).as_str());
+        self.moves(before);
+    }
+
+    /// Let go, it arrives whole and once, and no more of it was sent again than what was on its way when something ended. Returns what
+    /// the agent has said.
+    fn arrives(mut self) -> String {
+        self.goes_at(None);
+        let log = || fs::read_to_string(&self.end.agent.log).unwrap();
+        assert!(self.up.wait().success(), "{}", log());
+        assert_same_tables(&self.end.erp, &self.end.app(), &[NOISE]);
+        assert_eq!(query_text(&self.end.app(), "SELECT count(*) FROM towpath_imports"), "1");
+        assert_eq!(self.end.transfers(), [self.id.as_str()]);
+        let _ = self.end.agent.run(&["receipts", "verify"]).succeeded();
+        assert!(self.running.iter_mut().all(|server| server.ended().is_none()), "nobody was restarted");
+        let sent = self.proxy.told().up * 100 / PAYLOAD as u64;
+        assert!(sent <= MOST, "{sent} % of the payload went over the wire\n{}", log());
+        log()
+    }
+}
+
+fn configure(end: &End, proxy: &RoughProxy, bytes_per_second: Option<u64>) {
+    let limit = bytes_per_second.map_or_else(String::new, |limit| format!("[bandwidth]\nmax_bytes_per_second = {limit}\n"));
+    let job = noisy_job(JOB, &end.erp);
+    end.agent.configure(&format!("{}{limit}[receipt]\npoll = \"100ms\"\n{job}", proxy.toml()));
+}
+
+#[test]
+fn an_upload_that_is_on_its_way_goes_on_when_the_key_changes() {
+    let upload = Upload::held_in_the_middle();
+    let logins = upload.logins();
+    upload.change_key("1h");
+    assert_eq!(upload.logins(), logins, "the session of the old key goes on");
+    let log = upload.arrives();
+    assert!(!log.contains("\"WARN\"") && !log.contains("\"ERROR\""), "something has failed: {log}");
+}
+
+#[test]
+fn an_upload_goes_on_by_the_new_key_where_the_old_one_is_retired_in_the_middle_of_it() {
+    let upload = Upload::held_in_the_middle();
+    upload.change_key("30s");
+    let logins = upload.logins();
+    let ended = || {
+        let log = fs::read_to_string(&upload.world.relay.log).unwrap();
+        log.contains("the sessions of a revoked agent or a retired key end").then_some(())
+    };
+    eventually_within(RETIRED, "the session of the retired key ends", ended);
+    let before = upload.at_relay();
+    upload.moves(before);
+    let noted = upload.world.relay.run(&["audit", "show", "--action", "sessions-ended", "--json"]).succeeded().json();
+    assert_eq!(noted.as_array().map(Vec::len), Some(1), "{noted}");
+    assert!(upload.logins() > logins, "another session goes on with it");
+    let _ = upload.arrives();
 }
