@@ -1,6 +1,12 @@
 //! Everything that must be refused, each with a clear answer, its code, and nothing lost.
 
-use towpath_testkit::{AGENT, RECEIVER, TENANT, World, assert_same_tables, query_text};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use towpath_samples::erp::{self, TouchOptions};
+use towpath_testkit::{AGENT, End, JOB, Program, RECEIVER, Server, TENANT, World, assert_same_tables, eventually, query_text};
 
 use crate::{executable, tables};
 
@@ -125,17 +131,131 @@ fn a_spool_that_is_full() {
     assert_same_tables(&end.erp, &end.app(), &tables());
 }
 
-#[test]
-fn a_host_whose_clock_is_a_day_off() {
-    let (_world, end, _, _relay, _receiver) = World::running(executable(), 300);
+const KIND: &str = "orders";
+
+/// A program as it runs on a host whose clock is so far off.
+fn with_clock(program: &Program, offset: &str) -> Program {
     let library = ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"]
         .into_iter()
-        .find(|path| std::path::Path::new(path).exists())
+        .find(|path| Path::new(path).exists())
         .unwrap_or_else(|| panic!("libfaketime is missing: apt-get install libfaketime, or run cargo xtask test"));
-    for offset in ["+1d", "-1d"] {
-        let wrong = end.agent.with("LD_PRELOAD", library).with("FAKETIME", offset).with("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        let sent = wrong.run(&["send", "--job", "main", "--wait"]).succeeded();
-        assert!(sent.stderr.contains("clock"), "no word about the clock: {sent:?}");
+    program.with("LD_PRELOAD", library).with("FAKETIME", offset).with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+}
+
+/// An installation that carries something each way again and again.
+struct Scene {
+    world: World,
+    end: End,
+    delivery: PathBuf,
+    carried: u64,
+}
+
+impl Scene {
+    fn new() -> (Self, Server, Server) {
+        let (world, end, _, relay, receiver) = World::running(executable(), 300);
+        let delivery = world.dir.path().join("erp-in");
+        fs::create_dir_all(&delivery).unwrap();
+        let job = erp::job_toml(JOB, &end.erp);
+        end.agent.configure(&format!(
+            "[receipt]\npoll = \"100ms\"\n{job}\n[[delivery]]\nkind = \"{KIND}\"\nfolder = '{}'\n",
+            delivery.display()
+        ));
+        (Self { world, end, delivery, carried: 0 }, relay, receiver)
     }
-    assert_same_tables(&end.erp, &end.app(), &tables());
+
+    /// Carries a change of the ERP up and a file back, each once; returns what the agent has said.
+    fn carries(&mut self, what: &str) -> String {
+        self.carried += 1;
+        let options = TouchOptions { seed: self.carried, ..TouchOptions::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(erp::touch(&self.end.erp, &options)).unwrap();
+        let sent = self.end.agent.run(&["send", "--job", JOB, "--wait"]);
+        assert!(sent.status.success(), "{what}: {sent:?}");
+        assert_same_tables(&self.end.erp, &self.end.app(), &tables());
+        assert_eq!(query_text(&self.end.app(), "SELECT count(*) FROM towpath_imports"), self.carried.to_string(), "{what}");
+        let file = self.world.dir.path().join(format!("orders-{}.csv", self.carried));
+        fs::write(&file, format!("order,{}\r\n", self.carried)).unwrap();
+        let told = self.end.receiver.run(&["send", file.to_str().unwrap(), "--kind", KIND, "--to", AGENT, "--json"]);
+        let id = told.succeeded().json()["transfer"].as_str().unwrap().to_owned();
+        let agent = self.end.run();
+        eventually(&format!("{what}: the file is delivered"), || {
+            let shown = self.end.receiver.run(&["show", &id, "--json"]).succeeded().json();
+            assert_ne!(shown["parked"], true, "{what}: {shown}");
+            (shown["state"] == "delivered").then_some(())
+        });
+        agent.kill();
+        let names = fs::read_dir(&self.delivery).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(names.filter(|name| !name.starts_with('.')).count() as u64, self.carried, "{what}");
+        let _ = self.end.agent.run(&["receipts", "verify"]).succeeded();
+        let _ = self.end.receiver.run(&["receipts", "verify", &id]).succeeded();
+        sent.stderr
+    }
+}
+
+fn length(log: &Path) -> usize {
+    fs::read(log).unwrap().len()
+}
+
+/// From here on the log has a word about the clock.
+fn says_so(log: &Path, from: usize) {
+    let said = fs::read(log).unwrap().split_off(from);
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("clock-skew"), "no word about the clock: {said}");
+}
+
+#[test]
+fn an_agent_whose_clock_is_a_day_off() {
+    let (mut scene, _relay, _receiver) = Scene::new();
+    let right = scene.end.agent.clone();
+    let _ = scene.carries("before");
+    for offset in ["+1d", "-1d"] {
+        scene.end.agent = with_clock(&right, offset);
+        let told = scene.carries(offset);
+        assert!(told.contains("clock-skew"), "no word about the clock: {told}");
+        scene.end.agent = right.clone();
+        let told = scene.carries(&format!("after {offset}"));
+        assert!(!told.contains("clock-skew"), "all clocks are right: {told}");
+    }
+}
+
+#[test]
+fn a_relay_whose_clock_is_a_day_off() {
+    let (mut scene, mut relay, _receiver) = Scene::new();
+    let right = scene.world.relay.clone();
+    let _ = scene.carries("before");
+    for offset in ["+1d", "-1d"] {
+        relay.kill();
+        scene.world.relay = with_clock(&right, offset);
+        relay = scene.world.serve_relay();
+        let from = length(&scene.end.receiver.log);
+        let told = scene.carries(offset);
+        assert!(told.contains("clock-skew"), "no word about the clock: {told}");
+        says_so(&scene.end.receiver.log, from);
+        relay.kill();
+        scene.world.relay = right.clone();
+        relay = scene.world.serve_relay();
+        let told = scene.carries(&format!("after {offset}"));
+        assert!(!told.contains("clock-skew"), "all clocks are right: {told}");
+    }
+}
+
+#[test]
+fn a_receiver_whose_clock_is_a_day_off() {
+    let (mut scene, _relay, mut receiver) = Scene::new();
+    let right = scene.end.receiver.clone();
+    let _ = scene.carries("before");
+    for offset in ["+1d", "-1d"] {
+        receiver.kill();
+        let from = length(&right.log);
+        scene.end.receiver = with_clock(&right, offset);
+        receiver = scene.end.receiver.serve(&["serve"]);
+        let told = scene.carries(offset);
+        assert!(!told.contains("clock-skew"), "the agent's clock is right: {told}");
+        says_so(&right.log, from);
+        receiver.kill();
+        scene.end.receiver = right.clone();
+        receiver = scene.end.receiver.serve(&["serve"]);
+        let told = scene.carries(&format!("after {offset}"));
+        assert!(!told.contains("clock-skew"), "all clocks are right: {told}");
+    }
 }
