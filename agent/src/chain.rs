@@ -43,10 +43,15 @@ fn kept(parts: &Parts, id: TransferId, direction: Direction, state: &TransferSta
         (stage, Document { path: layout.receipt(id, stage), content, due: is_due(direction, state, stage) })
     });
     Kept {
-        manifest: Document { path: layout.manifest(id), content: signed_manifest(), due: true },
+        manifest: Document { path: layout.manifest(id), content: signed_manifest(), due: has_manifest(direction, state) },
         packed: Document { content: small_file::read(files, &packed, MAX_PACKED_LIST_BYTES), path: packed, due: false },
         receipts: receipts.into_iter().collect(),
     }
+}
+
+/// A transfer of return files has its manifest here once that is verified; of one that was rejected it may be that nothing was signed.
+fn has_manifest(direction: Direction, state: &TransferState) -> bool {
+    direction == Direction::Uplink || !matches!(state, TransferState::Offered { .. } | TransferState::Rejected { .. })
 }
 
 fn is_due(direction: Direction, state: &TransferState, stage: ReceiptStage) -> bool {

@@ -75,9 +75,10 @@ impl Reloader {
         let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = LoadedConfig::read(&self.file)?.config;
         let old = self.config.now();
-        let fixed = [("[state]", new.state != self.started.state), ("[network]", new.network != self.started.network)];
+        let fixed =
+            [("[state]", new.state.folder != self.started.state.folder), ("[network]", new.network != self.started.network)];
         let needs_restart = fixed.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect();
-        new.state.clone_from(&self.started.state);
+        new.state.folder.clone_from(&self.started.state.folder);
         new.network.clone_from(&self.started.network);
         let changed = changes(&old, &new)?;
         if *old != new {

@@ -148,6 +148,23 @@ pub fn check_receipt(
     Ok(principal)
 }
 
+/// The receiver whose key has made a signature, where it is approved here. Whether it signs anything is another question.
+///
+/// # Errors
+/// `receiver-unapproved` (retry) where the key is not pinned, `signature-invalid` where it is no signature.
+pub fn check_receiver(store: &dyn TrustStore, own: &AgentName, signature: &[u8]) -> Result<KnownReceiver, Failure> {
+    let key = towpath_keys::signer_of(signature)?;
+    let known = pinned_receivers(&store.signers()?, own).into_iter().find(|receiver| receiver.key == key);
+    known.ok_or_else(|| {
+        let found = key.fingerprint();
+        let message = format!(
+            "return files are signed by {found}, and no receiver with this key is approved here; compare the fingerprint with the \
+             one that the receiver's operator sees, then run: towpath-agent receiver approve {found}"
+        );
+        Failure::retry(Code::ReceiverUnapproved, message)
+    })
+}
+
 /// Checks that a receiver that is approved here has signed a manifest of return files. Returns the receiver's name.
 ///
 /// # Errors
@@ -160,16 +177,8 @@ pub fn check_return_manifest(
 ) -> Result<String, Failure> {
     let key = towpath_keys::signer_of(signature)?;
     towpath_keys::verify(signature, Namespace::Manifest, manifest, &key)?;
+    let known = check_receiver(store, own, signature)?;
     let signers = store.signers()?;
-    let known = pinned_receivers(&signers, own).into_iter().find(|receiver| receiver.key == key);
-    let known = known.ok_or_else(|| {
-        let found = key.fingerprint();
-        let message = format!(
-            "return files are signed by {found}, and no receiver with this key is approved here; compare the fingerprint with the \
-             one that the receiver's operator sees, then run: towpath-agent receiver approve {found}"
-        );
-        Failure::retry(Code::ReceiverUnapproved, message)
-    })?;
     // Approval counts for the receiver as such; what was approved before there were return files names receipts only.
     if !signers.lookup(&known.name, Namespace::Manifest).any(|pinned| *pinned == key) {
         store.approve(&known.name, &key)?;

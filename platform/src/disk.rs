@@ -4,7 +4,7 @@
 use std::{io, path::Path};
 
 /// Gives a file or a folder another name in one step. A file that has the name already is replaced. The name is on the disk when this
-/// returns, where the volume can do that.
+/// returns, where the volume can do that and nobody has the replaced file open.
 ///
 /// # Errors
 /// As Windows reports; `Unsupported` elsewhere.

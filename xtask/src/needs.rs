@@ -39,7 +39,7 @@ const PROGRAMS: &[Program] = &[
     Program {
         names: &["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"],
         package: "libfaketime",
-        why: "sets an agent's clock a day off",
+        why: "sets the clock of one program a day off",
     },
     Program {
         names: &["/usr/lib/openssh/regress/test-exec.sh"],

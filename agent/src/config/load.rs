@@ -63,7 +63,7 @@ struct RawConfig {
     receipt: Section<ReceiptConfig>,
     /// How return files are asked for.
     #[serde(default)]
-    downlink: DownlinkConfig,
+    downlink: Section<DownlinkConfig>,
     /// Whether a new version is taken from the relay, and when.
     #[serde(default)]
     update: RawUpdate,
@@ -173,6 +173,11 @@ impl Config {
         if receipt.poll < Duration::from_millis(100) {
             return Err(check.at(receipt_span, "poll must be at least 100ms"));
         }
+        let downlink_span = raw.downlink.as_ref().map(Spanned::span);
+        let downlink = raw.downlink.map(Spanned::into_inner).unwrap_or_default();
+        if downlink.unpacked_file.0 == 0 {
+            return Err(check.at(downlink_span, "unpacked_file must be at least 1B: nothing would ever be taken"));
+        }
         let folder = file.parent().unwrap_or(Path::new(""));
         let state = StateConfig { folder: raw.state.folder.map(|state| folder.join(state)), ..raw.state };
         let log = raw.log.resolved(folder);
@@ -182,20 +187,7 @@ impl Config {
         let update = raw.update.check(|span, problem| check.at(span, problem))?;
         let jobs = check.jobs(raw.jobs, folder)?;
         let deliveries = delivery::deliveries(raw.deliveries, folder, &|span, problem| check.at(span, problem))?;
-        Ok(Self {
-            trust: raw.trust,
-            state,
-            log,
-            alert,
-            network,
-            extract,
-            bandwidth,
-            receipt,
-            downlink: raw.downlink,
-            update,
-            jobs,
-            deliveries,
-        })
+        Ok(Self { trust: raw.trust, state, log, alert, network, extract, bandwidth, receipt, downlink, update, jobs, deliveries })
     }
 }
 
@@ -432,6 +424,7 @@ mod tests {
         assert!(mistake(&JOB.replace("name = \"items\"", "name = \"manifest\"\nfile = \"manifest.json\"")).contains("reserved"));
         assert!(mistake("[extract]\nworkers = 0\n").contains("agent.toml:1:"));
         assert!(mistake("[receipt]\npoll = \"1ms\"\n").contains("at least 100ms"));
+        assert!(mistake("[downlink]\nunpacked_file = \"0B\"\n").contains("at least 1B"));
         assert!(mistake("[receipt]\npoll = \"soon\"\n").contains("agent.toml:2:8: a duration looks like"));
         assert!(mistake(&JOB.replace("[job.source]", "schedule = \"2am\"\n[job.source]")).contains("agent.toml:3:13: "));
         assert!(mistake(&format!("{JOB}query = \" \"\n")).contains("the query is empty"));

@@ -3,18 +3,20 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use towpath_journal::{Lease, Step, StepOutcome};
+use towpath_journal::{Lease, Step, StepOutcome, TransferRecord};
 use towpath_transfer::{
-    Code, Direction, Failure, Stage, TransferEvent, TransferId, TransferState,
+    Code, Direction, Failure, Stage, TransferEvent, TransferState,
     digest::Sha256Digest,
     failure::Result,
-    manifest::Manifest,
+    manifest::{MANIFEST_NAME, Manifest},
     state::{Place, PlacedFile},
 };
 
 use super::{
     action::{ActionFile, ActionOf},
-    decide, stage_files,
+    decide,
+    download::Downloads,
+    stage_files,
 };
 use crate::{blocking::blocking, config::DeliveryConfig, parts::Parts, uplink::folder};
 
@@ -36,41 +38,36 @@ impl Step for DeliverStep {
     }
 
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
-        let (parts, id) = (Arc::clone(&self.parts), lease.record.key.id);
-        let event = match lease.record.state.clone() {
-            TransferState::Verified { manifest } => blocking(move || stage(&parts, id, manifest)).await?,
+        let (parts, record) = (Arc::clone(&self.parts), &lease.record);
+        let id = record.key.id;
+        let event = match record.state.clone() {
+            TransferState::Verified { manifest } => {
+                let manifest = self.manifest(record, manifest).await?;
+                blocking(move || stage(&parts, &manifest)).await?
+            }
             TransferState::Staged { folder, files, .. } => {
                 let placing = move || stage_files::place(&parts, id, &PathBuf::from(folder), &files);
                 blocking(placing).await?;
                 TransferEvent::Placed
             }
-            TransferState::Placed { manifest, folder, files } => self.act(id, manifest, folder.into(), files).await?,
+            TransferState::Placed { manifest, folder, files } => self.act(record, manifest, folder.into(), files).await?,
             _ => return Err(Failure::park(Code::Internal, format!("transfer {id} is not to be delivered"))),
         };
         Ok(StepOutcome::Event(event))
     }
 }
 
-fn stage(parts: &Parts, id: TransferId, digest: Sha256Digest) -> Result<TransferEvent> {
-    let manifest = manifest(parts, id, digest)?;
-    let folder = &delivery(parts, &manifest)?.folder;
+fn stage(parts: &Parts, manifest: &Manifest) -> Result<TransferEvent> {
+    let folder = &delivery(parts, manifest)?.folder;
     let absolute = std::path::absolute(folder);
     let absolute = absolute.map_err(|error| no_folder(folder).caused_by(error))?;
-    let files = stage_files::stage(parts, &manifest, &absolute)?;
+    let files = stage_files::stage(parts, manifest, &absolute)?;
     let folder = absolute.into_os_string().into_string().map_err(|_| no_folder(folder))?;
     Ok(TransferEvent::Staged { folder, files })
 }
 
 fn no_folder(folder: &std::path::Path) -> Failure {
     Failure::retry(Code::DeliveryFailed, format!("the delivery folder {} cannot be used", folder.display()))
-}
-
-fn manifest(parts: &Parts, id: TransferId, expected: Sha256Digest) -> Result<Manifest> {
-    let (manifest, digest) = folder::manifest(&*parts.files, &parts.layout.of(Direction::Downlink), id)?;
-    if digest == expected {
-        return Ok(manifest);
-    }
-    Err(Failure::park(Code::ManifestInvalid, format!("the manifest of transfer {id} was changed on this machine")))
 }
 
 /// What the configuration says of return files of this kind.
@@ -86,29 +83,46 @@ fn delivery(parts: &Parts, manifest: &Manifest) -> Result<DeliveryConfig> {
 }
 
 impl DeliverStep {
+    /// The manifest with the digest that was verified. One that the disk has spoilt since is fetched once more.
+    async fn manifest(&self, record: &TransferRecord, digest: Sha256Digest) -> Result<Manifest> {
+        let (parts, id) = (Arc::clone(&self.parts), record.key.id);
+        let kept = blocking(move || folder::manifest(&*parts.files, &parts.layout.of(Direction::Downlink), id));
+        if let Ok((manifest, found)) = kept.await
+            && found == digest
+        {
+            return Ok(manifest);
+        }
+        tracing::warn!(transfer = %id, file = MANIFEST_NAME, "damaged on the disk; fetched anew");
+        Downloads::of(&self.parts, id)?.manifest(record, digest).await
+    }
+
     /// What is to follow, then the receipt. An action that has succeeded and was not signed for is done again, and knows it.
-    async fn act(&self, id: TransferId, digest: Sha256Digest, folder: PathBuf, files: Vec<PlacedFile>) -> Result<TransferEvent> {
+    async fn act(
+        &self,
+        record: &TransferRecord,
+        digest: Sha256Digest,
+        folder: PathBuf,
+        files: Vec<PlacedFile>,
+    ) -> Result<TransferEvent> {
+        let id = record.key.id;
+        let parts = Arc::clone(&self.parts);
+        if let Some((outcome, _)) = blocking(move || decide::decided(&parts, id)).await? {
+            return Ok(TransferEvent::Decided { outcome });
+        }
+        let manifest = self.manifest(record, digest).await?;
         let parts = Arc::clone(&self.parts);
         let prepared = blocking(move || {
-            if let Some((outcome, _)) = decide::decided(&parts, id)? {
-                return Ok(Err(outcome));
-            }
             stage_files::forget(&parts, id, &folder)?;
-            let manifest = manifest(&parts, id, digest)?;
             let action = delivery(&parts, &manifest)?.action();
             let placed = stage_files::placed(&parts, id, &files)?;
-            Ok(Ok((action, of(&parts, manifest, folder, &placed)?)))
+            Ok((action, of(&parts, manifest, folder, &placed)?))
         });
-        let outcome = match prepared.await? {
-            Err(outcome) => outcome,
-            Ok((action, of)) => {
-                if let Some(action) = &action {
-                    self.parts.actions.act(action, &of).await?;
-                }
-                let parts = Arc::clone(&self.parts);
-                blocking(move || decide::delivered(&parts, id, digest)).await?
-            }
-        };
+        let (action, of) = prepared.await?;
+        if let Some(action) = &action {
+            self.parts.actions.act(action, &of).await?;
+        }
+        let parts = Arc::clone(&self.parts);
+        let outcome = blocking(move || decide::delivered(&parts, id, digest)).await?;
         Ok(TransferEvent::Decided { outcome })
     }
 }

@@ -1,5 +1,5 @@
-//! What describes a transfer of return files: manifest, signature and lists, checked before anything of it comes to the disk and
-//! again before the payload is unpacked.
+//! What describes a transfer of return files: manifest, signature and lists, checked before any of it comes to the disk and again before
+//! the payload is unpacked.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use towpath_transport::files::FileStore;
 use crate::{
     parts::Parts,
     small_file,
-    trust::{check_return_manifest, pin_first},
+    trust::{check_receiver, check_return_manifest, pin_first},
 };
 
 /// What bzip2 may add to a file at most, beside a 32nd of it: bzip2's manual says 1 % and 600 bytes for each stream.
@@ -43,15 +43,6 @@ impl Described {
     }
 }
 
-/// What describes a transfer, as it came from the relay. Nothing of it is believed yet.
-#[derive(Debug)]
-pub(crate) struct Documents {
-    pub(crate) manifest: Vec<u8>,
-    pub(crate) signature: Vec<u8>,
-    pub(crate) packed: Vec<u8>,
-    pub(crate) md5sums: Vec<u8>,
-}
-
 /// Reads and checks what lies in the transfer's folder. A receiver that nobody has approved yet is approved at first use where
 /// the configuration says so.
 ///
@@ -60,32 +51,39 @@ pub(crate) struct Documents {
 /// a file is missing here or is not the one that was offered.
 pub async fn open(parts: &Parts, record: &TransferRecord, identity: Identity) -> Result<Described> {
     let (id, files, layout) = (record.key.id, &*parts.files, parts.layout.of(Direction::Downlink));
-    let documents = Documents {
-        manifest: offered(files, &layout.manifest(id), MAX_MANIFEST_BYTES, identity.manifest)?,
-        signature: here(files, &layout.signature(id), MAX_SIGNATURE_BYTES)?,
-        packed: offered(files, &layout.packed(id), MAX_PACKED_LIST_BYTES, identity.packed)?,
-        md5sums: here(files, &layout.md5sums(id), md5sums::MAX_BYTES)?,
-    };
-    let manifest = signed(parts, record, &documents.manifest, &documents.signature).await?;
-    described(parts, manifest, identity, &documents)
+    let manifest = offered(files, &layout.manifest(id), MAX_MANIFEST_BYTES, identity.manifest)?;
+    let signature = here(files, &layout.signature(id), MAX_SIGNATURE_BYTES)?;
+    let packed = offered(files, &layout.packed(id), MAX_PACKED_LIST_BYTES, identity.packed)?;
+    let md5sums = here(files, &layout.md5sums(id), md5sums::MAX_BYTES)?;
+    approved(parts, &signature).await?;
+    described(parts, signed(parts, record, &manifest, &signature)?, identity, &packed, &md5sums)
 }
 
-/// The manifest, which a receiver that is approved here has signed for this transfer; as [`open`] for one that nobody has approved yet.
+/// Whether the key of the signature is that of a receiver that is approved here; one that nobody has approved yet is approved at
+/// first use where the configuration says so. What it signs is not looked at.
 ///
 /// # Errors
-/// `receiver-unapproved` (retry), a failure of disposition park where it is not signed, or belongs elsewhere.
-pub(crate) async fn signed(parts: &Parts, record: &TransferRecord, manifest: &[u8], signature: &[u8]) -> Result<Manifest> {
-    let check = || check_return_manifest(&*parts.trust, &parts.agent, manifest, signature);
-    let signer = match check() {
+/// `receiver-unapproved` (retry), `signature-invalid` where it is none.
+pub(crate) async fn approved(parts: &Parts, signature: &[u8]) -> Result<()> {
+    let check = || check_receiver(&*parts.trust, &parts.agent, signature).map(drop);
+    match check() {
         Err(failure) if failure.code() == Code::ReceiverUnapproved => {
             let peers = parts.relay.peers().await?.peers;
             if pin_first(&*parts.trust, parts.config.now().trust, &parts.agent, &peers)?.is_none() {
                 return Err(failure);
             }
-            check()?
+            check()
         }
-        other => other?,
-    };
+        other => other,
+    }
+}
+
+/// The manifest, which a receiver that is approved here has signed for this transfer.
+///
+/// # Errors
+/// `receiver-unapproved` (retry), a failure of disposition park where it is not signed, or belongs elsewhere.
+pub(crate) fn signed(parts: &Parts, record: &TransferRecord, manifest: &[u8], signature: &[u8]) -> Result<Manifest> {
+    let signer = check_return_manifest(&*parts.trust, &parts.agent, manifest, signature)?;
     let invalid = |error| Failure::park(Code::ManifestInvalid, "the manifest cannot be used").caused_by(error);
     let manifest = Manifest::parse(manifest).map_err(invalid)?;
     check_belongs(parts, record, &manifest)?;
@@ -97,14 +95,20 @@ pub(crate) async fn signed(parts: &Parts, record: &TransferRecord, manifest: &[u
 ///
 /// # Errors
 /// A failure of disposition park where they do not agree, or where a file is too large to be taken.
-pub(crate) fn described(parts: &Parts, manifest: Manifest, identity: Identity, documents: &Documents) -> Result<Described> {
+pub(crate) fn described(
+    parts: &Parts,
+    manifest: Manifest,
+    identity: Identity,
+    packed: &[u8],
+    md5sums: &[u8],
+) -> Result<Described> {
     let invalid = |error| Failure::park(Code::PackedListInvalid, "the packed list cannot be used").caused_by(error);
-    let packed = PackedList::parse(&documents.packed).map_err(invalid)?;
+    let packed = PackedList::parse(packed).map_err(invalid)?;
     packed.check_against(&manifest, identity.manifest).map_err(invalid)?;
     let described = Described { manifest, digest: identity.manifest, packed };
     check_sizes(&described, parts.config.now().downlink.unpacked_file.0)?;
 
-    let listed = md5sums::parse(&documents.md5sums)?;
+    let listed = md5sums::parse(md5sums)?;
     let sent = described.manifest.sent_files().map(|file| (&file.md5, &file.name));
     if !listed.iter().map(|entry| (&entry.md5, &entry.name)).eq(sent) {
         return Err(Failure::park(Code::ContentInvalid, "MD5SUMS does not agree with the manifest"));

@@ -7,7 +7,7 @@ use towpath_transfer::{
     Code, Direction, Failure, FileName, RemotePath, TransferId,
     digest::{Sha256Digest, Sha256Hasher},
     failure::Result,
-    manifest::{MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME},
+    manifest::{MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, SIGNATURE_NAME},
     md5sums,
     packed::{MAX_PACKED_LIST_BYTES, MD5SUMS_NAME, PACKED_NAME, PART_SUFFIX, PackedFile},
     receipt::MAX_SIGNATURE_BYTES,
@@ -18,7 +18,7 @@ use towpath_transport::{
     store::{Far, RemoteStore, Retry, RetryPolicy, StoreError, StoreErrorKind, read_remote},
 };
 
-use super::describe::{self, Described, Documents};
+use super::describe::{self, Described};
 use crate::{
     blocking::blocking,
     layout::Layout,
@@ -53,32 +53,46 @@ impl<'a> Downloads<'a> {
         Ok(Self { parts, store, id, layout: parts.layout.of(Direction::Downlink), folder: remote_folder(id)? })
     }
 
-    /// What describes the transfer: from the disk where it is there, else from the relay. Each of the four files is checked before the
-    /// next one is asked for, and none of them is written before all are: a relay that has nothing signed puts nothing on the disk.
+    /// What describes the transfer: from the disk where it is there, else from the relay. The lists are written when they agree with
+    /// what is signed.
     ///
     /// # Errors
-    /// `digest-mismatch` (retry) where a file is not the offered one, `limit-exceeded` (retry) for one that is too large, `disk-full`
-    /// (retry) where the reserve is not free; those of [`describe::signed`] and [`describe::described`]; as relay and disk report.
+    /// Those of [`Downloads::manifest`] and of [`describe::described`].
     pub(crate) async fn described(&self, record: &TransferRecord, identity: Identity) -> Result<Described> {
         match describe::open(self.parts, record, identity).await {
             // What is damaged here is fetched once more before anybody is blamed for it.
             Err(failure) if failure.code() != Code::ReceiverUnapproved => {}
             other => return other,
         }
-        let manifest = self.offered(MANIFEST_NAME, MAX_MANIFEST_BYTES, identity.manifest).await?;
-        let signature = self.document(SIGNATURE_NAME, MAX_SIGNATURE_BYTES).await?;
-        let believed = describe::signed(self.parts, record, &manifest, &signature).await?;
+        let manifest = self.manifest(record, identity.manifest).await?;
         let packed = self.offered(PACKED_NAME, MAX_PACKED_LIST_BYTES, identity.packed).await?;
         let md5sums = self.document(MD5SUMS_NAME, md5sums::MAX_BYTES).await?;
-        let documents = Documents { manifest, signature, packed, md5sums };
-        let described = describe::described(self.parts, believed, identity, &documents)?;
-        let Documents { manifest, signature, packed, md5sums } = documents;
-        let whole = [(PACKED_NAME, packed), (SIGNATURE_NAME, signature), (MD5SUMS_NAME, md5sums), (MANIFEST_NAME, manifest)];
-        room::check_here(self.parts, whole.iter().map(|(_, bytes)| bytes.len() as u64).sum(), RETURN_FILES)?;
-        for (name, bytes) in whole {
+        let described = describe::described(self.parts, manifest, identity, &packed, &md5sums)?;
+        self.keep([(PACKED_NAME, packed), (MD5SUMS_NAME, md5sums)])?;
+        Ok(described)
+    }
+
+    /// The manifest, from the relay. Its signature comes first, and the manifest only where an approved receiver has made it; neither is
+    /// written before the one signs the other for this transfer. So a relay that has nothing signed puts nothing on the disk.
+    ///
+    /// # Errors
+    /// `digest-mismatch` (retry) where it is not the one with this digest, `limit-exceeded` (retry) where it is too large, `disk-full`
+    /// (retry) where the reserve is not free; those of [`describe::approved`] and [`describe::signed`]; as relay and disk report.
+    pub(crate) async fn manifest(&self, record: &TransferRecord, digest: Sha256Digest) -> Result<Manifest> {
+        let signature = self.document(SIGNATURE_NAME, MAX_SIGNATURE_BYTES).await?;
+        describe::approved(self.parts, &signature).await?;
+        let manifest = self.offered(MANIFEST_NAME, MAX_MANIFEST_BYTES, digest).await?;
+        let believed = describe::signed(self.parts, record, &manifest, &signature)?;
+        self.keep([(SIGNATURE_NAME, signature), (MANIFEST_NAME, manifest)])?;
+        Ok(believed)
+    }
+
+    fn keep(&self, documents: [(&str, Vec<u8>); 2]) -> Result<()> {
+        room::check_here(self.parts, documents.iter().map(|(_, bytes)| bytes.len() as u64).sum(), RETURN_FILES)?;
+        for (name, bytes) in documents {
             small_file::write_if_different(&*self.parts.files, &self.layout.sent(self.id, &own_name(name)?), &bytes)?;
         }
-        Ok(described)
+        Ok(())
     }
 
     async fn document(&self, name: &str, limit: usize) -> Result<Vec<u8>> {

@@ -71,13 +71,12 @@ pub fn stage(parts: &Parts, manifest: &Manifest, folder: &Path) -> Result<Vec<Pl
 /// A folder that is missing is never made: it may be a network drive that is not there now.
 fn check_folder(parts: &Parts, folder: &Path, bytes: u64) -> Result<()> {
     let free = match parts.files.free_space(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(failed("looking at", folder, error)),
-        Err(error) => {
-            // A folder of another host, in which one may only write, need not tell; the disk does when it is full.
+        // A folder of another host, in which one may only write, need not tell; the disk does when it is full.
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
             tracing::debug!(folder = %folder.display(), %error, "how much room there is for return files is not known");
             return Ok(());
         }
-        Ok(free) => free,
+        other => other.map_err(|error| failed("looking at", folder, error))?,
     };
     let reserve = parts.config.now().state.reserve.0;
     if free >= bytes.saturating_add(reserve) {

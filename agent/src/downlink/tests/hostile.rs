@@ -62,7 +62,10 @@ async fn an_altered_signature_is_rejected() {
 /// What lies in the folder of a transfer.
 fn kept(returns: &Returns, id: TransferId) -> Vec<String> {
     let layout = returns.world.parts.layout.of(Direction::Downlink);
-    let entries = returns.world.files.list(&layout.transfer(id), None, 100).unwrap_or_default();
+    let entries = match returns.world.files.list(&layout.transfer(id), None, 100) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        other => other.unwrap(),
+    };
     entries.into_iter().map(|entry| entry.name).collect()
 }
 
@@ -89,8 +92,28 @@ async fn lists_that_do_not_agree_with_what_is_signed_never_come_to_the_disk() {
     let id = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
     returns.put(id, "MD5SUMS", &vec![b'x'; 1_000_000]);
     returns.take().await;
-    returns.world.finish(id).await;
-    assert_eq!(kept(&returns, id), ["receipts"]);
+    rejected(&returns, id, Code::ContentInvalid).await;
+    assert_eq!(kept(&returns, id), ["manifest.json", "manifest.json.sig", "receipts"]);
+}
+
+#[tokio::test]
+async fn the_chain_of_what_was_rejected_is_whole() {
+    type Change = fn(&mut Sent);
+    let changes: [(Code, Change); 4] = [
+        (Code::LimitExceeded, |sent| sent.manifest.files[0].size = u64::MAX / 2),
+        (Code::PackedListInvalid, |sent| sent.listed = |list| list.files.clear()),
+        (Code::DigestMismatch, |sent| drop(sent.packed.insert("orders.csv.bz2".into(), packed(b"item\r\n2\r\n")))),
+        (Code::ManifestInvalid, |sent| sent.manifest.tenant = "other".parse().unwrap()),
+    ];
+    for (code, change) in changes {
+        let (returns, id) = offered(change).await;
+        rejected(&returns, id, code).await;
+        let chain = crate::chain::verify(&returns.world.parts, id).await.unwrap();
+        assert!(chain.ok, "{code}: {chain:?}");
+        let shown = crate::view::detail(&returns.world.parts, &returns.world.record(id).await).await.unwrap();
+        // What its sender has signed for it is still to be seen.
+        assert_eq!(shown.files.len(), usize::from(code != Code::ManifestInvalid), "{code}");
+    }
 }
 
 #[tokio::test]
@@ -155,7 +178,7 @@ async fn promised(size: u64, unpacked_file: Option<u64>) -> Code {
     }
     let record = returns.world.finish(id).await;
     let TransferState::Rejected { rejection } = record.state else { panic!("not rejected: {record:?}") };
-    let came = kept(&returns, id).iter().any(|name| name == "manifest.json");
+    let came = kept(&returns, id).iter().any(|name| name == "packed.json");
     assert_eq!(came, rejection.code == Code::DigestMismatch, "only what may be unpacked is fetched: {rejection:?}");
     rejection.code
 }

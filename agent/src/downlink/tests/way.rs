@@ -181,6 +181,25 @@ async fn what_the_disk_has_spoilt_is_fetched_or_unpacked_again() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_the_disk_spoils_is_fetched_again_at_every_stage() {
+    for (stage, nth) in [(Stage::Pull, 1), (Stage::Verify, 1), (Stage::Deliver, 1), (Stage::Deliver, 2)] {
+        for spoilt in [Some(b"rot".as_slice()), None] {
+            let mut returns = Returns::new();
+            let id = returns.orders().await;
+            let layout = returns.world.parts.layout.of(Direction::Downlink);
+            let files = returns.world.files.clone();
+            returns.stop_at(id, stage, Point::AfterJournal, nth).await;
+            match spoilt {
+                Some(bytes) => write_whole(&*files, &layout.manifest(id), bytes).unwrap(),
+                None => files.remove(&layout.manifest(id)).unwrap(),
+            }
+            assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered, "{stage:?} {nth}");
+            assert_eq!(returns.delivered().len(), 2);
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_unapproved_receiver_is_believed_once_it_is_approved() {
     let returns = Returns::new();
     let stranger = crate::uplink::tests::world::identity(99);

@@ -20,7 +20,7 @@ const RETIRED: Duration = Duration::from_secs(90);
 /// What an upload carries that is held in the middle, in bytes.
 const PAYLOAD: usize = 3_000_000;
 /// How fast it goes until a third is at the relay, in bytes a second.
-const AT_FIRST: u64 = 250_000;
+const AT_FIRST: u64 = 100_000;
 /// How fast it goes while it is held: something is on its way all the time, and what is left takes minutes.
 const HELD: u64 = 5_000;
 /// What goes over the wire for a payload, in hundredths of it: whoever begins anew after a third needs more.
@@ -251,7 +251,7 @@ fn an_upload_that_is_on_its_way_goes_on_when_the_key_changes() {
     upload.change_key("1h");
     assert_eq!(upload.logins(), logins, "the session of the old key goes on");
     let log = upload.arrives();
-    assert!(!log.contains("\"WARN\"") && !log.contains("\"ERROR\""), "something has failed: {log}");
+    assert!(!log.contains("\"code\":"), "something has failed: {log}");
 }
 
 #[test]

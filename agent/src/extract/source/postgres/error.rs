@@ -79,7 +79,7 @@ impl Server {
                 Failure::retry(Code::ErpMissing, format!("the server of {shown} lacks what it needs for {doing}"))
             }
             // A database that takes nobody now, because it is being restored or moved; a view that is not filled yet.
-            ("55", _) => Failure::retry(Code::ErpMissing, format!("{shown} is not ready for {doing}")),
+            (_, "55000" | "55006") => Failure::retry(Code::ErpMissing, format!("{shown} is not ready for {doing}")),
             ("08" | "57", _) | (_, "25P03") => {
                 Failure::retry(Code::ErpMissing, format!("{shown} ended the connection while {doing}"))
             }
