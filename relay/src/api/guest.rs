@@ -4,8 +4,8 @@ use std::{
     future::pending,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -40,10 +40,10 @@ struct Inner {
     until: Duration,
     /// Requests that are being answered, without those whose body is still awaited.
     running: AtomicUsize,
-    /// Requests whose body is awaited.
-    reading: AtomicUsize,
+    /// Whether a call is under way whose body comes before any proof.
+    turn: AtomicBool,
     /// What it takes of what its caller may have.
-    place: OnceLock<CallerPlace>,
+    place: Mutex<Option<CallerPlace>>,
 }
 
 /// How a connection has to end.
@@ -59,14 +59,16 @@ pub(super) enum Farewell {
 #[derive(Debug)]
 pub(super) struct Running(Guest);
 
-/// A running request whose body is awaited, which is nothing that a stranger could be waited for; dropping it says that it is there.
+/// The one call of a connection whose body comes before any proof; dropping it says that it is answered.
 #[derive(Debug)]
-pub(super) struct Reading(Guest);
+pub(super) struct Turn(Guest);
 
-/// Bodies that a connection may send at once on which nobody has proven who they are.
-const BODIES_OF_STRANGER: usize = 1;
-/// How long whoever sends more of them is asked to wait.
-const BODY_PAUSE: Duration = Duration::from_secs(1);
+/// The body of such a call is awaited, which is nothing that a stranger could be waited for; dropping it says that it is there.
+#[derive(Debug)]
+pub(super) struct Reading<'a>(&'a Guest);
+
+/// How long whoever makes more of such calls at once is asked to wait.
+const TURN_PAUSE: Duration = Duration::from_secs(1);
 
 impl Guest {
     /// The peer at `address`, which has taken the place of `ticket`. Failures are counted in `attempts`, and of `limits` count those of a
@@ -86,8 +88,8 @@ impl Guest {
             most_failures: limits.key_offers.max(1),
             until,
             running: AtomicUsize::new(0),
-            reading: AtomicUsize::new(0),
-            place: OnceLock::new(),
+            turn: AtomicBool::new(false),
+            place: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -101,23 +103,18 @@ impl Guest {
         self.inner.address
     }
 
-    /// Somebody has proven who they are: the connection gives its place back, and only its limits as a whole hold from here on.
-    pub(super) fn accepted(&self) {
-        self.inner.accepted.cancel();
-        self.inner.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    /// Counts the connection among those of a caller that was accepted on it, the first.
+    /// `user` has proven who they are: the connection is counted among the `callers` as theirs, where nobody was accepted on it before,
+    /// and to its end. It gives its place among the strangers back.
     ///
     /// # Errors
     /// `rate-limited` where that one has as many as it may have; then the connection ends.
-    pub(super) fn belongs_to(&self, callers: &Callers, user: &str) -> Result<(), Failure> {
-        if self.inner.place.get().is_some() {
-            return Ok(());
+    pub(super) fn accepted(&self, callers: &Callers, user: &str) -> Result<(), Failure> {
+        let mut place = self.inner.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_none() {
+            *place = Some(callers.take(user).inspect_err(|_| self.inner.unwanted.cancel())?);
+            self.inner.accepted.cancel();
+            self.inner.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
-        let place = callers.take(user).inspect_err(|_| self.inner.unwanted.cancel())?;
-        // Two requests of one connection may both have taken one; the other is given back.
-        let _ = self.inner.place.set(place);
         Ok(())
     }
 
@@ -146,20 +143,17 @@ impl Guest {
         Running(self.clone())
     }
 
-    /// A running request waits for its body from here on.
+    /// A call begins whose body comes before any proof. Such bodies have no place among the requests, so that also whoever was accepted
+    /// on the connection sends one at a time.
     ///
     /// # Errors
-    /// `rate-limited` where a stranger sends another one beside it.
-    pub(super) fn reads(&self) -> Result<Reading, Failure> {
-        let before = self.inner.reading.fetch_add(1, SeqCst);
-        self.inner.running.fetch_sub(1, SeqCst);
-        let reading = Reading(self.clone());
-        if before >= BODIES_OF_STRANGER && !self.inner.accepted.is_cancelled() {
-            return Err(
-                Failure::retry(Code::RateLimited, "one body after the other until a token was accepted").after(BODY_PAUSE)
-            );
+    /// `rate-limited` where there is one already.
+    pub(super) fn turn(&self) -> Result<Turn, Failure> {
+        if self.inner.turn.swap(true, SeqCst) {
+            let message = "a connection makes one call without a token after the other";
+            return Err(Failure::retry(Code::RateLimited, message).after(TURN_PAUSE));
         }
-        Ok(reading)
+        Ok(Turn(self.clone()))
     }
 
     /// Completes when the connection has to end.
@@ -194,16 +188,29 @@ impl Guest {
     }
 }
 
+impl Turn {
+    /// Its body is awaited from here on.
+    pub(super) fn reads(&self) -> Reading<'_> {
+        self.0.inner.running.fetch_sub(1, SeqCst);
+        Reading(&self.0)
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.inner.running.fetch_sub(1, SeqCst);
     }
 }
 
-impl Drop for Reading {
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.inner.turn.store(false, SeqCst);
+    }
+}
+
+impl Drop for Reading<'_> {
     fn drop(&mut self) {
         self.0.inner.running.fetch_add(1, SeqCst);
-        self.0.inner.reading.fetch_sub(1, SeqCst);
     }
 }
 
@@ -223,17 +230,28 @@ fn is_of_proof(code: Code) -> bool {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
+    use axum::{
+        body::Body,
+        http::{
+            Request,
+            header::{AUTHORIZATION, CONTENT_TYPE},
+        },
+    };
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
         task::JoinHandle,
     };
-    use towpath_transfer::{api::Role, public_key::PublicKeyLine};
+    use tower::ServiceExt as _;
+    use towpath_transfer::{
+        api::{EnrolmentRequest, Role},
+        public_key::PublicKeyLine,
+    };
     use towpath_transport::server::{Authenticator, HostKey, Session, SshServer, SshServerConfig};
 
     use super::*;
     use crate::{
         api::{WebLimits, WebService},
-        service::tests::World,
+        service::tests::{Enrolled, World},
     };
 
     const WRONG: &str = "a.b.c";
@@ -318,6 +336,15 @@ mod tests {
         }
     }
 
+    /// An enrolment as it is sent.
+    fn enrolment(request: &EnrolmentRequest) -> String {
+        let body = serde_json::to_string(request).unwrap();
+        let length = body.len();
+        format!(
+            "POST /v1/enrolments HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    }
+
     fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
@@ -374,21 +401,14 @@ mod tests {
 
         // The same for codes; the one that is right is taken from a refused address.
         let good = World::request(&code, &identity);
-        let guess = towpath_transfer::api::EnrolmentRequest { secret: "guess".into(), ..good.clone() };
-        let post = |request| {
-            let body = serde_json::to_string(request).unwrap();
-            let length = body.len();
-            format!(
-                "POST /v1/enrolments HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-            )
-        };
+        let guess = EnrolmentRequest { secret: "guess".into(), ..good.clone() };
         while scene.refused_for().is_none() {
-            assert_eq!(scene.connect(HERE).send(&post(&guess)).await.0, 403);
+            assert_eq!(scene.connect(HERE).send(&enrolment(&guess)).await.0, 403);
         }
         let mut line = scene.connect(HERE);
-        assert_eq!(line.send(&post(&good)).await.0, 200);
+        assert_eq!(line.send(&enrolment(&good)).await.0, 200);
         let pushing: Vec<Line> = (0..25).map(|_| scene.connect(HERE)).collect();
-        assert_eq!(line.send(&post(&good)).await.0, 200, "and is no stranger from then on");
+        assert_eq!(line.send(&enrolment(&good)).await.0, 200, "and is no stranger from then on");
         drop(pushing);
     }
 
@@ -448,12 +468,8 @@ mod tests {
         assert_eq!(neighbour.ask(&agent.token(&scene.world)).await.0, 200, "the one place is free");
         let code = scene.world.code("acme", Role::Receiver).await;
         let mut other = scene.connect(HERE);
-        let body = serde_json::to_string(&World::request(&code, &scene.world.identity())).unwrap();
-        let enrolment = format!(
-            "POST /v1/enrolments HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        assert_eq!(other.send(&enrolment).await.0, 200);
+        let request = World::request(&code, &scene.world.identity());
+        assert_eq!(other.send(&enrolment(&request)).await.0, 200);
         slow.remove(0).ends_here().await;
         while scene.world.clock.sleepers() < slow.len() {
             tokio::task::yield_now().await;
@@ -505,19 +521,80 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_sends_one_body_at_a_time_and_whoever_was_accepted_as_many_as_there_are() {
+    async fn one_key_takes_its_share_of_the_connections_with_its_enrolment_code_too() {
+        let scene = Scene::with(WebLimits { connections_per_end: 3, ..WebLimits::default() }).await;
+        let other = scene.world.enrol("acme", Role::Receiver).await;
+        let (code, identity) = (scene.world.code("acme", Role::Agent).await, scene.world.identity());
+        // The same key is told the same again until the code expires.
+        let enrolment = enrolment(&World::request(&code, &identity));
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let mut line = scene.connect(HERE);
+            assert_eq!(line.send(&enrolment).await.0, 200);
+            open.push(line);
+        }
+        let mut further = scene.connect(HERE);
+        let (status, head) = further.send(&enrolment).await;
+        assert_eq!((status, header(&head, "retry-after")), (429, Some("5")));
+        further.ends_here().await;
+        let user = "acme.agent";
+        let caller = scene.world.registry.authenticate_key(user, identity.public_line()).await.unwrap();
+        let greedy = Enrolled { identity, caller };
+        let mut further = scene.connect(HERE);
+        assert_eq!(further.ask(&greedy.token(&scene.world)).await.0, 429, "its tokens are counted together with its code");
+        further.ends_here().await;
+        assert_eq!(scene.refused_for(), None, "it is no failed login");
+        assert_eq!(scene.connect(HERE).ask(&other.token(&scene.world)).await.0, 200);
+        let mut first = open.remove(0);
+        assert_eq!(first.send(&enrolment).await.0, 200, "what it has goes on");
+        assert_eq!(first.ask(&greedy.token(&scene.world)).await.0, 200);
+        let Line { stream, serving } = first;
+        drop(stream);
+        serving.await.unwrap();
+        assert_eq!(scene.connect(HERE).send(&enrolment).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_connection_enrols_once_at_a_time_whether_it_was_accepted_or_not() {
         let scene = Scene::new().await;
+        let agent = scene.world.enrol("acme", Role::Agent).await;
+        let (code, identity) = (scene.world.code("acme", Role::Receiver).await, scene.world.identity());
         let peer = SocketAddr::from((HERE, 1));
         let guest = Guest::new(peer, scene.ssh.admit(peer), scene.ssh.attempts(), scene.ssh.limits());
-        let (_one, _two) = (guest.runs(), guest.runs());
-        let first = guest.reads().unwrap();
-        assert_eq!(guest.reads().unwrap_err().code(), Code::RateLimited);
-        assert_eq!(guest.inner.running.load(SeqCst), 1);
-        drop(first);
-        assert_eq!(guest.inner.running.load(SeqCst), 2);
-        let _first = guest.reads().unwrap();
-        guest.accepted();
-        assert!(guest.reads().is_ok());
+        let call = |path: &str, token: Option<String>, body: Body| {
+            let request = Request::post(path).header(CONTENT_TYPE, "application/json").extension(guest.clone());
+            let request =
+                token.into_iter().fold(request, |request, token| request.header(AUTHORIZATION, format!("Bearer {token}")));
+            let answering = scene.web.router.clone().oneshot(request.body(body).unwrap());
+            let running = guest.runs();
+            async move {
+                let answer = answering.await.unwrap();
+                drop(running);
+                answer.status().as_u16()
+            }
+        };
+        let never = || Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+        let good = || Body::from(serde_json::to_string(&World::request(&code, &identity)).unwrap());
+        for accepted in [false, true] {
+            let mut slow = Box::pin(call("/v1/enrolments", None, never()));
+            while !guest.inner.turn.load(SeqCst) {
+                assert!(futures::poll!(&mut slow).is_pending());
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(guest.inner.running.load(SeqCst), 0, "nobody waits for it");
+            assert_eq!(call("/v1/enrolments", None, good()).await, 429, "{accepted}");
+            drop(slow);
+            assert_eq!(call("/v1/enrolments", None, good()).await, 200);
+        }
+        // Who shows a token with each has its share of the requests instead.
+        let users = &scene.web.app.requests_of;
+        let mut slow: Vec<_> = (0..3).map(|_| Box::pin(call("/v1/keys", Some(agent.token(&scene.world)), never()))).collect();
+        while users.taken_by(&agent.caller.user()) < slow.len() {
+            for call in &mut slow {
+                assert!(futures::poll!(call).is_pending());
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use towpath_transfer::api::{
 use super::{
     App,
     auth::{Authenticated, proven},
-    body::{JsonBody, QueryOf, TransferPath},
+    body::{JsonBody, QueryOf, StrangersBody, TransferPath},
     document::openapi_json,
     guard,
     guest::Guest,
@@ -55,12 +55,11 @@ pub(super) async fn openapi() -> Answer<impl IntoResponse> {
 pub(super) async fn enrol(
     State(app): State<App>,
     extensions: Extensions,
-    JsonBody(request): JsonBody<EnrolmentRequest>,
+    body: StrangersBody<EnrolmentRequest>,
 ) -> Answer<Json<EnrolmentAnswer>> {
     let _place = guard::place(&app.permits)?;
-    let guest = Guest::of(&extensions);
-    let enrolled = app.service.enrol(&request, guest.map(Guest::address)).await;
-    Ok(Json(proven(&app, "enrolment", guest, enrolled)?))
+    let enrolled = app.service.enrol(&body.value, Guest::of(&extensions).map(Guest::address)).await;
+    Ok(Json(proven(&app, "enrolment", &extensions, enrolled, |answer| answer.sftp_user.clone())?))
 }
 
 /// The enrolled ends of the other role in the caller's tenant.

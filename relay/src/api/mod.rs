@@ -112,7 +112,7 @@ impl WebService {
         let router = Router::new()
             .route("/healthz", get(handlers::healthz))
             .route("/openapi.json", get(handlers::openapi))
-            .route("/v1/enrolments", post(handlers::enrol))
+            .route(guard::ENROLMENTS, post(handlers::enrol))
             .route("/v1/peers", get(handlers::peers))
             .route("/v1/keys", post(handlers::rotate_key))
             .route("/v1/releases", get(handlers::releases))

@@ -224,6 +224,23 @@ async fn one_key_takes_its_share_of_the_requests_and_no_more() {
 }
 
 #[tokio::test]
+async fn an_enrolment_takes_a_place_of_its_key_among_the_requests() {
+    let web = Web::with(WebLimits { requests_per_end: 1, ..WebLimits::default() }).await;
+    let (code, identity) = (web.world.code("acme", Role::Agent).await, web.world.identity());
+    let body = serde_json::to_string(&World::request(&code, &identity)).unwrap();
+    let enrol = || {
+        let request = Request::post("/v1/enrolments").header(header::CONTENT_TYPE, "application/json");
+        web.send(request.body(Body::from(body.clone())).unwrap())
+    };
+    let answer: EnrolmentAnswer = json(enrol().await).await;
+    assert_eq!(web.service.app.requests_of.taken_by(&answer.sftp_user), 0, "it is given back");
+    let place = web.service.app.requests_of.take(&answer.sftp_user).unwrap();
+    assert_eq!(problem(enrol().await).await, (429, Code::RateLimited));
+    drop(place);
+    assert_eq!(json::<EnrolmentAnswer>(enrol().await).await, answer);
+}
+
+#[tokio::test]
 async fn a_long_poll_waits_apart_from_the_requests_and_is_bounded() {
     let web = Web::with(WebLimits { requests: 1, polls: 1, ..WebLimits::default() }).await;
     let agent = web.world.enrol("acme", Role::Agent).await;
@@ -556,7 +573,11 @@ async fn the_committed_document_is_the_one_that_is_served() {
     // The web framework does not say what it routes; the source does.
     let routed: Vec<&str> = include_str!("mod.rs").lines().filter_map(|line| line.trim().strip_prefix(".route(")).collect();
     let routed: BTreeSet<&str> = routed.iter().map(|rest| rest.split(',').next().unwrap().trim_matches('"')).collect();
-    let of_document = expected.map(|path| if path == guard::LONG_POLL { "guard::LONG_POLL" } else { path });
+    let of_document = expected.map(|path| match path {
+        guard::LONG_POLL => "guard::LONG_POLL",
+        guard::ENROLMENTS => "guard::ENROLMENTS",
+        path => path,
+    });
     assert_eq!(routed, BTreeSet::from(of_document), "what is served is documented");
     assert_eq!(URL, web.world.service().identity().public_url);
 }
