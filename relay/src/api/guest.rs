@@ -178,13 +178,16 @@ impl Guest {
 
 impl Guest {
     /// Completes when somebody who was said farewell to, and has still not proven who they are or is unwanted all the same, has had
-    /// `time` to take the answer.
+    /// `time` to take the answer. Both may still come, with the requests that are being answered.
     pub(super) async fn outstays(&self, clock: &dyn Clock, time: Duration) {
+        let Inner { accepted, unwanted, .. } = &*self.inner;
         tokio::select! {
             biased;
-            () = self.inner.accepted.cancelled(), if !self.inner.unwanted.is_cancelled() => pending().await,
-            () = clock.sleep(time) => {}
+            () = unwanted.cancelled() => {}
+            () = accepted.cancelled() => unwanted.cancelled().await,
+            () = clock.sleep(time) => return,
         }
+        clock.sleep(time).await;
     }
 }
 
@@ -595,6 +598,36 @@ mod tests {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_becomes_unwanted_after_the_farewell_does_not_stay_either() {
+        let scene = Scene::new().await;
+        let callers = Callers::new("connections", 1);
+        let of_its_key = callers.take("a").unwrap();
+        let time = Duration::from_secs(30);
+        for accepted_first in [false, true] {
+            let peer = SocketAddr::from((HERE, 1));
+            let guest = Guest::new(peer, scene.ssh.admit(peer), scene.ssh.attempts(), scene.ssh.limits());
+            let mut staying = Box::pin(guest.outstays(&scene.world.clock, time));
+            assert!(futures::poll!(&mut staying).is_pending());
+            // Its requests, which were running when the grace ended, are answered now.
+            if accepted_first {
+                guest.accepted(&callers, "b").unwrap();
+                assert!(futures::poll!(&mut staying).is_pending());
+                scene.world.clock.advance(time);
+                assert!(futures::poll!(&mut staying).is_pending(), "whoever was accepted stays for its answers");
+                for _ in 0..scene.ssh.limits().key_offers {
+                    guest.refused(Failure::park(Code::AuthenticationRefused, "no"));
+                }
+            } else {
+                guest.accepted(&callers, "a").unwrap_err();
+            }
+            assert!(futures::poll!(&mut staying).is_pending(), "it has its time for the answer");
+            scene.world.clock.advance(time);
+            assert!(futures::poll!(&mut staying).is_ready(), "{accepted_first}");
+        }
+        drop(of_its_key);
     }
 
     #[tokio::test]
