@@ -57,7 +57,7 @@ impl WebService {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            farewell = guest.farewell(&**self.app.service.clock()) => {
+            farewell = guest.farewell() => {
                 if farewell == Farewell::Cut {
                     tracing::debug!(peer = %guest.address(), "a connection was cut on which nobody had proven who they are");
                     return;

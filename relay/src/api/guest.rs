@@ -13,7 +13,7 @@ use std::{
 use axum::http::Extensions;
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{Clock, Code, Failure};
-use towpath_transport::server::{Attempts, Limits, Ticket};
+use towpath_transport::server::{Attempts, Grace, Limits, Ticket};
 
 use super::callers::{CallerPlace, Callers};
 
@@ -36,8 +36,8 @@ struct Inner {
     attempts: Arc<Attempts>,
     failures: AtomicUsize,
     most_failures: usize,
-    /// When the login's grace is over, by the monotonic clock.
-    until: Duration,
+    /// By when somebody must have proven who they are.
+    grace: Grace,
     /// Requests that are being answered, without those whose body is still awaited.
     running: AtomicUsize,
     /// Whether a call is under way whose body comes before any proof.
@@ -71,22 +71,20 @@ pub(super) struct Reading<'a>(&'a Guest);
 const TURN_PAUSE: Duration = Duration::from_secs(1);
 
 impl Guest {
-    /// The peer at `address`, which has taken the place of `ticket`. Failures are counted in `attempts`, and of `limits` count those of a
-    /// login: its grace time, which began with the ticket, and how often it may fail on one connection. The service's clock must be the one
-    /// of the server that gave the ticket.
+    /// The peer at `address`, which has taken the place of `ticket`. Failures are counted in `attempts`, and of `limits` counts how
+    /// often a login may fail on one connection. Its grace is that of the ticket.
     #[must_use]
     pub fn new(address: SocketAddr, ticket: Ticket, attempts: Arc<Attempts>, limits: &Limits) -> Self {
-        let until = ticket.since().saturating_add(limits.login_grace);
         let inner = Inner {
             address: address.ip(),
             displaced: ticket.displacement(),
+            grace: ticket.grace(),
             ticket: Mutex::new(Some(ticket)),
             accepted: CancellationToken::new(),
             unwanted: CancellationToken::new(),
             attempts,
             failures: AtomicUsize::new(0),
             most_failures: limits.key_offers.max(1),
-            until,
             running: AtomicUsize::new(0),
             turn: AtomicBool::new(false),
             place: Mutex::default(),
@@ -157,14 +155,14 @@ impl Guest {
     }
 
     /// Completes when the connection has to end.
-    pub(super) async fn farewell(&self, clock: &dyn Clock) -> Farewell {
-        let Inner { displaced, accepted, unwanted, until, running, .. } = &*self.inner;
+    pub(super) async fn farewell(&self) -> Farewell {
+        let Inner { displaced, accepted, unwanted, grace, running, .. } = &*self.inner;
         let stranger = async {
             tokio::select! {
                 biased;
                 () = accepted.cancelled() => pending().await,
                 () = displaced.cancelled() => {}
-                () = clock.sleep(until.saturating_sub(clock.monotonic())) => {}
+                () = grace.over() => {}
             }
             // Who is just being answered may be about to prove it; a request has its own bound in time.
             if running.load(SeqCst) > 0 { Farewell::Answered } else { Farewell::Cut }
@@ -491,7 +489,7 @@ mod tests {
         // What comes before HTTP is TLS.
         scene.world.clock.advance(Duration::from_secs(12));
         let guest = Guest::new(peer, ticket, scene.ssh.attempts(), scene.ssh.limits());
-        let mut farewell = Box::pin(guest.farewell(&scene.world.clock));
+        let mut farewell = Box::pin(guest.farewell());
         assert!(futures::poll!(&mut farewell).is_pending());
         scene.world.clock.advance(Duration::from_millis(17_999));
         assert!(futures::poll!(&mut farewell).is_pending());

@@ -4,6 +4,8 @@
 #[doc(hidden)]
 pub mod fuzzing;
 mod plain_http;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 use std::{
@@ -41,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct DoorLimits {
     /// TLS connections at once, handshakes included; one more is hung up on.
     pub tls_connections: usize,
-    /// For a TLS handshake, and for the first bytes after it.
+    /// For a TLS handshake, and for the first bytes after it; no longer than the grace of a login, which has begun by then.
     pub handshake: Duration,
 }
 
@@ -130,7 +132,7 @@ impl Door {
         let ticket = self.ssh.admit(peer);
         let sniffed = tokio::select! {
             sniffed = sniff(stream, &*self.clock) => sniffed,
-            () = ticket.displaced() => return,
+            () = ticket.expired() => return,
             () = shutdown.cancelled() => return,
         };
         match sniffed {
@@ -150,14 +152,14 @@ impl Door {
         tracing::info!(%peer, ?ended, "an SSH connection ended");
     }
 
-    /// Keeps its ticket, so that such connections count among those that have not logged in.
+    /// Keeps its ticket, so that such connections count among those that have not logged in, and stay no longer.
     async fn serve_plain(&self, stream: Rewound<TcpStream>, ticket: Ticket, shutdown: CancellationToken) {
         let _counted = self.metrics.connection("http");
         tokio::select! {
             () = plain_http::redirect(stream, &self.public_url, self.limits.handshake) => {}
             // A peer that does not take its answer is not waited for.
             () = self.clock.sleep(self.limits.handshake) => {}
-            () = ticket.displaced() => {}
+            () = ticket.expired() => {}
             () = shutdown.cancelled() => {}
         }
     }
@@ -170,7 +172,7 @@ impl Door {
         let shaken = tokio::select! {
             shaken = self.shake_hands(stream) => shaken,
             () = self.clock.sleep(self.limits.handshake) => Err(io::ErrorKind::TimedOut.into()),
-            () = ticket.displaced() => return,
+            () = ticket.expired() => return,
             () = shutdown.cancelled() => return,
         };
         match shaken {

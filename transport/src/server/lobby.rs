@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
+use towpath_transfer::{Clock, clock::Sleep};
 
 use super::{address::AddressKey, limits::Limits};
 
@@ -19,6 +20,8 @@ use super::{address::AddressKey, limits::Limits};
 pub(super) struct Lobby {
     most: usize,
     most_per_address: usize,
+    grace: Duration,
+    clock: Arc<dyn Clock>,
     waiting: Mutex<Waiting>,
 }
 
@@ -41,14 +44,21 @@ pub struct Ticket {
     lobby: Arc<Lobby>,
     number: u64,
     displaced: CancellationToken,
-    /// When it was taken, by the monotonic clock of whoever admits.
-    since: Duration,
+    grace: Grace,
+}
+
+/// The grace of a login: it counts from the place on, whatever is spoken before SSH or HTTP. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Grace {
+    clock: Arc<dyn Clock>,
+    /// By its monotonic time.
+    until: Duration,
 }
 
 impl Lobby {
-    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+    pub(super) fn new(limits: &Limits, clock: Arc<dyn Clock>) -> Arc<Self> {
         let (most, most_per_address) = (limits.unauthenticated.max(1), limits.unauthenticated_per_address.max(1));
-        Arc::new(Self { most, most_per_address, waiting: Mutex::default() })
+        Arc::new(Self { most, most_per_address, grace: limits.login_grace, clock, waiting: Mutex::default() })
     }
 
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Ticket {
@@ -71,7 +81,8 @@ impl Lobby {
         if let Some(dropped) = dropped {
             dropped.displaced.cancel();
         }
-        Ticket { lobby: Arc::clone(self), number, displaced, since: Duration::ZERO }
+        let grace = Grace { clock: Arc::clone(&self.clock), until: self.clock.monotonic().saturating_add(self.grace) };
+        Ticket { lobby: Arc::clone(self), number, displaced, grace }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -80,28 +91,32 @@ impl Lobby {
 }
 
 impl Ticket {
-    /// That it was taken at `now`.
-    pub(super) fn taken(mut self, now: Duration) -> Self {
-        self.since = now;
-        self
+    /// Completes when the holder must hang up: a newer connection has taken this place, or the grace of its login is over.
+    pub async fn expired(&self) {
+        tokio::select! {
+            () = self.displaced.cancelled() => {}
+            () = self.grace.over() => {}
+        }
     }
 
-    /// When it was taken, by the monotonic clock of the server that admits. From then on the grace of a login counts, whatever was
-    /// spoken before SSH or HTTP.
+    /// By when the login must have happened.
     #[must_use]
-    pub fn since(&self) -> Duration {
-        self.since
+    pub fn grace(&self) -> Grace {
+        self.grace.clone()
     }
 
-    /// Completes when a newer connection has taken this place: the holder must hang up.
-    pub async fn displaced(&self) {
-        self.displaced.cancelled().await;
-    }
-
-    /// Is cancelled when [`Ticket::displaced`] completes.
+    /// Is cancelled when a newer connection has taken this place.
     #[must_use]
     pub fn displacement(&self) -> CancellationToken {
         self.displaced.clone()
+    }
+}
+
+impl Grace {
+    /// Completes when it is over.
+    #[must_use]
+    pub fn over(&self) -> Sleep {
+        self.clock.sleep(self.until.saturating_sub(self.clock.monotonic()))
     }
 }
 
@@ -113,15 +128,39 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
+    use towpath_transfer::clock::ManualClock;
+
     use super::*;
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
     }
 
+    fn clock() -> Arc<ManualClock> {
+        Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH))
+    }
+
+    #[tokio::test]
+    async fn a_place_expires_with_the_grace_or_when_it_is_taken() {
+        let clock = clock();
+        let lobby = Lobby::new(&Limits { unauthenticated: 1, ..Limits::default() }, clock.clone());
+        clock.advance(Duration::from_hours(1));
+        let ticket = lobby.enter(address(1));
+        clock.advance(Duration::from_millis(29_999));
+        let mut expired = Box::pin(ticket.expired());
+        assert!(futures::poll!(&mut expired).is_pending());
+        clock.advance(Duration::from_millis(1));
+        expired.await;
+        let ticket = lobby.enter(address(1));
+        let mut expired = Box::pin(ticket.expired());
+        assert!(futures::poll!(&mut expired).is_pending());
+        let _newer = lobby.enter(address(2));
+        expired.await;
+    }
+
     #[test]
     fn a_full_address_and_a_full_table_drop_their_oldest() {
-        let lobby = Lobby::new(&Limits::default());
+        let lobby = Lobby::new(&Limits::default(), clock());
         let first = lobby.enter(address(1));
         let second = lobby.enter(address(2));
         let flood: Vec<_> = (0..20).map(|_| lobby.enter(address(2))).collect();

@@ -41,7 +41,7 @@ pub use {
     attempts::Attempts,
     keys::{HostKey, RSA_BITS_LEAST, RSA_BITS_MOST},
     limits::{FRAME_BYTES, LEAST_FRAME_BYTES, Limits, TRANSFER_BYTES},
-    lobby::Ticket,
+    lobby::{Grace, Ticket},
     path::{AnyPath, PathForm},
     session::{Authenticator, Session},
     ssh_server::{Ended, SshServer, SshServerConfig},

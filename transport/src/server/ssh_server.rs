@@ -30,7 +30,7 @@ use super::{
     connection::{Connection, HandlerError, Shared},
     keys::HostKey,
     limits::Limits,
-    lobby::{Lobby, Ticket},
+    lobby::{Grace, Lobby, Ticket},
     session::Authenticator,
     users::Users,
     wire::{Outflow, ReadGate, Wire},
@@ -118,7 +118,7 @@ impl SshServer {
         let keys = host_keys.into_iter().map(HostKey::into_private).collect();
         let inner = Inner {
             config: RwLock::new(Arc::new(ssh_config(keys, &limits))),
-            lobby: Lobby::new(&limits),
+            lobby: Lobby::new(&limits, Arc::clone(&clock)),
             attempts: Arc::new(Attempts::new(&limits, Arc::clone(&clock))),
             users: Users::new(limits.sessions_per_user),
             limits: Arc::new(limits),
@@ -143,10 +143,10 @@ impl SshServer {
     }
 
     /// Takes a place among the connections that have not logged in. A caller that first finds out what a stream speaks
-    /// takes it before that, and hangs up on [`Ticket::displaced`].
+    /// takes it before that, and hangs up on [`Ticket::expired`].
     #[must_use]
     pub fn admit(&self, peer: SocketAddr) -> Ticket {
-        self.inner.lobby.enter(peer.ip()).taken(self.inner.clock.monotonic())
+        self.inner.lobby.enter(peer.ip())
     }
 
     /// The failed logins, for whoever checks logins of another kind beside this server: they count together.
@@ -273,7 +273,7 @@ where
     let gate = ReadGate::new(inner.limits.queue_pause_bytes);
     let outflow = Outflow::new(Arc::clone(&inner.clock));
     let displaced = ticket.displacement();
-    let until = ticket.since().saturating_add(inner.limits.login_grace);
+    let grace = ticket.grace();
     let (login, mut logged_in) = watch::channel(None);
     let shared = Arc::new(Shared {
         limits: Arc::clone(&inner.limits),
@@ -298,7 +298,7 @@ where
     let ended = tokio::select! {
         biased;
         ended = &mut session => ended,
-        ended = supervise(&inner, &mut logged_in, &displaced, until, &outflow) => ended,
+        ended = supervise(&inner, &mut logged_in, &displaced, &grace, &outflow) => ended,
     };
     stop.cancel();
     if !session.is_terminated() && logged_in.borrow().is_some() {
@@ -349,12 +349,12 @@ where
     }
 }
 
-/// Completes when the connection must end although the peer goes on; without a login that is `until`, by the monotonic clock.
+/// Completes when the connection must end although the peer goes on; without a login that is when the `grace` is over.
 async fn supervise(
     inner: &Inner,
     logged_in: &mut watch::Receiver<Option<CancellationToken>>,
     displaced: &CancellationToken,
-    until: Duration,
+    grace: &Grace,
     outflow: &Outflow,
 ) -> Ended {
     let login = async {
@@ -369,7 +369,7 @@ async fn supervise(
         revoked = login => revoked,
         () = inner.shutdown.cancelled() => return Ended::Shutdown,
         () = displaced.cancelled() => return Ended::Displaced,
-        () = inner.clock.sleep(until.saturating_sub(inner.clock.monotonic())) => return Ended::Grace,
+        () = grace.over() => return Ended::Grace,
     };
     let stalled = async {
         loop {
