@@ -156,17 +156,37 @@ async fn someone_elses_transfer_is_answered_like_none_and_noted() {
     assert_eq!(foreign[0].key, thief.caller.key().fingerprint().to_string());
 }
 
-/// What can be tried with a path over SFTP; those with two paths name the other one, too.
-const OPERATIONS: [&str; 10] =
-    ["stat", "list", "read", "write", "set", "remove", "remove-dir", "rename-from", "rename-to", "make-dir"];
+/// What can be tried with a path over SFTP, and the method that it is; those with two paths name the other one, too.
+const OPERATIONS: [(&str, &str); 17] = [
+    ("stat", "stat"),
+    ("lstat", "lstat"),
+    ("list", "list"),
+    ("read", "open"),
+    ("write", "open"),
+    ("set", "set_attributes"),
+    ("remove", "remove"),
+    ("remove-dir", "remove_dir"),
+    ("rename-from", "rename"),
+    ("rename-to", "rename"),
+    ("make-dir", "make_dir"),
+    ("read-link", "read_link"),
+    ("link-from", "symlink"),
+    ("link-to", "symlink"),
+    ("hard-link-from", "hard_link"),
+    ("hard-link-to", "hard_link"),
+    ("space", "space"),
+];
+/// The methods that say nothing of what is there: every path has an absolute form.
+const SILENT: [&str; 2] = ["capabilities", "canonical"];
 
 /// Tries it as a session of its own, and says what the session is told.
 async fn tried(view: &AgentView, operation: &str, path: &str, mine: &str) -> String {
-    let (path, mine, none): (RemotePath, RemotePath, _) =
-        (path.parse().unwrap(), mine.parse().unwrap(), SetAttributes::default());
+    let (text, path, mine): (_, RemotePath, RemotePath) = (path, path.parse().unwrap(), mine.parse().unwrap());
+    let none = SetAttributes::default();
     let read = OpenOptions { read: true, ..OpenOptions::default() };
     let told = match operation {
         "stat" => view.stat(&path).await.map(|_| ()),
+        "lstat" => view.lstat(&path).await.map(|_| ()),
         "list" => view.list(&path).await.map(|_| ()),
         "read" => view.open(&path, read, &none).await.map(|_| ()),
         "write" => view.open(&path, WRITE, &none).await.map(|_| ()),
@@ -175,9 +195,57 @@ async fn tried(view: &AgentView, operation: &str, path: &str, mine: &str) -> Str
         "remove-dir" => view.remove_dir(&path).await,
         "rename-from" => view.rename(&path, &mine, Replace::Allow).await,
         "rename-to" => view.rename(&mine, &path, Replace::Allow).await,
-        _ => view.make_dir(&path, &none).await,
+        "make-dir" => view.make_dir(&path, &none).await,
+        "read-link" => view.read_link(&path).await.map(|_| ()),
+        "link-from" => view.symlink(&mine.to_string(), &path).await,
+        "link-to" => view.symlink(text, &mine).await,
+        "hard-link-from" => view.hard_link(&path, &mine).await,
+        "hard-link-to" => view.hard_link(&mine, &path).await,
+        "space" => view.space(&path).await.map(|_| ()),
+        unknown => panic!("{unknown} is not tried"),
     };
     format!("{told:?}")
+}
+
+#[test]
+fn every_method_of_a_view_is_tried() {
+    let source = include_str!("../../../transport/src/server/vfs.rs");
+    let view = source.split_once("pub trait VirtualFs<").unwrap().1.split_once("\n}\n").unwrap().0;
+    let methods: BTreeSet<&str> = view
+        .lines()
+        .filter_map(|line| line.strip_prefix("    async fn ").or_else(|| line.strip_prefix("    fn ")))
+        .map(|rest| rest.split('(').next().unwrap())
+        .collect();
+    let tried = OPERATIONS.iter().map(|(_, method)| *method).chain(SILENT).collect();
+    assert_eq!(methods, tried);
+}
+
+#[tokio::test]
+async fn one_caller_that_asks_without_end_leaves_room_for_the_questions_of_others() {
+    let world = World::new().await;
+    let (agent, thief) = (world.enrol("acme", Role::Agent).await, world.enrol("other", Role::Agent).await);
+    let spy = world.enrol("third", Role::Agent).await;
+    let sent = Sent::new(&world, &agent, 1);
+    sent.push(&world, &agent).await;
+    world.service().complete(&agent.caller, sent.id, &sent.complete).await.unwrap();
+    world.audit().await;
+    let trail = world.service().trail();
+    let greedy = Witness::of(trail, &thief.caller);
+    for _ in 0..5_000 {
+        greedy.missed(world.id());
+    }
+    // From another address it is the same one.
+    Witness::of(trail, &at_home(&thief)).missed(sent.id);
+    Witness::of(trail, &spy.caller).missed(sent.id);
+    while trail.asks() > 0 {
+        trail.flush(false).await.unwrap();
+    }
+    let rows = world.audit().await;
+    let foreign = found(&rows, Action::Foreign, "not-found");
+    let tenants: Vec<&str> = foreign.iter().map(|row| &*row.tenant).collect();
+    assert_eq!(tenants, ["third"]);
+    let lost = 5_001 - trail::QUEUE_ASKED_OF_ONE;
+    assert!(rows.iter().any(|row| row.action == Action::Gap.as_str() && row.detail.starts_with(&format!("{lost} "))));
 }
 
 #[tokio::test]
@@ -200,15 +268,19 @@ async fn every_operation_of_sftp_on_someone_elses_transfer_is_noted() {
         "/uplink/agent/{id}/manifest.json",
         "/acme/agent/uplink/{id}/manifest.json",
         "/spool/acme/agent/uplink/{id}",
+        "/uplink/{own}/{id}/manifest.json",
+        "/uplink/{own}/deeper/{id}",
+        "/update/{id}",
+        "/update/1.2.3/{id}",
     ] {
-        for operation in OPERATIONS {
+        for (operation, _) in OPERATIONS {
             let mut told = Vec::new();
             for id in [sent.id, nobodys] {
                 // What is alike within a minute would be counted and not be a row.
                 world.clock.advance(WINDOW);
                 let before = world.audit().await.len();
                 let view = world.view(&thief).witnessed_by(Witness::of(world.service().trail(), &thief.caller));
-                let path = path.replace("{id}", &id.to_string());
+                let path = path.replace("{id}", &id.to_string()).replace("{own}", &own.id.to_string());
                 told.push(tried(&view, operation, &path, &mine).await);
                 let rows = world.audit().await.split_off(before);
                 let noted: Vec<_> = rows.iter().map(|row| (row.action.as_str(), row.result.as_str(), &*row.transfer)).collect();

@@ -22,6 +22,8 @@ pub const QUEUE_ROWS: usize = 10_000;
 const BATCH_ROWS: usize = 500;
 /// The questions for unknown transfers that may wait to be looked at.
 const QUEUE_ASKED: usize = 1_000;
+/// As many of them as one end may have there, so that one that asks for ever more ids leaves room for what others have asked.
+pub(super) const QUEUE_ASKED_OF_ONE: usize = 100;
 /// The questions that are looked at between two batches of rows.
 const LOOK_UPS: usize = 50;
 /// How often the trail says that rows are missing.
@@ -72,6 +74,13 @@ impl fmt::Debug for Trail {
     }
 }
 
+impl Asked {
+    /// Whether the same end has asked, with whatever key and from wherever.
+    fn is_of_same(&self, other: &Self) -> bool {
+        (&self.tenant, self.who.role, &self.who.name) == (&other.tenant, other.who.role, &other.who.name)
+    }
+}
+
 impl Waiting {
     fn push(&mut self, entry: Entry) {
         if self.rows.len() >= QUEUE_ROWS {
@@ -116,7 +125,8 @@ impl Trail {
     /// Whether it is someone else's is looked up later: the answer takes as long either way.
     pub(super) fn asked(&self, asked: Asked) {
         let mut waiting = self.lock();
-        if waiting.asked.len() >= QUEUE_ASKED {
+        let of_same = waiting.asked.iter().filter(|other| other.is_of_same(&asked)).count();
+        if waiting.asked.len() >= QUEUE_ASKED || of_same >= QUEUE_ASKED_OF_ONE {
             waiting.lost = waiting.lost.saturating_add(1);
         } else {
             waiting.asked.push_back(asked);
@@ -248,6 +258,12 @@ impl Trail {
         Ok(found.iter().any(|record| {
             record.key.tenant != asked.tenant || asked.agent.as_ref().is_some_and(|agent| *agent != record.key.agent)
         }))
+    }
+
+    /// How many questions wait.
+    #[cfg(test)]
+    pub(super) fn asks(&self) -> usize {
+        self.lock().asked.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

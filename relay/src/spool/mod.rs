@@ -8,6 +8,7 @@
 mod count;
 mod gate;
 mod lacking;
+mod noted;
 mod place;
 mod quota;
 mod receipts;

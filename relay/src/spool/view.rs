@@ -1,9 +1,6 @@
 //! The spool as one agent sees it over SFTP: its own root, and nothing else exists.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::OwnedRwLockWriteGuard;
@@ -11,7 +8,7 @@ use towpath_transfer::{Code, RemotePath, TransferId, TransferKey};
 use towpath_transport::{
     files::FileStore,
     server::{
-        Attributes, FileKind, FsError, FsResult, Lack, OpenOptions, Replace, SetAttributes, VirtualFile, VirtualFs,
+        Attributes, FileKind, FsError, FsResult, OpenOptions, Replace, SetAttributes, Space, VirtualFile, VirtualFs,
         VirtualListing,
         stored::{
             FixedListing, FolderGate, FolderNames, LastGate, StoredListing, StoredReader, UploadFolder, Uploads, attributes_of,
@@ -23,11 +20,11 @@ use towpath_transport::{
 use super::{
     Room, Spool,
     gate::Gate,
+    noted::{Missed, note_full, note_refused},
     place::{DOWNLINK, Place, UPLINK, locate},
-    reason,
 };
 use crate::{
-    audit::{Action, Witness},
+    audit::Witness,
     release::{Offered, UPDATE, is_update},
     scope::AgentScope,
 };
@@ -39,8 +36,7 @@ pub struct AgentView {
     scope: AgentScope,
     last: LastGate<TransferKey, Gate>,
     witness: Option<Witness>,
-    /// The transfer that was missed last: many files of one are asked for in a row.
-    missed: Mutex<Option<TransferId>>,
+    missed: Missed,
     offered: Option<Offered>,
 }
 
@@ -92,7 +88,7 @@ impl AgentView {
     /// The root of `scope`.
     #[must_use]
     pub fn new(spool: Arc<Spool>, scope: AgentScope) -> Self {
-        Self { spool, scope, last: LastGate::default(), witness: None, missed: Mutex::default(), offered: None }
+        Self { spool, scope, last: LastGate::default(), witness: None, missed: Missed::default(), offered: None }
     }
 
     /// The same, with what is refused noted by `witness`.
@@ -107,9 +103,13 @@ impl AgentView {
         Self { offered: Some(offered), ..self }
     }
 
-    /// The releases, where a path leads to them.
+    /// The releases, where a path leads to them. No transfer is among them.
     fn offered(&self, path: &RemotePath) -> FsResult<Option<&Offered>> {
-        if is_update(path) { self.offered.as_ref().map(Some).ok_or(FsError::NotFound) } else { Ok(None) }
+        if !is_update(path) {
+            return Ok(None);
+        }
+        self.suspect(path);
+        self.offered.as_ref().map(Some).ok_or(FsError::NotFound)
     }
 
     /// Releases are there to be read: nothing about them is changed.
@@ -130,14 +130,9 @@ impl AgentView {
         found
     }
 
-    /// The transfer that the path names, wherever in it, may be someone else's.
+    /// Each transfer that the path names, wherever in it, may be someone else's.
     fn suspect(&self, path: &RemotePath) {
-        if let Some(witness) = &self.witness
-            && let Some(id) = path.components().iter().find_map(|name| name.as_str().parse().ok())
-            && self.missed.lock().unwrap_or_else(PoisonError::into_inner).replace(id) != Some(id)
-        {
-            witness.missed(id);
-        }
+        self.missed.note(self.witness.as_ref(), path.components().iter().map(|name| name.as_str()));
     }
 
     fn gate(&self, id: TransferId) -> Arc<Gate> {
@@ -202,19 +197,6 @@ impl AgentView {
             }
             after = next;
         }
-    }
-}
-
-fn note_refused(witness: Option<&Witness>, id: TransferId, code: Code) {
-    if let Some(witness) = witness {
-        witness.note(witness.entry(Action::Upload).transfer(id).failed(code));
-    }
-}
-
-/// There is no room, and in what stands in the detail.
-fn note_full(witness: Option<&Witness>, id: TransferId, lack: Lack) {
-    if let Some(witness) = witness {
-        witness.note(witness.entry(Action::Upload).transfer(id).detail(reason(lack)).failed(Code::SpoolFull));
     }
 }
 
@@ -367,6 +349,30 @@ impl VirtualFs for AgentView {
     /// Accepted and ignored: a spool has no owners, modes or times of its own.
     async fn set_attributes(&self, path: &RemotePath, _: &SetAttributes, _follow: bool) -> FsResult<()> {
         self.stat(path).await.map(|_| ())
+    }
+
+    // A spool has no links and tells nobody its room; whoever tries them on someone else's is noted all the same.
+
+    async fn read_link(&self, path: &RemotePath) -> FsResult<String> {
+        self.suspect(path);
+        Err(FsError::Unsupported)
+    }
+
+    async fn symlink(&self, target: &str, link: &RemotePath) -> FsResult<()> {
+        self.missed.note(self.witness.as_ref(), target.split('/'));
+        self.suspect(link);
+        Err(FsError::Unsupported)
+    }
+
+    async fn hard_link(&self, existing: &RemotePath, new: &RemotePath) -> FsResult<()> {
+        self.suspect(existing);
+        self.suspect(new);
+        Err(FsError::Unsupported)
+    }
+
+    async fn space(&self, path: &RemotePath) -> FsResult<Space> {
+        self.suspect(path);
+        Err(FsError::Unsupported)
     }
 }
 
