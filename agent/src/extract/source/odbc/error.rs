@@ -94,7 +94,9 @@ fn record(error: &Error) -> Option<&Record> {
 fn kind(dbms: Option<&Dbms>, record: &Record) -> Kind {
     let message = String::from_utf16_lossy(&record.message);
     let state = record.state.as_str();
-    if let Some(kind) = dbms.and_then(|dbms| by_number(dbms, record.native_error)) {
+    // While it connects nobody but the message tells whose number it is.
+    let said = if dbms.is_none() { maker(&message) } else { None };
+    if let Some(kind) = dbms.or(said.as_ref()).and_then(|dbms| by_number(dbms, record.native_error)) {
         return kind;
     }
     match state {
@@ -109,6 +111,22 @@ fn kind(dbms: Option<&Dbms>, record: &Record) -> Kind {
         "55000" | "57P01" | "57P02" | "57P03" | "53300" => Kind::Missing,
         _ if state.starts_with("08") => Kind::Missing,
         _ => Kind::Query,
+    }
+}
+
+/// Whose message it is, by the components that it begins with, as `[Microsoft][ODBC Driver 18 for SQL Server][SQL Server]`
+/// (<https://learn.microsoft.com/en-us/sql/odbc/reference/develop-app/diagnostic-messages>), or by Oracle's own way to begin.
+fn maker(message: &str) -> Option<Dbms> {
+    let components = message.rsplit_once(']').map_or("", |(components, _)| components).to_ascii_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| components.contains(part));
+    if has(&["[sql server", "for sql server", "[freetds"]) {
+        Some(Dbms::SqlServer)
+    } else if message.contains("ORA-") {
+        Some(Dbms::Oracle)
+    } else if has(&["[mysql", "[mariadb", "[ma-"]) {
+        Some(Dbms::MySql)
+    } else {
+        None
     }
 }
 
@@ -169,6 +187,25 @@ mod tests {
             (None, b"28000", 18456, "Login failed", Code::ErpRefused, Disposition::Park),
             (None, b"HYT00", 0, "timeout", Code::ErpLocked, Disposition::Retry),
             (None, b"42S02", 208, "no table", Code::ErpQuery, Disposition::Park),
+            (
+                None,
+                b"42000",
+                4060,
+                "[Microsoft][ODBC Driver 18 for SQL Server][SQL Server]Cannot open database \"erp\" requested by the login.",
+                Code::ErpMissing,
+                Disposition::Retry,
+            ),
+            (None, b"42000", 927, "[FreeTDS][SQL Server]Database 'erp' cannot be opened.", Code::ErpMissing, Disposition::Retry),
+            (
+                None,
+                b"HY000",
+                12528,
+                "[Oracle][ODBC][Ora]ORA-12528: TNS:listener: all appropriate instances are blocking new connections",
+                Code::ErpMissing,
+                Disposition::Retry,
+            ),
+            (None, b"HY000", 1040, "[MySQL][ODBC 8.0(w) Driver]Too many connections", Code::ErpMissing, Disposition::Retry),
+            (None, b"HY000", 927, "[Other][Driver]no such thing", Code::ErpQuery, Disposition::Park),
             (
                 Some(Dbms::PostgreSql),
                 b"57014",
