@@ -12,8 +12,9 @@ use tokio::sync::Notify;
 use towpath_transfer::Entropy;
 
 /// The longest pause before something that may have mended itself is tried again, so that everything goes on within a minute after
-/// its cause is gone: this pause, the driver's poll, and the [pause of whoever asks how it stands](LONGEST_TROUBLED_POLL).
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(40);
+/// its cause is gone: this pause, the driver's poll, the [pause of whoever asks how it stands](LONGEST_TROUBLED_POLL), and ten seconds for
+/// the work itself.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause between two questions to a relay that reports trouble, unless the configured one is longer.
 pub const LONGEST_TROUBLED_POLL: Duration = Duration::from_secs(15);
 
@@ -25,7 +26,7 @@ pub struct Backoff {
     pub base: Duration,
     /// By what it grows with each further failure. Default 2.
     pub factor: u32,
-    /// What it never exceeds, and what the wish of the other side is cut to. Default [`LONGEST_PAUSE`], 40 s.
+    /// What it never exceeds, and what the wish of the other side is cut to. Default [`LONGEST_PAUSE`], 30 s.
     pub cap: Duration,
 }
 
@@ -174,7 +175,7 @@ mod tests {
     fn pauses_grow_to_the_cap_and_are_spread_below_it() {
         let backoff = Backoff::default();
         let ceilings: Vec<u64> = [1, 2, 3, 6, 7, 40, u32::MAX].map(|n| backoff.ceiling(n).as_secs()).to_vec();
-        assert_eq!(ceilings, [1, 2, 4, 32, 40, 40, 40]);
+        assert_eq!(ceilings, [1, 2, 4, 30, 30, 30, 30]);
         let entropy = SeededEntropy::new(7);
         let pauses: Vec<Duration> = (0..1_000).map(|_| backoff.pause(20, &entropy)).collect();
         assert!(pauses.iter().all(|pause| *pause <= backoff.cap));
@@ -196,5 +197,7 @@ mod tests {
             (Duration::from_secs(60), Duration::from_secs(1), Duration::from_secs(20))
         });
         assert_eq!(settings.release_grace, Duration::from_secs(5));
+        let pauses = LONGEST_PAUSE + LONGEST_TROUBLED_POLL + settings.poll;
+        assert!(pauses <= Duration::from_secs(50), "a minute leaves too little for the work itself");
     }
 }
