@@ -11,6 +11,7 @@ use towpath_transfer::{
     manifest::MAX_MANIFEST_BYTES,
     packed::MAX_PACKED_LIST_BYTES,
     receipt::{MAX_SIGNATURE_BYTES, ReceiptStage},
+    state::Outcome,
 };
 
 use crate::{parts::Parts, small_file, trust::RELAY_PRINCIPAL, uplink::folder};
@@ -51,7 +52,11 @@ fn kept(parts: &Parts, id: TransferId, direction: Direction, state: &TransferSta
 
 /// A transfer of return files has its manifest here once that is verified; of one that was rejected it may be that nothing was signed.
 fn has_manifest(direction: Direction, state: &TransferState) -> bool {
-    direction == Direction::Uplink || !matches!(state, TransferState::Offered { .. } | TransferState::Rejected { .. })
+    let may_lack = matches!(
+        state,
+        TransferState::Offered { .. } | TransferState::Decided { outcome: Outcome::Rejected(_) } | TransferState::Rejected { .. }
+    );
+    direction == Direction::Uplink || !may_lack
 }
 
 fn is_due(direction: Direction, state: &TransferState, stage: ReceiptStage) -> bool {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome, TransferRecord};
 use towpath_transfer::{
-    Code, Direction, Failure, Stage, TransferEvent, TransferState,
+    Code, Direction, Failure, FileName, Stage, TransferEvent, TransferState,
     failure::Result,
+    packed::PART_SUFFIX,
     state::{Identity, Place},
 };
 
@@ -86,9 +87,13 @@ pub(crate) async fn or_rejected(
 /// What is still to be fetched, and all of it unpacked, must have room beside the reserve.
 fn check_space(parts: &Parts, described: &Described) -> Result<()> {
     let layout = parts.layout.of(Direction::Downlink);
+    let id = described.manifest.transfer;
+    let length = |name: &FileName| parts.files.stat(&layout.sent(id, name)).map_or(0, |stat| stat.len);
     let needed = described.files().fold(0u64, |sum, (entry, packed)| {
-        let here = parts.files.stat(&layout.sent(described.manifest.transfer, &packed.name)).map_or(0, |stat| stat.len);
-        sum.saturating_add(entry.size).saturating_add(packed.size.saturating_sub(here))
+        // What an interrupted try has left is gone on with.
+        let part = packed.name.with_suffix(PART_SUFFIX).map_or(0, |part| length(&part));
+        let left = packed.size.saturating_sub(length(&packed.name).max(part));
+        sum.saturating_add(entry.size).saturating_add(left)
     });
     room::check_here(parts, needed, RETURN_FILES)
 }

@@ -44,10 +44,11 @@ pub fn hidden(folder: &Path, id: TransferId) -> PathBuf {
 pub fn stage(parts: &Parts, manifest: &Manifest, folder: &Path) -> Result<Vec<PlacedFile>> {
     let files = &*parts.files;
     let id = manifest.transfer;
-    check_folder(parts, folder, manifest.sent_files().map(|file| file.size).sum())?;
     let hidden = hidden(folder, id);
     let failed = |what: &'static str| move |error| failed(what, folder, error);
+    // What an interrupted try has left must not want room beside itself.
     ignore_missing(files.remove_dir_all(&hidden)).map_err(failed("emptying"))?;
+    check_folder(parts, folder, manifest.sent_files().map(|file| file.size).sum())?;
     files.create_dir_all(&hidden).map_err(failed("making"))?;
     let mut used = HashSet::new();
     let mut placed = Vec::new();
@@ -71,12 +72,15 @@ pub fn stage(parts: &Parts, manifest: &Manifest, folder: &Path) -> Result<Vec<Pl
 /// A folder that is missing is never made: it may be a network drive that is not there now.
 fn check_folder(parts: &Parts, folder: &Path, bytes: u64) -> Result<()> {
     let free = match parts.files.free_space(folder) {
-        // A folder of another host, in which one may only write, need not tell; the disk does when it is full.
-        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+        Ok(free) => free,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(failed("looking at", folder, error));
+        }
+        // A folder of another host need not tell; the disk does when it is full.
+        Err(error) => {
             tracing::debug!(folder = %folder.display(), %error, "how much room there is for return files is not known");
             return Ok(());
         }
-        other => other.map_err(|error| failed("looking at", folder, error))?,
     };
     let reserve = parts.config.now().state.reserve.0;
     if free >= bytes.saturating_add(reserve) {

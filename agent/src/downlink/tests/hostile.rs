@@ -1,7 +1,8 @@
 //! A relay, or somebody on the way, that gives other bytes than the receiver has signed.
 
+use towpath_journal::Point;
 use towpath_transfer::{
-    Code, Direction, TransferId, TransferState, failure::Disposition, manifest::Manifest, receipt::ReceiptStage,
+    Code, Direction, Stage, TransferId, TransferState, failure::Disposition, manifest::Manifest, receipt::ReceiptStage,
 };
 use towpath_transport::files::FileStore as _;
 
@@ -114,6 +115,18 @@ async fn the_chain_of_what_was_rejected_is_whole() {
         // What its sender has signed for it is still to be seen.
         assert_eq!(shown.files.len(), usize::from(code != Code::ManifestInvalid), "{code}");
     }
+}
+
+#[tokio::test]
+async fn the_chain_is_whole_before_the_relay_has_the_refusal() {
+    let mut returns = Returns::new();
+    let id = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
+    returns.put(id, "manifest.json.sig", b"not a signature");
+    returns.take().await;
+    returns.stop_at(id, Stage::Pull, Point::AfterJournal, 1).await;
+    assert_eq!(returns.world.record(id).await.state.word(), "decided");
+    let chain = crate::chain::verify(&returns.world.parts, id).await.unwrap();
+    assert!(chain.ok, "{chain:?}");
 }
 
 #[tokio::test]

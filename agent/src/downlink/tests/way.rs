@@ -4,11 +4,17 @@ use std::{path::Path, sync::atomic::Ordering};
 
 use towpath_journal::Point;
 use towpath_keys::Namespace;
-use towpath_transfer::{Code, Direction, Stage, TransferEvent, TransferState, receipt::ReceiptStage};
+use towpath_transfer::{Code, Direction, Disposition, Stage, TransferEvent, TransferState, receipt::ReceiptStage};
 use towpath_transport::files::{FileStore as _, read_whole, write_whole};
 
 use super::world::{DELIVERY, FOLDER, Returns};
-use crate::{chain, config::Trust, downlink::stage_files, uplink::tests::world::World, view};
+use crate::{
+    chain,
+    config::Trust,
+    downlink::{poll, stage_files},
+    uplink::tests::world::World,
+    view,
+};
 
 fn names(files: &[(String, Vec<u8>)]) -> Vec<&str> {
     files.iter().map(|(name, _)| name.as_str()).collect()
@@ -108,18 +114,54 @@ async fn what_nobody_has_configured_waits_and_goes_on() {
 #[tokio::test]
 async fn a_full_disk_is_waited_for_here_and_there() {
     let returns = Returns::new();
-    returns.world.files.set_space(Some(1_000_000));
+    // It is noted that something waits as long as half of the reserve is free.
+    returns.world.files.set_space(Some(40_000_000));
     let id = returns.orders().await;
     assert_eq!(returns.failed(id).await, (Code::DiskFull, false));
+    returns.world.files.set_space(Some(30_000_000));
+    returns.offer(&returns.sent(2, &[("more.csv", b"item")]));
+    let full = poll::take(&returns.world.parts, &returns.offers()).await.unwrap_err();
+    assert_eq!((full.code(), full.disposition()), (Code::DiskFull, Disposition::Retry));
     returns.world.files.set_space(None);
+    assert_eq!(returns.take().await.new.len(), 1);
     assert_eq!(returns.retry(id).await.state, TransferState::Delivered);
+}
+
+#[tokio::test]
+async fn an_interrupted_try_needs_no_more_room_than_the_first() {
+    const SIZE: u64 = 90_000;
+    const RESERVE: u64 = 1_000_000;
+    // What the descriptions take, and the end of the payload.
+    const LITTLE: u64 = 20_000;
+    let bytes: Vec<u8> = (0..SIZE / 4).flat_map(|n| (n as u32).wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let returns = Returns::with(&format!("{DELIVERY}\n[state]\nreserve = \"{RESERVE} B\"\n"));
+    let files = &returns.world.files;
+    let leave_free = |free: u64| files.set_space(Some(files.used() + RESERVE + free));
+    let sent = returns.sent(1, &[("orders.csv", &bytes)]);
+    let packed = sent.packed["orders.csv.bz2"].clone();
+    assert!(packed.len() as u64 > 2 * LITTLE);
+    let id = returns.offer(&sent);
+    returns.take().await;
+    // All but the end of the payload has come, and then there is room for the rest and for all of it unpacked.
+    let folder = returns.world.parts.layout.of(Direction::Downlink).transfer(id);
+    files.create_dir_all(&folder).unwrap();
+    write_whole(&**files, &folder.join("orders.csv.bz2.part"), &packed[..packed.len() - 1_000]).unwrap();
+    leave_free(SIZE + LITTLE);
+    returns.world.drive(id, |record| record.state.word() == "verified").await;
+    // The files were being staged, and what was staged lies there still.
+    let hidden = stage_files::hidden(Path::new(FOLDER), id);
+    files.create_dir_all(&hidden).unwrap();
+    write_whole(&**files, &hidden.join("orders.csv"), &bytes).unwrap();
+    leave_free(LITTLE);
+    assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered);
+    assert_eq!(returns.delivered()[0].1, bytes);
 }
 
 #[tokio::test]
 async fn as_much_stays_free_as_is_configured() {
     let mut returns = Returns::new();
-    returns.world.files.set_space(Some(1_000_000));
     let id = returns.orders().await;
+    returns.world.files.set_space(Some(1_000_000));
     let mut config = (*returns.world.parts.config.now()).clone();
     config.state.reserve = towpath_host::Bytes(990_000);
     returns.world.parts.config = crate::config::SharedConfig::new(config.clone());
