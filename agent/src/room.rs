@@ -10,12 +10,25 @@ use crate::parts::Parts;
 /// Bytes that must stay free on the agent's disk unless the configuration says otherwise (`state.reserve`).
 pub const DEFAULT_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Bytes that taking one offer may cost before anything is known to be signed: a row of the journal, and the refusal with its folders.
+const OFFER_BYTES: u64 = 64 * 1024;
+
 /// Whether `needed` bytes more have room in the state folder beside the reserve; `what` is the plural of what needs them. Blocking.
 ///
 /// # Errors
 /// As [`check`].
 pub(crate) fn check_here(parts: &Parts, needed: u64, what: &str) -> Result<()> {
     check(&*parts.files, parts.layout.state(), parts.config.now().state.reserve.0, needed, what)
+}
+
+/// Whether what comes of a relay's mere word has room: half of the reserve is kept from it. From there on not even that something waits is
+/// noted.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_for_offers(parts: &Parts) -> Result<()> {
+    let half = parts.config.now().state.reserve.0 / 2;
+    check(&*parts.files, parts.layout.state(), half, OFFER_BYTES, "offers of return files")
 }
 
 /// Whether `needed` bytes more have room in a folder beside `reserve` bytes; `what` is the plural of what needs them. Blocking.

@@ -47,6 +47,8 @@ pub enum Operation {
     LastSequence,
     /// [`Journal::counts`].
     Counts,
+    /// [`Journal::withdraw`].
+    Withdraw,
     /// [`Journal::prune`].
     Prune,
     /// [`Journal::health`].
@@ -171,6 +173,10 @@ impl Journal for FaultJournal {
 
     async fn counts(&self) -> Result<Vec<Count>> {
         self.through(Operation::Counts, self.inner.counts()).await
+    }
+
+    async fn withdraw(&self, key: &TransferKey) -> Result<bool> {
+        self.through(Operation::Withdraw, self.inner.withdraw(key)).await
     }
 
     async fn prune(&self, what: &Prune) -> Result<u64> {

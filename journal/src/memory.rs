@@ -213,6 +213,15 @@ impl Journal for MemoryJournal {
         Ok(counts.into_values().collect())
     }
 
+    async fn withdraw(&self, key: &TransferKey) -> Result<bool> {
+        let mut kept = self.kept();
+        if !kept.find(key).is_some_and(|(row, _)| row.is_untouched()) {
+            return Ok(false);
+        }
+        let serial = kept.serials.remove(key);
+        Ok(serial.and_then(|serial| kept.rows.remove(&serial)).is_some())
+    }
+
     async fn prune(&self, what: &Prune) -> Result<u64> {
         let older_than = micros(what.older_than);
         let mut kept = self.kept();

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use towpath_transfer::{Entropy, Sequence, Stage, TransferEvent, TransferKey, TransferState, state::Place};
+use towpath_transfer::{
+    Code, Entropy, Sequence, Stage, TransferEvent, TransferKey, TransferState,
+    state::{Outcome, Place},
+};
 
 use crate::{
     error::{JournalError, Result},
@@ -80,6 +83,11 @@ impl Row {
         self.held.is_some()
     }
 
+    /// Whether nothing has happened to it yet, and nobody is at work on it.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.record.events == 0 && !self.is_held()
+    }
+
     pub(crate) fn is_due(&self, stage: Stage, now: Timestamp) -> bool {
         self.record.stage() == Some(stage) && !self.record.parked && (self.due <= now || self.since > turned_back(now))
     }
@@ -123,6 +131,9 @@ impl Row {
         let json = serde_json::to_string(event).map_err(|e| JournalError::storage("write an event as JSON", e))?;
         if json.len() > MAX_EVENT_BYTES {
             return Err(JournalError::Limit { key: self.key(), what: "an event", limit: MAX_EVENT_BYTES as u64 });
+        }
+        if gives_number_back(&self.record.state, event) {
+            self.record.sequence = None;
         }
         self.record.state = next;
         self.record.events += 1;
@@ -236,6 +247,14 @@ impl Sequences {
         }
         Ok((Some(Sequence(number)), Self { last: self.last.max(number), ..self }))
     }
+}
+
+/// An offer for which no manifest is signed has its number from nobody but whoever offers it, who may have made it up. Were it used up,
+/// one beyond all others would be the end of the line.
+fn gives_number_back(state: &TransferState, event: &TransferEvent) -> bool {
+    let TransferEvent::Decided { outcome: Outcome::Rejected(rejection) } = event else { return false };
+    let unsigned = matches!(rejection.code, Code::SignatureInvalid | Code::ManifestInvalid);
+    unsigned && matches!(state, TransferState::Offered { .. })
 }
 
 fn goes_back(event: &TransferEvent) -> bool {

@@ -124,6 +124,13 @@ pub trait Journal: Debug + Send + Sync {
     /// Storage.
     async fn counts(&self) -> Result<Vec<Count>>;
 
+    /// Forgets a transfer to which nothing has happened yet and on which nobody works, as if it had never been created: its number, where
+    /// it was given one, is free again. Returns whether there was one.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn withdraw(&self, key: &TransferKey) -> Result<bool>;
+
     /// Removes what `what` names, oldest first. Returns how many went; call again while that is its limit.
     ///
     /// # Errors

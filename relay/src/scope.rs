@@ -1,4 +1,5 @@
-//! The right to look at a tenant's things: handed out by authentication or taken from a leased row, never from a message.
+//! The right to look at a tenant's things: handed out by authentication and to the operator's commands, or taken from the relay's own rows
+//! and folders, never from a message.
 
 use std::{fmt, net::IpAddr};
 

@@ -16,6 +16,7 @@ use super::decide;
 use crate::{
     config::{Changes, Poll},
     parts::Parts,
+    room,
     service::heart::Heart,
 };
 
@@ -99,9 +100,9 @@ async fn another_way(changes: &mut Changes, now: Poll) {
 fn tell(failure: &Failure, failures: u32) {
     let (code, report) = (failure.code(), failure.report());
     if failures.is_power_of_two() {
-        tracing::warn!(%code, failures, "the relay was not asked for return files: {report}");
+        tracing::warn!(%code, failures, "no return files were taken: {report}");
     } else {
-        tracing::debug!(%code, failures, "the relay was not asked for return files: {report}");
+        tracing::debug!(%code, failures, "no return files were taken: {report}");
     }
 }
 
@@ -130,12 +131,14 @@ pub async fn once(parts: &Parts, wait: Duration, unless: Option<Sha256Digest>) -
     Ok((list, taken))
 }
 
-/// Takes offers into the journal, oldest first and each once; a transfer that has ended here is acknowledged again.
+/// Takes offers into the journal, oldest first and each once; a transfer that has ended here is acknowledged again. What is not offered
+/// any more, or with another identity, and was not begun with, is forgotten before.
 ///
 /// # Errors
-/// As journal and disk report; what goes wrong with one offer alone is logged.
+/// `disk-full` (retry) where not even half of the reserve is free; as journal and disk report. What goes wrong with one offer alone is logged.
 pub async fn take(parts: &Parts, offers: &[Offer]) -> Result<Taken> {
     let mut taken = Taken::default();
+    withdraw(parts, offers).await?;
     let mut room = MAX_OPEN_DOWNLINKS.saturating_sub(open_downlinks(parts).await?.len());
     for offer in offers.iter().take(MAX_OFFERS) {
         match parts.journal.get(&parts.key(offer.transfer)).await? {
@@ -147,6 +150,7 @@ pub async fn take(parts: &Parts, offers: &[Offer]) -> Result<Taken> {
             Some(_) => {}
             None if room == 0 => taken.left += 1,
             None => {
+                room::check_for_offers(parts)?;
                 if create(parts, offer).await? {
                     room -= 1;
                     taken.new.push(offer.transfer);
@@ -156,6 +160,24 @@ pub async fn take(parts: &Parts, offers: &[Offer]) -> Result<Taken> {
     }
     taken.left += offers.len().saturating_sub(MAX_OFFERS);
     Ok(taken)
+}
+
+/// An offer is no more than the relay's word. Were it held to, one that is made up would keep a place and a number for ever, and one with
+/// a wrong identity would never be fetched.
+async fn withdraw(parts: &Parts, offers: &[Offer]) -> Result<()> {
+    // A list that is as long as one may be need not be all.
+    let all = offers.len() < MAX_OFFERS;
+    for record in open_downlinks(parts).await? {
+        let TransferState::Offered { identity } = record.state else { continue };
+        let stands = match offers.iter().find(|offer| offer.transfer == record.key.id) {
+            Some(offer) => offer.identity == identity && Some(offer.sequence) == record.sequence,
+            None => !all,
+        };
+        if !stands && parts.journal.withdraw(&record.key).await? {
+            tracing::info!(transfer = %record.key.id, "the relay does not offer it like this any more: forgotten");
+        }
+    }
+    Ok(())
 }
 
 /// The return files' transfers that have not ended here, newest first.

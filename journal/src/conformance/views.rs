@@ -203,3 +203,54 @@ pub(super) async fn a_journal_knows_its_machine(t: Fixture) {
     binding.bind_or_check("two").await.unwrap();
     assert_eq!(binding.bind_or_check("one").await.unwrap_err().code(), Code::HostMoved);
 }
+
+pub(super) async fn what_is_untouched_can_be_withdrawn(t: Fixture) {
+    assert!(!t.journal.withdraw(&key(1)).await.unwrap(), "there is none");
+    let given = |number| t.journal.create(planned(number, SequenceChoice::Given(Some(Sequence(4)))));
+    given(1).await.unwrap();
+    let lease = t.one(Stage::Extract).await;
+    assert!(!t.journal.withdraw(&key(1)).await.unwrap(), "somebody works on it");
+    t.journal.release(&lease, Release::RetryAt { at: t.clock.now() + TTL, failure: failure() }).await.unwrap();
+    assert!(t.journal.withdraw(&key(1)).await.unwrap());
+    assert_eq!(t.journal.get(&key(1)).await.unwrap(), None);
+    assert!(given(2).await.unwrap().is_new(), "its number is free again");
+    t.abandon(2).await;
+    assert!(!t.journal.withdraw(&key(2)).await.unwrap(), "something has happened to it");
+}
+
+fn offered(number: u64, sequence: u64) -> NewTransfer {
+    let state = TransferState::Offered { identity: identity() };
+    let sequence = SequenceChoice::Given(Some(Sequence(sequence)));
+    NewTransfer { key: key(number), direction: Direction::Downlink, job: None, state, sequence }
+}
+
+/// Offered, and rejected with this code.
+async fn refused(t: &Fixture, number: u64, sequence: u64, code: Code) {
+    t.journal.create(offered(number, sequence)).await.unwrap();
+    let outcome = Outcome::Rejected(Rejection { code, detail: "test".into() });
+    t.journal.append_unleased(&key(number), 0, &TransferEvent::Decided { outcome: outcome.clone() }).await.unwrap();
+    t.journal.append_unleased(&key(number), 1, &TransferEvent::Settled { outcome }).await.unwrap();
+    t.clock.advance(SECOND);
+}
+
+pub(super) async fn what_is_offered_without_a_signature_uses_no_number_up(t: Fixture) {
+    const BEYOND: u64 = i64::MAX as u64;
+    refused(&t, 1, BEYOND, Code::SignatureInvalid).await;
+    refused(&t, 2, BEYOND, Code::ManifestInvalid).await;
+    refused(&t, 3, 7, Code::DigestMismatch).await;
+    let numbers = [t.record(1).await.sequence, t.record(2).await.sequence, t.record(3).await.sequence];
+    assert_eq!(numbers, [None, None, Some(Sequence(7))]);
+    let now = t.clock.now();
+    assert_eq!(t.journal.prune(&over(now, 1, 10).unnumbered()).await.unwrap(), 1, "the newest stays");
+    assert_eq!(t.journal.get(&key(1)).await.unwrap(), None);
+    assert_eq!(t.journal.prune(&over(now, 0, 10)).await.unwrap(), 2);
+    assert!(t.journal.create(offered(4, 8)).await.unwrap().is_new(), "the line goes on");
+    // What was signed has used its number up, also where it was rejected.
+    let replayed = t.journal.create(offered(3, 7)).await.unwrap_err();
+    assert!(matches!(replayed, JournalError::SequenceForked { .. }), "{replayed:?}");
+    // What has come here keeps its number whatever is found in it.
+    t.journal.append_unleased(&key(4), 0, &TransferEvent::Pulled).await.unwrap();
+    let outcome = Outcome::Rejected(Rejection { code: Code::ManifestInvalid, detail: "test".into() });
+    t.journal.append_unleased(&key(4), 1, &TransferEvent::Decided { outcome }).await.unwrap();
+    assert_eq!(t.record(4).await.sequence, Some(Sequence(8)));
+}

@@ -267,6 +267,14 @@ impl Journal for SqliteJournal {
         found.iter().map(count).collect()
     }
 
+    async fn withdraw(&self, key: &TransferKey) -> Result<bool> {
+        let mut transaction = self.begin().await?;
+        let Some(row) = rows::load(&mut transaction, key, self.place).await?.filter(Row::is_untouched) else { return Ok(false) };
+        rows::delete(&mut transaction, row.record.serial).await?;
+        transaction.commit().await.map_err(failed(WRITE))?;
+        Ok(true)
+    }
+
     async fn prune(&self, what: &Prune) -> Result<u64> {
         let mut transaction = self.begin().await?;
         let found = sqlx::query(spent(what))
@@ -285,11 +293,7 @@ impl Journal for SqliteJournal {
                 let known = Sequences { floor: known.floor.max(number), ..known };
                 sequences::keep(&mut transaction, line, known).await?;
             }
-            sqlx::query("DELETE FROM transfers WHERE serial = ?1")
-                .bind(int(record.serial))
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed(WRITE))?;
+            rows::delete(&mut transaction, record.serial).await?;
         }
         transaction.commit().await.map_err(failed(WRITE))?;
         Ok(found.len() as u64)

@@ -159,7 +159,8 @@ pub(super) async fn update(connection: &mut SqliteConnection, row: &Row) -> Resu
     let record = &row.record;
     sqlx::query(
         "UPDATE transfers SET state = ?2, word = ?3, stage = ?4, ended = ?5, over = ?6, events = ?7, changed = ?8, attempts = ?9,
-             last_failure = ?10, parked = ?11, not_before = ?12, due = ?13, since = ?14, lease_token = ?15, lease_until = ?16
+             last_failure = ?10, parked = ?11, not_before = ?12, due = ?13, since = ?14, lease_token = ?15, lease_until = ?16,
+             sequence = ?17
          WHERE serial = ?1",
     )
     .bind(int(record.serial))
@@ -178,10 +179,17 @@ pub(super) async fn update(connection: &mut SqliteConnection, row: &Row) -> Resu
     .bind(row.since.as_microsecond())
     .bind(row.held.map(|held| held.token.0.to_vec()))
     .bind(row.held.map(|held| held.until.as_microsecond()))
+    .bind(record.sequence.map(|sequence| int(sequence.0)))
     .execute(connection)
     .await
     .map_err(failed(WRITE))?;
     Ok(())
+}
+
+/// Removes a row and its events.
+pub(super) async fn delete(connection: &mut SqliteConnection, serial: u64) -> Result<()> {
+    let done = sqlx::query("DELETE FROM transfers WHERE serial = ?1").bind(int(serial)).execute(connection).await;
+    done.map(drop).map_err(failed(WRITE))
 }
 
 /// Writes an event.

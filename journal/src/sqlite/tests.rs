@@ -302,6 +302,7 @@ enum Op {
     Release { lease: usize, how: usize },
     Unpark { number: u64 },
     BreakLeases,
+    Withdraw { number: u64 },
     Prune { keep: u64, limit: usize },
     Advance { seconds: u64 },
     TurnBack { seconds: u64 },
@@ -318,7 +319,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (number.clone(), 0..7usize).prop_map(|(number, event)| Op::Message { number, event }),
         1 => (0..4usize).prop_map(|lease| Op::Renew { lease }),
         3 => (0..4usize, 0..4usize).prop_map(|(lease, how)| Op::Release { lease, how }),
-        1 => number.prop_map(|number| Op::Unpark { number }),
+        1 => number.clone().prop_map(|number| Op::Unpark { number }),
+        1 => number.prop_map(|number| Op::Withdraw { number }),
         1 => Just(Op::BreakLeases),
         1 => (0..3u64, 0..3usize).prop_map(|(keep, limit)| Op::Prune { keep, limit }),
         2 => (0..90u64).prop_map(|seconds| Op::Advance { seconds }),
@@ -405,6 +407,7 @@ async fn run(journal: &dyn Journal, clock: &ManualClock, leases: &mut Vec<Lease>
         },
         Op::Unpark { number } => format!("{:?}", journal.unpark(&conformance::key(*number)).await),
         Op::BreakLeases => format!("{:?}", journal.break_leases().await),
+        Op::Withdraw { number } => format!("{:?}", journal.withdraw(&conformance::key(*number)).await),
         Op::Prune { keep, limit } => {
             format!("{:?}", journal.prune(&Prune { limit: *limit, ..Prune::over(clock.now(), *keep) }).await)
         }

@@ -4,13 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use towpath_journal::{Filter, Point, WakeUp};
-use towpath_transfer::{Code, Failure, Stage, TransferState, api::Offer};
+use towpath_transfer::{Code, Direction, Failure, Sequence, Stage, TransferId, TransferState, api::Offer, digest::Sha256Digest};
+use towpath_transport::files::FileStore as _;
 
 use super::world::Returns;
 use crate::{
     downlink::poll::{self, MAX_OPEN_DOWNLINKS},
     engine::Engine,
     service::heart::Heart,
+    uplink::prune::{KEPT_UNSIGNED, prune},
 };
 
 #[tokio::test]
@@ -117,4 +119,97 @@ async fn a_waiting_agent_learns_of_files_at_once_and_survives_an_unreachable_rel
     assert_eq!(returns.delivered().len(), 3);
     assert_eq!(returns.world.far.downlinks.acknowledged().len(), 3);
     assert_eq!(ids.len(), 3);
+}
+
+/// A relay that makes an offer up: nobody has signed for it.
+fn made_up(returns: &Returns, number: u64, sequence: u64) -> TransferId {
+    let mut sent = returns.sent(number, &[("orders.csv", b"x")]);
+    sent.manifest.sequence = Sequence(sequence);
+    let id = returns.offer(&sent);
+    returns.put(id, "manifest.json.sig", b"not a signature");
+    id
+}
+
+#[tokio::test]
+async fn an_offer_that_nobody_has_signed_uses_no_number_up() {
+    let returns = Returns::new();
+    let fakes = [made_up(&returns, 100, 1), made_up(&returns, 101, i64::MAX as u64)];
+    returns.take().await;
+    let genuine = returns.offer(&returns.sent(1, &[("orders.csv", b"item\r\n1\r\n")]));
+    assert!(returns.take().await.new.is_empty(), "its number is another's until that is refused");
+    for fake in fakes {
+        assert!(matches!(returns.world.finish(fake).await.state, TransferState::Rejected { .. }));
+    }
+    assert_eq!(returns.take().await.new, [genuine]);
+    assert_eq!(returns.world.finish(genuine).await.state, TransferState::Delivered);
+    // Forgotten, they have not been the end of the line either.
+    returns.world.clock.advance(Duration::from_secs(3_600));
+    prune(&returns.world.parts, 0).await.unwrap();
+    let next = returns.offer(&returns.sent(2, &[("more.csv", b"x")]));
+    let offers: Vec<Offer> = returns.offers().into_iter().filter(|offer| offer.transfer == next).collect();
+    assert_eq!(poll::take(&returns.world.parts, &offers).await.unwrap().new, [next]);
+    assert_eq!(returns.world.finish(next).await.state, TransferState::Delivered);
+    // What was delivered has used its number up, also when nobody remembers more of it.
+    let again: Vec<Offer> = returns.offers().into_iter().filter(|offer| offer.transfer == genuine).collect();
+    assert!(poll::take(&returns.world.parts, &again).await.unwrap().new.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_not_offered_any_more_holds_no_place() {
+    let returns = Returns::new();
+    let stranger = crate::uplink::tests::world::identity(99);
+    for number in 0..MAX_OPEN_DOWNLINKS as u64 {
+        let mut sent = returns.sent(1_000 + number, &[]);
+        sent.signer = Some(stranger.clone());
+        returns.offer(&sent);
+    }
+    let genuine = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
+    assert_eq!(returns.take().await.left, 1);
+    // Whoever had the relay has gone.
+    let offers: Vec<Offer> = returns.offers().into_iter().filter(|offer| offer.transfer == genuine).collect();
+    let taken = poll::take(&returns.world.parts, &offers).await.unwrap();
+    assert_eq!((taken.new, taken.left), (vec![genuine], 0));
+    assert_eq!(poll::open_downlinks(&returns.world.parts).await.unwrap().len(), 1);
+    assert_eq!(returns.world.finish(genuine).await.state, TransferState::Delivered);
+}
+
+#[tokio::test]
+async fn an_offer_that_is_corrected_is_taken_as_it_is_now() {
+    let returns = Returns::new();
+    let id = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
+    let right = returns.offers();
+    let changes: [fn(&mut Offer); 3] = [
+        |offer| offer.identity.manifest = Sha256Digest::of(b"other"),
+        |offer| offer.identity.packed = Sha256Digest::of(b"other"),
+        |offer| offer.sequence.0 = i64::MAX as u64,
+    ];
+    for change in changes {
+        let mut wrong = right.clone();
+        change(&mut wrong[0]);
+        assert_eq!(poll::take(&returns.world.parts, &wrong).await.unwrap().new, [id]);
+    }
+    assert_eq!(poll::take(&returns.world.parts, &right).await.unwrap().new, [id]);
+    assert!(poll::take(&returns.world.parts, &right).await.unwrap().new.is_empty());
+    assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered);
+}
+
+#[tokio::test]
+async fn refused_offers_push_no_receipts_out() {
+    const KEPT: u64 = KEPT_UNSIGNED + 1;
+    let returns = Returns::new();
+    let delivered = returns.orders().await;
+    assert_eq!(returns.world.finish(delivered).await.state, TransferState::Delivered);
+    let fakes: Vec<TransferId> = (0..KEPT + 1).map(|number| made_up(&returns, 100 + number, 100 + number)).collect();
+    returns.take().await;
+    for fake in &fakes {
+        returns.world.finish(*fake).await;
+    }
+    returns.world.clock.advance(Duration::from_secs(3_600));
+    prune(&returns.world.parts, KEPT).await.unwrap();
+    let kept = returns.world.parts.journal.list(&Filter::default(), 1_000, None).await.unwrap();
+    assert_eq!(kept.len() as u64, KEPT);
+    assert!(kept.iter().any(|record| record.key.id == delivered));
+    let layout = returns.world.parts.layout.of(Direction::Downlink);
+    let folders = returns.world.files.list(&layout.transfers(), None, 1_000).unwrap();
+    assert_eq!(folders.len() as u64, KEPT);
 }

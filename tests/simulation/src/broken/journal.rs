@@ -105,6 +105,10 @@ impl Journal for Broken {
         self.inner.counts().await
     }
 
+    async fn withdraw(&self, key: &TransferKey) -> Result<bool> {
+        self.inner.withdraw(key).await
+    }
+
     async fn prune(&self, what: &Prune) -> Result<u64> {
         self.inner.prune(what).await
     }
