@@ -1,6 +1,7 @@
 //! The schema, held against what the program itself reads.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -140,13 +141,40 @@ fn block(begins: &str, nth: usize) -> String {
     panic!("the example has no {begins} number {nth}")
 }
 
+/// The names of all settings that the schema knows.
+fn names(schema: &serde_json::Value, found: &mut BTreeSet<String>) {
+    match schema {
+        serde_json::Value::Object(entries) => {
+            let properties = entries.get("properties").and_then(|properties| properties.as_object());
+            found.extend(properties.into_iter().flat_map(|properties| properties.keys().cloned()));
+            entries.values().for_each(|entry| names(entry, found));
+        }
+        serde_json::Value::Array(entries) => entries.iter().for_each(|entry| names(entry, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_setting_stands_in_the_example() {
+    let mut known = BTreeSet::new();
+    names(&serde_json::from_str(&schema().unwrap()).unwrap(), &mut known);
+    let shown = |name: &String| {
+        let settings = EXAMPLE.lines().map(|line| hidden(line).unwrap_or(line));
+        let mut keys = settings.map(|line| line.split(" = ").next().unwrap().trim_matches(['[', ']']));
+        keys.any(|key| key.split('.').any(|part| part == name))
+    };
+    let missing: Vec<&String> = known.iter().filter(|name| !shown(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(known.len() > 80, "{}", known.len());
+}
+
 #[test]
 fn every_setting_that_the_example_shows_commented_out_is_one() {
     let job = |source: &str, table: &str| format!("[[job]]\nname = \"main\"\n{source}[[job.table]]\nname = \"items\"\n{table}");
     let tables = EXAMPLE.rsplit_once("[[job.table]]").unwrap().1.split("\n# [[delivery]]").next().unwrap();
     let (of_databases, of_files) = tables.split_once("# For files:").unwrap();
     let lines = |text: &str| text.lines().filter_map(hidden).map(|line| format!("{line}\n")).collect::<String>();
-    let (server, files) = (block("# [job.source]", 0), block("# [job.source]", 1));
+    let [server, odbc, files] = [0, 1, 2].map(|nth| block("# [job.source]", nth));
     let top = with_hidden(&|section| !section.contains("job") && !section.contains("delivery"));
     let sqlite = "[job.source]\nkind = \"sqlite\"\npath = \"x\"\n";
     let delivery = EXAMPLE.split("\n# [[delivery]]").nth(1).unwrap();
@@ -159,9 +187,10 @@ fn every_setting_that_the_example_shows_commented_out_is_one() {
     let texts = [
         top,
         job(&format!("{sqlite}busy_timeout = \"30s\"\n"), ""),
-        job(sqlite, &lines(of_databases)),
+        job(sqlite, &lines(of_databases).replace("schema = \"dbo\"\n", "")),
         job(&server.replace("tls = \"prefer\"", "tls = \"verify\""), ""),
         job(&server.replace("\"postgresql\"", "\"mariadb\"").replace("ca = ", "# ca = "), ""),
+        job(&odbc, "schema = \"dbo\"\n"),
         job(&stable, &lines(of_files)),
         job(&marker, &lines(of_files)),
         format!("{simple}[delivery.run]{run}"),
