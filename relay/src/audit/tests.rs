@@ -116,11 +116,11 @@ fn a_row_has_the_hash_that_the_handbook_says() {
     assert!(text.contains(&hash.to_string()), "{hash}");
 }
 
-fn found<'a>(rows: &'a [Row], action: Action, result: &str) -> Vec<&'a Row> {
+pub(super) fn found<'a>(rows: &'a [Row], action: Action, result: &str) -> Vec<&'a Row> {
     rows.iter().filter(|row| row.action == action.as_str() && row.result == result).collect()
 }
 
-fn at_home(end: &Enrolled) -> Caller {
+pub(super) fn at_home(end: &Enrolled) -> Caller {
     end.caller.clone().from_address(Some(IpAddr::from([192, 0, 2, 7])))
 }
 
@@ -218,34 +218,6 @@ fn every_method_of_a_view_is_tried() {
         .collect();
     let tried = OPERATIONS.iter().map(|(_, method)| *method).chain(SILENT).collect();
     assert_eq!(methods, tried);
-}
-
-#[tokio::test]
-async fn one_caller_that_asks_without_end_leaves_room_for_the_questions_of_others() {
-    let world = World::new().await;
-    let (agent, thief) = (world.enrol("acme", Role::Agent).await, world.enrol("other", Role::Agent).await);
-    let spy = world.enrol("third", Role::Agent).await;
-    let sent = Sent::new(&world, &agent, 1);
-    sent.push(&world, &agent).await;
-    world.service().complete(&agent.caller, sent.id, &sent.complete).await.unwrap();
-    world.audit().await;
-    let trail = world.service().trail();
-    let greedy = Witness::of(trail, &thief.caller);
-    for _ in 0..5_000 {
-        greedy.missed(world.id());
-    }
-    // From another address it is the same one.
-    Witness::of(trail, &at_home(&thief)).missed(sent.id);
-    Witness::of(trail, &spy.caller).missed(sent.id);
-    while trail.asks() > 0 {
-        trail.flush(false).await.unwrap();
-    }
-    let rows = world.audit().await;
-    let foreign = found(&rows, Action::Foreign, "not-found");
-    let tenants: Vec<&str> = foreign.iter().map(|row| &*row.tenant).collect();
-    assert_eq!(tenants, ["third"]);
-    let lost = 5_001 - trail::QUEUE_ASKED_OF_ONE;
-    assert!(rows.iter().any(|row| row.action == Action::Gap.as_str() && row.detail.starts_with(&format!("{lost} "))));
 }
 
 #[tokio::test]

@@ -20,12 +20,14 @@ use crate::registry::Registry;
 pub const QUEUE_ROWS: usize = 10_000;
 /// The rows of one transaction.
 const BATCH_ROWS: usize = 500;
-/// The questions for unknown transfers that may wait to be looked at.
-const QUEUE_ASKED: usize = 1_000;
+/// The questions for unknown transfers that may wait to be looked at; of what comes then it is noted who has asked.
+pub(super) const QUEUE_ASKED: usize = 1_000;
 /// As many of them as one end may have there, so that one that asks for ever more ids leaves room for what others have asked.
 pub(super) const QUEUE_ASKED_OF_ONE: usize = 100;
 /// The questions that are looked at between two batches of rows.
 const LOOK_UPS: usize = 50;
+/// What is said of a question that does not fit.
+const DROPPED: &str = "more transfers that are not there than are looked up";
 /// How often the trail says that rows are missing.
 const GAP_PERIOD: Duration = Duration::from_secs(60);
 /// How often what was held back is looked at, and how long the writer rests after it has failed.
@@ -52,6 +54,7 @@ struct Waiting {
     rows: VecDeque<Entry>,
     asked: VecDeque<Asked>,
     throttle: Throttle,
+    /// Rows that did not fit.
     lost: u64,
     /// When a gap was told last, by the monotonic clock.
     gap_told: Option<Duration>,
@@ -89,6 +92,12 @@ impl Waiting {
             self.rows.push_back(entry);
         }
     }
+
+    fn note(&mut self, entry: Entry, now: Duration) {
+        if let Some(entry) = self.throttle.take(entry, now) {
+            self.push(entry);
+        }
+    }
 }
 
 impl Trail {
@@ -114,20 +123,19 @@ impl Trail {
     /// Notes what somebody else has done or tried; what is alike within a minute is counted. Never waits.
     pub fn note(&self, entry: Entry) {
         let now = self.inner.clock.monotonic();
-        let mut waiting = self.lock();
-        if let Some(entry) = waiting.throttle.take(entry, now) {
-            waiting.push(entry);
-        }
-        drop(waiting);
+        self.lock().note(entry, now);
         self.inner.wake.notify_one();
     }
 
-    /// Whether it is someone else's is looked up later: the answer takes as long either way.
+    /// Whether it is someone else's is looked up later: the answer takes as long either way. Whoever asks for more than can be looked
+    /// up is noted for that, because what was dropped may be just what it was after.
     pub(super) fn asked(&self, asked: Asked) {
+        let now = self.inner.clock.monotonic();
         let mut waiting = self.lock();
         let of_same = waiting.asked.iter().filter(|other| other.is_of_same(&asked)).count();
         if waiting.asked.len() >= QUEUE_ASKED || of_same >= QUEUE_ASKED_OF_ONE {
-            waiting.lost = waiting.lost.saturating_add(1);
+            let entry = Entry::new(asked.at, asked.who, Action::Unchecked).of(&asked.tenant).detail(DROPPED);
+            waiting.note(entry.failed(Code::LimitExceeded), now);
         } else {
             waiting.asked.push_back(asked);
         }
@@ -177,9 +185,11 @@ impl Trail {
     pub async fn flush(&self, everything: bool) -> Result<()> {
         let mut writing = self.inner.writing.lock().await;
         self.take_due(everything);
-        self.write(&mut writing).await?;
-        // Afterwards, and so many at a time: whoever asks without end must not keep anything else from being written.
-        self.look_up().await;
+        let written = self.write(&mut writing).await;
+        // Afterwards, and so many at a time: whoever asks without end must not keep anything else from being written. Where nothing
+        // can be, everything that waits is looked at: the next try comes only after a while, and honest questions must not pile up.
+        self.look_up(if written.is_ok() { LOOK_UPS } else { QUEUE_ASKED }).await;
+        written?;
         self.take_due(everything);
         self.write(&mut writing).await?;
         self.tell_gap(everything).await
@@ -233,21 +243,18 @@ impl Trail {
         told
     }
 
-    async fn look_up(&self) {
-        for _ in 0..LOOK_UPS {
+    async fn look_up(&self, most: usize) {
+        for _ in 0..most {
             let Some(asked) = self.lock().asked.pop_front() else { return };
-            match self.is_foreign(&asked).await {
-                Ok(true) => {
-                    let entry = Entry::new(asked.at, asked.who, Action::Foreign).of(&asked.tenant).transfer(asked.id);
-                    self.note(entry.failed(Code::NotFound));
-                }
-                Ok(false) => {}
+            let (action, code) = match self.is_foreign(&asked).await {
+                Ok(true) => (Action::Foreign, Code::NotFound),
+                Ok(false) => continue,
                 Err(failure) => {
                     tracing::warn!(code = %failure.code(), error = failure.report(), "whose a transfer is could not be looked up");
-                    let mut waiting = self.lock();
-                    waiting.lost = waiting.lost.saturating_add(1);
+                    (Action::Unchecked, failure.code())
                 }
-            }
+            };
+            self.note(Entry::new(asked.at, asked.who, action).of(&asked.tenant).transfer(asked.id).failed(code));
         }
         self.inner.wake.notify_one();
     }

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use towpath_journal::MemoryJournal;
 use towpath_transfer::{
+    api::Role,
     clock::{ManualClock, SeededEntropy},
     state::Place,
 };
@@ -13,9 +14,10 @@ use super::{
     *,
 };
 use crate::audit::{
-    Action, AuditSettings, FEWEST_ROWS, QUEUE_ROWS, SHORTEST_KEEP, Standing, Trail, Who,
+    Action, AuditSettings, FEWEST_ROWS, QUEUE_ROWS, SHORTEST_KEEP, Standing, Trail, Who, Witness,
     chain::{Broken, Link, Verified},
 };
+use crate::service::tests::World;
 
 const DAY: Duration = Duration::from_hours(24);
 const TRIGGERS: [&str; 6] =
@@ -252,4 +254,25 @@ async fn a_trail_that_cannot_be_written_holds_nobody_up_and_says_what_it_lost() 
     assert_eq!(verified(registry).await.unwrap().rows, 1 + QUEUE_ROWS as u64 + 1);
     let last = registry.audit_rows(&AuditFilter::default(), 1).await.unwrap();
     assert_eq!((last[0].action.as_str(), last[0].detail.as_str()), ("gap", "7 rows could not be written"));
+}
+
+#[tokio::test]
+async fn honest_questions_are_looked_at_while_the_trail_cannot_be_written() {
+    let world = World::new().await;
+    let agent = world.enrol("acme", Role::Agent).await;
+    let (trail, registry) = (world.service().trail(), &world.registry);
+    let before = world.audit().await.len();
+    sql(registry, "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'on purpose'); END").await.unwrap();
+    trail.record(Entry::new(world.clock.now(), Who::relay(), Action::Accept));
+    let witness = Witness::of(trail, &agent.caller);
+    for _ in 0..20 {
+        // More than are looked at between two batches of rows.
+        for _ in 0..80 {
+            witness.missed(world.id());
+        }
+        assert_eq!(trail.flush(false).await.unwrap_err().code(), Code::FileFailed);
+    }
+    sql(registry, "DROP TRIGGER full").await.unwrap();
+    let rows = world.audit().await.split_off(before);
+    assert_eq!(rows.iter().map(|row| &*row.action).collect::<Vec<_>>(), ["accept"], "{rows:#?}");
 }
