@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 
 use towpath_samples::erp::{self, TouchOptions};
-use towpath_testkit::{End, Program, Server, World, assert_same_tables, query_text};
+use towpath_testkit::{End, Program, Server, TENANT, World, assert_same_tables, eventually, query_text};
 
 use crate::{executable, tables};
 
@@ -28,6 +28,19 @@ impl Scene {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let options = TouchOptions { seed: self.imports, ..TouchOptions::default() };
         runtime.block_on(erp::touch(&self.end.erp, &options)).unwrap();
+    }
+
+    /// The agent is killed at a failpoint while it sends.
+    fn dies_at(&self, failpoint: &str) {
+        let sending = self.end.agent.with("TOWPATH_FAILPOINT", failpoint);
+        let killed = sending.run(&["send", "--job", "main", "--wait", "--json"]);
+        assert_eq!(killed.status.signal(), KILLED, "{failpoint} was not reached: {killed:?}");
+    }
+
+    /// How far the newest transfer has come at the agent.
+    fn state(&self) -> String {
+        let shown = self.end.agent.run(&["show", &self.end.newest().0, "--json"]).succeeded().json();
+        shown["state"].as_str().unwrap().to_owned()
     }
 
     /// After the crash and a restart everything is there, once.
@@ -55,20 +68,22 @@ fn query_parts(receiver: &Program) -> Vec<String> {
 #[test]
 fn the_agent_is_killed_at_every_stage() {
     let (mut scene, _relay, _receiver) = scene();
-    for stage in ["extract", "pack", "push", "receipt"] {
+    // Two events make up the receipt: the relay's, and the receiver's.
+    for (stage, earlier) in [("extract", None), ("pack", None), ("push", None), ("receipt", None), ("receipt", Some("accepted"))]
+    {
         for point in POINTS {
             scene.a_day_passes();
+            if let Some(earlier) = earlier {
+                scene.dies_at(&format!("agent:{stage}:after-journal"));
+                assert_eq!(scene.state(), earlier);
+            }
             let failpoint = format!("agent:{stage}:{point}");
-            let killed =
-                scene.end.agent.with("TOWPATH_FAILPOINT", &failpoint).run(&["send", "--job", "main", "--wait", "--json"]);
-            assert_eq!(killed.status.signal(), KILLED, "{failpoint} was not reached: {killed:?}");
+            scene.dies_at(&failpoint);
             // The last point of the last stage leaves nothing open, so that a further send is a further transfer.
-            if (stage, point) == ("receipt", "after-journal") {
-                let state = scene.end.agent.run(&["show", &scene.end.newest().0, "--json"]).succeeded().json();
-                if state["state"] == "imported" {
-                    scene.imports += 1;
-                    scene.a_day_passes();
-                }
+            if (stage, point) == ("receipt", "after-journal") && scene.state() == "imported" {
+                assert_eq!(earlier, Some("accepted"));
+                scene.imports += 1;
+                scene.a_day_passes();
             }
             scene.all_is_well(&failpoint);
         }
@@ -79,7 +94,9 @@ fn the_agent_is_killed_at_every_stage() {
 fn the_relay_is_killed_at_every_stage() {
     let (mut scene, relay, _receiver) = scene();
     relay.kill();
-    for stage in ["accept", "forward"] {
+    // Files go at once, so that the stage that removes them comes within each round.
+    scene.world.configure_relay("[spool]\nretention = \"1ms\"\n");
+    for stage in ["accept", "forward", "remove"] {
         for point in POINTS {
             scene.a_day_passes();
             let failpoint = format!("relay:{stage}:{point}");
@@ -90,6 +107,11 @@ fn the_relay_is_killed_at_every_stage() {
             assert!(sending.wait().success(), "the agent did not go on by itself after {failpoint}");
             // The waiting agent has finished the transfer; a send of the same content would be another one.
             scene.check_without_sending(&failpoint);
+            let spooled = scene.world.spool(TENANT, &scene.end.newest().0);
+            eventually(&format!("the relay has removed the transfer after {failpoint}"), || {
+                let shown = scene.world.relay.run(&["transfer", "show", &scene.end.newest().0, "--json"]).succeeded().json();
+                (shown["state"] == "removed" && !spooled.exists()).then_some(())
+            });
             relay.kill();
         }
     }

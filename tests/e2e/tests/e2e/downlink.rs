@@ -15,7 +15,7 @@ use std::{
 };
 
 use towpath_samples::erp;
-use towpath_testkit::{AGENT, End, JOB, Program, Server, World, eventually};
+use towpath_testkit::{AGENT, End, JOB, Program, Server, TENANT, World, eventually};
 
 use crate::executable;
 
@@ -142,6 +142,16 @@ impl Scene {
         assert_eq!(self.erp.taken_all(self.sent), once, "after {what}");
         let _ = self.end.receiver.run(&["receipts", "verify", transfer]).succeeded();
     }
+
+    /// Waits until the relay has removed the transfer's files.
+    fn removed(&self, transfer: &str, what: &str) {
+        let rooms = self.world.relay.state.join("spool").join(TENANT).join(AGENT);
+        eventually(&format!("the relay has removed transfer {transfer} after {what}"), || {
+            let shown = self.world.relay.run(&["transfer", "show", transfer, "--json"]).succeeded().json();
+            let gone = ["fetched", "packed", "downlink"].iter().all(|room| !rooms.join(room).join(transfer).exists());
+            (shown["state"] == "removed" && gone).then_some(())
+        });
+    }
 }
 
 fn content(nth: u64) -> String {
@@ -235,8 +245,10 @@ fn the_agent_is_killed_at_every_stage_of_the_way_back() {
 fn the_relay_is_killed_at_every_stage_of_the_way_back() {
     let (mut scene, relay, _receiver) = scene();
     relay.kill();
+    // Files go at once, so that the stage that removes them comes within each round.
+    scene.world.configure_relay("[spool]\nretention = \"1ms\"\n");
     let _agent = scene.end.agent.start(&["run"]);
-    for stage in ["fetch", "pack", "queue"] {
+    for stage in ["fetch", "pack", "queue", "remove"] {
         for point in POINTS {
             let failpoint = format!("relay:{stage}:{point}");
             let mut dying = scene.world.relay.with("TOWPATH_FAILPOINT", &failpoint).serve(&["serve"]);
@@ -244,6 +256,7 @@ fn the_relay_is_killed_at_every_stage_of_the_way_back() {
             assert_eq!(dying.wait().signal(), KILLED, "{failpoint}");
             let relay = scene.world.serve_relay();
             scene.delivered(&transfer, &failpoint);
+            scene.removed(&transfer, &failpoint);
             relay.kill();
         }
     }
