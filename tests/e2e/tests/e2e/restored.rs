@@ -5,7 +5,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use towpath_journal::{FailPoints, Point};
-use towpath_testkit::seams::{Backup, Ends, Seams, Signed, Spot, StopAt, rows};
+use towpath_testkit::{
+    RECOVERY,
+    seams::{Backup, Ends, Seams, Signed, Spot, StopAt, rows},
+};
 use towpath_transfer::{
     Clock as _, Stage, TransferId, TransferState,
     receipt::ReceiptStage,
@@ -19,8 +22,6 @@ const SPOOL: &str = "/relay/spool";
 const CONTENT: &[u8] = b"item_no,quantity\r\nA-1,7\r\n";
 /// How long the app server is off before.
 const OUTAGE: Duration = Duration::from_secs(20 * 60);
-/// How long recovery may take; some of it is a transfer's own time.
-const RECOVERY: Duration = Duration::from_secs(60);
 
 fn nowhere() -> Arc<dyn FailPoints> {
     Arc::new(StopAt::nowhere())
@@ -164,6 +165,7 @@ async fn a_relay_that_has_lost_its_files_goes_on_within_a_minute() {
     let start = world.clock.monotonic();
     world.until_over("the relay has lost its files", world.tenant(0), id).await;
     let took = world.clock.monotonic().saturating_sub(start);
+    println!("a relay that has lost its files has gone on after {took:?}");
     assert!(took < RECOVERY, "{took:?}");
 }
 
