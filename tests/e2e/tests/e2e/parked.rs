@@ -121,6 +121,8 @@ fn at_the_agent_retry_goes_on_with_a_relay_that_is_itself_again() {
     end.send().failed_with("host-key-unknown");
     let (transfer, _) = end.newest();
     assert_eq!(parked_with(&end.agent, &["show"], &transfer, "towpath-agent retry"), "host-key-unknown");
+    // Tried again before the cause is gone, it is parked again.
+    end.agent.run(&["retry", &transfer, "--wait"]).failed_with("host-key-unknown");
     stranger.kill();
     keys.into_iter().for_each(Away::put_back);
     let _relay = world.serve_relay();
@@ -176,15 +178,20 @@ fn at_the_receiver_retry_imports_into_a_database_that_takes_it_again() {
     let (transfer, _) = end.newest();
     let known = || end.receiver.run(&["show", &transfer, "--json"]).status.success().then_some(());
     eventually("the receiver has it", known);
+    let imports = format!("SELECT count(*) FROM {schema}.towpath_imports WHERE transfer = '{transfer}'");
+    let counted = || database.run(&imports).trim().to_owned();
     let code = parked_with(&end.receiver, &["show"], &transfer, "towpath-receiver retry");
     assert_eq!(code, "import-failed");
+    // Tried again before the cause is gone, it is parked again.
+    end.receiver.run(&["retry", &transfer]).succeeded();
+    assert_eq!(parked_with(&end.receiver, &["show"], &transfer, "towpath-receiver retry"), "import-failed");
+    assert_eq!(counted(), "0");
     database.run(&format!("DROP TRIGGER stocktaking ON {schema}.towpath_imports"));
     end.receiver.run(&["retry", &transfer]).succeeded();
     let sent = end.send().succeeded().json();
     assert_eq!(sent["transfers"][0]["transfer"].as_str(), Some(&*transfer), "another transfer was begun");
     // The same number comes once: the ledger takes no transfer twice.
-    let counted = database.run(&format!("SELECT count(*) FROM {schema}.towpath_imports WHERE transfer = '{transfer}'"));
-    assert_eq!(counted.trim(), "1");
+    assert_eq!(counted(), "1");
 }
 
 #[test]
