@@ -177,6 +177,7 @@ fn what_is_wrong_comes_to_nothing(site: &Site, maker: &Maker) {
     let applied = site.believing(maker, "towpath-agent update apply").succeeded().stdout;
     assert!(applied.starts_with("there is nothing newer") && site.installed() == format!("{OLD}-1"), "{applied}");
     let _ = site.run(&format!("rm -r {update}"));
+    site.cycle(2);
 }
 
 fn the_power_goes_in_the_middle(site: &mut Site, maker: &Maker) {
@@ -195,7 +196,7 @@ fn the_power_goes_in_the_middle(site: &mut Site, maker: &Maker) {
     site.machine.boot();
     assert_eq!(site.outcome(NEW), "installed", "{}", site.run("journalctl --no-pager -u towpath-agent-update-run"));
     site.runs(NEW);
-    site.cycle(2);
+    site.cycle(3);
     assert_eq!(site.check(maker)["next"], Value::Null);
 }
 
@@ -206,7 +207,7 @@ fn a_version_that_ends_at_its_start_is_undone(site: &Site, maker: &Maker) {
     let _ = site.download(maker).succeeded();
     assert_eq!(site.outcome(BROKEN), "rolled-back");
     site.runs(NEW);
-    site.cycle(3);
+    site.cycle(4);
     let seen = site.check(maker);
     assert_eq!((&seen["next"], &seen["refused"]), (&Value::Null, &Value::from(vec![BROKEN])));
     assert!(site.run("towpath-agent status").contains(&format!("update to {BROKEN} undone")));
@@ -220,6 +221,7 @@ fn a_version_that_ends_at_its_start_is_undone(site: &Site, maker: &Maker) {
     }
     assert_eq!(site.download(maker).succeeded().json()["ready"], Value::Null);
     site.runs(NEW);
+    site.cycle(5);
 }
 
 #[test]
