@@ -12,6 +12,7 @@ use super::{
     *,
 };
 use crate::{
+    registry::AuditFilter,
     service::tests::{Enrolled, Sent, World},
     spool::AgentView,
 };
@@ -25,6 +26,13 @@ async fn sought() -> (World, Sent, Enrolled) {
     world.service().complete(&agent.caller, sent.id, &sent.complete).await.unwrap();
     world.audit().await;
     (world, sent, thief)
+}
+
+/// What is written by now.
+async fn written(world: &World) -> Vec<Row> {
+    let mut rows = world.registry.audit_rows(&AuditFilter::default(), 1_000).await.unwrap();
+    rows.reverse();
+    rows
 }
 
 /// Looks at everything that was asked.
@@ -123,4 +131,20 @@ async fn a_question_that_cannot_be_looked_up_is_no_row_that_is_missing() {
     let told: Vec<_> = of(&rows, &thief, "other").iter().map(|row| (&*row.action, &*row.transfer)).collect();
     assert_eq!((told, rows.len()), (vec![("unchecked", &*sent.id.to_string())], 1), "{rows:#?}");
     assert_ne!(rows[0].result, OK);
+}
+
+#[tokio::test]
+async fn what_was_asked_is_looked_at_before_the_service_ends() {
+    let (world, sent, thief) = sought().await;
+    let witness = Witness::of(world.service().trail(), &thief.caller);
+    // As many as may wait, which is more than are looked at between two batches of rows.
+    for _ in 1..trail::QUEUE_ASKED_OF_ONE {
+        witness.missed(world.id());
+    }
+    witness.missed(sent.id);
+    let before = written(&world).await.len();
+    world.service().trail().close().await;
+    let rows = written(&world).await.split_off(before);
+    let told: Vec<_> = rows.iter().map(|row| (&*row.action, &*row.transfer)).collect();
+    assert_eq!(told, [("foreign", &*sent.id.to_string()), ("stopped", "")], "{rows:#?}");
 }

@@ -168,8 +168,9 @@ impl Trail {
         }
     }
 
-    /// Writes everything there is, once, at the end of the service.
+    /// Looks at every question and writes everything there is, once, at the end of the service.
     pub async fn close(&self) {
+        self.look_up(QUEUE_ASKED).await;
         self.record(Entry::new(self.now(), Who::relay(), Action::Stopped));
         if let Err(failure) = self.flush(true).await {
             let lost = self.lock().rows.len();
