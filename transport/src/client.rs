@@ -90,13 +90,23 @@ impl SftpStore {
         S: Signer + Send,
         S::Error: std::error::Error + Send + Sync + 'static,
     {
-        let (stream, kill) = SessionStream::new(stream);
+        Self::connect_asking(stream, login, clock, KEEPALIVE_INTERVAL).await
+    }
+
+    /// As [`SftpStore::connect`]; a server that is silent for `interval` is asked whether it is still there.
+    async fn connect_asking<T, S>(stream: T, login: SftpLogin<S>, clock: Arc<dyn Clock>, interval: Duration) -> StoreResult<Self>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Signer + Send,
+        S::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let (stream, line) = SessionStream::new(stream);
         let waker = Arc::clone(&clock);
         let work = async {
             // Whoever gives up waiting for the login ends the session too.
-            let guard = kill.clone().drop_guard();
-            let (session, channel) = login::log_in(stream, login).await?;
-            let pipe = Pipe::start(channel, kill, guard, clock).await?;
+            let guard = line.kill.clone().drop_guard();
+            let (session, channel) = login::log_in(stream, login, interval, line.clone()).await?;
+            let pipe = Pipe::start(channel, line, guard, clock).await?;
             Ok(Self { connection: Arc::new(Connection { pipe, _session: session }) })
         };
         tokio::select! {

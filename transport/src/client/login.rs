@@ -4,17 +4,22 @@ use std::{
     borrow::Cow,
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use russh::{
     Channel, ChannelMsg, Preferred, Signer,
-    client::{self, AuthResult},
+    client::{self, AuthResult, DisconnectReason},
+    compression,
     keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey, PublicKeyBase64, PublicKeyOrCertificate},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use towpath_transfer::public_key::{Fingerprint, PublicKeyLine};
 
-use super::{KEEPALIVE_INTERVAL, KEEPALIVE_MAX, stream::CHANNEL_WINDOW_BYTES};
+use super::{
+    KEEPALIVE_MAX,
+    stream::{CHANNEL_WINDOW_BYTES, Line},
+};
 use crate::{
     pins::Pins,
     store::{StoreError, StoreErrorKind, StoreResult},
@@ -72,6 +77,9 @@ impl<S> Clone for Logins<S> {
 pub(super) struct PinnedHost {
     pinned: Arc<[PublicKeyLine]>,
     refused: Arc<Mutex<Option<String>>>,
+    line: Line,
+    /// How long a server was silent that is given up.
+    silence: Duration,
 }
 
 impl client::Handler for PinnedHost {
@@ -89,6 +97,21 @@ impl client::Handler for PinnedHost {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
         Ok(false)
     }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<russh::Error>) -> Result<(), russh::Error> {
+        match reason {
+            DisconnectReason::ReceivedDisconnect(_) => Ok(()),
+            DisconnectReason::Error(error) => {
+                if matches!(error, russh::Error::KeepaliveTimeout) {
+                    let silence = self.silence.as_secs();
+                    self.line.ends(format!(
+                        "nothing came from the server for {silence} seconds, although it was asked; the line is dead"
+                    ));
+                }
+                Err(error)
+            }
+        }
+    }
 }
 
 const HOST_KEY_ALGORITHMS: [Algorithm; 6] = [
@@ -100,7 +123,7 @@ const HOST_KEY_ALGORITHMS: [Algorithm; 6] = [
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
 ];
 
-fn config(pinned: &[PublicKeyLine]) -> client::Config {
+fn config(pinned: &[PublicKeyLine], interval: Duration) -> client::Config {
     let is_pinned = |algorithm: &Algorithm| {
         let name = if matches!(algorithm, Algorithm::Rsa { .. }) { "ssh-rsa" } else { algorithm.as_str() };
         pinned.iter().any(|key| key.algorithm() == name)
@@ -109,10 +132,12 @@ fn config(pinned: &[PublicKeyLine]) -> client::Config {
     // asked for too, so that a wrong key can be named.
     let (mut key, others): (Vec<_>, Vec<_>) = HOST_KEY_ALGORITHMS.into_iter().partition(is_pinned);
     key.extend(others);
+    // Compressed requests would be shorter than those that are counted at the entrance of the session.
+    let compression = Cow::Borrowed(&[compression::NONE][..]);
     client::Config {
-        preferred: Preferred { key: Cow::Owned(key), ..Preferred::DEFAULT },
+        preferred: Preferred { key: Cow::Owned(key), compression, ..Preferred::DEFAULT },
         window_size: CHANNEL_WINDOW_BYTES,
-        keepalive_interval: Some(KEEPALIVE_INTERVAL),
+        keepalive_interval: Some(interval),
         keepalive_max: KEEPALIVE_MAX,
         ..client::Config::default()
     }
@@ -121,6 +146,8 @@ fn config(pinned: &[PublicKeyLine]) -> client::Config {
 pub(super) async fn log_in<T, S>(
     stream: T,
     login: SftpLogin<S>,
+    interval: Duration,
+    line: Line,
 ) -> StoreResult<(client::Handle<PinnedHost>, Channel<client::Msg>)>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -129,8 +156,10 @@ where
 {
     let refused = Arc::new(Mutex::new(None));
     let pinned = login.host_keys.get();
-    let handler = PinnedHost { pinned: Arc::clone(&pinned), refused: Arc::clone(&refused) };
-    let connected = client::connect_stream(Arc::new(config(&pinned)), stream, handler).await;
+    // The first silence is that before the first question.
+    let silence = interval.saturating_mul(u32::try_from(KEEPALIVE_MAX).unwrap_or(u32::MAX).saturating_add(1));
+    let handler = PinnedHost { pinned: Arc::clone(&pinned), refused: Arc::clone(&refused), line, silence };
+    let connected = client::connect_stream(Arc::new(config(&pinned, interval)), stream, handler).await;
     let mut session = connected.map_err(|error| {
         let shown = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
         match shown {

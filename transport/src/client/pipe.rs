@@ -9,19 +9,18 @@ use std::{
 use bytes::Bytes;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, client};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 use towpath_transfer::Clock;
 
 use super::{
     ANSWER_TIMEOUT, CHUNK_BYTES, MAX_IN_FLIGHT,
+    stream::{Entrance, Line},
     wire::{self, Extensions, Frames, Handle, Reply},
 };
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// Frames waiting to be encrypted and sent.
 const OUTGOING_FRAMES: usize = 16;
-/// Why a connection is lost that this side has not given up.
-const ENDED: &str = "the server closed it, or the line broke";
 
 /// One SFTP channel.
 pub(super) struct Pipe {
@@ -36,7 +35,7 @@ pub(super) struct Pipe {
 struct Shared {
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
-    kill: CancellationToken,
+    line: Line,
     pipe: OnceLock<Weak<Pipe>>,
 }
 
@@ -79,8 +78,13 @@ impl Shared {
         }
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
-        self.kill.cancel();
+        self.line.kill.cancel();
         drop(waiting);
+    }
+
+    /// Ends the connection because its session has ended.
+    fn lose_session(&self) {
+        self.lose(StoreErrorKind::ConnectionLost, self.line.why());
     }
 
     fn lost_error(&self) -> StoreError {
@@ -95,7 +99,7 @@ impl Pipe {
     /// Starts SFTP on a channel whose subsystem was granted.
     pub(super) async fn start(
         channel: Channel<client::Msg>,
-        kill: CancellationToken,
+        line: Line,
         guard: DropGuard,
         clock: Arc<dyn Clock>,
     ) -> StoreResult<Arc<Self>> {
@@ -105,9 +109,9 @@ impl Pipe {
         let mut frames = Frames::default();
         let extensions = wire::version(first_frame(&mut reader, &mut frames).await?).map_err(protocol)?;
         let state = State { next_id: 0, waiting: HashMap::new(), alive: clock.monotonic(), lost: None };
-        let shared = Arc::new(Shared { state: Mutex::new(state), clock, kill, pipe: OnceLock::new() });
+        let shared = Arc::new(Shared { state: Mutex::new(state), clock, line, pipe: OnceLock::new() });
         let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES);
-        tokio::spawn(send_frames(writer, queue, Arc::clone(&shared)));
+        tokio::spawn(send_frames(writer, queue, shared.line.entrance(), Arc::clone(&shared)));
         tokio::spawn(take_answers(reader, frames, Arc::clone(&shared), guard));
         let places = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
         let mut pipe = Self { outgoing, places, shared, extensions, read_bytes: CHUNK_BYTES, write_bytes: CHUNK_BYTES };
@@ -145,7 +149,7 @@ impl Pipe {
     /// Whether nothing can be asked any more. The session may have ended a moment before the reason is known here: a request
     /// that has failed because of it must already find the connection closed.
     pub(super) fn is_lost(&self) -> bool {
-        self.shared.kill.is_cancelled() || self.shared.lock().lost.is_some()
+        self.shared.line.kill.is_cancelled() || self.shared.lock().lost.is_some()
     }
 
     pub(super) fn lose(&self, kind: StoreErrorKind, why: &str) {
@@ -158,7 +162,7 @@ impl Pipe {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| self.shared.lost_error())?;
         let slot = self.outgoing.reserve().await.map_err(|_| {
             // The session has ended, and whoever takes its answers may not have seen that yet.
-            self.shared.lose(StoreErrorKind::ConnectionLost, ENDED);
+            self.shared.lose_session();
             self.shared.lost_error()
         })?;
         let (sender, answer) = oneshot::channel();
@@ -213,21 +217,23 @@ async fn first_frame(reader: &mut ChannelReadHalf, frames: &mut Frames) -> Store
 }
 
 /// Frames go out whole and one after the other, which callers that may be cancelled could not promise.
-async fn send_frames(writer: ChannelWriteHalf<client::Msg>, mut queue: mpsc::Receiver<Bytes>, shared: Arc<Shared>) {
-    loop {
-        let frame = tokio::select! {
-            frame = queue.recv() => frame,
-            () = shared.kill.cancelled() => None,
-        };
-        let Some(frame) = frame else { return };
-        let sent = tokio::select! {
-            sent = writer.data_bytes(frame) => sent,
-            () = shared.kill.cancelled() => return,
-        };
-        if sent.is_err() {
-            shared.lose(StoreErrorKind::ConnectionLost, "the request could not be sent");
-            return;
+async fn send_frames(
+    writer: ChannelWriteHalf<client::Msg>,
+    mut queue: mpsc::Receiver<Bytes>,
+    mut entrance: Entrance,
+    shared: Arc<Shared>,
+) {
+    let sending = async {
+        while let Some(frame) = queue.recv().await {
+            if !entrance.admit(frame.len()).await || writer.data_bytes(frame).await.is_err() {
+                // The session has ended, and says why as the last it does. Until then nothing more is taken.
+                return std::future::pending().await;
+            }
         }
+    };
+    tokio::select! {
+        () = sending => {}
+        () = shared.line.kill.cancelled() => {}
     }
 }
 
@@ -248,12 +254,12 @@ async fn take_answers(mut reader: ChannelReadHalf, mut frames: Frames, shared: A
                 continue;
             }
             message = reader.wait() => message,
-            () = shared.kill.cancelled() => None,
+            () = shared.line.kill.cancelled() => None,
         };
         match message {
             Some(ChannelMsg::Data { data }) => frames.push(&data),
             Some(ChannelMsg::Eof | ChannelMsg::Close) | None => {
-                return shared.lose(StoreErrorKind::ConnectionLost, ENDED);
+                return shared.lose_session();
             }
             Some(_) => continue,
         }

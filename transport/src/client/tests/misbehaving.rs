@@ -14,7 +14,7 @@ use towpath_transfer::{RemotePath, clock::ManualClock};
 
 use super::{ed25519, line, login, real_clock};
 use crate::{
-    client::{ANSWER_TIMEOUT, LOGIN_TIMEOUT, MAX_FRAME_BYTES, SftpStore},
+    client::{ANSWER_TIMEOUT, KEEPALIVE_INTERVAL, LOGIN_TIMEOUT, MAX_FRAME_BYTES, SftpStore},
     store::{BytesSource, NoProgress, Put, RemoteStore, StoreErrorKind, StoreResult, read_remote},
 };
 
@@ -83,6 +83,10 @@ fn status(id: &[u8], code: u32) -> Vec<u8> {
 }
 
 async fn connect(script: Script, clock: Option<&ManualClock>) -> StoreResult<SftpStore> {
+    connect_asking(script, clock, KEEPALIVE_INTERVAL).await
+}
+
+async fn connect_asking(script: Script, clock: Option<&ManualClock>, interval: Duration) -> StoreResult<SftpStore> {
     let config = server::Config { keys: vec![ed25519(3)], auth_rejection_time: Duration::ZERO, ..Default::default() };
     let (near, far) = tokio::io::duplex(64 * 1024);
     let handler = Scripted { input: BytesMut::new(), script };
@@ -91,7 +95,8 @@ async fn connect(script: Script, clock: Option<&ManualClock>) -> StoreResult<Sft
         Some(clock) => Arc::new(clock.clone()),
         None => real_clock(),
     };
-    SftpStore::connect(near, login("erp", ed25519(1), vec![line(ed25519(3).public_key())]), clock).await
+    let login = login("erp", ed25519(1), vec![line(ed25519(3).public_key())]);
+    SftpStore::connect_asking(near, login, clock, interval).await
 }
 
 const VERSION: &[u8] = &[0, 0, 0, 5, 2, 0, 0, 0, 3];
@@ -146,6 +151,27 @@ async fn an_idle_connection_is_not_given_up() {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.stat(&path()).await.unwrap_err().kind(), StoreErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_server_that_answers_keepalives_may_be_idle_and_may_take_its_time_over_an_answer() {
+    let (clock, interval) = (ManualClock::new(Timestamp::UNIX_EPOCH), Duration::from_millis(200));
+    let store = connect_asking(after_version(|_, _| Vec::new()), Some(&clock), interval).await.unwrap();
+    // The SSH library asks by the real time, and gives up after three intervals.
+    real_clock().sleep(interval * 10).await;
+    assert!(!store.is_closed());
+    let stat = tokio::spawn(async move { store.stat(&path()).await });
+    for _ in 0..10 {
+        real_clock().sleep(interval).await;
+        clock.advance(Duration::from_secs(10));
+    }
+    real_clock().sleep(interval).await;
+    assert!(!stat.is_finished(), "after 100 s, with {} s allowed", ANSWER_TIMEOUT.as_secs());
+    while !stat.is_finished() {
+        clock.advance(ANSWER_TIMEOUT / 8);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stat.await.unwrap().unwrap_err().kind(), StoreErrorKind::TimedOut);
 }
 
 #[tokio::test]

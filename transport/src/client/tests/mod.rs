@@ -1,5 +1,7 @@
 //! The client against OpenSSH, against our own server, and against servers that misbehave.
 
+#[cfg(unix)]
+mod lines;
 mod misbehaving;
 #[cfg(unix)]
 mod openssh;
