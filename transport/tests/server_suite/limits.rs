@@ -64,18 +64,18 @@ async fn an_oversized_frame_closes_the_channel_unread_within_a_second() {
 
 #[tokio::test]
 async fn a_frame_is_as_long_as_it_is_configured() {
-    const LONGEST: usize = 40_000;
     let key = UserKey::ed25519();
-    let limits = Limits { frame_bytes: LONGEST, ..Limits::default() };
-    let server = TestServer::over(Arc::new(Counting::default()), &key, limits).await;
-    let mut raw = Raw::login(server.address, &key).await;
-    let handle = raw.open("x", WRITE_CREATE).await.unwrap();
-    let written = |bytes: usize| [&handle[..], &[0; 8], &text(vec![7; bytes])].concat();
-    // Kind, number, handle, offset and two lengths take the rest of the frame.
-    let rest = written(0).len() + 5;
-    assert_eq!(raw.status(6, &written(LONGEST - rest)).await, 0);
-    raw.send(6, &written(LONGEST - rest + 1)).await;
-    assert!(raw.answer().await.is_none());
+    for (longest, limits) in [(40_000, Limits { frame_bytes: 40_000, ..Limits::default() }), (262_144, Limits::default())] {
+        let server = TestServer::over(Arc::new(Counting::default()), &key, limits).await;
+        let mut raw = Raw::login(server.address, &key).await;
+        let handle = raw.open("x", WRITE_CREATE).await.unwrap();
+        let written = |bytes: usize| [&handle[..], &[0; 8], &text(vec![7; bytes])].concat();
+        // Kind, number, handle, offset and two lengths take the rest of the frame.
+        let rest = written(0).len() + 5;
+        assert_eq!(raw.status(6, &written(longest - rest)).await, 0, "{longest} bytes are accepted");
+        raw.send(6, &written(longest - rest + 1)).await;
+        assert!(raw.answer().await.is_none(), "one more than {longest} is refused");
+    }
 }
 
 #[tokio::test]
