@@ -49,6 +49,8 @@ pub enum Operation {
     Counts,
     /// [`Journal::withdraw`].
     Withdraw,
+    /// [`Journal::begin_anew`].
+    BeginAnew,
     /// [`Journal::prune`].
     Prune,
     /// [`Journal::health`].
@@ -177,6 +179,10 @@ impl Journal for FaultJournal {
 
     async fn withdraw(&self, key: &TransferKey) -> Result<bool> {
         self.through(Operation::Withdraw, self.inner.withdraw(key)).await
+    }
+
+    async fn begin_anew(&self, new: NewTransfer) -> Result<bool> {
+        self.through(Operation::BeginAnew, self.inner.begin_anew(new)).await
     }
 
     async fn prune(&self, what: &Prune) -> Result<u64> {

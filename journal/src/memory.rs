@@ -94,6 +94,29 @@ impl MemoryJournal {
 }
 
 impl Kept {
+    /// The number of a new transfer that takes the place of `instead`, and what is known of its line then.
+    fn sequence_of(&mut self, new: &NewTransfer, instead: Option<u64>) -> Result<Option<Sequence>> {
+        let line = line(&new.key, new.direction);
+        let taken = matches!(new.sequence, SequenceChoice::Given(Some(number)) if self.rows.values().any(|(row, _)| {
+            let record = &row.record;
+            record.sequence == Some(number)
+                && Some(record.serial) != instead
+                && (&record.key.tenant, &record.key.agent, &record.direction) == (&line.0, &line.1, &line.2)
+        }));
+        let (sequence, sequences) = self.sequences.get(&line).copied().unwrap_or_default().choose(new, taken)?;
+        self.sequences.insert(line, sequences);
+        Ok(sequence)
+    }
+
+    fn insert(&mut self, new: NewTransfer, place: Place, sequence: Option<Sequence>, now: Timestamp) -> TransferRecord {
+        self.last_serial += 1;
+        let row = Row::new(new, place, self.last_serial, sequence, now);
+        let record = row.record.clone();
+        self.serials.insert(record.key.clone(), record.serial);
+        self.rows.insert(record.serial, (row, Vec::new()));
+        record
+    }
+
     fn find(&mut self, key: &TransferKey) -> Option<&mut (Row, Vec<HistoryEntry>)> {
         self.rows.get_mut(self.serials.get(key)?)
     }
@@ -125,20 +148,8 @@ impl Journal for MemoryJournal {
         {
             return Ok(Created::Existing(row.record.clone()));
         }
-        let line = line(&new.key, new.direction);
-        let taken = matches!(new.sequence, SequenceChoice::Given(Some(number)) if kept.rows.values().any(|(row, _)| {
-            let record = &row.record;
-            record.sequence == Some(number)
-                && (&record.key.tenant, &record.key.agent, &record.direction) == (&line.0, &line.1, &line.2)
-        }));
-        let (sequence, sequences) = kept.sequences.get(&line).copied().unwrap_or_default().choose(&new, taken)?;
-        kept.sequences.insert(line, sequences);
-        kept.last_serial += 1;
-        let row = Row::new(new, self.place, kept.last_serial, sequence, now);
-        let record = row.record.clone();
-        kept.serials.insert(record.key.clone(), record.serial);
-        kept.rows.insert(record.serial, (row, Vec::new()));
-        Ok(Created::New(record))
+        let sequence = kept.sequence_of(&new, None)?;
+        Ok(Created::New(kept.insert(new, self.place, sequence, now)))
     }
 
     async fn acquire(&self, stage: Stage, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
@@ -220,6 +231,20 @@ impl Journal for MemoryJournal {
         }
         let serial = kept.serials.remove(key);
         Ok(serial.and_then(|serial| kept.rows.remove(&serial)).is_some())
+    }
+
+    async fn begin_anew(&self, new: NewTransfer) -> Result<bool> {
+        let now = self.now();
+        let mut kept = self.kept();
+        let Some((row, _)) = kept.find(&new.key).filter(|(row, _)| row.may_begin_anew()) else { return Ok(false) };
+        let (serial, own) = (row.record.serial, row.number_of_the_same(&new));
+        let sequence = match own {
+            Some(own) => Some(own),
+            None => kept.sequence_of(&new, Some(serial))?,
+        };
+        kept.rows.remove(&serial);
+        kept.insert(new, self.place, sequence, now);
+        Ok(true)
     }
 
     async fn prune(&self, what: &Prune) -> Result<u64> {

@@ -88,6 +88,21 @@ impl Row {
         self.record.events == 0 && !self.is_held()
     }
 
+    /// Its number, where `new` is to have that one of the same line.
+    pub(crate) fn number_of_the_same(&self, new: &NewTransfer) -> Option<Sequence> {
+        let same = self.record.direction == new.direction && new.sequence == SequenceChoice::Given(self.record.sequence);
+        self.record.sequence.filter(|_| same)
+    }
+
+    /// Whether nothing has happened to it that would count: also where it has given its number back.
+    pub(crate) fn may_begin_anew(&self) -> bool {
+        let refused = matches!(
+            self.record.state,
+            TransferState::Decided { outcome: Outcome::Rejected(_) } | TransferState::Rejected { .. }
+        );
+        self.is_untouched() || (refused && self.record.sequence.is_none() && !self.is_held())
+    }
+
     pub(crate) fn is_due(&self, stage: Stage, now: Timestamp) -> bool {
         self.record.stage() == Some(stage) && !self.record.parked && (self.due <= now || self.since > turned_back(now))
     }

@@ -124,12 +124,20 @@ pub trait Journal: Debug + Send + Sync {
     /// Storage.
     async fn counts(&self) -> Result<Vec<Count>>;
 
-    /// Forgets a transfer to which nothing has happened yet and on which nobody works, as if it had never been created: its number, where
-    /// it was given one, is free again. Returns whether there was one.
+    /// Forgets a transfer to which nothing has happened yet and on which nobody works. Its number is free again, unless a transfer with
+    /// the same or a higher one was pruned since. Returns whether there was one.
     ///
     /// # Errors
     /// Storage.
     async fn withdraw(&self, key: &TransferKey) -> Result<bool>;
+
+    /// Puts `new` in the place of the transfer with its key, of which nothing is left: one to which nothing has happened yet, or an
+    /// offer that was refused and has given its number back ([`Spent::Unnumbered`](crate::Spent::Unnumbered)), and on which nobody
+    /// works. The number that it has may be given again. Returns whether there was one.
+    ///
+    /// # Errors
+    /// [`JournalError::SequenceForked`] as [`Journal::create`]; then it stays as it was.
+    async fn begin_anew(&self, new: NewTransfer) -> Result<bool>;
 
     /// Removes what `what` names, oldest first. Returns how many went; call again while that is its limit.
     ///

@@ -218,6 +218,45 @@ pub(super) async fn what_is_untouched_can_be_withdrawn(t: Fixture) {
     assert!(!t.journal.withdraw(&key(2)).await.unwrap(), "something has happened to it");
 }
 
+pub(super) async fn what_counts_for_nothing_can_begin_anew(t: Fixture) {
+    let begin_anew = |number, sequence| t.journal.begin_anew(offered(number, sequence));
+    assert!(!begin_anew(1, 1).await.unwrap(), "there is none");
+    t.journal.create(offered(1, 1)).await.unwrap();
+    let lease = t.one(Stage::Pull).await;
+    assert!(!begin_anew(1, 1).await.unwrap(), "somebody works on it");
+    t.journal.release(&lease, Release::RetryAt { at: t.clock.now() + TTL, failure: failure() }).await.unwrap();
+    let mut other = offered(1, 1);
+    other.state = TransferState::Offered { identity: Identity { packed: Sha256Digest::of(b"other"), ..identity() } };
+    assert!(t.journal.begin_anew(other.clone()).await.unwrap());
+    let record = t.record(1).await;
+    assert_eq!((&record.state, record.sequence, record.not_before), (&other.state, Some(Sequence(1)), None));
+    verify(&*t.journal, &key(1)).await.unwrap();
+    // A number that others have passed and that was pruned is still its own.
+    refused(&t, 2, 2, Code::DigestMismatch).await;
+    assert_eq!(t.journal.prune(&over(t.clock.now(), 0, 10)).await.unwrap(), 1);
+    assert!(begin_anew(1, 1).await.unwrap());
+    // Another one is given only where nobody has it.
+    t.journal.create(offered(3, 3)).await.unwrap();
+    for forked in [2, 3] {
+        let error = begin_anew(1, forked).await.unwrap_err();
+        assert!(matches!(error, JournalError::SequenceForked { .. }), "{error:?}");
+    }
+    assert_eq!(t.record(1).await.sequence, Some(Sequence(1)), "it stays as it was");
+    assert!(begin_anew(1, 4).await.unwrap());
+    t.journal.append_unleased(&key(1), 0, &TransferEvent::Pulled).await.unwrap();
+    assert!(!begin_anew(1, 4).await.unwrap(), "something has happened to it");
+    // Refused without a number, also where nobody knows that yet.
+    refused(&t, 5, 5, Code::SignatureInvalid).await;
+    refused(&t, 6, 6, Code::DigestMismatch).await;
+    assert!(begin_anew(5, 5).await.unwrap());
+    assert_eq!((t.record(5).await.events, t.record(5).await.sequence), (0, Some(Sequence(5))));
+    verify(&*t.journal, &key(5)).await.unwrap();
+    assert!(!begin_anew(6, 6).await.unwrap(), "it was signed");
+    let outcome = Outcome::Rejected(Rejection { code: Code::SignatureInvalid, detail: "test".into() });
+    t.journal.append_unleased(&key(5), 0, &TransferEvent::Decided { outcome }).await.unwrap();
+    assert!(begin_anew(5, 5).await.unwrap());
+}
+
 fn offered(number: u64, sequence: u64) -> NewTransfer {
     let state = TransferState::Offered { identity: identity() };
     let sequence = SequenceChoice::Given(Some(Sequence(sequence)));

@@ -275,6 +275,22 @@ impl Journal for SqliteJournal {
         Ok(true)
     }
 
+    async fn begin_anew(&self, new: NewTransfer) -> Result<bool> {
+        let mut transaction = self.begin().await?;
+        let now = self.now();
+        let Some(row) = rows::load(&mut transaction, &new.key, self.place).await?.filter(Row::may_begin_anew) else {
+            return Ok(false);
+        };
+        rows::delete(&mut transaction, row.record.serial).await?;
+        let sequence = match row.number_of_the_same(&new) {
+            Some(own) => Some(own),
+            None => self.sequence_of(&mut transaction, &new).await?,
+        };
+        rows::insert(&mut transaction, &mut Row::new(new, self.place, 0, sequence, now)).await?;
+        transaction.commit().await.map_err(failed(WRITE))?;
+        Ok(true)
+    }
+
     async fn prune(&self, what: &Prune) -> Result<u64> {
         let mut transaction = self.begin().await?;
         let found = sqlx::query(spent(what))

@@ -303,6 +303,7 @@ enum Op {
     Unpark { number: u64 },
     BreakLeases,
     Withdraw { number: u64 },
+    BeginAnew { number: u64, sequence: u64 },
     Prune { keep: u64, limit: usize },
     Advance { seconds: u64 },
     TurnBack { seconds: u64 },
@@ -320,7 +321,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (0..4usize).prop_map(|lease| Op::Renew { lease }),
         3 => (0..4usize, 0..4usize).prop_map(|(lease, how)| Op::Release { lease, how }),
         1 => number.clone().prop_map(|number| Op::Unpark { number }),
-        1 => number.prop_map(|number| Op::Withdraw { number }),
+        1 => number.clone().prop_map(|number| Op::Withdraw { number }),
+        1 => (number, 1..5u64).prop_map(|(number, sequence)| Op::BeginAnew { number, sequence }),
         1 => Just(Op::BreakLeases),
         1 => (0..3u64, 0..3usize).prop_map(|(keep, limit)| Op::Prune { keep, limit }),
         2 => (0..90u64).prop_map(|seconds| Op::Advance { seconds }),
@@ -407,6 +409,10 @@ async fn run(journal: &dyn Journal, clock: &ManualClock, leases: &mut Vec<Lease>
         },
         Op::Unpark { number } => format!("{:?}", journal.unpark(&conformance::key(*number)).await),
         Op::BreakLeases => format!("{:?}", journal.break_leases().await),
+        Op::BeginAnew { number, sequence } => {
+            let new = conformance::planned(*number, SequenceChoice::Given(Some(Sequence(*sequence))));
+            format!("{:?}", journal.begin_anew(new).await)
+        }
         Op::Withdraw { number } => format!("{:?}", journal.withdraw(&conformance::key(*number)).await),
         Op::Prune { keep, limit } => {
             format!("{:?}", journal.prune(&Prune { limit: *limit, ..Prune::over(clock.now(), *keep) }).await)

@@ -109,6 +109,10 @@ impl Journal for Broken {
         self.inner.withdraw(key).await
     }
 
+    async fn begin_anew(&self, new: NewTransfer) -> Result<bool> {
+        self.inner.begin_anew(new).await
+    }
+
     async fn prune(&self, what: &Prune) -> Result<u64> {
         self.inner.prune(what).await
     }
