@@ -21,8 +21,8 @@ pub(crate) fn check_here(parts: &Parts, needed: u64, what: &str) -> Result<()> {
     check(&*parts.files, parts.layout.state(), parts.config.now().state.reserve.0, needed, what)
 }
 
-/// Whether what comes of a relay's mere word has room: half of the reserve is kept from it. From there on not even that something waits is
-/// noted.
+/// Whether what comes of a relay's mere word has room: half of the reserve is kept from it. Below that not even what waits
+/// is noted.
 ///
 /// # Errors
 /// As [`check`].

@@ -68,6 +68,14 @@ async fn take(parts: &Parts, wait: bool, stop: &CancellationToken, left: impl Fn
             () = stop.cancelled() => return Err(Failure::park(Code::Cancelled, "told to stop while waiting for return files")),
             polled = poll::once(parts, pause, version) => polled?,
         };
+        if let Some(full) = taken.full {
+            let failure = Failure::retry(full.code, full.report);
+            if poll::open_downlinks(parts).await?.is_empty() {
+                return Err(failure);
+            }
+            output::say(&format!("warning: not all return files were taken: {}", failure.message()));
+            return Ok(());
+        }
         if !wait || !taken.new.is_empty() || !poll::open_downlinks(parts).await?.is_empty() || left().is_zero() {
             return Ok(());
         }

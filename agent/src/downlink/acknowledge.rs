@@ -32,7 +32,7 @@ impl Step for AcknowledgeStep {
             return Err(Failure::park(Code::Internal, format!("transfer {id} is not decided")));
         };
         let of = Arc::clone(&parts);
-        let kept = blocking(move || decide::decided(&of, id)).await?;
+        let kept = blocking(move || decide::decided(&of, id, None)).await?;
         let lost = || Failure::park(Code::ReceiptInvalid, format!("the signed receipt of transfer {id} is not here any more"));
         let (signed_outcome, signed) = kept.ok_or_else(lost)?;
         if signed_outcome != outcome {

@@ -9,6 +9,8 @@ use towpath_transfer::{
     state::{Outcome, Rejection},
 };
 
+use towpath_transport::files::{file_failure, ignore_missing};
+
 use crate::{parts::Parts, small_file, uplink::folder};
 
 /// Whether a failure says that what was sent is itself wrong, so that no later try can end differently.
@@ -35,16 +37,33 @@ pub fn kept(parts: &Parts, id: TransferId, stage: ReceiptStage) -> Result<Option
     folder::kept_receipt(&*parts.files, &parts.layout.of(Direction::Downlink), id, stage)
 }
 
-/// The receipt that was signed for a transfer before, where one was: it stands, and is durable.
+/// Removes a refusal of another manifest than `manifest`, which does not stand.
+///
+/// # Errors
+/// As the disk reports.
+pub(super) fn forget_other_refusal(parts: &Parts, id: TransferId, manifest: Sha256Digest) -> Result<()> {
+    let stands = |signed: SignedReceipt| signed.parse().is_ok_and(|refusal| refusal.manifest == Some(manifest));
+    if kept(parts, id, ReceiptStage::Rejected).ok().flatten().is_some_and(stands) {
+        return Ok(());
+    }
+    let path = parts.layout.of(Direction::Downlink).receipt(id, ReceiptStage::Rejected);
+    ignore_missing(parts.files.remove(&path)).map_err(|error| file_failure("removing", &path, error))
+}
+
+/// The receipt that was signed for a transfer before, where one was: it stands, and is durable. A refusal of another manifest than
+/// `manifest` does not: a relay can make up whatever is refused because nobody has signed it.
 ///
 /// # Errors
 /// `receipt-invalid` where it was altered, and as the disk reports.
-pub fn decided(parts: &Parts, id: TransferId) -> Result<Option<(Outcome, SignedReceipt)>> {
+pub fn decided(parts: &Parts, id: TransferId, manifest: Option<Sha256Digest>) -> Result<Option<(Outcome, SignedReceipt)>> {
     for stage in [ReceiptStage::Delivered, ReceiptStage::Rejected] {
         let Some(signed) = kept(parts, id, stage)? else { continue };
         let altered =
             || Failure::park(Code::ReceiptInvalid, format!("the {} receipt of transfer {id} was altered here", stage.as_str()));
         let receipt = signed.parse().map_err(|error| altered().caused_by(error))?;
+        if stage == ReceiptStage::Rejected && manifest.is_some_and(|manifest| receipt.manifest != Some(manifest)) {
+            continue;
+        }
         // Signed by the key of that time, which may have been followed by another since.
         let (message, signature) = (signed.receipt.as_bytes(), signed.signature.as_bytes());
         let own = parts.trust.signers()?.verify(parts.agent.as_str(), Namespace::Receipt, message, signature);
@@ -83,7 +102,7 @@ fn decide(
     manifest: Sha256Digest,
     reason: Option<Rejection>,
 ) -> Result<Outcome> {
-    if let Some((outcome, _)) = decided(parts, id)? {
+    if let Some((outcome, _)) = decided(parts, id, Some(manifest))? {
         return Ok(outcome);
     }
     let own = parts.identity.now();

@@ -106,7 +106,7 @@ impl DeliverStep {
     ) -> Result<TransferEvent> {
         let id = record.key.id;
         let parts = Arc::clone(&self.parts);
-        if let Some((outcome, _)) = blocking(move || decide::decided(&parts, id)).await? {
+        if let Some((outcome, _)) = blocking(move || decide::decided(&parts, id, Some(digest))).await? {
             return Ok(TransferEvent::Decided { outcome });
         }
         let manifest = self.manifest(record, digest).await?;

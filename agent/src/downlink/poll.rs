@@ -1,6 +1,6 @@
 //! Asks the relay what waits for this agent, and takes it into the journal.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use towpath_journal::{Backoff, Filter, JournalError, NewTransfer, SequenceChoice, TransferRecord, WakeUp};
@@ -8,8 +8,9 @@ use towpath_transfer::{
     Code, Direction, Failure, TransferId, TransferState,
     api::{Acknowledgement, Downlinks, MAX_OFFERS, MAX_WAIT_SECONDS, Offer},
     digest::Sha256Digest,
-    failure::Result,
+    failure::{FailureRecord, Result},
     receipt::ReceiptStage,
+    state::Outcome,
 };
 
 use super::decide;
@@ -38,6 +39,8 @@ pub struct Taken {
     pub acknowledged: Vec<TransferId>,
     /// How many had to be left at the relay for now.
     pub left: usize,
+    /// Why, where not even half of the reserve is free on the disk.
+    pub full: Option<FailureRecord>,
 }
 
 /// Polls until `shutdown` is cancelled. An unreachable relay is asked again after growing pauses.
@@ -60,9 +63,15 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, heart: Heart, shutdown: Cancel
         };
         let pause = match polled {
             Ok((list, taken)) => {
-                failures = 0;
                 if !taken.new.is_empty() {
                     wake.hint();
+                }
+                match &taken.full {
+                    Some(full) => {
+                        failures = failures.saturating_add(1);
+                        tell(full.code, &full.report, failures);
+                    }
+                    None => failures = 0,
                 }
                 // Without a version the relay tells of the rest at once.
                 version = (taken.left == 0).then_some(list.version);
@@ -71,7 +80,7 @@ pub async fn run(parts: Arc<Parts>, wake: WakeUp, heart: Heart, shutdown: Cancel
             Err(failure) => {
                 failures = failures.saturating_add(1);
                 version = None;
-                tell(&failure, failures);
+                tell(failure.code(), &failure.report(), failures);
                 pause_after(&parts, &failure, failures)
             }
         };
@@ -97,8 +106,7 @@ async fn another_way(changes: &mut Changes, now: Poll) {
 }
 
 /// An outage is told once, and then as seldom as the pauses get long.
-fn tell(failure: &Failure, failures: u32) {
-    let (code, report) = (failure.code(), failure.report());
+fn tell(code: Code, report: &str, failures: u32) {
     if failures.is_power_of_two() {
         tracing::warn!(%code, failures, "no return files were taken: {report}");
     } else {
@@ -131,53 +139,89 @@ pub async fn once(parts: &Parts, wait: Duration, unless: Option<Sha256Digest>) -
     Ok((list, taken))
 }
 
-/// Takes offers into the journal, oldest first and each once; a transfer that has ended here is acknowledged again. What is not offered
-/// any more, or with another identity, and was not begun with, is forgotten before.
+/// Takes offers into the journal, oldest first and each once; a transfer that has ended here is acknowledged again.
+///
+/// An offer is no more than the relay's word, and so is what was noted of one. With another identity or number it begins anew, and what is
+/// not offered any more gives way where it holds a place or a number that an offer needs.
 ///
 /// # Errors
-/// `disk-full` (retry) where not even half of the reserve is free; as journal and disk report. What goes wrong with one offer alone is logged.
+/// As journal and disk report; what goes wrong with one offer alone is logged.
 pub async fn take(parts: &Parts, offers: &[Offer]) -> Result<Taken> {
     let mut taken = Taken::default();
-    withdraw(parts, offers).await?;
-    let mut room = MAX_OPEN_DOWNLINKS.saturating_sub(open_downlinks(parts).await?.len());
+    let mut places = Places::of(parts, offers).await?;
     for offer in offers.iter().take(MAX_OFFERS) {
-        match parts.journal.get(&parts.key(offer.transfer)).await? {
-            Some(record) if record.state.is_final() => {
-                if acknowledge_again(parts, &record).await {
+        let record = parts.journal.get(&parts.key(offer.transfer)).await?;
+        match &record {
+            Some(record) if is_offered_so(parts, record, offer) => {
+                if record.state.is_final() && acknowledge_again(parts, record).await {
                     taken.acknowledged.push(offer.transfer);
                 }
+                continue;
             }
-            Some(_) => {}
-            None if room == 0 => taken.left += 1,
-            None => {
-                room::check_for_offers(parts)?;
-                if create(parts, offer).await? {
-                    room -= 1;
-                    taken.new.push(offer.transfer);
-                }
+            // It has its place already.
+            Some(TransferRecord { state: TransferState::Offered { .. }, .. }) => {}
+            _ if places.free == 0 && !places.give_way(|_| true).await? => {
+                taken.left += 1;
+                continue;
             }
+            _ => {}
+        }
+        if let Err(full) = room::check_for_offers(parts) {
+            taken.left += 1;
+            taken.full = Some(FailureRecord::from(&full));
+        } else if note(parts, offer, record.is_some(), &mut places).await? {
+            taken.new.push(offer.transfer);
         }
     }
     taken.left += offers.len().saturating_sub(MAX_OFFERS);
     Ok(taken)
 }
 
-/// An offer is no more than the relay's word. Were it held to, one that is made up would keep a place and a number for ever, and one with
-/// a wrong identity would never be fetched.
-async fn withdraw(parts: &Parts, offers: &[Offer]) -> Result<()> {
-    // A list that is as long as one may be need not be all.
-    let all = offers.len() < MAX_OFFERS;
-    for record in open_downlinks(parts).await? {
-        let TransferState::Offered { identity } = record.state else { continue };
-        let stands = match offers.iter().find(|offer| offer.transfer == record.key.id) {
-            Some(offer) => offer.identity == identity && Some(offer.sequence) == record.sequence,
-            None => !all,
-        };
-        if !stands && parts.journal.withdraw(&record.key).await? {
-            tracing::info!(transfer = %record.key.id, "the relay does not offer it like this any more: forgotten");
+/// Whether what is known of a transfer is still what the relay offers. A refusal of what nobody has signed counts for the manifest that it
+/// names and for no other; whatever else has happened stands.
+fn is_offered_so(parts: &Parts, record: &TransferRecord, offer: &Offer) -> bool {
+    match &record.state {
+        TransferState::Offered { identity } => *identity == offer.identity && record.sequence == Some(offer.sequence),
+        TransferState::Decided { outcome: Outcome::Rejected(_) } | TransferState::Rejected { .. }
+            if record.sequence.is_none() =>
+        {
+            let kept = decide::kept(parts, offer.transfer, ReceiptStage::Rejected).ok().flatten();
+            kept.and_then(|signed| signed.parse().ok()).is_some_and(|refused| refused.manifest == Some(offer.identity.manifest))
         }
+        _ => true,
     }
-    Ok(())
+}
+
+/// The places for transfers under way.
+struct Places<'a> {
+    parts: &'a Parts,
+    free: usize,
+    /// What was offered once and is not any more, and was not begun with.
+    forsaken: Vec<TransferRecord>,
+}
+
+impl<'a> Places<'a> {
+    async fn of(parts: &'a Parts, offers: &[Offer]) -> Result<Self> {
+        let open = open_downlinks(parts).await?;
+        let free = MAX_OPEN_DOWNLINKS.saturating_sub(open.len());
+        let offered: HashSet<TransferId> = offers.iter().map(|offer| offer.transfer).collect();
+        let forsaken =
+            |record: &TransferRecord| matches!(record.state, TransferState::Offered { .. }) && !offered.contains(&record.key.id);
+        Ok(Self { parts, free, forsaken: open.into_iter().filter(forsaken).collect() })
+    }
+
+    /// Forgets one of the forsaken that is `wanted`; `false` where there is none on which nobody works.
+    async fn give_way(&mut self, wanted: impl Fn(&TransferRecord) -> bool) -> Result<bool> {
+        while let Some(at) = self.forsaken.iter().position(&wanted) {
+            let record = self.forsaken.swap_remove(at);
+            if self.parts.journal.withdraw(&record.key).await? {
+                tracing::info!(transfer = %record.key.id, "the relay does not offer it any more: it has made way");
+                self.free += 1;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// The return files' transfers that have not ended here, newest first.
@@ -189,7 +233,8 @@ pub async fn open_downlinks(parts: &Parts) -> Result<Vec<TransferRecord>> {
     Ok(parts.journal.list(&filter, towpath_journal::MAX_LIST, None).await?)
 }
 
-async fn create(parts: &Parts, offer: &Offer) -> Result<bool> {
+/// Notes an offer; `false` where it could not be taken, and the log says why.
+async fn note(parts: &Parts, offer: &Offer, anew: bool, places: &mut Places<'_>) -> Result<bool> {
     let new = NewTransfer {
         key: parts.key(offer.transfer),
         direction: Direction::Downlink,
@@ -197,10 +242,25 @@ async fn create(parts: &Parts, offer: &Offer) -> Result<bool> {
         state: TransferState::Offered { identity: offer.identity },
         sequence: SequenceChoice::Given(Some(offer.sequence)),
     };
-    match parts.journal.create(new).await {
+    if anew {
+        decide::forget_other_refusal(parts, offer.transfer, offer.identity.manifest)?;
+    }
+    let create = async || match anew {
+        true => parts.journal.begin_anew(new.clone()).await,
+        false => parts.journal.create(new.clone()).await.map(|created| created.is_new()),
+    };
+    let mut created = create().await;
+    let of_forsaken = |record: &TransferRecord| record.sequence == Some(offer.sequence);
+    if matches!(created, Err(JournalError::SequenceForked { .. })) && places.give_way(of_forsaken).await? {
+        created = create().await;
+    }
+    match created {
         Ok(created) => {
-            tracing::info!(transfer = %offer.transfer, sequence = %offer.sequence, "return files are offered");
-            Ok(created.is_new())
+            if created {
+                tracing::info!(transfer = %offer.transfer, sequence = %offer.sequence, "return files are offered");
+                places.free = places.free.saturating_sub(usize::from(!anew));
+            }
+            Ok(created)
         }
         // Also a transfer that ended here so long ago that the journal has forgotten all of it but its number.
         Err(error @ JournalError::SequenceForked { .. }) => {

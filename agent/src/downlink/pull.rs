@@ -70,7 +70,7 @@ pub(crate) async fn or_rejected(
 ) -> Result<StepOutcome> {
     let (parts, id) = (Arc::clone(parts), record.key.id);
     blocking(move || {
-        if let Some((outcome, _)) = decide::decided(&parts, id)? {
+        if let Some((outcome, _)) = decide::decided(&parts, id, Some(identity.manifest))? {
             return Ok(StepOutcome::Event(TransferEvent::Decided { outcome }));
         }
         match done {

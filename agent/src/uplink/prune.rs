@@ -54,13 +54,14 @@ pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
     Ok(removed)
 }
 
-/// A transfer is noted in the work folder a moment before the journal has it. Its id says when that was.
+/// A transfer is noted in the work folder a moment before the journal has it. Its id says when that was; one that somebody else has made
+/// may say anything.
 fn is_young(parts: &Parts, id: TransferId) -> bool {
     /// By far longer than a plan takes.
     const YOUNG_MILLIS: i64 = 10 * 60 * 1_000;
     let hex: String = id.to_string().chars().filter(|c| *c != '-').take(12).collect();
     let Ok(made) = i64::from_str_radix(&hex, 16) else { return true };
-    parts.clock.now().as_millisecond().saturating_sub(made) < YOUNG_MILLIS
+    parts.clock.now().as_millisecond().saturating_sub(made).abs() < YOUNG_MILLIS
 }
 
 /// As [`prune`], for the configured number; a failure is logged, because the next run prunes as well.

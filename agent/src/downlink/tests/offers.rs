@@ -4,12 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use towpath_journal::{Filter, Point, WakeUp};
-use towpath_transfer::{Code, Direction, Failure, Sequence, Stage, TransferId, TransferState, api::Offer, digest::Sha256Digest};
-use towpath_transport::files::FileStore as _;
+use towpath_transfer::{
+    Code, Direction, Failure, Sequence, Stage, TransferId, TransferState, api::Offer, digest::Sha256Digest, receipt::ReceiptStage,
+};
+use towpath_transport::files::{FileStore as _, read_whole};
 
 use super::world::Returns;
 use crate::{
-    downlink::poll::{self, MAX_OPEN_DOWNLINKS},
+    downlink::{
+        decide,
+        poll::{self, MAX_OPEN_DOWNLINKS},
+    },
     engine::Engine,
     service::heart::Heart,
     uplink::prune::{KEPT_UNSIGNED, prune},
@@ -169,7 +174,7 @@ async fn what_is_not_offered_any_more_holds_no_place() {
     let offers: Vec<Offer> = returns.offers().into_iter().filter(|offer| offer.transfer == genuine).collect();
     let taken = poll::take(&returns.world.parts, &offers).await.unwrap();
     assert_eq!((taken.new, taken.left), (vec![genuine], 0));
-    assert_eq!(poll::open_downlinks(&returns.world.parts).await.unwrap().len(), 1);
+    assert_eq!(poll::open_downlinks(&returns.world.parts).await.unwrap().len(), MAX_OPEN_DOWNLINKS);
     assert_eq!(returns.world.finish(genuine).await.state, TransferState::Delivered);
 }
 
@@ -212,4 +217,94 @@ async fn refused_offers_push_no_receipts_out() {
     let layout = returns.world.parts.layout.of(Direction::Downlink);
     let folders = returns.world.files.list(&layout.transfers(), None, 1_000).unwrap();
     assert_eq!(folders.len() as u64, KEPT);
+}
+
+#[tokio::test]
+async fn the_number_of_what_is_not_offered_any_more_is_free_again() {
+    let returns = Returns::new();
+    let mut sent = returns.sent(100, &[]);
+    sent.manifest.sequence = Sequence(1);
+    sent.signer = Some(crate::uplink::tests::world::identity(99));
+    returns.offer(&sent);
+    returns.take().await;
+    let genuine = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
+    assert!(returns.take().await.new.is_empty(), "the relay still offers both");
+    let offers: Vec<Offer> = returns.offers().into_iter().filter(|offer| offer.transfer == genuine).collect();
+    assert_eq!(poll::take(&returns.world.parts, &offers).await.unwrap().new, [genuine]);
+    assert_eq!(returns.world.finish(genuine).await.state, TransferState::Delivered);
+}
+
+#[tokio::test]
+async fn what_waits_outlives_a_list_without_it() {
+    let returns = Returns::new();
+    let waits = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
+    let (far, manifest) = (&returns.world.far.files, returns.far_file(waits, "manifest.json"));
+    let bytes = read_whole(&**far, &manifest, 100_000).unwrap();
+    far.remove(&manifest).unwrap();
+    returns.take().await;
+    assert_eq!(returns.failed(waits).await, (Code::NotFound, false));
+    let next = returns.offer(&returns.sent(2, &[("more.csv", b"x")]));
+    let without = |id| returns.offers().into_iter().filter(|offer| offer.transfer != id).collect::<Vec<_>>();
+    // The relay does not know of it for a while, and what came after it is forgotten.
+    poll::take(&returns.world.parts, &without(waits)).await.unwrap();
+    assert_eq!(returns.world.finish(next).await.state, TransferState::Delivered);
+    returns.world.clock.advance(Duration::from_secs(3_600));
+    prune(&returns.world.parts, 0).await.unwrap();
+    let mut corrected = without(next);
+    let right = corrected.clone();
+    corrected[0].identity.packed = Sha256Digest::of(b"other");
+    for offers in [corrected, right] {
+        assert_eq!(poll::take(&returns.world.parts, &offers).await.unwrap().new, [waits], "it begins anew under its number");
+    }
+    returns.put(waits, "manifest.json", &bytes);
+    assert_eq!(returns.world.finish(waits).await.state, TransferState::Delivered);
+}
+
+#[tokio::test]
+async fn a_refusal_counts_for_the_manifest_that_it_names() {
+    // Told to the relay, not yet told, and not even noted.
+    for stop in [None, Some((Stage::Acknowledge, Point::BeforeEffect)), Some((Stage::Pull, Point::AfterEffect))] {
+        let mut returns = Returns::new();
+        let mut sent = returns.sent(1, &[("orders.csv", b"x")]);
+        let id = returns.offer(&sent);
+        let right = returns.offers();
+        let genuine: Vec<(String, Vec<u8>)> = ["manifest.json", "manifest.json.sig", "packed.json", "MD5SUMS"]
+            .map(|name| (name.to_owned(), read_whole(&*returns.world.far.files, &returns.far_file(id, name), 100_000).unwrap()))
+            .to_vec();
+        // The relay makes another manifest up, which nobody has signed.
+        sent.manifest.created += Duration::from_secs(1);
+        returns.offer(&sent);
+        let wrong = returns.offers().split_off(1);
+        returns.put(id, "manifest.json.sig", &genuine[1].1);
+        poll::take(&returns.world.parts, &wrong).await.unwrap();
+        match stop {
+            None => assert!(matches!(returns.world.finish(id).await.state, TransferState::Rejected { .. })),
+            Some((stage, point)) => returns.stop_at(id, stage, point, 1).await,
+        }
+        assert!(decide::kept(&returns.world.parts, id, ReceiptStage::Rejected).unwrap().is_some(), "{stop:?}");
+        // It is itself again.
+        for (name, bytes) in &genuine {
+            returns.put(id, name, bytes);
+        }
+        returns.world.far.downlinks.set_offers(right.clone());
+        assert_eq!(poll::take(&returns.world.parts, &right).await.unwrap().new, [id], "{stop:?}");
+        assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered, "{stop:?}");
+        let chain = crate::chain::verify(&returns.world.parts, id).await.unwrap();
+        assert!(chain.ok, "{stop:?} {chain:?}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_with_ids_of_the_future_are_cleared_away() {
+    let returns = Returns::new();
+    let day = Duration::from_secs(24 * 3_600);
+    returns.world.clock.advance(365 * day);
+    let fake = made_up(&returns, 100, 100);
+    returns.world.clock.set_wall(returns.world.parts.clock.now() - 365 * day);
+    returns.take().await;
+    assert!(matches!(returns.world.finish(fake).await.state, TransferState::Rejected { .. }));
+    returns.world.clock.advance(Duration::from_secs(3_600));
+    prune(&returns.world.parts, 0).await.unwrap();
+    let layout = returns.world.parts.layout.of(Direction::Downlink);
+    assert!(returns.world.files.list(&layout.transfers(), None, 10).unwrap().is_empty());
 }

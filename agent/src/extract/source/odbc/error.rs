@@ -121,10 +121,10 @@ fn maker(message: &str) -> Option<Dbms> {
     let has = |parts: &[&str]| parts.iter().any(|part| components.contains(part));
     if has(&["[sql server", "for sql server", "[freetds"]) {
         Some(Dbms::SqlServer)
-    } else if message.contains("ORA-") {
-        Some(Dbms::Oracle)
     } else if has(&["[mysql", "[mariadb", "[ma-"]) {
         Some(Dbms::MySql)
+    } else if message.split("ORA-").skip(1).any(|rest| rest.starts_with(|next: char| next.is_ascii_digit())) {
+        Some(Dbms::Oracle)
     } else {
         None
     }
@@ -205,6 +205,14 @@ mod tests {
                 Disposition::Retry,
             ),
             (None, b"HY000", 1040, "[MySQL][ODBC 8.0(w) Driver]Too many connections", Code::ErpMissing, Disposition::Retry),
+            (
+                None,
+                b"HY000",
+                2003,
+                "[MySQL][ODBC 8.0(w) Driver]Can't connect to 'AURORA-ERP'",
+                Code::ErpMissing,
+                Disposition::Retry,
+            ),
             (None, b"HY000", 927, "[Other][Driver]no such thing", Code::ErpQuery, Disposition::Park),
             (
                 Some(Dbms::PostgreSql),
