@@ -10,6 +10,8 @@ mod witness;
 #[cfg(test)]
 mod asked_tests;
 #[cfg(test)]
+mod closing_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
@@ -145,7 +147,8 @@ actions! {
     Remove = "remove",
     /// An end has asked for a transfer that is someone else's. It was told what it is told of one that does not exist.
     Foreign = "foreign",
-    /// Whether what an end has asked for is someone else's was not looked up: it has asked for too much at once, or that has failed.
+    /// Whether what an end has asked for is someone else's was not looked up: it has asked for too much at once, that has
+    /// failed, or the service has ended before.
     Unchecked = "unchecked",
     /// So many rows could not be written.
     Gap = "gap",

@@ -3,6 +3,8 @@
 use std::{
     collections::VecDeque,
     fmt,
+    future::pending,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,6 +28,11 @@ pub(super) const QUEUE_ASKED: usize = 1_000;
 pub(super) const QUEUE_ASKED_OF_ONE: usize = 100;
 /// The questions that are looked at between two batches of rows.
 const LOOK_UPS: usize = 50;
+/// How many look-ups may fail in a row; then no further one is made that time, and of what waits it is noted who has asked.
+pub(super) const LOOK_UP_FAILURES: usize = 3;
+/// How long look-ups may take when the service ends, all together; of what is left then it is noted who has asked. With the grace of
+/// the shutdown before it and the last writes behind it this ends before the service manager kills.
+pub(super) const CLOSING_LOOK_UP: Duration = Duration::from_secs(5);
 /// What is said of a question that does not fit.
 const DROPPED: &str = "more transfers that are not there than are looked up";
 /// How often the trail says that rows are missing.
@@ -81,6 +88,11 @@ impl Asked {
     /// Whether the same end has asked, with whatever key and from wherever.
     fn is_of_same(&self, other: &Self) -> bool {
         (&self.tenant, self.who.role, &self.who.name) == (&other.tenant, other.who.role, &other.who.name)
+    }
+
+    /// What became of it.
+    fn entry(self, action: Action, code: Code) -> Entry {
+        Entry::new(self.at, self.who, action).of(&self.tenant).transfer(self.id).failed(code)
     }
 }
 
@@ -143,7 +155,8 @@ impl Trail {
         self.inner.wake.notify_one();
     }
 
-    /// Writes until `shutdown` is cancelled. Where that fails it goes on trying; what cannot wait any longer is counted.
+    /// Writes until `shutdown` is cancelled, and then waits for no look-up. Where writing fails it goes on trying; what cannot wait
+    /// any longer is counted.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut failing = false;
         loop {
@@ -152,7 +165,7 @@ impl Trail {
                 () = self.inner.clock.sleep(TICK) => {}
                 () = shutdown.cancelled() => return,
             }
-            match self.flush(false).await {
+            match self.flush_until(false, shutdown.cancelled()).await {
                 Ok(()) if failing => {
                     failing = false;
                     tracing::info!("the audit trail is written again");
@@ -168,14 +181,29 @@ impl Trail {
         }
     }
 
-    /// Looks at every question and writes everything there is, once, at the end of the service.
+    /// Writes everything there is, once, at the end of the service. Questions are looked at for at most [`CLOSING_LOOK_UP`]; of those
+    /// that are left it is noted who has asked.
     pub async fn close(&self) {
-        self.look_up(QUEUE_ASKED).await;
-        self.record(Entry::new(self.now(), Who::relay(), Action::Stopped));
-        if let Err(failure) = self.flush(true).await {
-            let lost = self.lock().rows.len();
-            tracing::error!(lost, "the service ends with rows that its audit trail will not have");
+        let mut writing = self.inner.writing.lock().await;
+        // What waits comes first: the service manager kills whoever takes too long, and a look-up may take as long as it likes.
+        self.take_due(true);
+        if let Err(failure) = self.write(&mut writing).await {
             unwritten(&failure);
+        }
+        self.look_up(usize::MAX, self.inner.clock.sleep(CLOSING_LOOK_UP)).await;
+        self.leave_unchecked(Code::Cancelled);
+        self.take_due(true);
+        self.record(Entry::new(self.now(), Who::relay(), Action::Stopped));
+        let written = match self.write(&mut writing).await {
+            Ok(()) => self.tell_gap(true).await,
+            failed => failed,
+        };
+        if let Err(failure) = written {
+            let lost = writing.len() + self.lock().rows.len();
+            tracing::error!(
+                code = %failure.code(), error = failure.report(), lost,
+                "the service ends with rows that its audit trail will not have"
+            );
         }
     }
 
@@ -184,12 +212,17 @@ impl Trail {
     /// # Errors
     /// [`Code::FileFailed`], [`Code::DiskFull`]; nothing is lost then, and the next call tries again.
     pub async fn flush(&self, everything: bool) -> Result<()> {
+        self.flush_until(everything, pending()).await
+    }
+
+    /// As [`Trail::flush`]; once `stop` is over nothing more is looked up.
+    async fn flush_until(&self, everything: bool, stop: impl Future<Output = ()>) -> Result<()> {
         let mut writing = self.inner.writing.lock().await;
         self.take_due(everything);
         let written = self.write(&mut writing).await;
         // Afterwards, and so many at a time: whoever asks without end must not keep anything else from being written. Where nothing
         // can be, everything that waits is looked at: the next try comes only after a while, and honest questions must not pile up.
-        self.look_up(if written.is_ok() { LOOK_UPS } else { QUEUE_ASKED }).await;
+        self.look_up(if written.is_ok() { LOOK_UPS } else { QUEUE_ASKED }, stop).await;
         written?;
         self.take_due(everything);
         self.write(&mut writing).await?;
@@ -244,20 +277,57 @@ impl Trail {
         told
     }
 
-    async fn look_up(&self, most: usize) {
+    /// Looks at so many questions at most. Once `stop` is over the rest stays, with the one that was being looked at; after
+    /// [`LOOK_UP_FAILURES`] in a row the rest is left unchecked, because each of them may take long to fail.
+    async fn look_up(&self, most: usize, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let (mut in_a_row, mut told) = (0, false);
         for _ in 0..most {
             let Some(asked) = self.lock().asked.pop_front() else { return };
-            let (action, code) = match self.is_foreign(&asked).await {
-                Ok(true) => (Action::Foreign, Code::NotFound),
-                Ok(false) => continue,
-                Err(failure) => {
-                    tracing::warn!(code = %failure.code(), error = failure.report(), "whose a transfer is could not be looked up");
-                    (Action::Unchecked, failure.code())
+            let foreign = tokio::select! {
+                biased;
+                () = &mut stop => {
+                    self.lock().asked.push_front(asked);
+                    return;
                 }
+                foreign = self.is_foreign(&asked) => foreign,
             };
-            self.note(Entry::new(asked.at, asked.who, action).of(&asked.tenant).transfer(asked.id).failed(code));
+            match foreign {
+                Ok(foreign) => {
+                    in_a_row = 0;
+                    if foreign {
+                        self.note(asked.entry(Action::Foreign, Code::NotFound));
+                    }
+                }
+                Err(failure) => {
+                    in_a_row += 1;
+                    if !told {
+                        told = true;
+                        tracing::warn!(code = %failure.code(), error = failure.report(), "whose a transfer is could not be looked up");
+                    }
+                    self.note(asked.entry(Action::Unchecked, failure.code()));
+                    if in_a_row >= LOOK_UP_FAILURES {
+                        return self.leave_unchecked(failure.code());
+                    }
+                }
+            }
         }
         self.inner.wake.notify_one();
+    }
+
+    /// Notes of every question that waits who has asked it, and why it is not looked at.
+    fn leave_unchecked(&self, code: Code) {
+        let now = self.inner.clock.monotonic();
+        let mut waiting = self.lock();
+        let left = std::mem::take(&mut waiting.asked);
+        let unchecked = left.len();
+        for asked in left {
+            waiting.note(asked.entry(Action::Unchecked, code), now);
+        }
+        drop(waiting);
+        if unchecked > 0 {
+            tracing::warn!(%code, unchecked, "whose these transfers are is not looked up; the audit trail says who has asked for them");
+        }
     }
 
     async fn is_foreign(&self, asked: &Asked) -> Result<bool> {
