@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -363,10 +363,17 @@ async fn long_no_descriptor_leaks_over_100_000_cycles() {
     open_and_drop(100_000, 300).await;
 }
 
+/// A folder for many files, in memory where the system has such a place: a disk that has to take 50,000 new files keeps everybody waiting
+/// whose data it is to hold, such as the databases of other tests.
+fn roomy() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
 /// A folder of so many entries over SFTP, after one of [`FEW_ENTRIES`]: how long its first page took, how much more memory the relay ever
 /// had than before both, and how much of that the larger one took, in KiB.
 async fn large_listing(entries: usize) -> (Duration, u64, u64) {
-    let state = tempfile::tempdir().unwrap();
+    let state = roomy();
     let relay = Running::start_program(state.path()).await;
     relay.registry().await.create_tenant(&"acme".parse().unwrap(), None).await.unwrap();
     let agent = relay.enrol(Role::Agent, KeyKind::Ed25519).await;
