@@ -181,7 +181,7 @@ impl Trail {
         }
     }
 
-    /// Writes everything there is, once, at the end of the service. Questions are looked at for at most [`CLOSING_LOOK_UP`]; of those
+    /// Writes everything there is, once, at the end of the service. Questions are looked at for at most `CLOSING_LOOK_UP`; of those
     /// that are left it is noted who has asked.
     pub async fn close(&self) {
         let mut writing = self.inner.writing.lock().await;
