@@ -117,10 +117,13 @@ async fn uplink(at: Option<Spot>, day: Day, what: Restored) {
             Some(Place::Receiver)
         }
         Day::WithoutAgent => {
+            // The receiver is off until the agent is, so that the agent cannot be through before it is looked at.
+            world.crash(Place::Receiver).await;
             let pushed = |state: &TransferState| matches!(state, TransferState::Pushed { .. } | TransferState::Accepted { .. });
             let sent = async |world: &Seams| pushed(&world.tenant(0).agent.record(id).await.state);
             world.until(&format!("the agent has sent, {told}"), sent).await;
             world.crash(Place::Agent).await;
+            world.restart(Place::Receiver, nowhere()).await;
             let imported = async |world: &Seams| {
                 world.tenant(0).receiver.record(&key).await.is_some_and(|record| record.state == TransferState::Imported)
             };
