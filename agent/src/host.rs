@@ -115,6 +115,7 @@ impl Host {
             )),
             extractor: Arc::new(SourceExtractor { parts: self.extract_parts(), config: config.clone() }),
             actions: Arc::new(SystemActions { files: Arc::clone(&self.files), clock: Arc::clone(&self.base.clock) }),
+            delivering: crate::downlink::delivering::Delivering::default(),
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
             identity,
             tenant: enrolment.tenant.clone(),

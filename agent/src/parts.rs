@@ -13,7 +13,7 @@ use towpath_transport::{files::FileStore, relay_api::RelayApi, store::Connect};
 
 use crate::{
     config::SharedConfig,
-    downlink::action::Actions,
+    downlink::{action::Actions, delivering::Delivering},
     extract::{ExtractEvent, ExtractParts, ExtractRequest, Extracted},
     layout::Layout,
     own_key::OwnKey,
@@ -40,6 +40,8 @@ pub struct Parts {
     pub extractor: Arc<dyn Extractor>,
     /// Does what is to follow a delivery.
     pub actions: Arc<dyn Actions>,
+    /// What is being put into delivery folders.
+    pub delivering: Delivering,
     /// The pinned keys.
     pub trust: Arc<dyn TrustStore>,
     /// Signs manifests and receipts.

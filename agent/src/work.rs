@@ -190,7 +190,9 @@ fn for_a_person(record: &TransferRecord) -> Option<Failure> {
     let failure = record.last_failure.as_ref().filter(|_| record.not_before.is_some())?;
     let hopeless = match record.stage()? {
         Stage::Extract => matches!(failure.code, Code::ErpMissing | Code::ErpLocked | Code::SecretUnusable),
-        Stage::Pull | Stage::Verify => failure.code == Code::ReceiverUnapproved,
+        Stage::Pull | Stage::Verify => {
+            matches!(failure.code, Code::ReceiverUnapproved | Code::SignatureInvalid | Code::ManifestInvalid)
+        }
         Stage::Deliver => matches!(failure.code, Code::DeliveryMissing | Code::DeliveryFailed | Code::ActionFailed),
         _ => false,
     };

@@ -236,7 +236,7 @@ impl Journal for MemoryJournal {
     async fn begin_anew(&self, new: NewTransfer) -> Result<bool> {
         let now = self.now();
         let mut kept = self.kept();
-        let Some((row, _)) = kept.find(&new.key).filter(|(row, _)| row.may_begin_anew()) else { return Ok(false) };
+        let Some((row, _)) = kept.find(&new.key).filter(|(row, _)| row.is_untouched()) else { return Ok(false) };
         let (serial, own) = (row.record.serial, row.number_of_the_same(&new));
         let sequence = match own {
             Some(own) => Some(own),

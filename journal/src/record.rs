@@ -247,10 +247,6 @@ impl Filter {
 pub enum Spent {
     /// Those that are over ([`TransferRecord::is_over`]). Their sequence numbers stay used.
     Over,
-    /// Those of them that have no sequence number, or have given it back: an offer that is rejected because no manifest is signed for it
-    /// ([`Code::SignatureInvalid`](towpath_transfer::Code::SignatureInvalid),
-    /// [`Code::ManifestInvalid`](towpath_transfer::Code::ManifestInvalid)).
-    Unnumbered,
     /// Those that wait for files from their sender, who may have gone for ever, and are not leased. Whoever comes back begins such a
     /// transfer again, under the same number.
     Incomplete,
@@ -262,7 +258,6 @@ impl Spent {
     pub fn matches(self, record: &TransferRecord) -> bool {
         match self {
             Self::Over => record.is_over(),
-            Self::Unnumbered => record.is_over() && record.sequence.is_none(),
             Self::Incomplete => matches!(record.state, TransferState::Incomplete { .. }),
         }
     }
@@ -294,12 +289,6 @@ impl Prune {
     #[must_use]
     pub fn of(self, tenant: &TenantName) -> Self {
         Self { tenant: Some(tenant.clone()), ..self }
-    }
-
-    /// Of those that are over the ones without a number alone.
-    #[must_use]
-    pub fn unnumbered(self) -> Self {
-        Self { spent: Spent::Unnumbered, ..self }
     }
 
     /// Transfers that wait for files from their sender instead.

@@ -4,10 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use towpath_transfer::{
-    Code, Entropy, Sequence, Stage, TransferEvent, TransferKey, TransferState,
-    state::{Outcome, Place},
-};
+use towpath_transfer::{Entropy, Sequence, Stage, TransferEvent, TransferKey, TransferState, state::Place};
 
 use crate::{
     error::{JournalError, Result},
@@ -94,15 +91,6 @@ impl Row {
         self.record.sequence.filter(|_| same)
     }
 
-    /// Whether nothing has happened to it that would count: also where it has given its number back.
-    pub(crate) fn may_begin_anew(&self) -> bool {
-        let refused = matches!(
-            self.record.state,
-            TransferState::Decided { outcome: Outcome::Rejected(_) } | TransferState::Rejected { .. }
-        );
-        self.is_untouched() || (refused && self.record.sequence.is_none() && !self.is_held())
-    }
-
     pub(crate) fn is_due(&self, stage: Stage, now: Timestamp) -> bool {
         self.record.stage() == Some(stage) && !self.record.parked && (self.due <= now || self.since > turned_back(now))
     }
@@ -146,9 +134,6 @@ impl Row {
         let json = serde_json::to_string(event).map_err(|e| JournalError::storage("write an event as JSON", e))?;
         if json.len() > MAX_EVENT_BYTES {
             return Err(JournalError::Limit { key: self.key(), what: "an event", limit: MAX_EVENT_BYTES as u64 });
-        }
-        if gives_number_back(&self.record.state, event) {
-            self.record.sequence = None;
         }
         self.record.state = next;
         self.record.events += 1;
@@ -262,14 +247,6 @@ impl Sequences {
         }
         Ok((Some(Sequence(number)), Self { last: self.last.max(number), ..self }))
     }
-}
-
-/// An offer for which no manifest is signed has its number from nobody but whoever offers it, who may have made it up. Were it used up,
-/// one beyond all others would be the end of the line.
-fn gives_number_back(state: &TransferState, event: &TransferEvent) -> bool {
-    let TransferEvent::Decided { outcome: Outcome::Rejected(rejection) } = event else { return false };
-    let unsigned = matches!(rejection.code, Code::SignatureInvalid | Code::ManifestInvalid);
-    unsigned && matches!(state, TransferState::Offered { .. })
 }
 
 fn goes_back(event: &TransferEvent) -> bool {

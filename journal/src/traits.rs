@@ -131,9 +131,8 @@ pub trait Journal: Debug + Send + Sync {
     /// Storage.
     async fn withdraw(&self, key: &TransferKey) -> Result<bool>;
 
-    /// Puts `new` in the place of the transfer with its key, of which nothing is left: one to which nothing has happened yet, or an
-    /// offer that was refused and has given its number back ([`Spent::Unnumbered`](crate::Spent::Unnumbered)), and on which nobody
-    /// works. The number that it has may be given again. Returns whether there was one.
+    /// Puts `new` in the place of the transfer with its key, to which nothing has happened yet and on which nobody works. The number
+    /// that it has may be given again. Returns whether there was one.
     ///
     /// # Errors
     /// [`JournalError::SequenceForked`] as [`Journal::create`]; then it stays as it was.

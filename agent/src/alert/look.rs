@@ -4,21 +4,19 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use towpath_alert::{Finding, OpenAlert, Trouble};
-use towpath_journal::{Filter, TransferRecord};
+use towpath_journal::TransferRecord;
 use towpath_transfer::{
-    Code, Direction, JobName, TransferState,
+    Code, JobName, TransferState,
     failure::{FailureRecord, Result},
 };
 
 use crate::{
-    blocking::blocking, config::JobConfig, parts::Parts, pause::Pause, schedule::expected_by, update::Standing,
-    uplink::replan::newest, view::FailureView,
+    blocking::blocking, config::JobConfig, downlink::poll::open_downlinks, parts::Parts, pause::Pause, schedule::expected_by,
+    update::Standing, uplink::replan::newest, view::FailureView,
 };
 
 /// How long a transfer may stay rejected that the agent follows with one in full by itself.
 pub const REPLAN_GRACE: Duration = Duration::from_secs(5 * 60);
-/// The most return files' transfers that are looked at for one alert.
-const MAX_PARKED: usize = 100;
 /// What the alert of return files is called.
 const RETURN_FILES: &str = "return-files";
 /// What the alert of an update that did not work is called.
@@ -48,7 +46,7 @@ pub async fn findings(parts: &Parts, open: &[OpenAlert]) -> Result<BTreeMap<Stri
         };
         found.insert(named(&job.name), finding);
     }
-    found.insert(RETURN_FILES.to_owned(), return_files(parts).await?);
+    found.insert(RETURN_FILES.to_owned(), return_files(parts, late_after, now).await?);
     found.insert(UPDATE.to_owned(), update(parts).await?);
     Ok(found)
 }
@@ -101,14 +99,20 @@ async fn missing(parts: &Parts, job: &JobConfig, late_after: Duration, now: Time
     }))
 }
 
-async fn return_files(parts: &Parts) -> Result<Finding> {
-    let filter = Filter { direction: Some(Direction::Downlink), parked: Some(true), ended: Some(false), ..Filter::default() };
-    let parked = parts.journal.list(&filter, MAX_PARKED, None).await?;
-    let Some(oldest) = parked.iter().min_by_key(|record| record.changed) else { return Ok(Finding::Well) };
+/// Return files that wait for a person, or have failed for `late_after` and are still tried.
+async fn return_files(parts: &Parts, late_after: Duration, now: Timestamp) -> Result<Finding> {
+    let open = open_downlinks(parts).await?;
+    let lasts =
+        |record: &TransferRecord| Duration::try_from(now.duration_since(record.changed)).is_ok_and(|past| past >= late_after);
+    let fails = |record: &TransferRecord| !record.parked && record.last_failure.is_some() && lasts(record);
+    let parked: Vec<_> = open.iter().filter(|record| record.parked).collect();
+    let failing: Vec<_> = open.iter().filter(|record| fails(record)).collect();
+    let (of_these, what) = if parked.is_empty() { (failing, "have not got further") } else { (parked, "wait for a person") };
+    let Some(oldest) = of_these.iter().min_by_key(|record| record.changed) else { return Ok(Finding::Well) };
     let failure = oldest.last_failure.as_ref();
     let code = failure.map_or(Code::Internal, |failure| failure.code);
     let why = failure.map_or_else(String::new, |failure| FailureView::from(failure).report);
-    let summary = format!("return files wait for a person ({} transfers), since {}: {why}", parked.len(), oldest.changed);
+    let summary = format!("return files {what} ({} transfers), since {}: {why}", of_these.len(), oldest.changed);
     Ok(Finding::Wrong(Box::new(trouble(parts, None, code, summary, oldest.changed, Some(oldest)))))
 }
 

@@ -4,7 +4,7 @@ use towpath_alert::{Finding, OpenAlert};
 use towpath_transfer::state::Rejection;
 
 use super::*;
-use crate::uplink::tests::world::World;
+use crate::{downlink::tests::world::Returns, uplink::tests::world::World};
 
 async fn found(world: &World, open: &[OpenAlert]) -> Finding {
     findings(&world.parts, open).await.unwrap().remove("job:main").unwrap()
@@ -63,4 +63,19 @@ async fn a_pause_lets_everything_stand() {
     pause.begin(&*world.parts.files, &world.parts.layout).unwrap();
     assert_eq!(found(&world, &[]).await, Finding::Unknown);
     assert_eq!(expectations(&world.parts).await.unwrap().jobs[0].expected_by, None);
+}
+
+#[tokio::test]
+async fn return_files_that_do_not_get_further_are_told() {
+    let returns = Returns::new();
+    let id = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
+    returns.put(id, "manifest.json.sig", b"not a signature");
+    returns.take().await;
+    assert_eq!(returns.failed(id).await, (Code::SignatureInvalid, false));
+    let found = async || findings(&returns.world.parts, &[]).await.unwrap().remove("return-files").unwrap();
+    assert_eq!(found().await, Finding::Well);
+    returns.world.clock.advance(returns.world.parts.config.now().alert.late_after);
+    let Finding::Wrong(trouble) = found().await else { panic!("it is well") };
+    assert_eq!((trouble.code, trouble.transfer), (Code::SignatureInvalid, Some(id)));
+    assert!(trouble.summary.starts_with("return files have not got further (1 transfers)"), "{}", trouble.summary);
 }

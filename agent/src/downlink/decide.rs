@@ -13,18 +13,13 @@ use towpath_transport::files::{file_failure, ignore_missing};
 
 use crate::{parts::Parts, small_file, uplink::folder};
 
-/// Whether a failure says that what was sent is itself wrong, so that no later try can end differently.
+/// Whether a failure says that what is signed for a transfer is wrong, in itself or in what the relay lists for it, so that no later try can
+/// end differently.
 #[must_use]
 pub fn is_rejection(failure: &Failure) -> bool {
     let about_the_transfer = matches!(
         failure.code(),
-        Code::ManifestInvalid
-            | Code::SignatureInvalid
-            | Code::PackedListInvalid
-            | Code::DigestMismatch
-            | Code::ContentInvalid
-            | Code::UnpackFailed
-            | Code::LimitExceeded
+        Code::PackedListInvalid | Code::DigestMismatch | Code::ContentInvalid | Code::UnpackFailed | Code::LimitExceeded
     );
     about_the_transfer && failure.disposition() == Disposition::Park
 }
@@ -37,21 +32,8 @@ pub fn kept(parts: &Parts, id: TransferId, stage: ReceiptStage) -> Result<Option
     folder::kept_receipt(&*parts.files, &parts.layout.of(Direction::Downlink), id, stage)
 }
 
-/// Removes a refusal of another manifest than `manifest`, which does not stand.
-///
-/// # Errors
-/// As the disk reports.
-pub(super) fn forget_other_refusal(parts: &Parts, id: TransferId, manifest: Sha256Digest) -> Result<()> {
-    let stands = |signed: SignedReceipt| signed.parse().is_ok_and(|refusal| refusal.manifest == Some(manifest));
-    if kept(parts, id, ReceiptStage::Rejected).ok().flatten().is_some_and(stands) {
-        return Ok(());
-    }
-    let path = parts.layout.of(Direction::Downlink).receipt(id, ReceiptStage::Rejected);
-    ignore_missing(parts.files.remove(&path)).map_err(|error| file_failure("removing", &path, error))
-}
-
 /// The receipt that was signed for a transfer before, where one was: it stands, and is durable. A refusal of another manifest than
-/// `manifest` does not: a relay can make up whatever is refused because nobody has signed it.
+/// `manifest` does not: it was told to nobody, because what was told does not begin anew.
 ///
 /// # Errors
 /// `receipt-invalid` where it was altered, and as the disk reports.
@@ -104,6 +86,11 @@ fn decide(
 ) -> Result<Outcome> {
     if let Some((outcome, _)) = decided(parts, id, Some(manifest))? {
         return Ok(outcome);
+    }
+    if stage == ReceiptStage::Delivered {
+        // What was refused and told to nobody before the transfer began anew must not contradict this.
+        let refusal = parts.layout.of(Direction::Downlink).receipt(id, ReceiptStage::Rejected);
+        ignore_missing(parts.files.remove(&refusal)).map_err(|error| file_failure("removing", &refusal, error))?;
     }
     let own = parts.identity.now();
     let receipt = Receipt {

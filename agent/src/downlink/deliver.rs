@@ -40,13 +40,21 @@ impl Step for DeliverStep {
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
         let (parts, record) = (Arc::clone(&self.parts), &lease.record);
         let id = record.key.id;
+        let turn = self.parts.delivering.begin(id)?;
         let event = match record.state.clone() {
             TransferState::Verified { manifest } => {
                 let manifest = self.manifest(record, manifest).await?;
-                blocking(move || stage(&parts, &manifest)).await?
+                let staging = move || {
+                    let _turn = turn;
+                    stage(&parts, &manifest)
+                };
+                blocking(staging).await?
             }
             TransferState::Staged { folder, files, .. } => {
-                let placing = move || stage_files::place(&parts, id, &PathBuf::from(folder), &files);
+                let placing = move || {
+                    let _turn = turn;
+                    stage_files::place(&parts, id, &PathBuf::from(folder), &files)
+                };
                 blocking(placing).await?;
                 TransferEvent::Placed
             }

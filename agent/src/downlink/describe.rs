@@ -47,8 +47,8 @@ impl Described {
 /// the configuration says so.
 ///
 /// # Errors
-/// `receiver-unapproved` (retry), a failure of disposition park where what was sent is wrong, of disposition retry where
-/// a file is missing here or is not the one that was offered.
+/// A failure of disposition retry where nothing is signed for this transfer, or a file is missing here or is not the one that was offered;
+/// of disposition park where something else is wrong with what was sent.
 pub async fn open(parts: &Parts, record: &TransferRecord, identity: Identity) -> Result<Described> {
     let (id, files, layout) = (record.key.id, &*parts.files, parts.layout.of(Direction::Downlink));
     let manifest = offered(files, &layout.manifest(id), MAX_MANIFEST_BYTES, identity.manifest)?;
@@ -63,7 +63,7 @@ pub async fn open(parts: &Parts, record: &TransferRecord, identity: Identity) ->
 /// first use where the configuration says so. What it signs is not looked at.
 ///
 /// # Errors
-/// `receiver-unapproved` (retry), `signature-invalid` where it is none.
+/// `receiver-unapproved` (retry), `signature-invalid` (retry) where it is none.
 pub(crate) async fn approved(parts: &Parts, signature: &[u8]) -> Result<()> {
     let check = || check_receiver(&*parts.trust, &parts.agent, signature).map(drop);
     match check() {
@@ -76,15 +76,26 @@ pub(crate) async fn approved(parts: &Parts, signature: &[u8]) -> Result<()> {
         }
         other => other,
     }
+    .map_err(unsigned)
+}
+
+/// What nobody has signed for this transfer is no more than the relay's word: neither side may take it for the end of the transfer, so
+/// it is asked for again.
+fn unsigned(failure: Failure) -> Failure {
+    if failure.code() != Code::SignatureInvalid {
+        return failure;
+    }
+    Failure::retry(Code::SignatureInvalid, "the relay shows nothing that is signed for this transfer").caused_by(failure)
 }
 
 /// The manifest, which a receiver that is approved here has signed for this transfer.
 ///
 /// # Errors
-/// `receiver-unapproved` (retry), a failure of disposition park where it is not signed, or belongs elsewhere.
+/// `receiver-unapproved`, `signature-invalid` where it is not signed, `manifest-invalid` where it belongs elsewhere or is of a version that
+/// is not known here; all of disposition retry.
 pub(crate) fn signed(parts: &Parts, record: &TransferRecord, manifest: &[u8], signature: &[u8]) -> Result<Manifest> {
-    let signer = check_return_manifest(&*parts.trust, &parts.agent, manifest, signature)?;
-    let invalid = |error| Failure::park(Code::ManifestInvalid, "the manifest cannot be used").caused_by(error);
+    let signer = check_return_manifest(&*parts.trust, &parts.agent, manifest, signature).map_err(unsigned)?;
+    let invalid = |error| Failure::retry(Code::ManifestInvalid, "the manifest cannot be used").caused_by(error);
     let manifest = Manifest::parse(manifest).map_err(invalid)?;
     check_belongs(parts, record, &manifest)?;
     tracing::debug!(transfer = %record.key.id, %signer, files = manifest.files.len(), "what is offered is signed by the receiver");
@@ -131,7 +142,10 @@ fn here(files: &dyn FileStore, path: &Path, limit: usize) -> Result<Vec<u8>> {
 }
 
 fn check_belongs(parts: &Parts, record: &TransferRecord, manifest: &Manifest) -> Result<()> {
-    let wrong = |what: &str| Err(Failure::park(Code::ManifestInvalid, format!("the manifest belongs to another {what}")));
+    let wrong = |what: &str| {
+        let message = format!("the relay offers it with a manifest that belongs to another {what}");
+        Err(Failure::retry(Code::ManifestInvalid, message))
+    };
     if manifest.direction != Direction::Downlink {
         return wrong("direction");
     }

@@ -190,11 +190,12 @@ fn remote_folder(id: TransferId) -> Result<RemotePath> {
         .map_err(|error| Failure::park(Code::Internal, format!("the far folder of transfer {id}")).caused_by(error))
 }
 
-/// What the relay does not have now, or has too much of, may be right again later: the offer still stands.
+/// What the relay does not have now, has too much of, or answers wrongly, may be right again later: the offer still stands.
 fn far(error: StoreError) -> Failure {
     let code = match error.kind() {
         StoreErrorKind::NotFound | StoreErrorKind::Denied => Code::NotFound,
         StoreErrorKind::Limit => Code::LimitExceeded,
+        StoreErrorKind::Protocol | StoreErrorKind::Unsupported | StoreErrorKind::Exists => Code::RelayProtocol,
         _ => return error.into_failure(Far::Relay),
     };
     Failure::retry(code, "fetching return files from the relay").caused_by(error)
@@ -253,5 +254,30 @@ impl Sink {
     fn give_up(self) -> Result<bool> {
         ignore_missing(self.files.remove(&self.part)).map_err(|error| file_failure("removing", &self.part, error))?;
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_transfer::Disposition;
+
+    use super::*;
+
+    #[test]
+    fn whatever_the_relay_answers_wrongly_is_asked_for_again() {
+        use StoreErrorKind as Kind;
+        for (kind, code) in [
+            (Kind::NotFound, Code::NotFound),
+            (Kind::Denied, Code::NotFound),
+            (Kind::Limit, Code::LimitExceeded),
+            (Kind::Protocol, Code::RelayProtocol),
+            (Kind::Unsupported, Code::RelayProtocol),
+            (Kind::Exists, Code::RelayProtocol),
+        ] {
+            let failure = far(StoreError::new(kind, "test"));
+            assert_eq!((failure.code(), failure.disposition()), (code, Disposition::Retry), "{kind:?}");
+        }
+        // What only a person can mend.
+        assert_eq!(far(StoreError::new(Kind::HostKeyUnknown, "test")).disposition(), Disposition::Park);
     }
 }

@@ -4,6 +4,7 @@ pub mod acknowledge;
 pub mod action;
 pub mod decide;
 pub mod deliver;
+pub mod delivering;
 pub mod describe;
 pub mod download;
 pub mod names;

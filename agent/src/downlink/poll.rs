@@ -10,7 +10,6 @@ use towpath_transfer::{
     digest::Sha256Digest,
     failure::{FailureRecord, Result},
     receipt::ReceiptStage,
-    state::Outcome,
 };
 
 use super::decide;
@@ -152,19 +151,19 @@ pub async fn take(parts: &Parts, offers: &[Offer]) -> Result<Taken> {
     for offer in offers.iter().take(MAX_OFFERS) {
         let record = parts.journal.get(&parts.key(offer.transfer)).await?;
         match &record {
-            Some(record) if is_offered_so(parts, record, offer) => {
+            Some(record) if is_offered_so(record, offer) => {
                 if record.state.is_final() && acknowledge_again(parts, record).await {
                     taken.acknowledged.push(offer.transfer);
                 }
                 continue;
             }
             // It has its place already.
-            Some(TransferRecord { state: TransferState::Offered { .. }, .. }) => {}
-            _ if places.free == 0 && !places.give_way(|_| true).await? => {
+            Some(_) => {}
+            None if places.free == 0 && !places.give_way(|_| true).await? => {
                 taken.left += 1;
                 continue;
             }
-            _ => {}
+            None => {}
         }
         if let Err(full) = room::check_for_offers(parts) {
             taken.left += 1;
@@ -177,17 +176,10 @@ pub async fn take(parts: &Parts, offers: &[Offer]) -> Result<Taken> {
     Ok(taken)
 }
 
-/// Whether what is known of a transfer is still what the relay offers. A refusal of what nobody has signed counts for the manifest that it
-/// names and for no other; whatever else has happened stands.
-fn is_offered_so(parts: &Parts, record: &TransferRecord, offer: &Offer) -> bool {
+/// Whether what is known of a transfer is still what the relay offers. Once something has happened to it, that stands.
+fn is_offered_so(record: &TransferRecord, offer: &Offer) -> bool {
     match &record.state {
         TransferState::Offered { identity } => *identity == offer.identity && record.sequence == Some(offer.sequence),
-        TransferState::Decided { outcome: Outcome::Rejected(_) } | TransferState::Rejected { .. }
-            if record.sequence.is_none() =>
-        {
-            let kept = decide::kept(parts, offer.transfer, ReceiptStage::Rejected).ok().flatten();
-            kept.and_then(|signed| signed.parse().ok()).is_some_and(|refused| refused.manifest == Some(offer.identity.manifest))
-        }
         _ => true,
     }
 }
@@ -242,9 +234,6 @@ async fn note(parts: &Parts, offer: &Offer, anew: bool, places: &mut Places<'_>)
         state: TransferState::Offered { identity: offer.identity },
         sequence: SequenceChoice::Given(Some(offer.sequence)),
     };
-    if anew {
-        decide::forget_other_refusal(parts, offer.transfer, offer.identity.manifest)?;
-    }
     let create = async || match anew {
         true => parts.journal.begin_anew(new.clone()).await,
         false => parts.journal.create(new.clone()).await.map(|created| created.is_new()),

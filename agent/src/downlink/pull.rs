@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome, TransferRecord};
 use towpath_transfer::{
-    Code, Direction, Failure, FileName, Stage, TransferEvent, TransferState,
+    Code, Direction, Disposition, Failure, FileName, Stage, TransferEvent, TransferState,
     failure::Result,
     packed::PART_SUFFIX,
     state::{Identity, Place},
@@ -58,7 +58,8 @@ impl PullStep {
     }
 }
 
-/// The event, or the signed rejection where what was sent is wrong. A receipt that was signed before stands.
+/// The event, or the signed rejection where what was sent is wrong. A receipt that was signed before stands, unless it cannot be told
+/// for now whether what the relay shows is what it was signed for.
 ///
 /// # Errors
 /// Every other failure.
@@ -70,6 +71,10 @@ pub(crate) async fn or_rejected(
 ) -> Result<StepOutcome> {
     let (parts, id) = (Arc::clone(parts), record.key.id);
     blocking(move || {
+        let done = match done {
+            Err(failure) if failure.disposition() == Disposition::Retry => return Err(failure),
+            other => other,
+        };
         if let Some((outcome, _)) = decide::decided(&parts, id, Some(identity.manifest))? {
             return Ok(StepOutcome::Event(TransferEvent::Decided { outcome }));
         }

@@ -7,19 +7,16 @@ use towpath_transport::files::{file_failure, ignore_missing};
 use super::folder::remove_payload;
 use crate::parts::{KEPT_TRANSFERS, Parts};
 
-/// How many refused offers that nobody has signed are kept, so that a relay that makes them up pushes no transfer's receipts out.
-pub const KEPT_UNSIGNED: u64 = 100;
 /// Names read from the folder of transfers at a time.
 const PAGE: usize = 256;
 
-/// Removes ended transfers beyond the newest `keep`, and refused offers beyond the newest [`KEPT_UNSIGNED`], from the journal; the folders of transfers the journal does not know, and
+/// Removes ended transfers beyond the newest `keep` from the journal; the folders of transfers the journal does not know, and
 /// what is left of the work on those that have ended, as a kill or a power cut leaves it. Returns how many folders went.
 ///
 /// # Errors
 /// As journal and disk report.
 pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
     let now = parts.clock.now();
-    while parts.journal.prune(&Prune::over(now, keep.min(KEPT_UNSIGNED)).unnumbered()).await? == MAX_PRUNE as u64 {}
     while parts.journal.prune(&Prune::over(now, keep)).await? == MAX_PRUNE as u64 {}
     let mut removed = 0;
     for folder in [parts.layout.transfers(), parts.layout.of(Direction::Downlink).transfers(), parts.layout.work()] {

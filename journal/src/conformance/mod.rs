@@ -22,8 +22,7 @@ use crate::{
 use views::{
     a_journal_knows_its_machine, acquiring_is_limited_and_in_order, counts_agree_with_the_listing, events_are_limited,
     listings_filter_and_page, one_tenants_business_pushes_nothing_of_another_out, pruning_keeps_what_it_must,
-    unknown_transfers_are_not_found, what_counts_for_nothing_can_begin_anew,
-    what_is_offered_without_a_signature_uses_no_number_up, what_is_untouched_can_be_withdrawn,
+    unknown_transfers_are_not_found, what_is_untouched_can_be_withdrawn, what_is_untouched_can_begin_anew,
     what_waits_for_its_sender_for_ever_goes_and_may_come_back,
 };
 
@@ -129,8 +128,7 @@ pub async fn all(make: impl AsyncFn() -> Fixture) {
     one_tenants_business_pushes_nothing_of_another_out(make().await).await;
     what_waits_for_its_sender_for_ever_goes_and_may_come_back(make().await).await;
     what_is_untouched_can_be_withdrawn(make().await).await;
-    what_counts_for_nothing_can_begin_anew(make().await).await;
-    what_is_offered_without_a_signature_uses_no_number_up(make().await).await;
+    what_is_untouched_can_begin_anew(make().await).await;
     unknown_transfers_are_not_found(make().await).await;
     events_are_limited(make().await).await;
     a_journal_knows_its_machine(make().await).await;

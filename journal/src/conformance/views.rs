@@ -218,7 +218,7 @@ pub(super) async fn what_is_untouched_can_be_withdrawn(t: Fixture) {
     assert!(!t.journal.withdraw(&key(2)).await.unwrap(), "something has happened to it");
 }
 
-pub(super) async fn what_counts_for_nothing_can_begin_anew(t: Fixture) {
+pub(super) async fn what_is_untouched_can_begin_anew(t: Fixture) {
     let begin_anew = |number, sequence| t.journal.begin_anew(offered(number, sequence));
     assert!(!begin_anew(1, 1).await.unwrap(), "there is none");
     t.journal.create(offered(1, 1)).await.unwrap();
@@ -232,7 +232,7 @@ pub(super) async fn what_counts_for_nothing_can_begin_anew(t: Fixture) {
     assert_eq!((&record.state, record.sequence, record.not_before), (&other.state, Some(Sequence(1)), None));
     verify(&*t.journal, &key(1)).await.unwrap();
     // A number that others have passed and that was pruned is still its own.
-    refused(&t, 2, 2, Code::DigestMismatch).await;
+    refused(&t, 2, 2).await;
     assert_eq!(t.journal.prune(&over(t.clock.now(), 0, 10)).await.unwrap(), 1);
     assert!(begin_anew(1, 1).await.unwrap());
     // Another one is given only where nobody has it.
@@ -245,16 +245,8 @@ pub(super) async fn what_counts_for_nothing_can_begin_anew(t: Fixture) {
     assert!(begin_anew(1, 4).await.unwrap());
     t.journal.append_unleased(&key(1), 0, &TransferEvent::Pulled).await.unwrap();
     assert!(!begin_anew(1, 4).await.unwrap(), "something has happened to it");
-    // Refused without a number, also where nobody knows that yet.
-    refused(&t, 5, 5, Code::SignatureInvalid).await;
-    refused(&t, 6, 6, Code::DigestMismatch).await;
-    assert!(begin_anew(5, 5).await.unwrap());
-    assert_eq!((t.record(5).await.events, t.record(5).await.sequence), (0, Some(Sequence(5))));
-    verify(&*t.journal, &key(5)).await.unwrap();
-    assert!(!begin_anew(6, 6).await.unwrap(), "it was signed");
-    let outcome = Outcome::Rejected(Rejection { code: Code::SignatureInvalid, detail: "test".into() });
-    t.journal.append_unleased(&key(5), 0, &TransferEvent::Decided { outcome }).await.unwrap();
-    assert!(begin_anew(5, 5).await.unwrap());
+    refused(&t, 6, 6).await;
+    assert!(!begin_anew(6, 6).await.unwrap(), "it is over");
 }
 
 fn offered(number: u64, sequence: u64) -> NewTransfer {
@@ -263,33 +255,11 @@ fn offered(number: u64, sequence: u64) -> NewTransfer {
     NewTransfer { key: key(number), direction: Direction::Downlink, job: None, state, sequence }
 }
 
-/// Offered, and rejected with this code.
-async fn refused(t: &Fixture, number: u64, sequence: u64, code: Code) {
+/// Offered, and rejected.
+async fn refused(t: &Fixture, number: u64, sequence: u64) {
     t.journal.create(offered(number, sequence)).await.unwrap();
-    let outcome = Outcome::Rejected(Rejection { code, detail: "test".into() });
+    let outcome = Outcome::Rejected(Rejection { code: Code::DigestMismatch, detail: "test".into() });
     t.journal.append_unleased(&key(number), 0, &TransferEvent::Decided { outcome: outcome.clone() }).await.unwrap();
     t.journal.append_unleased(&key(number), 1, &TransferEvent::Settled { outcome }).await.unwrap();
     t.clock.advance(SECOND);
-}
-
-pub(super) async fn what_is_offered_without_a_signature_uses_no_number_up(t: Fixture) {
-    const BEYOND: u64 = i64::MAX as u64;
-    refused(&t, 1, BEYOND, Code::SignatureInvalid).await;
-    refused(&t, 2, BEYOND, Code::ManifestInvalid).await;
-    refused(&t, 3, 7, Code::DigestMismatch).await;
-    let numbers = [t.record(1).await.sequence, t.record(2).await.sequence, t.record(3).await.sequence];
-    assert_eq!(numbers, [None, None, Some(Sequence(7))]);
-    let now = t.clock.now();
-    assert_eq!(t.journal.prune(&over(now, 1, 10).unnumbered()).await.unwrap(), 1, "the newest stays");
-    assert_eq!(t.journal.get(&key(1)).await.unwrap(), None);
-    assert_eq!(t.journal.prune(&over(now, 0, 10)).await.unwrap(), 2);
-    assert!(t.journal.create(offered(4, 8)).await.unwrap().is_new(), "the line goes on");
-    // What was signed has used its number up, also where it was rejected.
-    let replayed = t.journal.create(offered(3, 7)).await.unwrap_err();
-    assert!(matches!(replayed, JournalError::SequenceForked { .. }), "{replayed:?}");
-    // What has come here keeps its number whatever is found in it.
-    t.journal.append_unleased(&key(4), 0, &TransferEvent::Pulled).await.unwrap();
-    let outcome = Outcome::Rejected(Rejection { code: Code::ManifestInvalid, detail: "test".into() });
-    t.journal.append_unleased(&key(4), 1, &TransferEvent::Decided { outcome }).await.unwrap();
-    assert_eq!(t.record(4).await.sequence, Some(Sequence(8)));
 }

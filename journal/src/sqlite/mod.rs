@@ -278,7 +278,7 @@ impl Journal for SqliteJournal {
     async fn begin_anew(&self, new: NewTransfer) -> Result<bool> {
         let mut transaction = self.begin().await?;
         let now = self.now();
-        let Some(row) = rows::load(&mut transaction, &new.key, self.place).await?.filter(Row::may_begin_anew) else {
+        let Some(row) = rows::load(&mut transaction, &new.key, self.place).await?.filter(Row::is_untouched) else {
             return Ok(false);
         };
         rows::delete(&mut transaction, row.record.serial).await?;

@@ -159,8 +159,7 @@ pub(super) async fn update(connection: &mut SqliteConnection, row: &Row) -> Resu
     let record = &row.record;
     sqlx::query(
         "UPDATE transfers SET state = ?2, word = ?3, stage = ?4, ended = ?5, over = ?6, events = ?7, changed = ?8, attempts = ?9,
-             last_failure = ?10, parked = ?11, not_before = ?12, due = ?13, since = ?14, lease_token = ?15, lease_until = ?16,
-             sequence = ?17
+             last_failure = ?10, parked = ?11, not_before = ?12, due = ?13, since = ?14, lease_token = ?15, lease_until = ?16
          WHERE serial = ?1",
     )
     .bind(int(record.serial))
@@ -179,7 +178,6 @@ pub(super) async fn update(connection: &mut SqliteConnection, row: &Row) -> Resu
     .bind(row.since.as_microsecond())
     .bind(row.held.map(|held| held.token.0.to_vec()))
     .bind(row.held.map(|held| held.until.as_microsecond()))
-    .bind(record.sequence.map(|sequence| int(sequence.0)))
     .execute(connection)
     .await
     .map_err(failed(WRITE))?;

@@ -45,12 +45,6 @@ const OVER_OF_TENANT: &str = "SELECT * FROM transfers INDEXED BY transfers_over_
                      WHERE over = 1 AND tenant = ?4 ORDER BY serial DESC LIMIT 1 OFFSET ?2)
     ORDER BY serial LIMIT ?3";
 
-const UNNUMBERED: &str = "SELECT * FROM transfers
-    WHERE over = 1 AND sequence IS NULL AND changed < ?1 AND (?4 IS NULL OR tenant = ?4) AND lease_token IS NULL
-      AND serial <= (SELECT serial FROM transfers
-                     WHERE over = 1 AND sequence IS NULL AND (?4 IS NULL OR tenant = ?4) ORDER BY serial DESC LIMIT 1 OFFSET ?2)
-    ORDER BY serial LIMIT ?3";
-
 const INCOMPLETE: &str = "SELECT * FROM transfers INDEXED BY transfers_alike
     WHERE word = 'incomplete' AND changed < ?1 AND (?4 IS NULL OR tenant = ?4) AND lease_token IS NULL
       AND serial <= (SELECT serial FROM transfers INDEXED BY transfers_alike
@@ -62,7 +56,6 @@ pub(super) fn spent(what: &Prune) -> &'static str {
     match (what.spent, &what.tenant) {
         (Spent::Over, None) => OVER,
         (Spent::Over, Some(_)) => OVER_OF_TENANT,
-        (Spent::Unnumbered, _) => UNNUMBERED,
         (Spent::Incomplete, _) => INCOMPLETE,
     }
 }

@@ -1,9 +1,16 @@
 //! The program is stopped at every point of every stage; it starts again, and each file was delivered once.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+};
 
 use towpath_journal::Point;
-use towpath_transfer::{Direction, Stage, TransferState, receipt::ReceiptStage};
+use towpath_transfer::{Code, Direction, Stage, TransferState, receipt::ReceiptStage};
 use towpath_transport::files::{FaultFiles, FileFault, FileOp};
 
 use super::world::{FOLDER, Returns};
@@ -105,4 +112,37 @@ async fn a_receipt_that_is_found_is_durable_before_the_journal_relies_on_it() {
         assert!(kept.is_some(), "the receipt is lost where sync {failing} of its folder fails");
         assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered, "sync {failing}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_for_which_nobody_waits_any_more_is_let_end() {
+    let mut returns = Returns::new();
+    returns.world.threads = true;
+    let id = returns.orders().await;
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (reached, mut stood) = (Arc::new(AtomicBool::new(false)), false);
+    let there = Arc::clone(&reached);
+    let plan = move |op, path: &Path| {
+        if op == FileOp::OpenWrite
+            && path.starts_with(stage_files::hidden(Path::new(FOLDER), id))
+            && !std::mem::replace(&mut stood, true)
+        {
+            there.store(true, Ordering::SeqCst);
+            // Until the sender is dropped.
+            let _ = wait.recv();
+        }
+        None
+    };
+    let files = std::mem::replace(&mut returns.world.parts.files, returns.world.files.clone());
+    returns.world.parts.files = Arc::new(FaultFiles::new(files, Box::new(plan)));
+    returns.world.drive(id, |_| reached.load(Ordering::SeqCst)).await;
+    // The stages begin anew, and the thread of before still stands in the middle of its copy.
+    returns.world.parts.files = returns.world.files.clone();
+    assert_eq!(returns.failed(id).await, (Code::DeliveryFailed, false));
+    let why = returns.world.record(id).await.last_failure.unwrap().report;
+    assert!(why.contains("an earlier try still works on the files"), "{why}");
+    assert!(returns.delivered().is_empty());
+    drop(go_on);
+    assert_eq!(returns.retry(id).await.state, TransferState::Delivered);
+    assert_eq!(returns.ever_delivered(), once());
 }

@@ -4,7 +4,7 @@ use towpath_journal::Point;
 use towpath_transfer::{
     Code, Direction, Stage, TransferId, TransferState, failure::Disposition, manifest::Manifest, receipt::ReceiptStage,
 };
-use towpath_transport::files::FileStore as _;
+use towpath_transport::files::{FileStore as _, read_whole};
 
 use super::world::{Returns, Sent, packed};
 use crate::downlink::{decide, describe::largest_packed};
@@ -23,8 +23,17 @@ async fn rejected(returns: &Returns, id: TransferId, code: Code) {
     assert!(left.iter().all(|entry| !entry.name.contains(".bz2") && entry.name != "plain"), "{left:?}");
 }
 
+/// Nobody has signed it for this transfer: it is asked for again, and nothing of it is kept, signed or told.
+async fn waited_for(returns: &Returns, id: TransferId, code: Code) {
+    assert_eq!(returns.failed(id).await, (code, false));
+    assert_eq!(returns.world.record(id).await.state.word(), "offered");
+    assert_eq!(kept(returns, id), Vec::<String>::new());
+    assert!(returns.delivered().is_empty());
+    assert!(returns.world.far.downlinks.acknowledged().is_empty());
+}
+
 #[tokio::test]
-async fn a_manifest_for_somebody_else_is_rejected() {
+async fn a_manifest_for_somebody_else_is_waited_for() {
     let changes: [fn(&mut Manifest); 5] = [
         |manifest| manifest.tenant = "other".parse().unwrap(),
         |manifest| manifest.agent = "other".parse().unwrap(),
@@ -44,20 +53,30 @@ async fn a_manifest_for_somebody_else_is_rejected() {
         let mut offers = returns.offers();
         offers[0].sequence = sequence;
         crate::downlink::poll::take(&returns.world.parts, &offers).await.unwrap();
-        rejected(&returns, id, Code::ManifestInvalid).await;
+        waited_for(&returns, id, Code::ManifestInvalid).await;
+        // It is right again.
+        let mut right = returns.sent(1, &[("orders.csv", b"x")]);
+        right.manifest.transfer = id;
+        returns.offer(&right);
+        let right = returns.offers().split_off(1);
+        assert_eq!(crate::downlink::poll::take(&returns.world.parts, &right).await.unwrap().new, [id]);
+        assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered);
     }
 }
 
 #[tokio::test]
-async fn an_altered_signature_is_rejected() {
+async fn an_altered_signature_is_waited_for() {
     let returns = Returns::new();
     let sent = returns.sent(1, &[("orders.csv", b"x")]);
     let id = returns.offer(&sent);
     let other = serde_json::to_vec(&sent.manifest).unwrap();
     let signature = returns.world.far.receiver_key.sign(towpath_keys::Namespace::Manifest, &other).unwrap();
+    let right = read_whole(&*returns.world.far.files, &returns.far_file(id, "manifest.json.sig"), 100_000).unwrap();
     returns.put(id, "manifest.json.sig", signature.as_bytes());
     returns.take().await;
-    rejected(&returns, id, Code::SignatureInvalid).await;
+    waited_for(&returns, id, Code::SignatureInvalid).await;
+    returns.put(id, "manifest.json.sig", &right);
+    assert_eq!(returns.retry(id).await.state, TransferState::Delivered);
 }
 
 /// What lies in the folder of a transfer.
@@ -72,19 +91,17 @@ fn kept(returns: &Returns, id: TransferId) -> Vec<String> {
 
 #[tokio::test]
 async fn what_nobody_approved_has_signed_never_comes_to_the_disk() {
-    // By nobody at all: all that stays is the receipt that says so.
+    // By nobody at all.
     let returns = Returns::new();
     let unsigned = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
     returns.put(unsigned, "manifest.json.sig", b"not a signature");
-    // By somebody who is not approved: that is waited for.
+    // By somebody who is not approved.
     let mut sent = returns.sent(2, &[("orders.csv", b"x")]);
     sent.signer = Some(crate::uplink::tests::world::identity(99));
     let unapproved = returns.offer(&sent);
     returns.take().await;
-    rejected(&returns, unsigned, Code::SignatureInvalid).await;
-    assert_eq!(kept(&returns, unsigned), ["receipts"]);
-    assert_eq!(returns.failed(unapproved).await, (Code::ReceiverUnapproved, false));
-    assert_eq!(kept(&returns, unapproved), Vec::<String>::new());
+    waited_for(&returns, unsigned, Code::SignatureInvalid).await;
+    waited_for(&returns, unapproved, Code::ReceiverUnapproved).await;
 }
 
 #[tokio::test]
@@ -100,11 +117,10 @@ async fn lists_that_do_not_agree_with_what_is_signed_never_come_to_the_disk() {
 #[tokio::test]
 async fn the_chain_of_what_was_rejected_is_whole() {
     type Change = fn(&mut Sent);
-    let changes: [(Code, Change); 4] = [
+    let changes: [(Code, Change); 3] = [
         (Code::LimitExceeded, |sent| sent.manifest.files[0].size = u64::MAX / 2),
         (Code::PackedListInvalid, |sent| sent.listed = |list| list.files.clear()),
         (Code::DigestMismatch, |sent| drop(sent.packed.insert("orders.csv.bz2".into(), packed(b"item\r\n2\r\n")))),
-        (Code::ManifestInvalid, |sent| sent.manifest.tenant = "other".parse().unwrap()),
     ];
     for (code, change) in changes {
         let (returns, id) = offered(change).await;
@@ -113,16 +129,13 @@ async fn the_chain_of_what_was_rejected_is_whole() {
         assert!(chain.ok, "{code}: {chain:?}");
         let shown = crate::view::detail(&returns.world.parts, &returns.world.record(id).await).await.unwrap();
         // What its sender has signed for it is still to be seen.
-        assert_eq!(shown.files.len(), usize::from(code != Code::ManifestInvalid), "{code}");
+        assert_eq!(shown.files.len(), 1, "{code}");
     }
 }
 
 #[tokio::test]
 async fn the_chain_is_whole_before_the_relay_has_the_refusal() {
-    let mut returns = Returns::new();
-    let id = returns.offer(&returns.sent(1, &[("orders.csv", b"x")]));
-    returns.put(id, "manifest.json.sig", b"not a signature");
-    returns.take().await;
+    let (mut returns, id) = offered(|sent| sent.listed = |list| list.files.clear()).await;
     returns.stop_at(id, Stage::Pull, Point::AfterJournal, 1).await;
     assert_eq!(returns.world.record(id).await.state.word(), "decided");
     let chain = crate::chain::verify(&returns.world.parts, id).await.unwrap();
@@ -138,7 +151,7 @@ async fn a_signature_for_receipts_is_none_for_manifests() {
     let signature = returns.world.far.receiver_key.sign(towpath_keys::Namespace::Receipt, &manifest).unwrap();
     returns.put(id, "manifest.json.sig", signature.as_bytes());
     returns.take().await;
-    rejected(&returns, id, Code::SignatureInvalid).await;
+    waited_for(&returns, id, Code::SignatureInvalid).await;
 }
 
 async fn offered(change: impl FnOnce(&mut Sent)) -> (Returns, TransferId) {
@@ -255,6 +268,8 @@ fn only_what_is_wrong_with_the_transfer_itself_is_a_rejection() {
     for other in [
         Failure::retry(Code::DigestMismatch, "x"),
         Failure::park(Code::FileFailed, "x"),
+        Failure::park(Code::SignatureInvalid, "x"),
+        Failure::park(Code::ManifestInvalid, "x"),
         Failure::retry(Code::ReceiverUnapproved, "x"),
     ] {
         assert!(!decide::is_rejection(&other), "{:?} {:?}", other.code(), Disposition::Park);

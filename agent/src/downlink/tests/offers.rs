@@ -17,7 +17,7 @@ use crate::{
     },
     engine::Engine,
     service::heart::Heart,
-    uplink::prune::{KEPT_UNSIGNED, prune},
+    uplink::prune::prune,
 };
 
 #[tokio::test]
@@ -135,28 +135,31 @@ fn made_up(returns: &Returns, number: u64, sequence: u64) -> TransferId {
     id
 }
 
+/// The offers of this transfer alone.
+fn only(returns: &Returns, id: TransferId) -> Vec<Offer> {
+    returns.offers().into_iter().filter(|offer| offer.transfer == id).collect()
+}
+
 #[tokio::test]
 async fn an_offer_that_nobody_has_signed_uses_no_number_up() {
     let returns = Returns::new();
     let fakes = [made_up(&returns, 100, 1), made_up(&returns, 101, i64::MAX as u64)];
     returns.take().await;
     let genuine = returns.offer(&returns.sent(1, &[("orders.csv", b"item\r\n1\r\n")]));
-    assert!(returns.take().await.new.is_empty(), "its number is another's until that is refused");
+    assert!(returns.take().await.new.is_empty(), "its number is another's while the relay offers that");
     for fake in fakes {
-        assert!(matches!(returns.world.finish(fake).await.state, TransferState::Rejected { .. }));
+        assert_eq!(returns.failed(fake).await, (Code::SignatureInvalid, false));
     }
-    assert_eq!(returns.take().await.new, [genuine]);
+    assert_eq!(poll::take(&returns.world.parts, &only(&returns, genuine)).await.unwrap().new, [genuine]);
     assert_eq!(returns.world.finish(genuine).await.state, TransferState::Delivered);
-    // Forgotten, they have not been the end of the line either.
+    // The highest has not been the end of the line either.
     returns.world.clock.advance(Duration::from_secs(3_600));
     prune(&returns.world.parts, 0).await.unwrap();
     let next = returns.offer(&returns.sent(2, &[("more.csv", b"x")]));
-    let offers: Vec<Offer> = returns.offers().into_iter().filter(|offer| offer.transfer == next).collect();
-    assert_eq!(poll::take(&returns.world.parts, &offers).await.unwrap().new, [next]);
+    assert_eq!(poll::take(&returns.world.parts, &only(&returns, next)).await.unwrap().new, [next]);
     assert_eq!(returns.world.finish(next).await.state, TransferState::Delivered);
     // What was delivered has used its number up, also when nobody remembers more of it.
-    let again: Vec<Offer> = returns.offers().into_iter().filter(|offer| offer.transfer == genuine).collect();
-    assert!(poll::take(&returns.world.parts, &again).await.unwrap().new.is_empty());
+    assert!(poll::take(&returns.world.parts, &only(&returns, genuine)).await.unwrap().new.is_empty());
 }
 
 #[tokio::test]
@@ -199,24 +202,21 @@ async fn an_offer_that_is_corrected_is_taken_as_it_is_now() {
 }
 
 #[tokio::test]
-async fn refused_offers_push_no_receipts_out() {
-    const KEPT: u64 = KEPT_UNSIGNED + 1;
+async fn offers_that_nobody_has_signed_push_no_receipts_out() {
     let returns = Returns::new();
     let delivered = returns.orders().await;
     assert_eq!(returns.world.finish(delivered).await.state, TransferState::Delivered);
-    let fakes: Vec<TransferId> = (0..KEPT + 1).map(|number| made_up(&returns, 100 + number, 100 + number)).collect();
+    let fakes = [made_up(&returns, 100, 100), made_up(&returns, 101, 101)];
     returns.take().await;
-    for fake in &fakes {
-        returns.world.finish(*fake).await;
+    for fake in fakes {
+        assert_eq!(returns.failed(fake).await, (Code::SignatureInvalid, false));
     }
     returns.world.clock.advance(Duration::from_secs(3_600));
-    prune(&returns.world.parts, KEPT).await.unwrap();
-    let kept = returns.world.parts.journal.list(&Filter::default(), 1_000, None).await.unwrap();
-    assert_eq!(kept.len() as u64, KEPT);
-    assert!(kept.iter().any(|record| record.key.id == delivered));
+    prune(&returns.world.parts, 1).await.unwrap();
     let layout = returns.world.parts.layout.of(Direction::Downlink);
     let folders = returns.world.files.list(&layout.transfers(), None, 1_000).unwrap();
-    assert_eq!(folders.len() as u64, KEPT);
+    assert_eq!(folders.into_iter().map(|entry| entry.name).collect::<Vec<_>>(), [delivered.to_string()]);
+    assert!(crate::chain::verify(&returns.world.parts, delivered).await.unwrap().ok);
 }
 
 #[tokio::test]
@@ -261,37 +261,73 @@ async fn what_waits_outlives_a_list_without_it() {
 }
 
 #[tokio::test]
-async fn a_refusal_counts_for_the_manifest_that_it_names() {
-    // Told to the relay, not yet told, and not even noted.
-    for stop in [None, Some((Stage::Acknowledge, Point::BeforeEffect)), Some((Stage::Pull, Point::AfterEffect))] {
-        let mut returns = Returns::new();
-        let mut sent = returns.sent(1, &[("orders.csv", b"x")]);
-        let id = returns.offer(&sent);
-        let right = returns.offers();
-        let genuine: Vec<(String, Vec<u8>)> = ["manifest.json", "manifest.json.sig", "packed.json", "MD5SUMS"]
-            .map(|name| (name.to_owned(), read_whole(&*returns.world.far.files, &returns.far_file(id, name), 100_000).unwrap()))
-            .to_vec();
-        // The relay makes another manifest up, which nobody has signed.
-        sent.manifest.created += Duration::from_secs(1);
-        returns.offer(&sent);
-        let wrong = returns.offers().split_off(1);
-        returns.put(id, "manifest.json.sig", &genuine[1].1);
-        poll::take(&returns.world.parts, &wrong).await.unwrap();
-        match stop {
-            None => assert!(matches!(returns.world.finish(id).await.state, TransferState::Rejected { .. })),
-            Some((stage, point)) => returns.stop_at(id, stage, point, 1).await,
-        }
-        assert!(decide::kept(&returns.world.parts, id, ReceiptStage::Rejected).unwrap().is_some(), "{stop:?}");
-        // It is itself again.
-        for (name, bytes) in &genuine {
-            returns.put(id, name, bytes);
-        }
-        returns.world.far.downlinks.set_offers(right.clone());
-        assert_eq!(poll::take(&returns.world.parts, &right).await.unwrap().new, [id], "{stop:?}");
-        assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered, "{stop:?}");
-        let chain = crate::chain::verify(&returns.world.parts, id).await.unwrap();
-        assert!(chain.ok, "{stop:?} {chain:?}");
+async fn a_manifest_that_the_relay_makes_up_is_no_end_of_the_transfer() {
+    let returns = Returns::new();
+    let mut sent = returns.sent(1, &[("orders.csv", b"x")]);
+    let id = returns.offer(&sent);
+    let right = returns.offers();
+    let genuine = ["manifest.json", "manifest.json.sig", "packed.json", "MD5SUMS"]
+        .map(|name| (name, read_whole(&*returns.world.far.files, &returns.far_file(id, name), 100_000).unwrap()));
+    sent.manifest.created += Duration::from_secs(1);
+    returns.offer(&sent);
+    let wrong = returns.offers().split_off(1);
+    returns.put(id, "manifest.json.sig", &genuine[1].1);
+    poll::take(&returns.world.parts, &wrong).await.unwrap();
+    assert_eq!(returns.failed(id).await, (Code::SignatureInvalid, false));
+    assert!(returns.world.far.downlinks.acknowledged().is_empty());
+    // It is itself again.
+    for (name, bytes) in &genuine {
+        returns.put(id, name, bytes);
     }
+    returns.world.far.downlinks.set_offers(right.clone());
+    assert_eq!(poll::take(&returns.world.parts, &right).await.unwrap().new, [id]);
+    assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered);
+    assert_eq!(returns.world.far.downlinks.acknowledged().len(), 1);
+}
+
+/// A transfer whose packed list is empty, refused and then killed before the journal knew.
+async fn refused_and_killed() -> (Returns, TransferId) {
+    let mut returns = Returns::new();
+    let mut sent = returns.sent(1, &[("orders.csv", b"x")]);
+    sent.listed = |list| list.files.clear();
+    let id = returns.offer(&sent);
+    returns.take().await;
+    returns.stop_at(id, Stage::Pull, Point::AfterEffect, 1).await;
+    assert!(decide::kept(&returns.world.parts, id, ReceiptStage::Rejected).unwrap().is_some());
+    assert_eq!(returns.world.record(id).await.state.word(), "offered");
+    (returns, id)
+}
+
+#[tokio::test]
+async fn a_refusal_that_the_journal_does_not_know_yet_keeps_no_number_that_was_made_up() {
+    let (returns, id) = refused_and_killed().await;
+    let right = returns.offers();
+    let mut wrong = right.clone();
+    wrong[0].sequence = Sequence(i64::MAX as u64);
+    assert_eq!(poll::take(&returns.world.parts, &wrong).await.unwrap().new, [id]);
+    assert_eq!(returns.failed(id).await, (Code::ManifestInvalid, false));
+    assert_eq!(poll::take(&returns.world.parts, &right).await.unwrap().new, [id]);
+    let record = returns.world.finish(id).await;
+    assert!(matches!(record.state, TransferState::Rejected { .. }) && record.sequence == Some(Sequence(1)), "{record:?}");
+    returns.world.clock.advance(Duration::from_secs(3_600));
+    prune(&returns.world.parts, 0).await.unwrap();
+    let next = returns.offer(&returns.sent(2, &[("more.csv", b"x")]));
+    assert_eq!(poll::take(&returns.world.parts, &only(&returns, next)).await.unwrap().new, [next]);
+}
+
+#[tokio::test]
+async fn a_refusal_that_was_told_to_nobody_counts_for_its_own_manifest_only() {
+    let (returns, id) = refused_and_killed().await;
+    // The receiver has made it once more.
+    let mut anew = returns.sent(1, &[("orders.csv", b"x")]);
+    anew.manifest.transfer = id;
+    returns.offer(&anew);
+    let offers = returns.offers().split_off(1);
+    assert_eq!(poll::take(&returns.world.parts, &offers).await.unwrap().new, [id]);
+    assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered);
+    assert!(decide::kept(&returns.world.parts, id, ReceiptStage::Rejected).unwrap().is_none());
+    let chain = crate::chain::verify(&returns.world.parts, id).await.unwrap();
+    assert!(chain.ok, "{chain:?}");
 }
 
 #[tokio::test]
@@ -299,10 +335,12 @@ async fn refusals_with_ids_of_the_future_are_cleared_away() {
     let returns = Returns::new();
     let day = Duration::from_secs(24 * 3_600);
     returns.world.clock.advance(365 * day);
-    let fake = made_up(&returns, 100, 100);
+    let mut sent = returns.sent(100, &[("orders.csv", b"x")]);
+    sent.listed = |list| list.files.clear();
+    let refused = returns.offer(&sent);
     returns.world.clock.set_wall(returns.world.parts.clock.now() - 365 * day);
     returns.take().await;
-    assert!(matches!(returns.world.finish(fake).await.state, TransferState::Rejected { .. }));
+    assert!(matches!(returns.world.finish(refused).await.state, TransferState::Rejected { .. }));
     returns.world.clock.advance(Duration::from_secs(3_600));
     prune(&returns.world.parts, 0).await.unwrap();
     let layout = returns.world.parts.layout.of(Direction::Downlink);

@@ -93,6 +93,7 @@ impl World {
             stores: far.clone(),
             extractor: erp.clone(),
             actions: Arc::new(NoActions),
+            delivering: crate::downlink::delivering::Delivering::default(),
             trust: Arc::new(FileTrust(pins.path().join("allowed_signers"))),
             identity: OwnKey::new(identity(10)).unwrap(),
             tenant: "acme".parse().unwrap(),

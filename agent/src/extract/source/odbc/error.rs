@@ -32,11 +32,12 @@ const MYSQL_LOCKED: [i32; 5] = [1205, 1213, 1969, 3024, 4025];
 const MYSQL_ENDED: [i32; 2] = [1317, 1927];
 /// Numbers of SQL Server (<https://learn.microsoft.com/en-us/sql/relational-databases/errors-events/database-engine-events-and-errors>).
 const SQL_SERVER_REFUSED: [i32; 7] = [229, 230, 262, 297, 300, 916, 18456];
-/// Also a database that is being recovered, restored or set offline, has room for one user, or is not this replica's; a server that
-/// shuts down, pauses or upgrades itself; and Azure SQL's way to say so.
-const SQL_SERVER_MISSING: [i32; 16] =
-    [233, 921, 922, 924, 927, 942, 945, 983, 4060, 6005, 10054, 17142, 18401, 40197, 40501, 40613];
-const SQL_SERVER_LOCKED: [i32; 2] = [1205, 1222];
+/// Also a database that is being recovered, restored, changed or set offline, has room for one user, or cannot be read on this replica;
+/// a server that shuts down, pauses or upgrades itself; and Azure SQL's way to say so.
+const SQL_SERVER_MISSING: [i32; 20] =
+    [233, 921, 922, 924, 927, 942, 945, 952, 976, 978, 979, 983, 4060, 6005, 10054, 17142, 18401, 40197, 40501, 40613];
+/// Also a snapshot that cannot be read because somebody has changed a table's definition meanwhile, as a rebuilt index does.
+const SQL_SERVER_LOCKED: [i32; 3] = [1205, 1222, 3961];
 const SQL_SERVER_ENDED: [i32; 1] = [596];
 /// Numbers of Oracle (<https://docs.oracle.com/error-help/db/>).
 const ORACLE_REFUSED: [i32; 5] = [1017, 1031, 1045, 28000, 28001];
@@ -227,7 +228,26 @@ mod tests {
             (Some(Dbms::MySql), b"42000", 1142, "", Code::ErpRefused, Disposition::Park),
             (Some(Dbms::SqlServer), b"42000", 229, "", Code::ErpRefused, Disposition::Park),
             (Some(Dbms::SqlServer), b"42000", 1222, "", Code::ErpLocked, Disposition::Retry),
+            (Some(Dbms::SqlServer), b"42000", 3961, "Snapshot isolation failed", Code::ErpLocked, Disposition::Retry),
             (Some(Dbms::SqlServer), b"42000", 927, "in the middle of a restore", Code::ErpMissing, Disposition::Retry),
+            (Some(Dbms::SqlServer), b"42000", 952, "in transition", Code::ErpMissing, Disposition::Retry),
+            (
+                Some(Dbms::SqlServer),
+                b"42000",
+                976,
+                "participating in an availability group",
+                Code::ErpMissing,
+                Disposition::Retry,
+            ),
+            (
+                Some(Dbms::SqlServer),
+                b"42000",
+                978,
+                "only when the application intent is read only",
+                Code::ErpMissing,
+                Disposition::Retry,
+            ),
+            (Some(Dbms::SqlServer), b"42000", 979, "not allowed for read only connections", Code::ErpMissing, Disposition::Retry),
             (Some(Dbms::Oracle), b"HY000", 12528, "blocking new connections", Code::ErpMissing, Disposition::Retry),
             (Some(Dbms::PostgreSql), b"55000", 1, "not currently accepting connections", Code::ErpMissing, Disposition::Retry),
             (Some(Dbms::Oracle), b"HY000", 1555, "snapshot too old", Code::ErpLocked, Disposition::Retry),
