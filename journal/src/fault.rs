@@ -23,7 +23,7 @@ use crate::{
 pub enum Operation {
     /// [`Journal::create`].
     Create,
-    /// [`Journal::acquire`].
+    /// [`Journal::acquire`] and [`Journal::acquire_without`].
     Acquire,
     /// [`Journal::renew`].
     Renew,
@@ -129,8 +129,8 @@ impl Journal for FaultJournal {
         self.through(Operation::Create, self.inner.create(new)).await
     }
 
-    async fn acquire(&self, stage: Stage, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
-        self.through(Operation::Acquire, self.inner.acquire(stage, limit, ttl)).await
+    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Result<Vec<Lease>> {
+        self.through(Operation::Acquire, self.inner.acquire_without(stage, limit, ttl, without)).await
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<Timestamp> {

@@ -152,10 +152,11 @@ impl Journal for MemoryJournal {
         Ok(Created::New(kept.insert(new, self.place, sequence, now)))
     }
 
-    async fn acquire(&self, stage: Stage, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
+    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Result<Vec<Lease>> {
         let now = self.now();
         let mut kept = self.kept();
         let due = kept.rows.values_mut().map(|(row, _)| row).filter(|row| row.is_due(stage, now));
+        let due = due.filter(|row| !without.contains(&row.record.key.tenant));
         Ok(due.take(limit.min(MAX_ACQUIRE)).map(|row| row.lease(ttl, &*self.entropy, now)).collect())
     }
 

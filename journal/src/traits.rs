@@ -45,12 +45,20 @@ pub trait Journal: Debug + Send + Sync {
     /// had, the given sequence number.
     async fn create(&self, new: NewTransfer) -> Result<Created>;
 
-    /// Leases transfers that wait for `stage`, are due and not parked, in order of creation. `ttl` is cut to
-    /// [`crate::MAX_PAUSE`].
+    /// Leases transfers that wait for `stage`, are due and not parked, in order of creation; those of the tenants `without` are passed
+    /// over. `ttl` is cut to [`crate::MAX_PAUSE`].
     ///
     /// # Errors
     /// Storage.
-    async fn acquire(&self, stage: Stage, limit: usize, ttl: Duration) -> Result<Vec<Lease>>;
+    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Result<Vec<Lease>>;
+
+    /// The same of all tenants.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn acquire(&self, stage: Stage, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
+        self.acquire_without(stage, limit, ttl, &[]).await
+    }
 
     /// Makes a lease last for `ttl` from now and returns its new end.
     ///

@@ -168,6 +168,7 @@ impl Host {
         StageSettings {
             accept_at_once: self.config.uplink.accept_at_once,
             forward_at_once: self.config.uplink.forward_at_once,
+            forward_per_tenant: self.config.uplink.forward_per_tenant,
             retention: self.config.spool.retention.0,
             abandoned: self.config.spool.abandoned.0,
             journal_keeps: self.config.uplink.journal_keeps,

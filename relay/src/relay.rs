@@ -42,6 +42,8 @@ pub struct StageSettings {
     pub accept_at_once: usize,
     /// Transfers forwarded at once.
     pub forward_at_once: usize,
+    /// Transfers of one tenant forwarded at once; at least one. Whoever's app server does not answer holds no more places.
+    pub forward_per_tenant: usize,
     /// How long a transfer's files stay after its end, where nothing else is said of its tenant.
     pub retention: Duration,
     /// How long a transfer that is never completed may lie untouched.
@@ -54,6 +56,22 @@ pub struct StageSettings {
     pub downlink: DownlinkSettings,
     /// The other figures of the drivers; their concurrency is not used.
     pub driver: DriverSettings,
+}
+
+/// How many transfers a stage works on at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AtOnce {
+    /// Of all tenants together.
+    pub all: usize,
+    /// Of one tenant.
+    pub of_tenant: usize,
+}
+
+impl AtOnce {
+    /// Without a bound for one tenant: for work that waits for nobody's machine.
+    const fn of_all(all: usize) -> Self {
+        Self { all, of_tenant: usize::MAX }
+    }
 }
 
 /// Everything the relay is made of. Tests and simulations put other things here.
@@ -214,8 +232,8 @@ impl Relay {
 
     /// The stages, each with how many transfers it works on at once.
     #[must_use]
-    pub fn steps(&self) -> Vec<(Arc<dyn Step>, usize)> {
-        let (spool, signer, downlink) = (&self.spool, &self.signer, &self.stages.downlink);
+    pub fn steps(&self) -> Vec<(Arc<dyn Step>, AtOnce)> {
+        let (spool, signer, stages, downlink) = (&self.spool, &self.signer, &self.stages, &self.stages.downlink);
         let accept = Accept::new(Arc::clone(spool), self.registry.clone(), signer.clone());
         let forward = Forward::new(Arc::clone(spool), Arc::clone(&self.app_servers));
         let fetch = Fetch::new(Arc::clone(spool), self.registry.clone(), Arc::clone(&self.app_servers));
@@ -223,12 +241,12 @@ impl Relay {
         let queue = Queue::new(Arc::clone(spool), signer.clone());
         let remove = Remove::new(Arc::clone(spool), Arc::clone(&self.clock), self.stages.retention);
         vec![
-            (Arc::new(accept), self.stages.accept_at_once),
-            (Arc::new(forward), self.stages.forward_at_once),
-            (Arc::new(fetch), downlink.fetch_at_once),
-            (Arc::new(pack), downlink.pack_at_once),
-            (Arc::new(queue), 1),
-            (Arc::new(remove), 1),
+            (Arc::new(accept), AtOnce::of_all(stages.accept_at_once)),
+            (Arc::new(forward), AtOnce { all: stages.forward_at_once, of_tenant: stages.forward_per_tenant }),
+            (Arc::new(fetch), AtOnce { all: downlink.fetch_at_once, of_tenant: downlink.fetch_per_tenant }),
+            (Arc::new(pack), AtOnce::of_all(downlink.pack_at_once)),
+            (Arc::new(queue), AtOnce::of_all(1)),
+            (Arc::new(remove), AtOnce::of_all(1)),
         ]
     }
 
@@ -238,8 +256,8 @@ impl Relay {
         let arrivals = self.service.arrivals();
         let (next, trail) = (self.metrics.clone(), self.trail().clone());
         let observer: Arc<dyn Observer> = Arc::new(Announcer { next, arrivals: arrivals.clone(), trail });
-        let driver = |(step, concurrency): (Arc<dyn Step>, usize)| {
-            let settings = DriverSettings { concurrency, ..self.stages.driver };
+        let driver = |(step, at_once): (Arc<dyn Step>, AtOnce)| {
+            let settings = DriverSettings { concurrency: at_once.all, per_tenant: at_once.of_tenant, ..self.stages.driver };
             let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
             StageDriver::new(Arc::clone(&self.journal), step, clock, entropy, self.wake.clone(), settings)
                 .observed_by(Arc::clone(&observer))

@@ -22,6 +22,27 @@ pub(super) async fn acquiring_is_limited_and_in_order(t: Fixture) {
     assert_eq!(t.journal.acquire(Stage::Extract, usize::MAX, TTL).await.unwrap().len(), MAX_ACQUIRE);
 }
 
+pub(super) async fn acquiring_passes_tenants_over(t: Fixture) {
+    for (number, tenant) in (1..).zip(["acme", "acme", "other", "third", "acme", "other"]) {
+        let mut new = planned(number, SequenceChoice::Given(None));
+        new.key.tenant = tenant.parse().unwrap();
+        t.journal.create(new).await.unwrap();
+    }
+    let take = async |limit, without: &[&str]| {
+        let without: Vec<_> = without.iter().map(|name| name.parse().unwrap()).collect();
+        let leases = t.journal.acquire_without(Stage::Extract, limit, TTL, &without).await.unwrap();
+        leases.iter().map(|lease| lease.record.serial).collect::<Vec<_>>()
+    };
+    assert_eq!(take(9, &["acme", "other", "third"]).await, [0u64; 0]);
+    assert_eq!(take(1, &["acme", "nobody"]).await, [3], "the limit counts what is not passed over");
+    assert_eq!(take(9, &["acme", "third"]).await, [6]);
+    assert_eq!(take(2, &[]).await, [1, 2]);
+    // Also what is due because the clock was turned back.
+    t.clock.set_wall(t.clock.now().saturating_sub(MAX_PAUSE).unwrap());
+    assert_eq!(take(9, &["acme"]).await, [3, 4, 6]);
+    assert_eq!(take(9, &["other", "third"]).await, [1, 2, 5]);
+}
+
 pub(super) async fn listings_filter_and_page(t: Fixture) {
     for number in 1..=4 {
         t.plan(number).await;

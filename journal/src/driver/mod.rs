@@ -7,7 +7,7 @@ mod tests;
 mod work;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
     time::Duration,
@@ -15,9 +15,9 @@ use std::{
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use towpath_transfer::{Clock, Entropy, TransferKey};
+use towpath_transfer::{Clock, Entropy, TenantName, TransferKey};
 
-use crate::{record::Lease, traits::Journal};
+use crate::{error::JournalError, record::Lease, traits::Journal};
 
 pub use settings::{Backoff, DriverSettings, LONGEST_PAUSE, LONGEST_TROUBLED_POLL, WakeUp};
 pub use step::{FailPoints, NoFailPoints, NoObserver, Observer, Point, StageReport, StageResult, Step, StepOutcome, Turn};
@@ -83,22 +83,14 @@ impl StageDriver {
             hints.mark_unchanged();
             running.collect();
             running.forget_until(worker.clock.monotonic());
-            let free = worker.settings.concurrency.max(1).saturating_sub(running.set.len());
-            if free > 0 {
-                match worker.journal.acquire(worker.step.stage(), free, worker.settings.lease_ttl).await {
-                    Ok(leases) => {
-                        journal_failures = 0;
-                        for lease in leases {
-                            running.begin(&worker, lease).await;
-                        }
-                    }
-                    Err(error) => {
-                        journal_failures = journal_failures.saturating_add(1);
-                        worker.journal_failed(&error);
-                    }
+            match running.fill(&worker).await {
+                Ok(()) => journal_failures = 0,
+                Err(error) => {
+                    journal_failures = journal_failures.saturating_add(1);
+                    worker.journal_failed(&error);
                 }
             }
-            let full = running.set.len() >= worker.settings.concurrency.max(1);
+            let full = running.set.len() >= worker.settings.at_once();
             let pause = match journal_failures {
                 0 => running.next(worker.clock.monotonic()).min(worker.settings.poll),
                 failures => worker.settings.backoff.pause(failures, &*worker.entropy),
@@ -128,6 +120,39 @@ struct Running {
 }
 
 impl Running {
+    /// Begins what is due, as long as places are free, with no more of any tenant than its share. Where a question could ask for less
+    /// than is free, so that it does not bring more of one tenant, another one follows.
+    async fn fill(&mut self, worker: &Arc<Worker>) -> Result<(), JournalError> {
+        let settings = &worker.settings;
+        loop {
+            let free = settings.at_once().saturating_sub(self.set.len());
+            if free == 0 {
+                return Ok(());
+            }
+            let (without, room) = self.shares(settings.share());
+            let asked = free.min(room);
+            let leases = worker.journal.acquire_without(worker.step.stage(), asked, settings.lease_ttl, &without).await?;
+            let all = leases.len() < asked || asked == free;
+            for lease in leases {
+                self.begin(worker, lease).await;
+            }
+            if all {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The tenants that have their share, and how many transfers fit into what every other one has left of it.
+    fn shares(&self, share: usize) -> (Vec<TenantName>, usize) {
+        let mut running = BTreeMap::<&TenantName, usize>::new();
+        for key in self.keys.values() {
+            *running.entry(&key.tenant).or_default() += 1;
+        }
+        let most = running.values().filter(|count| **count < share).max().copied().unwrap_or_default();
+        let full = running.into_iter().filter(|(_, count)| *count >= share);
+        (full.map(|(tenant, _)| tenant.clone()).collect(), share.saturating_sub(most))
+    }
+
     /// Begins the work on a lease. Where a task still works on the transfer, its lease has run out without its knowing
     /// (the wall clock was set, or the journal stood still): two must not do the same work at once, so the new lease is
     /// given back for a while, in which the task ends or learns that it has lost its own.

@@ -73,6 +73,9 @@ fn spread(longest: Duration, entropy: &dyn Entropy) -> Duration {
 pub struct DriverSettings {
     /// How many transfers of the stage are worked on at once; at least one. Default 4.
     pub concurrency: usize,
+    /// How many transfers of one tenant are worked on at once; at least one, and never more than `concurrency`. Default
+    /// `usize::MAX`: no bound of its own.
+    pub per_tenant: usize,
     /// How long a lease lasts without renewal; it is renewed at a third of this. Default 60 s.
     pub lease_ttl: Duration,
     /// The pauses after failures, of steps and of the journal.
@@ -88,10 +91,23 @@ pub struct DriverSettings {
     pub max_attempts: u32,
 }
 
+impl DriverSettings {
+    /// How many transfers are worked on at once.
+    pub(super) fn at_once(&self) -> usize {
+        self.concurrency.max(1)
+    }
+
+    /// How many of these may be one tenant's.
+    pub(super) fn share(&self) -> usize {
+        self.per_tenant.clamp(1, self.at_once())
+    }
+}
+
 impl Default for DriverSettings {
     fn default() -> Self {
         Self {
             concurrency: 4,
+            per_tenant: usize::MAX,
             lease_ttl: Duration::from_secs(60),
             backoff: Backoff::default(),
             poll: Duration::from_secs(1),

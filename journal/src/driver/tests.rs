@@ -351,6 +351,101 @@ async fn no_more_run_at_once_than_allowed() {
     bench.stop(driver).await;
 }
 
+/// A step that ends when its transfer's gate opens, and notes what has begun.
+#[derive(Default)]
+struct Gated {
+    open: Mutex<HashMap<TransferKey, Arc<tokio::sync::Notify>>>,
+    begun: Mutex<Vec<TransferKey>>,
+}
+
+impl Gated {
+    fn gate(&self, key: &TransferKey) -> Arc<tokio::sync::Notify> {
+        Arc::clone(self.open.lock().unwrap().entry(key.clone()).or_default())
+    }
+
+    /// How many of a tenant have begun.
+    fn begun(&self, tenant: &str) -> usize {
+        self.begun.lock().unwrap().iter().filter(|key| key.tenant.as_str() == tenant).count()
+    }
+}
+
+#[async_trait]
+impl Step for Gated {
+    fn place(&self) -> Place {
+        Place::Agent
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Extract
+    }
+
+    async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
+        self.begun.lock().unwrap().push(lease.key().clone());
+        self.gate(lease.key()).notified().await;
+        Ok(StepOutcome::Event(TransferEvent::Extracted { manifest: Sha256Digest::of(b"manifest") }))
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_whose_steps_never_end_keeps_its_share_and_no_more() {
+    let mut bench = Bench::new(0).await;
+    (bench.settings.concurrency, bench.settings.per_tenant) = (8, 3);
+    let of = |number, tenant: &str| {
+        let mut new = planned(number, SequenceChoice::Next);
+        new.key.tenant = tenant.parse().unwrap();
+        new
+    };
+    for number in 1..=20 {
+        bench.memory.create(of(number, "stuck")).await.unwrap();
+    }
+    let step = Arc::new(Gated::default());
+    let (clock, entropy) = (Arc::new(bench.clock.clone()), Arc::new(SeededEntropy::new(2)));
+    let (journal, shared) = (Arc::clone(&bench.memory), Arc::clone(&step) as Arc<dyn Step>);
+    let driver = StageDriver::new(journal, shared, clock, entropy, bench.wake.clone(), bench.settings);
+    let driver = tokio::spawn(driver.run(bench.shutdown.clone()));
+    bench.settle().await;
+    assert_eq!(step.begun("stuck"), 3);
+    // Others, also those that come later, go on meanwhile, in order and up to what all have together.
+    for number in 21..=24 {
+        bench.memory.create(of(number, "other")).await.unwrap();
+        bench.memory.create(of(number, "third")).await.unwrap();
+    }
+    bench.wake.hint();
+    bench.settle().await;
+    assert_eq!([step.begun("stuck"), step.begun("other"), step.begun("third")], [3, 3, 2]);
+    // What is next of whoever has its share begins as soon as one of them ends, and no poll is waited for.
+    let first = step.begun.lock().unwrap().first().unwrap().clone();
+    step.gate(&first).notify_one();
+    bench.settle().await;
+    assert_eq!([step.begun("stuck"), step.begun("other"), step.begun("third")], [4, 3, 2]);
+    let mut stuck = step.begun.lock().unwrap().clone();
+    stuck.retain(|key| key.tenant.as_str() == "stuck");
+    let expected: Vec<_> = (1..=4).map(|number| of(number, "stuck").key).collect();
+    assert_eq!(stuck, expected, "its own go in order");
+    bench.advance(SECOND * 5).await;
+    assert_eq!([step.begun("stuck"), step.begun("other"), step.begun("third")], [4, 3, 2]);
+    bench.shutdown.cancel();
+    bench.settle().await;
+    bench.advance(bench.settings.shutdown_grace).await;
+    bench.stop(driver).await;
+}
+
+#[tokio::test]
+async fn a_share_of_nothing_is_one_and_one_beyond_all_bounds_nothing() {
+    for (share, expected) in [(0, 1), (1, 1), (4, 4), (5, 4), (usize::MAX, 4)] {
+        let mut bench = Bench::new(6).await;
+        (bench.settings.concurrency, bench.settings.per_tenant) = (4, share);
+        let step = Scripted::new((0..6).map(|_| Script::Hang));
+        let driver = bench.start(&step);
+        bench.advance(SECOND * 5).await;
+        assert_eq!(step.calls(), expected, "{share}");
+        bench.shutdown.cancel();
+        bench.settle().await;
+        bench.advance(bench.settings.shutdown_grace).await;
+        bench.stop(driver).await;
+    }
+}
+
 #[tokio::test]
 async fn shutdown_interrupts_what_does_not_finish_and_gives_it_back() {
     let bench = Bench::new(1).await;

@@ -145,7 +145,8 @@ impl Journal for SqliteJournal {
         Ok(Created::New(row.record))
     }
 
-    async fn acquire(&self, stage: Stage, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
+    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Result<Vec<Lease>> {
+        let names = serde_json::to_string(without).map_err(|e| JournalError::storage("write names of tenants as JSON", e))?;
         let mut transaction = self.begin().await?;
         let now = self.now();
         let due = sqlx::query(DUE)
@@ -153,6 +154,7 @@ impl Journal for SqliteJournal {
             .bind(now.as_microsecond())
             .bind(turned_back(now).as_microsecond())
             .bind(limited(limit, MAX_ACQUIRE))
+            .bind(names)
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed(READ))?;

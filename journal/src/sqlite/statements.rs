@@ -2,10 +2,12 @@
 
 use crate::record::{Filter, Prune, Spent};
 
-/// Due transfers of a stage. Two indexes serve the two sides of the `OR`.
+/// Due transfers of a stage, but for those of the tenants ?5, a JSON array. Two indexes serve the two sides of the `OR`.
 pub(super) const DUE: &str = "SELECT * FROM transfers WHERE stage = ?1 AND parked = 0 AND serial IN (
-        SELECT serial FROM transfers WHERE stage = ?1 AND parked = 0 AND due <= ?2
-        UNION SELECT serial FROM transfers WHERE stage = ?1 AND parked = 0 AND since > ?3
+        SELECT serial FROM transfers
+        WHERE stage = ?1 AND parked = 0 AND due <= ?2 AND tenant NOT IN (SELECT value FROM json_each(?5))
+        UNION SELECT serial FROM transfers
+        WHERE stage = ?1 AND parked = 0 AND since > ?3 AND tenant NOT IN (SELECT value FROM json_each(?5))
         ORDER BY 1 LIMIT ?4)
     ORDER BY serial";
 

@@ -205,7 +205,7 @@ async fn acquiring_never_scans_the_table() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path(), &clock(), Place::Agent).await.unwrap();
     let explain = format!("EXPLAIN QUERY PLAN {DUE}");
-    let query = sqlx::query(sqlx::AssertSqlSafe(explain)).bind("extract").bind(0).bind(0).bind(10);
+    let query = sqlx::query(sqlx::AssertSqlSafe(explain)).bind("extract").bind(0).bind(0).bind(10).bind("[\"acme\"]");
     let plan: Vec<String> =
         query.fetch_all(&journal.readers).await.unwrap().iter().map(|row| row.try_get("detail").unwrap()).collect();
     assert!(plan.iter().any(|line| line.contains("transfers_due")), "{plan:#?}");

@@ -111,6 +111,8 @@ pub struct UplinkSection {
     pub accept_at_once: usize,
     /// Transfers forwarded at once.
     pub forward_at_once: usize,
+    /// Transfers of one tenant forwarded at once.
+    pub forward_per_tenant: usize,
     /// Ended transfers that the journal keeps of each tenant of which nothing else is said.
     pub journal_keeps: u64,
 }
@@ -121,6 +123,8 @@ pub struct UplinkSection {
 pub struct DownlinkSection {
     /// Transfers fetched at once.
     pub fetch_at_once: usize,
+    /// Transfers of one tenant fetched at once.
+    pub fetch_per_tenant: usize,
     /// Transfers packed at once.
     pub pack_at_once: usize,
     /// Transfers on their way to one agent.
@@ -186,7 +190,7 @@ impl Default for SpoolSection {
 
 impl Default for UplinkSection {
     fn default() -> Self {
-        Self { accept_at_once: 4, forward_at_once: 8, journal_keeps: 100_000 }
+        Self { accept_at_once: 4, forward_at_once: 64, forward_per_tenant: 8, journal_keeps: 100_000 }
     }
 }
 
@@ -195,6 +199,7 @@ impl Default for DownlinkSection {
         let settings = DownlinkSettings::default();
         Self {
             fetch_at_once: settings.fetch_at_once,
+            fetch_per_tenant: settings.fetch_per_tenant,
             pack_at_once: settings.pack_at_once,
             waiting: settings.waiting,
             alarm_after: Pause(settings.alarm_after),
@@ -275,6 +280,8 @@ impl Config {
             ("spool", "files_per_transfer", spool.files_per_transfer == 0),
             ("spool", "limit", spool.limit.0 == 0),
             ("spool", "tenant_limit", spool.tenant_limit.0 == 0),
+            ("uplink", "forward_per_tenant", self.uplink.forward_per_tenant == 0),
+            ("downlink", "fetch_per_tenant", self.downlink.fetch_per_tenant == 0),
             ("web", "connections", web.connections == 0),
             ("web", "body", web.body.0 == 0),
             ("web", "requests", web.requests == 0),
@@ -311,6 +318,7 @@ impl Config {
     pub fn downlink_settings(&self) -> DownlinkSettings {
         DownlinkSettings {
             fetch_at_once: self.downlink.fetch_at_once,
+            fetch_per_tenant: self.downlink.fetch_per_tenant,
             pack_at_once: self.downlink.pack_at_once,
             waiting: self.downlink.waiting,
             alarm_after: self.downlink.alarm_after.0,
@@ -365,7 +373,7 @@ mod tests {
         // Every key is there, and not only as a comment, so that the file teaches all of them.
         let table: toml::Table = EXAMPLE.parse().unwrap();
         let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
-        assert_eq!(keys, 44);
+        assert_eq!(keys, 46);
     }
 
     #[test]
@@ -375,6 +383,8 @@ mod tests {
             ("spool", "tenant_limit", "\"0B\""),
             ("spool", "open_transfers", "0"),
             ("spool", "files_per_transfer", "0"),
+            ("uplink", "forward_per_tenant", "0"),
+            ("downlink", "fetch_per_tenant", "0"),
             ("web", "body", "\"0KiB\""),
             ("web", "connections", "0"),
             ("web", "requests", "0"),

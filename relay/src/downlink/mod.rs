@@ -28,6 +28,8 @@ use crate::{
 pub struct DownlinkSettings {
     /// Transfers fetched at once.
     pub fetch_at_once: usize,
+    /// Transfers of one tenant fetched at once; at least one. Whoever's app server does not answer holds no more places.
+    pub fetch_per_tenant: usize,
     /// Transfers packed at once.
     pub pack_at_once: usize,
     /// Transfers that may be on their way to one agent at once.
@@ -38,7 +40,13 @@ pub struct DownlinkSettings {
 
 impl Default for DownlinkSettings {
     fn default() -> Self {
-        Self { fetch_at_once: 4, pack_at_once: 2, waiting: MAX_OFFERS, alarm_after: Duration::from_hours(24) }
+        Self {
+            fetch_at_once: 16,
+            fetch_per_tenant: 4,
+            pack_at_once: 2,
+            waiting: MAX_OFFERS,
+            alarm_after: Duration::from_hours(24),
+        }
     }
 }
 

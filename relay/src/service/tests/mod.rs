@@ -1,9 +1,13 @@
 //! The relay in memory: enrolment, the way of an uplink, and everything that can go wrong with it.
 
 mod forgotten;
+mod shares;
 mod stopping;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -53,11 +57,19 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 struct Apps {
     files: MemoryFiles,
     fails: Mutex<Option<(Code, Disposition)>>,
+    /// Whose app server never answers.
+    silent: Mutex<Option<TenantName>>,
+    /// How often that one was asked.
+    asked: AtomicUsize,
 }
 
 #[async_trait::async_trait]
 impl AppServers for Apps {
     async fn connect(&self, scope: &TenantScope) -> Result<AppServer> {
+        if self.silent.lock().unwrap().as_ref() == Some(scope.tenant()) {
+            self.asked.fetch_add(1, SeqCst);
+            return std::future::pending().await;
+        }
         match *self.fails.lock().unwrap() {
             Some((code, Disposition::Retry)) => Err(Failure::retry(code, "connecting")),
             Some((code, Disposition::Park)) => Err(Failure::park(code, "connecting")),
@@ -114,7 +126,12 @@ impl World {
         let journal = Arc::new(MemoryJournal::new(Place::Relay, shared.clone(), random.clone()));
         let registry = Registry::in_memory(shared.clone(), random.clone()).await.unwrap();
         let receipt_key = Identity::generate(KeyKind::Ed25519, &*entropy).unwrap();
-        let apps = Arc::new(Apps { files: MemoryFiles::new(), fails: Mutex::default() });
+        let apps = Arc::new(Apps {
+            files: MemoryFiles::new(),
+            fails: Mutex::default(),
+            silent: Mutex::default(),
+            asked: AtomicUsize::new(0),
+        });
         let downlink = Arc::new(Mutex::new(DownlinkSettings::default()));
         let configured = Arc::clone(&downlink);
         let shown = (files.clone(), journal.clone(), registry.clone(), receipt_key.clone(), apps.clone());
@@ -135,7 +152,8 @@ impl World {
             spool_limits,
             stages: StageSettings {
                 accept_at_once: 1,
-                forward_at_once: 1,
+                forward_at_once: 4,
+                forward_per_tenant: 2,
                 retention: DAY * 7,
                 abandoned: DAY * 14,
                 journal_keeps: 100,

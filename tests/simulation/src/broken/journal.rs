@@ -53,8 +53,8 @@ impl Journal for Broken {
         self.inner.create(new).await
     }
 
-    async fn acquire(&self, stage: Stage, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
-        self.inner.acquire(stage, limit, ttl).await
+    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Result<Vec<Lease>> {
+        self.inner.acquire_without(stage, limit, ttl, without).await
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<Timestamp> {

@@ -139,6 +139,7 @@ impl Relay {
             stages: StageSettings {
                 accept_at_once: 2,
                 forward_at_once: 2,
+                forward_per_tenant: 2,
                 retention: self.retention,
                 abandoned: HOUR * 24,
                 journal_keeps: 100,
