@@ -522,6 +522,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn all_keys_of_one_tenant_take_its_share_of_the_connections_and_no_more() {
+        let scene = Scene::with(WebLimits { connections_per_tenant: 2, ..WebLimits::default() }).await;
+        let (agent, receiver) = (scene.world.enrol("acme", Role::Agent).await, scene.world.enrol("acme", Role::Receiver).await);
+        let other = scene.world.enrol("other", Role::Agent).await;
+        let (mut one, mut two, mut further) = (scene.connect(HERE), scene.connect(HERE), scene.connect(HERE));
+        assert_eq!(one.ask(&agent.token(&scene.world)).await.0, 200);
+        assert_eq!(two.ask(&receiver.token(&scene.world)).await.0, 200);
+        assert_eq!(further.ask(&receiver.token(&scene.world)).await.0, 429);
+        further.ends_here().await;
+        assert_eq!(scene.connect(HERE).ask(&other.token(&scene.world)).await.0, 200);
+        let Line { stream, serving } = two;
+        drop(stream);
+        serving.await.unwrap();
+        assert_eq!(scene.connect(HERE).ask(&agent.token(&scene.world)).await.0, 200);
+    }
+
+    #[tokio::test]
     async fn one_key_takes_its_share_of_the_connections_with_its_enrolment_code_too() {
         let scene = Scene::with(WebLimits { connections_per_end: 3, ..WebLimits::default() }).await;
         let other = scene.world.enrol("acme", Role::Receiver).await;
@@ -601,7 +618,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_becomes_unwanted_after_the_farewell_does_not_stay_either() {
         let scene = Scene::new().await;
-        let callers = Callers::new("connections", 1);
+        let callers = Callers::new("connections", 1, 9);
         let of_its_key = callers.take("a").unwrap();
         let time = Duration::from_secs(30);
         for accepted_first in [false, true] {

@@ -51,8 +51,12 @@ pub struct WebLimits {
     /// Requests of one end worked on at once, and those whose body is awaited; one more is told to come back. Long polls have their own
     /// bound.
     pub requests_per_end: usize,
+    /// The same of all ends of one tenant together.
+    pub requests_per_tenant: usize,
     /// Connections of one end at once; one more is told to come back, and closed.
     pub connections_per_end: usize,
+    /// The same of all ends of one tenant together.
+    pub connections_per_tenant: usize,
     /// How long a request's head may take, and how long a connection may be silent between requests.
     pub head_time: Duration,
 }
@@ -65,7 +69,9 @@ impl Default for WebLimits {
             requests: 256,
             polls: 1_500,
             requests_per_end: 32,
+            requests_per_tenant: 128,
             connections_per_end: 32,
+            connections_per_tenant: 1_000,
             head_time: Duration::from_secs(30),
         }
     }
@@ -105,8 +111,8 @@ impl WebService {
             limits,
             permits: places(limits.requests),
             polls: places(limits.polls),
-            requests_of: Callers::new("requests", limits.requests_per_end),
-            connections_of: Callers::new("connections", limits.connections_per_end),
+            requests_of: Callers::new("requests", limits.requests_per_end, limits.requests_per_tenant),
+            connections_of: Callers::new("connections", limits.connections_per_end, limits.connections_per_tenant),
             metrics,
         };
         let router = Router::new()

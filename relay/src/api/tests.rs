@@ -224,6 +224,34 @@ async fn one_key_takes_its_share_of_the_requests_and_no_more() {
 }
 
 #[tokio::test]
+async fn all_keys_of_one_tenant_take_its_share_of_the_requests_and_no_more() {
+    let web = Web::with(WebLimits { requests: 3, requests_per_tenant: 2, ..WebLimits::default() }).await;
+    let (agent, receiver) = (web.world.enrol("acme", Role::Agent).await, web.world.enrol("acme", Role::Receiver).await);
+    let other = web.world.enrol("other", Role::Agent).await;
+    let mut slow = Vec::new();
+    for end in [&agent, &receiver] {
+        let token = format!("Bearer {}", end.token(&web.world));
+        let request = Request::post("/v1/keys").header(header::AUTHORIZATION, token);
+        let never = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(never).unwrap();
+        slow.push(tokio::spawn(web.service.router.clone().oneshot(request)));
+        while web.service.app.requests_of.taken_by(&end.caller.user()) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let refused = web.call(&agent, "GET", "/v1/peers", None).await;
+    assert_eq!(refused.headers().get(header::RETRY_AFTER).unwrap(), "5");
+    assert_eq!(problem(refused).await, (429, Code::RateLimited));
+    assert_eq!(web.call(&other, "GET", "/v1/peers", None).await.status(), StatusCode::OK);
+    assert_eq!(web.call(&agent, "GET", "/v1/downlinks", None).await.status(), StatusCode::OK, "long polls are counted apart");
+    web.world.clock.advance(Duration::from_secs(30));
+    for slow in slow {
+        assert_eq!(problem(slow.await.unwrap().unwrap()).await, (503, Code::Cancelled));
+    }
+    assert_eq!(web.call(&receiver, "GET", "/v1/peers", None).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn an_enrolment_takes_a_place_of_its_key_among_the_requests() {
     let web = Web::with(WebLimits { requests_per_end: 1, ..WebLimits::default() }).await;
     let (code, identity) = (web.world.code("acme", Role::Agent).await, web.world.identity());

@@ -159,8 +159,12 @@ pub struct WebSection {
     pub polls: usize,
     /// Requests of one end at once.
     pub requests_per_end: usize,
+    /// Requests of one tenant at once.
+    pub requests_per_tenant: usize,
     /// Connections of one end at once.
     pub connections_per_end: usize,
+    /// Connections of one tenant at once.
+    pub connections_per_tenant: usize,
 }
 
 impl Default for RelaySection {
@@ -224,7 +228,9 @@ impl Default for WebSection {
             requests: limits.requests,
             polls: limits.polls,
             requests_per_end: limits.requests_per_end,
+            requests_per_tenant: limits.requests_per_tenant,
             connections_per_end: limits.connections_per_end,
+            connections_per_tenant: limits.connections_per_tenant,
         }
     }
 }
@@ -287,7 +293,9 @@ impl Config {
             ("web", "requests", web.requests == 0),
             ("web", "polls", web.polls == 0),
             ("web", "requests_per_end", web.requests_per_end == 0),
+            ("web", "requests_per_tenant", web.requests_per_tenant == 0),
             ("web", "connections_per_end", web.connections_per_end == 0),
+            ("web", "connections_per_tenant", web.connections_per_tenant == 0),
         ] {
             if is_nothing {
                 return Err(([section, key], format!("`{key}` is at least 1")));
@@ -334,7 +342,9 @@ impl Config {
             requests: self.web.requests,
             polls: self.web.polls,
             requests_per_end: self.web.requests_per_end,
+            requests_per_tenant: self.web.requests_per_tenant,
             connections_per_end: self.web.connections_per_end,
+            connections_per_tenant: self.web.connections_per_tenant,
             ..WebLimits::default()
         }
     }
@@ -373,7 +383,7 @@ mod tests {
         // Every key is there, and not only as a comment, so that the file teaches all of them.
         let table: toml::Table = EXAMPLE.parse().unwrap();
         let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
-        assert_eq!(keys, 46);
+        assert_eq!(keys, 48);
     }
 
     #[test]
@@ -390,7 +400,9 @@ mod tests {
             ("web", "requests", "0"),
             ("web", "polls", "0"),
             ("web", "requests_per_end", "0"),
+            ("web", "requests_per_tenant", "0"),
             ("web", "connections_per_end", "0"),
+            ("web", "connections_per_tenant", "0"),
         ] {
             let report = parse(&format!("[{section}]\n{key} = {nothing}\n")).unwrap_err().report();
             assert!(report.contains("relay.toml:2:") && report.contains(&format!("`{key}` is at least 1")), "{report}");
