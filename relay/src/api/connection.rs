@@ -55,6 +55,7 @@ impl WebService {
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
+        let clock = &**self.app.service.clock();
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             farewell = guest.farewell() => {
@@ -63,16 +64,20 @@ impl WebService {
                     return;
                 }
                 connection.as_mut().graceful_shutdown();
-                let clock = self.app.service.clock();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
                     // Whoever does not take the answer must not stay for it.
-                    () = guest.outstays(&**clock, self.app.limits.request_time) => return,
+                    () = guest.outstays(clock, self.app.limits.request_time) => return,
+                    () = async { shutdown.cancelled().await; guest.rests(clock).await } => return,
                 }
             }
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.as_mut().await
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    // Over HTTP/2 it is the peer who says that it has heard.
+                    () = guest.rests(clock) => return,
+                }
             }
         };
         if let Err(error) = ended {

@@ -13,7 +13,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use towpath_transfer::{Code, Failure, announcement::SERIAL_HEADER, api::MAX_WAIT_SECONDS};
 
-use super::{App, callers::RequestPlace, problem::Refusal};
+use super::{App, callers::RequestPlace, guest::Guest, problem::Refusal};
 
 /// How long a caller is asked to wait where the relay has no place for its request.
 const BUSY_PAUSE: Duration = Duration::from_secs(5);
@@ -37,7 +37,8 @@ pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Ne
     if path != LONG_POLL {
         request.extensions_mut().insert(of_caller.clone());
     }
-    let mut response = match places.map(place).transpose() {
+    let asks = Guest::of(request.extensions()).map_or(Ok(()), Guest::may_ask);
+    let mut response = match asks.and_then(|()| places.map(place).transpose()) {
         Ok(_place) => {
             let _polling = (path == LONG_POLL).then(|| app.metrics.connection("poll"));
             tokio::select! {
@@ -47,7 +48,7 @@ pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Ne
                 }
             }
         }
-        Err(busy) => Refusal::from(busy).into_response(),
+        Err(refused) => Refusal::from(refused).into_response(),
     };
     drop(of_caller);
     // Callers set their tokens' times by this.

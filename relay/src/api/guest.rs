@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::http::Extensions;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use towpath_transfer::{Clock, Code, Failure};
 use towpath_transport::server::{Attempts, Grace, Limits, Ticket};
@@ -38,8 +39,10 @@ struct Inner {
     most_failures: usize,
     /// By when somebody must have proven who they are.
     grace: Grace,
+    /// Whether the connection is about to end.
+    leaving: AtomicBool,
     /// Requests that are being answered, without those whose body is still awaited.
-    running: AtomicUsize,
+    running: watch::Sender<usize>,
     /// Whether a call is under way whose body comes before any proof.
     turn: AtomicBool,
     /// What it takes of what its caller may have.
@@ -69,6 +72,10 @@ pub(super) struct Reading<'a>(&'a Guest);
 
 /// How long whoever makes more of such calls at once is asked to wait.
 const TURN_PAUSE: Duration = Duration::from_secs(1);
+/// How long somebody has to take the last answers on a connection that ends and on which nothing is worked on any more.
+pub(super) const FAREWELL_TIME: Duration = Duration::from_secs(2);
+/// How long whoever asks on such a connection is asked to wait.
+const FAREWELL_PAUSE: Duration = Duration::from_secs(1);
 
 impl Guest {
     /// The peer at `address`, which has taken the place of `ticket`. Failures are counted in `attempts`, and of `limits` counts how
@@ -85,7 +92,8 @@ impl Guest {
             attempts,
             failures: AtomicUsize::new(0),
             most_failures: limits.key_offers.max(1),
-            running: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
+            running: watch::Sender::new(0),
             turn: AtomicBool::new(false),
             place: Mutex::default(),
         };
@@ -135,10 +143,37 @@ impl Guest {
         }
     }
 
-    /// A request that is being answered from here on.
-    pub(super) fn runs(&self) -> Running {
-        self.inner.running.fetch_add(1, SeqCst);
-        Running(self.clone())
+    /// A request that is being answered from here on; none where all there is for it is a refusal.
+    pub(super) fn runs(&self) -> Option<Running> {
+        if self.is_turned_away() {
+            return None;
+        }
+        self.count(true);
+        Some(Running(self.clone()))
+    }
+
+    /// Whether the connection ends and nobody was accepted on it. Over HTTP/2 the peer decides when it stops asking.
+    fn is_turned_away(&self) -> bool {
+        let Inner { accepted, unwanted, leaving, .. } = &*self.inner;
+        !accepted.is_cancelled() && (unwanted.is_cancelled() || leaving.load(SeqCst))
+    }
+
+    /// Lets whoever is at the other end ask.
+    ///
+    /// # Errors
+    /// `rate-limited` where the connection ends and nobody was accepted on it; what they ask is not looked at.
+    pub(super) fn may_ask(&self) -> Result<(), Failure> {
+        if !self.is_turned_away() {
+            return Ok(());
+        }
+        let pause = self.inner.attempts.refused_for(self.inner.address).unwrap_or(FAREWELL_PAUSE);
+        Err(Failure::retry(Code::RateLimited, "this connection ends: nobody was accepted on it in time or in so many tries")
+            .after(pause))
+    }
+
+    fn count(&self, more: bool) {
+        let change = |count: &mut usize| *count = if more { count.saturating_add(1) } else { count.saturating_sub(1) };
+        self.inner.running.send_modify(change);
     }
 
     /// A call begins whose body comes before any proof. Such bodies have no place among the requests, so that also whoever was accepted
@@ -156,7 +191,7 @@ impl Guest {
 
     /// Completes when the connection has to end.
     pub(super) async fn farewell(&self) -> Farewell {
-        let Inner { displaced, accepted, unwanted, grace, running, .. } = &*self.inner;
+        let Inner { displaced, accepted, unwanted, grace, running, leaving, .. } = &*self.inner;
         let stranger = async {
             tokio::select! {
                 biased;
@@ -165,41 +200,70 @@ impl Guest {
                 () = grace.over() => {}
             }
             // Who is just being answered may be about to prove it; a request has its own bound in time.
-            if running.load(SeqCst) > 0 { Farewell::Answered } else { Farewell::Cut }
+            if *running.borrow() > 0 { Farewell::Answered } else { Farewell::Cut }
         };
-        tokio::select! {
+        let farewell = tokio::select! {
             () = unwanted.cancelled() => Farewell::Answered,
             farewell = stranger => farewell,
-        }
+        };
+        leaving.store(true, SeqCst);
+        farewell
     }
 }
 
 impl Guest {
-    /// Completes when somebody who was said farewell to, and has still not proven who they are or is unwanted all the same, has had
-    /// `time` to take the answer. Both may still come, with the requests that are being answered.
+    /// Completes when somebody who was said farewell to has had the time to take the answers. Who has not proven who they are has
+    /// [`FAREWELL_TIME`] from when nothing is worked on, and no time at all once another needs the place. Whoever was accepted, which
+    /// may still come with the requests that are being answered, stays; but where they are unwanted all the same, for `time`. That is
+    /// also the most that anybody else has.
     pub(super) async fn outstays(&self, clock: &dyn Clock, time: Duration) {
-        let Inner { accepted, unwanted, .. } = &*self.inner;
+        let Inner { accepted, unwanted, displaced, .. } = &*self.inner;
+        let stranger = async {
+            tokio::select! {
+                () = self.rests(clock) => {}
+                () = clock.sleep(time) => {}
+                () = async { displaced.cancelled().await; self.until(|count| count == 0).await } => {}
+            }
+        };
         tokio::select! {
             biased;
-            () = unwanted.cancelled() => {}
-            () = accepted.cancelled() => unwanted.cancelled().await,
-            () = clock.sleep(time) => return,
+            () = accepted.cancelled() => {}
+            () = stranger => return,
         }
+        unwanted.cancelled().await;
         clock.sleep(time).await;
+    }
+
+    /// Completes when nothing has been worked on for [`FAREWELL_TIME`].
+    pub(super) async fn rests(&self, clock: &dyn Clock) {
+        loop {
+            self.until(|count| count == 0).await;
+            tokio::select! {
+                biased;
+                () = self.until(|count| count > 0) => {}
+                () = clock.sleep(FAREWELL_TIME) => return,
+            }
+        }
+    }
+
+    /// Waits until so many requests are being answered.
+    async fn until(&self, so_many: impl Fn(usize) -> bool) {
+        // It does not end before this guest, who has the sender.
+        let _ = self.inner.running.subscribe().wait_for(|count| so_many(*count)).await;
     }
 }
 
 impl Turn {
     /// Its body is awaited from here on.
     pub(super) fn reads(&self) -> Reading<'_> {
-        self.0.inner.running.fetch_sub(1, SeqCst);
+        self.0.count(false);
         Reading(&self.0)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.inner.running.fetch_sub(1, SeqCst);
+        self.0.count(false);
     }
 }
 
@@ -211,7 +275,7 @@ impl Drop for Turn {
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        self.0.inner.running.fetch_add(1, SeqCst);
+        self.0.count(true);
     }
 }
 
@@ -230,6 +294,8 @@ fn is_of_proof(code: Code) -> bool {
 
 #[cfg(test)]
 mod tests {
+    mod farewells;
+
     use async_trait::async_trait;
     use axum::{
         body::Body,
@@ -293,11 +359,16 @@ mod tests {
 
         /// A connection on which so many bytes may be under way.
         fn connect_over(&self, address: [u8; 4], bytes: usize) -> Line {
+            self.connect_until(address, bytes, CancellationToken::new())
+        }
+
+        /// The same at a relay that may be stopped.
+        fn connect_until(&self, address: [u8; 4], bytes: usize, shutdown: CancellationToken) -> Line {
             let peer = SocketAddr::from((address, 1));
             let (stream, far) = tokio::io::duplex(bytes);
             let guest = Guest::new(peer, self.ssh.admit(peer), self.ssh.attempts(), self.ssh.limits());
             let web = self.web.clone();
-            let serving = tokio::spawn(async move { web.serve(far, guest, CancellationToken::new()).await });
+            let serving = tokio::spawn(async move { web.serve(far, guest, shutdown).await });
             Line { stream, serving }
         }
 
@@ -599,7 +670,7 @@ mod tests {
                 assert!(futures::poll!(&mut slow).is_pending());
                 tokio::task::yield_now().await;
             }
-            assert_eq!(guest.inner.running.load(SeqCst), 0, "nobody waits for it");
+            assert_eq!(*guest.inner.running.borrow(), 0, "nobody waits for it");
             assert_eq!(call("/v1/enrolments", None, good()).await, 429, "{accepted}");
             drop(slow);
             assert_eq!(call("/v1/enrolments", None, good()).await, 200);
