@@ -114,13 +114,29 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>, none: &str) -> Result<(), Fa
     line(&table_text(head, rows))
 }
 
-/// The text of a table for people.
+/// The text of a table for people. What a terminal takes for more than a character is escaped in the cells, for their text may come
+/// from outside.
 #[must_use]
 pub fn table_text(head: &[&str], rows: Vec<Vec<String>>) -> String {
+    let rows = rows.into_iter().map(|row| row.iter().map(|cell| escaped(cell)).collect::<Vec<_>>());
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(head.iter().map(|word| word.to_uppercase()));
     table.add_rows(rows);
     table.trim_fmt()
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if moves(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// Whether a terminal or a reader of lines takes a character for more than that.
+pub(crate) fn moves(c: char) -> bool {
+    let is_direction = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_direction || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// A word to a person beside the result.
@@ -173,6 +189,14 @@ mod tests {
         ] {
             assert_eq!(how.in_text(text), told);
         }
+    }
+
+    #[test]
+    fn a_cell_is_no_more_than_its_characters() {
+        let cell = "a\u{1b}[2J\n999 \u{9b}\u{202e}\u{2028}\t \\ \u{e4}".to_owned();
+        let text = table_text(&["one", "two"], vec![vec![cell, "b".to_owned()]]);
+        assert_eq!(text.lines().count(), 2, "{text:?}");
+        assert!(text.contains("a\\u{1b}[2J\\n999 \\u{9b}\\u{202e}\\u{2028}\\t \\ \u{e4}"), "{text:?}");
     }
 
     #[test]

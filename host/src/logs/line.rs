@@ -128,10 +128,9 @@ fn quoted(text: &str) -> String {
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let is_direction = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if c == '\\' {
             out.push_str("\\\\");
-        } else if c.is_control() || is_direction || matches!(c, '\u{2028}' | '\u{2029}') {
+        } else if crate::output::moves(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);

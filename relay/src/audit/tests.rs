@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::Ipv6Addr};
 use towpath_keys::{Identity, KeyKind};
 use towpath_transfer::{
     RemotePath,
-    api::{AppReceipt, Export},
+    api::{AppReceipt, EnrolmentRequest, Export},
     clock::SeededEntropy,
     digest::Sha256Digest,
     receipt::SignedReceipt,
@@ -271,6 +271,48 @@ async fn every_operation_of_sftp_on_someone_elses_transfer_is_noted() {
 }
 
 #[tokio::test]
+async fn who_has_no_code_writes_neither_into_a_tenants_rows_nor_to_a_terminal() {
+    let world = World::new().await;
+    let code = world.code("acme", Role::Receiver).await;
+    let key = world.identity();
+    let landing = |host: &str, folder: &str| towpath_transfer::api::Landing {
+        host: host.to_owned(),
+        port: 22,
+        user: "x".to_owned(),
+        folder: folder.to_owned(),
+        host_keys: vec![key.public_line().clone()],
+    };
+    let good = World::request(&code, &key);
+    let asked = |role: Role, secret: &str, landing| EnrolmentRequest {
+        role,
+        secret: secret.into(),
+        landing: Some(landing),
+        ..good.clone()
+    };
+    let (ugly, fine) = (landing("\u{1b}[2J\n999", "/\u{9b}2J\u{202e}"), landing("app.example", "/in"));
+    for (request, expected) in [
+        (asked(Role::Receiver, "guess", ugly.clone()), "request-invalid"),
+        (asked(Role::Agent, "guess", fine.clone()), "request-invalid"),
+        (asked(Role::Receiver, "guess", fine), "enrolment-unknown"),
+        // Nobody has looked yet whether this one is good.
+        (asked(Role::Receiver, &code.secret, ugly), "request-invalid"),
+        // This one is.
+        (EnrolmentRequest { proof: "x".into(), ..good.clone() }, "enrolment-proof-invalid"),
+    ] {
+        let refused = world.service().enrol(&request, None).await.unwrap_err();
+        assert_eq!(refused.code().as_str(), expected);
+    }
+    let rows = world.audit().await;
+    let rows: Vec<&Row> = rows.iter().filter(|row| row.action == "enrol").collect();
+    assert!(rows.iter().any(|row| row.detail == r#"receiver, landing "\u{1b}[2J\n999:22/\u{9b}2J\u{202e}""#), "{rows:#?}");
+    for row in rows {
+        let tenant = if row.result == "enrolment-proof-invalid" { "acme" } else { "" };
+        assert_eq!(row.tenant, tenant, "{row:?}");
+        assert!(!row.detail.contains(char::is_control), "{row:?}");
+    }
+}
+
+#[tokio::test]
 async fn refused_calls_and_uploads_are_noted_with_who_and_why() {
     let world = World::new().await;
     let agent = world.enrol("acme", Role::Agent).await;
@@ -289,7 +331,7 @@ async fn refused_calls_and_uploads_are_noted_with_who_and_why() {
     service.authenticate(Some(&stolen), caller.address()).await.unwrap();
     assert!(service.authenticate(Some(&stolen), caller.address()).await.is_err());
     let other = World::request(&world.code("acme", Role::Agent).await, &world.identity());
-    let guess = towpath_transfer::api::EnrolmentRequest { secret: "guess".into(), ..other };
+    let guess = EnrolmentRequest { secret: "guess".into(), ..other };
     assert!(service.enrol(&guess, caller.address()).await.is_err());
     let receipt = AppReceipt {
         agent: agent.caller.name().clone(),

@@ -64,6 +64,13 @@ fn show(rows: Vec<Row>, json: bool) -> Result<()> {
     if json {
         return output::json(&rows);
     }
+    output::table(&HEAD, cells(rows), "there are no such rows")
+}
+
+/// The columns of the rows as they are shown.
+const HEAD: [&str; 10] = ["id", "at", "who", "key", "address", "tenant", "action", "detail", "transfer", "result"];
+
+fn cells(rows: Vec<Row>) -> Vec<Vec<String>> {
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let cells = |row: Row| {
         let who = [row.role, row.name].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
@@ -71,8 +78,7 @@ fn show(rows: Vec<Row>, json: bool) -> Result<()> {
         let cells = [who, row.key, row.address, row.tenant, row.action, row.detail, row.transfer, row.result].map(or_dash);
         [row.id.to_string(), at].into_iter().chain(cells).collect()
     };
-    let head = ["id", "at", "who", "key", "address", "tenant", "action", "detail", "transfer", "result"];
-    output::table(&head, rows.into_iter().map(cells).collect(), "there are no such rows")
+    rows.into_iter().map(cells).collect()
 }
 
 /// Computes the chain again, and looks whether it still goes through what the service has noted beside it.
@@ -195,9 +201,13 @@ mod tests {
         for number in 0..4 {
             clock.advance(std::time::Duration::from_micros(3_600_000_001));
             times.push(towpath_transfer::Clock::now(&clock));
-            let entry = Entry::new(times[number], Who::relay(), Action::Started).detail("\u{1b}[2J \"quoted\" \u{1F600}");
+            let entry = Entry::new(times[number], Who::relay(), Action::Started).detail("\u{1b}[2J\n\"quoted\" \u{1F600}");
             registry.audit_append(&[entry]).await.unwrap();
         }
+        // A row of an older program may have what was not escaped.
+        let shown = output::table_text(&HEAD, cells(registry.audit_rows(&AuditFilter::default(), 9).await.unwrap()));
+        assert_eq!(shown.lines().count(), 1 + times.len(), "{shown:?}");
+        assert!(!shown.replace('\n', "").contains(char::is_control), "{shown:?}");
         let exported = async |since: Option<usize>, until: Option<usize>| {
             let filter =
                 AuditFilter { since: since.map(|at| times[at]), until: until.map(|at| times[at]), ..AuditFilter::default() };

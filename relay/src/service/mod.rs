@@ -2,6 +2,7 @@
 //! edge around this; so is [`LocalRelayApi`], which has no network at all.
 
 mod downlinks;
+mod enrolments;
 mod keys;
 mod local;
 mod uplinks;
@@ -11,29 +12,27 @@ pub(crate) mod tests;
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use towpath_journal::{Journal, WakeUp};
 use towpath_transfer::{
     AgentName, Clock, Code, Failure, TransferId,
     announcement::SignedAnnouncement,
     api::{
-        Acknowledgement, AppReceipt, Complete, DownlinkState, Downlinks, EnrolmentAnswer, EnrolmentRequest, Expectations, Export,
-        ExportStatus, MAX_EXPECTATIONS, Peers, Releases, Role, UplinkState, UplinkStatus,
+        Acknowledgement, AppReceipt, Complete, DownlinkState, Downlinks, Expectations, Export, ExportStatus, MAX_EXPECTATIONS,
+        Peers, Releases, Role, UplinkState, UplinkStatus,
     },
     digest::Sha256Digest,
     failure::Result,
-    id::sftp_user,
     public_key::PublicKeyLine,
 };
 
 pub use local::LocalRelayApi;
 
 use crate::{
-    access::{Access, AccessLog},
+    access::AccessLog,
     audit::{Action, Entry, Trail, Who, Witness},
     downlink::{self, Arrivals, DownlinkSettings},
     keyring::Keyring,
-    registry::{LandingOrigin, Registry},
+    registry::Registry,
     scope::{Caller, not_found},
     spool::Spool,
     uplink,
@@ -143,69 +142,6 @@ impl RelayService {
             self.trail.note(entry.refused_to(&user, failure.code()));
         }
         tried.map(|caller| caller.from_address(address))
-    }
-
-    /// Enrols an end by its code, called from `address`.
-    ///
-    /// # Errors
-    /// Those of [`Registry::redeem`]; [`Code::RequestInvalid`] for a landing that is not usable or
-    /// does not belong to a receiver.
-    pub async fn enrol(&self, request: &EnrolmentRequest, address: Option<IpAddr>) -> Result<EnrolmentAnswer> {
-        let tried = self.try_enrol(request).await;
-        let nobody = Who::nobody(Some(request.public_key.fingerprint()), address);
-        let who = match &tried {
-            Ok(answer) => {
-                let role = if request.role == Role::Agent { "agent" } else { "receiver" };
-                Who { role, name: answer.name.to_string(), ..nobody }
-            }
-            Err(_) => nobody,
-        };
-        let mut detail = request.role.to_string();
-        if let Some(landing) = &request.landing {
-            detail.push_str(&format!(", landing {}:{}{}", landing.host, landing.port, landing.folder));
-        }
-        let entry = Entry::new(self.trail.now(), who, Action::Enrol).detail(detail);
-        // Whoever has no code may name any tenant.
-        let unknown = tried.as_ref().is_err_and(|failure| failure.code() == Code::EnrolmentUnknown);
-        let entry = if unknown { entry } else { entry.of(&request.tenant) };
-        self.trail.note(entry.tried(&tried));
-        tried
-    }
-
-    async fn try_enrol(&self, request: &EnrolmentRequest) -> Result<EnrolmentAnswer> {
-        if let Some(landing) = &request.landing {
-            if request.role != Role::Receiver {
-                let message = "only a receiver has a landing";
-                return Err(Failure::park(Code::RequestInvalid, message));
-            }
-            crate::registry::check_landing(landing)?;
-        }
-        // The registry keeps times in microseconds.
-        let began = self.clock.now().saturating_sub(Duration::from_millis(1)).unwrap_or(Timestamp::MIN);
-        let end = self.registry.redeem(request).await?;
-        // Only the first use; where this fails, the same key asks again and is enrolled already.
-        if let Some(access) = self.access.as_ref().filter(|_| end.enrolled >= began) {
-            access.note(Access::Redeemed { code: Sha256Digest::of(request.secret.as_bytes()) }).await?;
-        }
-        let caller = end.clone().caller(&end.key)?;
-        if let Some(landing) = &request.landing
-            && !self.registry.set_landing(caller.scope(), landing, LandingOrigin::Receiver).await?
-        {
-            tracing::warn!(tenant = %end.tenant, "a receiver's landing was ignored: the operator has named another app server");
-        }
-        // Transfers may be waiting for an app server.
-        self.wake.hint();
-        let shown = self.identity.keys.shown();
-        Ok(EnrolmentAnswer {
-            sftp_user: sftp_user(&end.tenant, &end.name),
-            ssh_host_keys: shown.ssh_host_keys.clone(),
-            receipt_key: shown.receipt_key.public_line().clone(),
-            forward_key: self.identity.forward_key.clone(),
-            peers: self.peers(&caller).await?.peers,
-            tenant: end.tenant,
-            name: end.name,
-            role: end.role,
-        })
     }
 
     /// The serial of the newest announcement of the relay's keys; 0 where there is none.

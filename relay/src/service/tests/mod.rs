@@ -15,7 +15,7 @@ use towpath_journal::{DriverSettings, FailPoints, Lease, MemoryJournal, NoFailPo
 use towpath_keys::{Identity, KeyKind, Namespace, sign_enrolment};
 use towpath_transfer::{
     Code, Direction, Disposition, RemotePath, Sequence, Stage, TenantName,
-    api::{EnrolmentCode, Landing, UplinkState},
+    api::{EnrolmentCode, EnrolmentRequest, Landing, UplinkState},
     clock::{ManualClock, SeededEntropy},
     digest::{FileHasher, Sha256Digest},
     failure::FailureRecord,
@@ -36,7 +36,7 @@ use crate::{
     admin::Metrics,
     downlink::DownlinkSettings,
     keyring::{Keyring, Shown},
-    registry::NewEnrolment,
+    registry::{LandingOrigin, NewEnrolment},
     relay::{Parts, Relay, StageSettings},
     scope::TenantScope,
     spool::{AgentView, SpoolLimits},
