@@ -3,7 +3,12 @@
 //! Each is also a line of `access.jsonl` in the state folder, which only ever grows and which nobody puts back from a backup: when
 //! the relay starts, whatever stands there and not in the registry is carried out again, before anybody can log in.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -80,13 +85,16 @@ pub struct AccessLog {
     files: Arc<dyn FileStore>,
     path: PathBuf,
     clock: Arc<dyn Clock>,
+    /// The codes that are known to be in the list. 32 bytes for each that was used since the relay started or in the longest life of a
+    /// code before.
+    redeemed: Arc<Mutex<HashSet<Sha256Digest>>>,
 }
 
 impl AccessLog {
     /// The list in the folder `state`.
     #[must_use]
     pub fn new(files: Arc<dyn FileStore>, state: &std::path::Path, clock: Arc<dyn Clock>) -> Self {
-        Self { files, path: state.join(NAME), clock }
+        Self { files, path: state.join(NAME), clock, redeemed: Arc::default() }
     }
 
     /// Adds a line, durably. To be called before what it says is done: a line too many is carried out when the relay starts.
@@ -111,6 +119,24 @@ impl AccessLog {
         .await?
     }
 
+    /// Adds a line for a code that was used, durably, unless there is one already. To be called whenever that code is used, also by the
+    /// same key again: the time before may have failed, or was given up, between the use and its line.
+    ///
+    /// # Errors
+    /// As [`AccessLog::note`].
+    pub async fn note_redeemed(&self, code: Sha256Digest) -> Result<()> {
+        if self.redeemed().contains(&code) {
+            return Ok(());
+        }
+        self.note(Access::Redeemed { code }).await?;
+        self.redeemed().insert(code);
+        Ok(())
+    }
+
+    fn redeemed(&self) -> MutexGuard<'_, HashSet<Sha256Digest>> {
+        self.redeemed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Carries out again what the registry does not know any more, and says so where there was something. Lines of codes that
     /// cannot be open any more go.
     ///
@@ -125,7 +151,10 @@ impl AccessLog {
                 Access::Revoked { tenant, name, key } => {
                     replayed.revoked += usize::from(revoke(registry, tenant, name, key).await?);
                 }
-                Access::Redeemed { code } => replayed.closed += usize::from(registry.close_code(code).await?),
+                Access::Redeemed { code } => {
+                    replayed.closed += usize::from(registry.close_code(code).await?);
+                    self.redeemed().insert(*code);
+                }
                 Access::Rotated { tenant, name, rotation } => {
                     replayed.rotated += usize::from(rotate(registry, tenant, name, rotation).await?);
                 }
@@ -210,7 +239,7 @@ async fn revoke(registry: &Registry, tenant: &TenantName, name: &AgentName, key:
 mod tests {
     use towpath_keys::{RotatingEnd, sign_rotation};
     use towpath_transfer::api::Role;
-    use towpath_transport::files::MemoryFiles;
+    use towpath_transport::files::{FaultFiles, FileFault, FileOp, MemoryFiles};
 
     use super::*;
     use crate::{
@@ -289,6 +318,41 @@ mod tests {
             scene.log.replay(scene.registry()).await.unwrap();
             assert_eq!(scene.log.lines().unwrap().len(), lines);
         }
+    }
+
+    #[tokio::test]
+    async fn a_code_whose_line_could_not_be_written_is_noted_when_it_is_used_again() {
+        let scene = Scene::new().await;
+        let (code, key) = (scene.world.code("acme", Role::Agent).await, scene.world.identity());
+        let mut broken = 0;
+        let plan = Box::new(move |op, _: &std::path::Path| {
+            broken += usize::from(op == FileOp::OpenWrite);
+            (op == FileOp::OpenWrite && broken == 1).then_some(FileFault::Before(std::io::ErrorKind::StorageFull))
+        });
+        let files = Arc::new(FaultFiles::new(Arc::new(scene.files.clone()), plan));
+        let log = AccessLog::new(files, "/".as_ref(), Arc::new(scene.world.clock.clone()));
+        let service = scene.world.service().clone().remembering(log);
+        let request = World::request(&code, &key);
+        assert_eq!(service.enrol(&request, None).await.unwrap_err().code(), Code::DiskFull);
+        assert_eq!(scene.log.lines().unwrap(), []);
+        // The agent asks again, long after the first time.
+        scene.world.clock.advance(Duration::from_mins(5));
+        for _ in 0..3 {
+            service.enrol(&request, None).await.unwrap();
+        }
+        assert_eq!(scene.log.lines().unwrap().len(), 1, "once is enough");
+        // Also for a relay that is started again.
+        let log = AccessLog::new(Arc::new(scene.files.clone()), "/".as_ref(), Arc::new(scene.world.clock.clone()));
+        assert_eq!(log.replay(scene.registry()).await.unwrap(), Replayed::default());
+        scene.world.service().clone().remembering(log).enrol(&request, None).await.unwrap();
+        assert_eq!(scene.log.lines().unwrap().len(), 1);
+
+        // The registry of the night has the same code, and nobody has used it.
+        let night = World::new().await;
+        assert!(night.code("acme", Role::Agent).await == code);
+        assert_eq!(scene.log.replay(&night.registry).await.unwrap(), Replayed { closed: 1, ..Replayed::default() });
+        let thief = World::request(&code, &night.identity());
+        assert_eq!(night.service().enrol(&thief, None).await.unwrap_err().code(), Code::EnrolmentExpired);
     }
 
     #[tokio::test]

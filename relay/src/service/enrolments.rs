@@ -1,8 +1,7 @@
 //! How an end enrols by its code.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
-use jiff::Timestamp;
 use towpath_transfer::{
     Code, Failure,
     api::{EnrolmentAnswer, EnrolmentRequest, Role},
@@ -13,7 +12,6 @@ use towpath_transfer::{
 
 use super::RelayService;
 use crate::{
-    access::Access,
     audit::{Action, Entry, Who},
     registry::{End, LandingOrigin},
 };
@@ -52,19 +50,17 @@ impl RelayService {
         if let Err(failure) = check_landing(request) {
             return (false, Err(failure));
         }
-        // The registry keeps times in microseconds.
-        let began = self.clock.now().saturating_sub(Duration::from_millis(1)).unwrap_or(Timestamp::MIN);
         match self.registry.redeem(request).await {
-            Ok(end) => (true, self.enrolled(request, end, began).await),
+            Ok(end) => (true, self.enrolled(request, end).await),
             Err(failure) => (is_of_a_code(failure.code()), Err(failure)),
         }
     }
 
     /// What comes after the code was used.
-    async fn enrolled(&self, request: &EnrolmentRequest, end: End, began: Timestamp) -> Result<EnrolmentAnswer> {
-        // Only the first use; where this fails, the same key asks again and is enrolled already.
-        if let Some(access) = self.access.as_ref().filter(|_| end.enrolled >= began) {
-            access.note(Access::Redeemed { code: Sha256Digest::of(request.secret.as_bytes()) }).await?;
+    async fn enrolled(&self, request: &EnrolmentRequest, end: End) -> Result<EnrolmentAnswer> {
+        // Where this fails, the same key asks again, and is enrolled already.
+        if let Some(access) = &self.access {
+            access.note_redeemed(Sha256Digest::of(request.secret.as_bytes())).await?;
         }
         let caller = end.clone().caller(&end.key)?;
         if let Some(landing) = &request.landing
