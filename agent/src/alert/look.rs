@@ -17,8 +17,10 @@ use crate::{
 
 /// How long a transfer may stay rejected that the agent follows with one in full by itself.
 pub const REPLAN_GRACE: Duration = Duration::from_secs(5 * 60);
-/// What the alert of return files is called.
+/// What the alert of return files is called that wait for a person.
 const RETURN_FILES: &str = "return-files";
+/// And of those that are tried without success.
+const RETURN_FILES_LATE: &str = "return-files-late";
 /// What the alert of an update that did not work is called.
 const UPDATE: &str = "update";
 
@@ -30,7 +32,8 @@ const UPDATE: &str = "update";
 pub async fn findings(parts: &Parts, open: &[OpenAlert]) -> Result<BTreeMap<String, Finding>> {
     let config = parts.config.now();
     let (now, late_after) = (parts.clock.now(), config.alert.late_after);
-    let names = config.jobs.iter().map(|job| named(&job.name)).chain([RETURN_FILES, UPDATE].map(str::to_owned));
+    let names =
+        config.jobs.iter().map(|job| named(&job.name)).chain([RETURN_FILES, RETURN_FILES_LATE, UPDATE].map(str::to_owned));
     if Pause::read(&*parts.files, &parts.layout, now).is_some() {
         return Ok(names.map(|name| (name, Finding::Unknown)).collect());
     }
@@ -46,7 +49,7 @@ pub async fn findings(parts: &Parts, open: &[OpenAlert]) -> Result<BTreeMap<Stri
         };
         found.insert(named(&job.name), finding);
     }
-    found.insert(RETURN_FILES.to_owned(), return_files(parts, late_after, now).await?);
+    found.extend(return_files(parts, late_after, now).await?.map(|(name, finding)| (name.to_owned(), finding)));
     found.insert(UPDATE.to_owned(), update(parts).await?);
     Ok(found)
 }
@@ -99,21 +102,26 @@ async fn missing(parts: &Parts, job: &JobConfig, late_after: Duration, now: Time
     }))
 }
 
-/// Return files that wait for a person, or have failed for `late_after` and are still tried.
-async fn return_files(parts: &Parts, late_after: Duration, now: Timestamp) -> Result<Finding> {
+/// Return files that wait for a person, and those that have failed for `late_after` and are still tried. What was offered once and is not
+/// at the relay is none of them: the receiver sends it again, or nobody has ever sent it.
+async fn return_files(parts: &Parts, late_after: Duration, now: Timestamp) -> Result<[(&'static str, Finding); 2]> {
     let open = open_downlinks(parts).await?;
-    let lasts =
-        |record: &TransferRecord| Duration::try_from(now.duration_since(record.changed)).is_ok_and(|past| past >= late_after);
-    let fails = |record: &TransferRecord| !record.parked && record.last_failure.is_some() && lasts(record);
-    let parked: Vec<_> = open.iter().filter(|record| record.parked).collect();
-    let failing: Vec<_> = open.iter().filter(|record| fails(record)).collect();
-    let (of_these, what) = if parked.is_empty() { (failing, "have not got further") } else { (parked, "wait for a person") };
-    let Some(oldest) = of_these.iter().min_by_key(|record| record.changed) else { return Ok(Finding::Well) };
-    let failure = oldest.last_failure.as_ref();
-    let code = failure.map_or(Code::Internal, |failure| failure.code);
-    let why = failure.map_or_else(String::new, |failure| FailureView::from(failure).report);
-    let summary = format!("return files {what} ({} transfers), since {}: {why}", of_these.len(), oldest.changed);
-    Ok(Finding::Wrong(Box::new(trouble(parts, None, code, summary, oldest.changed, Some(oldest)))))
+    let lasts = |record: &TransferRecord| {
+        let fails = record.last_failure.as_ref().is_some_and(|failure| failure.code != Code::NotFound);
+        let past = Duration::try_from(now.duration_since(record.changed));
+        fails && !record.parked && past.is_ok_and(|past| past >= late_after)
+    };
+    let found = |what: &str, of_these: Vec<&TransferRecord>| {
+        let Some(oldest) = of_these.iter().min_by_key(|record| record.changed) else { return Finding::Well };
+        let failure = oldest.last_failure.as_ref();
+        let code = failure.map_or(Code::Internal, |failure| failure.code);
+        let why = failure.map_or_else(String::new, |failure| FailureView::from(failure).report);
+        let summary = format!("return files {what} ({} transfers), since {}: {why}", of_these.len(), oldest.changed);
+        Finding::Wrong(Box::new(trouble(parts, None, code, summary, oldest.changed, Some(oldest))))
+    };
+    let parked = found("wait for a person", open.iter().filter(|record| record.parked).collect());
+    let late = found("have not got further", open.iter().filter(|record| lasts(record)).collect());
+    Ok([(RETURN_FILES, parked), (RETURN_FILES_LATE, late)])
 }
 
 /// An update that was undone, or that nothing works after; well again when another version is installed.

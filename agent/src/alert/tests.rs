@@ -1,7 +1,9 @@
 //! What is wrong, by a journal in memory and a clock that stands still.
 
 use towpath_alert::{Finding, OpenAlert};
+use towpath_journal::TransferRecord;
 use towpath_transfer::state::Rejection;
+use towpath_transport::files::FileStore as _;
 
 use super::*;
 use crate::{downlink::tests::world::Returns, uplink::tests::world::World};
@@ -72,10 +74,17 @@ async fn return_files_that_do_not_get_further_are_told() {
     returns.put(id, "manifest.json.sig", b"not a signature");
     returns.take().await;
     assert_eq!(returns.failed(id).await, (Code::SignatureInvalid, false));
-    let found = async || findings(&returns.world.parts, &[]).await.unwrap().remove("return-files").unwrap();
-    assert_eq!(found().await, Finding::Well);
+    let found = async |name| findings(&returns.world.parts, &[]).await.unwrap().remove(name).unwrap();
+    assert_eq!(found("return-files-late").await, Finding::Well);
     returns.world.clock.advance(returns.world.parts.config.now().alert.late_after);
-    let Finding::Wrong(trouble) = found().await else { panic!("it is well") };
+    let Finding::Wrong(trouble) = found("return-files-late").await else { panic!("it is well") };
     assert_eq!((trouble.code, trouble.transfer), (Code::SignatureInvalid, Some(id)));
     assert!(trouble.summary.starts_with("return files have not got further (1 transfers)"), "{}", trouble.summary);
+    assert_eq!(found("return-files").await, Finding::Well, "nothing waits for a person");
+    // The relay does not have it any more.
+    returns.world.far.files.remove(&returns.far_file(id, "manifest.json.sig")).unwrap();
+    returns.world.parts.journal.unpark(&returns.world.parts.key(id)).await.unwrap();
+    let missing = |record: &TransferRecord| record.last_failure.as_ref().is_some_and(|failure| failure.code == Code::NotFound);
+    returns.world.drive(id, missing).await;
+    assert_eq!(found("return-files-late").await, Finding::Well);
 }

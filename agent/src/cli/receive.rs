@@ -1,6 +1,6 @@
 //! `receive`: fetches and delivers return files in front of a person.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use towpath_host::program::stop_signal;
@@ -27,8 +27,8 @@ async fn receive(open: &OpenHost, console: &Arc<Console>, args: &ReceiveArgs) ->
     let parts = Arc::clone(&open.parts);
     let until = parts.clock.monotonic().saturating_add(args.timeout);
     let left = || until.saturating_sub(parts.clock.monotonic());
-    take(&parts, args.wait, &stop, left).await?;
-    let waiting = begin(&parts).await?;
+    let offered = take(&parts, args.wait, &stop, left).await?;
+    let waiting = begin(&parts, &offered).await?;
     let mut worker = Worker::start(Arc::clone(&parts), WakeUp::new(), console.clone()).await?;
     if !worker.works() && !waiting.is_empty() {
         output::say("another towpath-agent works on this state folder; it does the work");
@@ -57,37 +57,47 @@ async fn receive(open: &OpenHost, console: &Arc<Console>, args: &ReceiveArgs) ->
     report(&parts, &ended, Goal::Settled, trouble, &args.output).await
 }
 
-/// Asks the relay: once, or until something is there that is open here.
-async fn take(parts: &Parts, wait: bool, stop: &CancellationToken, left: impl Fn() -> Duration) -> Result<()> {
-    let mut version = None;
+/// Asks the relay: once, or until something is there that is open here. Returns what it offers.
+async fn take(parts: &Parts, wait: bool, stop: &CancellationToken, left: impl Fn() -> Duration) -> Result<HashSet<TransferId>> {
+    let (mut version, mut offered) = (None, HashSet::new());
     loop {
-        let pause =
-            if wait && poll::open_downlinks(parts).await?.is_empty() { poll::LONG_POLL.min(left()) } else { Duration::ZERO };
+        // Before the first answer it is not known what waits, so that one is asked for at once.
+        let waits = wait && version.is_some() && open(parts, &offered).await?.is_empty();
+        let pause = if waits { poll::LONG_POLL.min(left()) } else { Duration::ZERO };
         let (list, taken) = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(Failure::park(Code::Cancelled, "told to stop while waiting for return files")),
             polled = poll::once(parts, pause, version) => polled?,
         };
+        offered = poll::ids(&list.downlinks);
+        let nothing_open = open(parts, &offered).await?.is_empty();
         if let Some(full) = taken.full {
             let failure = Failure::retry(full.code, full.report);
-            if poll::open_downlinks(parts).await?.is_empty() {
+            if nothing_open {
                 return Err(failure);
             }
             output::say(&format!("warning: not all return files were taken: {}", failure.message()));
-            return Ok(());
+            return Ok(offered);
         }
-        if !wait || !taken.new.is_empty() || !poll::open_downlinks(parts).await?.is_empty() || left().is_zero() {
-            return Ok(());
+        if !wait || !taken.new.is_empty() || !nothing_open || left().is_zero() {
+            return Ok(offered);
         }
         version = Some(list.version);
         parts.clock.sleep(poll::SHORTEST_PAUSE).await;
     }
 }
 
+/// What is open, newest first, without what was offered once and is not any more: that is not waited for.
+async fn open(parts: &Parts, offered: &HashSet<TransferId>) -> Result<Vec<TransferRecord>> {
+    let mut open = poll::open_downlinks(parts).await?;
+    open.retain(|record| !poll::is_forsaken(record, offered));
+    Ok(open)
+}
+
 /// What is open, oldest first; whoever asks by hand does not wait for the end of a pause.
-async fn begin(parts: &Parts) -> Result<Vec<TransferId>> {
+async fn begin(parts: &Parts, offered: &HashSet<TransferId>) -> Result<Vec<TransferId>> {
     let mut ids = Vec::new();
-    for record in poll::open_downlinks(parts).await?.into_iter().rev() {
+    for record in open(parts, offered).await?.into_iter().rev() {
         if record.not_before.is_some() && !record.parked {
             parts.journal.unpark(&record.key).await?;
         }

@@ -39,11 +39,21 @@ pub fn kept(parts: &Parts, id: TransferId, stage: ReceiptStage) -> Result<Option
 /// `receipt-invalid` where it was altered, and as the disk reports.
 pub fn decided(parts: &Parts, id: TransferId, manifest: Option<Sha256Digest>) -> Result<Option<(Outcome, SignedReceipt)>> {
     for stage in [ReceiptStage::Delivered, ReceiptStage::Rejected] {
-        let Some(signed) = kept(parts, id, stage)? else { continue };
+        let of_another =
+            |refused: Option<Sha256Digest>| stage == ReceiptStage::Rejected && manifest.is_some() && refused != manifest;
+        let signed = match kept(parts, id, stage) {
+            // What cannot be read names no manifest.
+            Err(failure) if failure.code() == Code::ReceiptInvalid && of_another(None) => continue,
+            other => other?,
+        };
+        let Some(signed) = signed else { continue };
         let altered =
             || Failure::park(Code::ReceiptInvalid, format!("the {} receipt of transfer {id} was altered here", stage.as_str()));
-        let receipt = signed.parse().map_err(|error| altered().caused_by(error))?;
-        if stage == ReceiptStage::Rejected && manifest.is_some_and(|manifest| receipt.manifest != Some(manifest)) {
+        let receipt = match signed.parse() {
+            Err(_) if of_another(None) => continue,
+            other => other.map_err(|error| altered().caused_by(error))?,
+        };
+        if of_another(receipt.manifest) {
             continue;
         }
         // Signed by the key of that time, which may have been followed by another since.

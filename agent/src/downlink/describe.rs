@@ -16,6 +16,7 @@ use towpath_transfer::{
 };
 use towpath_transport::files::FileStore;
 
+use super::decide;
 use crate::{
     parts::Parts,
     small_file,
@@ -63,7 +64,7 @@ pub async fn open(parts: &Parts, record: &TransferRecord, identity: Identity) ->
 /// first use where the configuration says so. What it signs is not looked at.
 ///
 /// # Errors
-/// `receiver-unapproved` (retry), `signature-invalid` (retry) where it is none.
+/// `receiver-unapproved` (retry), `signature-invalid` where it is none, and as the relay answers.
 pub(crate) async fn approved(parts: &Parts, signature: &[u8]) -> Result<()> {
     let check = || check_receiver(&*parts.trust, &parts.agent, signature).map(drop);
     match check() {
@@ -76,25 +77,26 @@ pub(crate) async fn approved(parts: &Parts, signature: &[u8]) -> Result<()> {
         }
         other => other,
     }
-    .map_err(unsigned)
 }
 
-/// What nobody has signed for this transfer is no more than the relay's word: neither side may take it for the end of the transfer, so
-/// it is asked for again.
-fn unsigned(failure: Failure) -> Failure {
-    if failure.code() != Code::SignatureInvalid {
-        return failure;
+/// Whatever goes wrong before it is known that the receiver has signed for a transfer may be no more than the relay's word: neither side
+/// may take it for the end of the transfer, so it is asked for again.
+pub(crate) fn unsigned(failure: Failure) -> Failure {
+    let code = failure.code();
+    if code == Code::SignatureInvalid || decide::is_rejection(&failure) {
+        let message = "the relay shows nothing of which it is known that the receiver has signed it for this transfer";
+        return Failure::retry(code, message).caused_by(failure);
     }
-    Failure::retry(Code::SignatureInvalid, "the relay shows nothing that is signed for this transfer").caused_by(failure)
+    failure
 }
 
 /// The manifest, which a receiver that is approved here has signed for this transfer.
 ///
 /// # Errors
-/// `receiver-unapproved`, `signature-invalid` where it is not signed, `manifest-invalid` where it belongs elsewhere or is of a version that
-/// is not known here; all of disposition retry.
+/// `receiver-unapproved` (retry), `signature-invalid` where it is not signed, `manifest-invalid` (retry) where it belongs elsewhere or is of
+/// a version that is not known here.
 pub(crate) fn signed(parts: &Parts, record: &TransferRecord, manifest: &[u8], signature: &[u8]) -> Result<Manifest> {
-    let signer = check_return_manifest(&*parts.trust, &parts.agent, manifest, signature).map_err(unsigned)?;
+    let signer = check_return_manifest(&*parts.trust, &parts.agent, manifest, signature)?;
     let invalid = |error| Failure::retry(Code::ManifestInvalid, "the manifest cannot be used").caused_by(error);
     let manifest = Manifest::parse(manifest).map_err(invalid)?;
     check_belongs(parts, record, &manifest)?;

@@ -77,8 +77,13 @@ impl<'a> Downloads<'a> {
     ///
     /// # Errors
     /// `digest-mismatch` (retry) where it is not the one with this digest, `limit-exceeded` (retry) where it is too large, `disk-full`
-    /// (retry) where the reserve is not free; those of [`describe::approved`] and [`describe::signed`]; as relay and disk report.
+    /// (retry) where the reserve is not free; those of [`describe::approved`] and [`describe::signed`]; as relay and disk report. None of
+    /// them says that what is signed is wrong.
     pub(crate) async fn manifest(&self, record: &TransferRecord, digest: Sha256Digest) -> Result<Manifest> {
+        self.signed_manifest(record, digest).await.map_err(describe::unsigned)
+    }
+
+    async fn signed_manifest(&self, record: &TransferRecord, digest: Sha256Digest) -> Result<Manifest> {
         let signature = self.document(SIGNATURE_NAME, MAX_SIGNATURE_BYTES).await?;
         describe::approved(self.parts, &signature).await?;
         let manifest = self.offered(MANIFEST_NAME, MAX_MANIFEST_BYTES, digest).await?;

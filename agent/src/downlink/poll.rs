@@ -196,10 +196,8 @@ impl<'a> Places<'a> {
     async fn of(parts: &'a Parts, offers: &[Offer]) -> Result<Self> {
         let open = open_downlinks(parts).await?;
         let free = MAX_OPEN_DOWNLINKS.saturating_sub(open.len());
-        let offered: HashSet<TransferId> = offers.iter().map(|offer| offer.transfer).collect();
-        let forsaken =
-            |record: &TransferRecord| matches!(record.state, TransferState::Offered { .. }) && !offered.contains(&record.key.id);
-        Ok(Self { parts, free, forsaken: open.into_iter().filter(forsaken).collect() })
+        let offered = ids(offers);
+        Ok(Self { parts, free, forsaken: open.into_iter().filter(|record| is_forsaken(record, &offered)).collect() })
     }
 
     /// Forgets one of the forsaken that is `wanted`; `false` where there is none on which nobody works.
@@ -214,6 +212,18 @@ impl<'a> Places<'a> {
         }
         Ok(false)
     }
+}
+
+/// The transfers that are offered.
+#[must_use]
+pub fn ids(offers: &[Offer]) -> HashSet<TransferId> {
+    offers.iter().map(|offer| offer.transfer).collect()
+}
+
+/// Whether a transfer was offered once and is not any more, and was not begun with.
+#[must_use]
+pub fn is_forsaken(record: &TransferRecord, offered: &HashSet<TransferId>) -> bool {
+    matches!(record.state, TransferState::Offered { .. }) && !offered.contains(&record.key.id)
 }
 
 /// The return files' transfers that have not ended here, newest first.

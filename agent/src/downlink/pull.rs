@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome, TransferRecord};
 use towpath_transfer::{
-    Code, Direction, Disposition, Failure, FileName, Stage, TransferEvent, TransferState,
+    Code, Direction, Failure, FileName, Stage, TransferEvent, TransferState,
     failure::Result,
     packed::PART_SUFFIX,
     state::{Identity, Place},
@@ -59,7 +59,7 @@ impl PullStep {
 }
 
 /// The event, or the signed rejection where what was sent is wrong. A receipt that was signed before stands, unless it cannot be told
-/// for now whether what the relay shows is what it was signed for.
+/// for now whether what the relay shows is what it was signed for: every other failure comes first.
 ///
 /// # Errors
 /// Every other failure.
@@ -72,18 +72,18 @@ pub(crate) async fn or_rejected(
     let (parts, id) = (Arc::clone(parts), record.key.id);
     blocking(move || {
         let done = match done {
-            Err(failure) if failure.disposition() == Disposition::Retry => return Err(failure),
+            Err(failure) if !decide::is_rejection(&failure) => return Err(failure),
             other => other,
         };
         if let Some((outcome, _)) = decide::decided(&parts, id, Some(identity.manifest))? {
             return Ok(StepOutcome::Event(TransferEvent::Decided { outcome }));
         }
         match done {
-            Err(failure) if decide::is_rejection(&failure) => {
+            Ok(event) => Ok(StepOutcome::Event(event)),
+            Err(failure) => {
                 let outcome = decide::rejected(&parts, id, identity.manifest, &failure)?;
                 Ok(StepOutcome::Event(TransferEvent::Decided { outcome }))
             }
-            other => other.map(StepOutcome::Event),
         }
     })
     .await

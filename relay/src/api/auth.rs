@@ -49,7 +49,7 @@ pub(super) fn proven<T>(
         guest.accepted(&app.connections_of, &user)?;
     }
     if let Some(place) = extensions.get::<RequestPlace>() {
-        place.keep(app.requests_of.take(&user)?);
+        place.take(&user)?;
     }
     Ok(done)
 }

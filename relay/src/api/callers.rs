@@ -39,9 +39,12 @@ pub(super) struct CallerPlace {
     user: String,
 }
 
-/// Where the place of a request is kept until it is answered. Clones are the same.
-#[derive(Debug, Clone, Default)]
-pub(super) struct RequestPlace(Arc<OnceLock<CallerPlace>>);
+/// The place of a request, once it is known whose it is, until it is answered. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct RequestPlace {
+    among: Callers,
+    place: Arc<OnceLock<CallerPlace>>,
+}
 
 impl Counts {
     fn of(&self, name: &str) -> usize {
@@ -109,9 +112,18 @@ impl Drop for CallerPlace {
 }
 
 impl RequestPlace {
-    /// Keeps a place; a request has one caller.
-    pub(super) fn keep(&self, place: CallerPlace) {
-        let _ = self.0.set(place);
+    /// A request that is to have its place among these.
+    pub(super) fn among(callers: &Callers) -> Self {
+        Self { among: callers.clone(), place: Arc::default() }
+    }
+
+    /// The request is one of `user`'s; a request has one caller.
+    ///
+    /// # Errors
+    /// Those of [`Callers::take`].
+    pub(super) fn take(&self, user: &str) -> Result<()> {
+        let _ = self.place.set(self.among.take(user)?);
+        Ok(())
     }
 }
 

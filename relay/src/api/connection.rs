@@ -44,7 +44,13 @@ impl WebService {
         let router = TowerToHyperService::new(self.router.clone());
         let host = guest.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let running = host.runs();
+            let running = match host.runs() {
+                Ok(running) => Some(running),
+                Err(away) => {
+                    request.extensions_mut().insert(away);
+                    None
+                }
+            };
             request.extensions_mut().insert(host.clone());
             let answering = router.call(request);
             async move {

@@ -13,7 +13,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use towpath_transfer::{Code, Failure, announcement::SERIAL_HEADER, api::MAX_WAIT_SECONDS};
 
-use super::{App, callers::RequestPlace, guest::Guest, problem::Refusal};
+use super::{App, callers::RequestPlace, guest::TurnedAway, problem::Refusal};
 
 /// How long a caller is asked to wait where the relay has no place for its request.
 const BUSY_PAUSE: Duration = Duration::from_secs(5);
@@ -33,12 +33,10 @@ pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Ne
         ENROLMENTS => (None, app.limits.request_time),
         _ => (Some(&app.permits), app.limits.request_time),
     };
-    let of_caller = RequestPlace::default();
-    if path != LONG_POLL {
-        request.extensions_mut().insert(of_caller.clone());
-    }
-    let asks = Guest::of(request.extensions()).map_or(Ok(()), Guest::may_ask);
-    let mut response = match asks.and_then(|()| places.map(place).transpose()) {
+    let of_caller = RequestPlace::among(if path == LONG_POLL { &app.polls_of } else { &app.requests_of });
+    request.extensions_mut().insert(of_caller.clone());
+    let turned_away = request.extensions().get::<TurnedAway>().map_or(Ok(()), |away| Err(away.why()));
+    let mut response = match turned_away.and_then(|()| places.map(place).transpose()) {
         Ok(_place) => {
             let _polling = (path == LONG_POLL).then(|| app.metrics.connection("poll"));
             tokio::select! {

@@ -62,6 +62,10 @@ pub(super) enum Farewell {
 #[derive(Debug)]
 pub(super) struct Running(Guest);
 
+/// A request that came over a connection that ends, and on which nobody was accepted; what it asks is not looked at.
+#[derive(Debug, Clone)]
+pub(super) struct TurnedAway(Guest);
+
 /// The one call of a connection whose body comes before any proof; dropping it says that it is answered.
 #[derive(Debug)]
 pub(super) struct Turn(Guest);
@@ -143,32 +147,22 @@ impl Guest {
         }
     }
 
-    /// A request that is being answered from here on; none where all there is for it is a refusal.
-    pub(super) fn runs(&self) -> Option<Running> {
+    /// A request that is being answered from here on.
+    ///
+    /// # Errors
+    /// Where the connection ends and nobody was accepted on it. That is looked at once for each request, which is counted or refused.
+    pub(super) fn runs(&self) -> Result<Running, TurnedAway> {
         if self.is_turned_away() {
-            return None;
+            return Err(TurnedAway(self.clone()));
         }
         self.count(true);
-        Some(Running(self.clone()))
+        Ok(Running(self.clone()))
     }
 
     /// Whether the connection ends and nobody was accepted on it. Over HTTP/2 the peer decides when it stops asking.
     fn is_turned_away(&self) -> bool {
         let Inner { accepted, unwanted, leaving, .. } = &*self.inner;
         !accepted.is_cancelled() && (unwanted.is_cancelled() || leaving.load(SeqCst))
-    }
-
-    /// Lets whoever is at the other end ask.
-    ///
-    /// # Errors
-    /// `rate-limited` where the connection ends and nobody was accepted on it; what they ask is not looked at.
-    pub(super) fn may_ask(&self) -> Result<(), Failure> {
-        if !self.is_turned_away() {
-            return Ok(());
-        }
-        let pause = self.inner.attempts.refused_for(self.inner.address).unwrap_or(FAREWELL_PAUSE);
-        Err(Failure::retry(Code::RateLimited, "this connection ends: nobody was accepted on it in time or in so many tries")
-            .after(pause))
     }
 
     fn count(&self, more: bool) {
@@ -250,6 +244,16 @@ impl Guest {
     async fn until(&self, so_many: impl Fn(usize) -> bool) {
         // It does not end before this guest, who has the sender.
         let _ = self.inner.running.subscribe().wait_for(|count| so_many(*count)).await;
+    }
+}
+
+impl TurnedAway {
+    /// What such a request is told: `rate-limited`.
+    pub(super) fn why(&self) -> Failure {
+        let Inner { attempts, address, .. } = &*self.0.inner;
+        let pause = attempts.refused_for(*address).unwrap_or(FAREWELL_PAUSE);
+        Failure::retry(Code::RateLimited, "this connection ends: nobody was accepted on it in time or in so many tries")
+            .after(pause)
     }
 }
 
@@ -655,7 +659,7 @@ mod tests {
             let request =
                 token.into_iter().fold(request, |request, token| request.header(AUTHORIZATION, format!("Bearer {token}")));
             let answering = scene.web.router.clone().oneshot(request.body(body).unwrap());
-            let running = guest.runs();
+            let running = guest.runs().unwrap();
             async move {
                 let answer = answering.await.unwrap();
                 drop(running);

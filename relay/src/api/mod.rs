@@ -48,6 +48,8 @@ pub struct WebLimits {
     pub requests: usize,
     /// Long polls held at once; one more is told to come back.
     pub polls: usize,
+    /// The same of all agents of one tenant together.
+    pub polls_per_tenant: usize,
     /// Requests of one end worked on at once, and those whose body is awaited; one more is told to come back. Long polls have their own
     /// bound.
     pub requests_per_end: usize,
@@ -68,10 +70,11 @@ impl Default for WebLimits {
             request_time: Duration::from_secs(30),
             requests: 256,
             polls: 1_500,
+            polls_per_tenant: 1_000,
             requests_per_end: 32,
             requests_per_tenant: 128,
             connections_per_end: 32,
-            connections_per_tenant: 1_000,
+            connections_per_tenant: 1_500,
             head_time: Duration::from_secs(30),
         }
     }
@@ -83,6 +86,7 @@ struct App {
     limits: WebLimits,
     permits: Arc<Semaphore>,
     polls: Arc<Semaphore>,
+    polls_of: Callers,
     requests_of: Callers,
     connections_of: Callers,
     metrics: Metrics,
@@ -111,6 +115,7 @@ impl WebService {
             limits,
             permits: places(limits.requests),
             polls: places(limits.polls),
+            polls_of: Callers::new("long polls", limits.polls_per_tenant, limits.polls_per_tenant),
             requests_of: Callers::new("requests", limits.requests_per_end, limits.requests_per_tenant),
             connections_of: Callers::new("connections", limits.connections_per_end, limits.connections_per_tenant),
             metrics,

@@ -300,6 +300,32 @@ async fn a_long_poll_waits_apart_from_the_requests_and_is_bounded() {
 }
 
 #[tokio::test]
+async fn all_agents_of_one_tenant_take_its_share_of_the_polls_and_no_more() {
+    let web = Web::with(WebLimits { polls: 3, polls_per_tenant: 2, ..WebLimits::default() }).await;
+    let (one, two) = (web.world.enrol("acme", Role::Agent).await, web.world.enrol("acme", Role::Agent).await);
+    let other = web.world.enrol("other", Role::Agent).await;
+    let nothing = Downlinks::of(Vec::new()).version;
+    let mut waiting = Vec::new();
+    for agent in [&one, &two] {
+        let request = Request::get(format!("/v1/downlinks?wait=50&unless={nothing}"));
+        let token = format!("Bearer {}", agent.token(&web.world));
+        let request = request.header(header::AUTHORIZATION, token).body(Body::empty()).unwrap();
+        waiting.push(tokio::spawn(web.service.router.clone().oneshot(request)));
+        while web.service.app.polls_of.taken_by(&agent.caller.user()) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(problem(web.call(&one, "GET", "/v1/downlinks", None).await).await, (429, Code::RateLimited));
+    assert_eq!(web.call(&other, "GET", "/v1/downlinks", None).await.status(), StatusCode::OK);
+    assert_eq!(web.call(&one, "GET", "/v1/peers", None).await.status(), StatusCode::OK, "requests are counted apart");
+    web.world.clock.advance(Duration::from_secs(50));
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+    assert_eq!(web.call(&one, "GET", "/v1/downlinks", None).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn the_calls_of_the_way_back_are_there_for_those_they_are_for() {
     let web = Web::new().await;
     let (agent, receiver) = (web.world.enrol("acme", Role::Agent).await, web.world.enrol("acme", Role::Receiver).await);

@@ -157,6 +157,8 @@ pub struct WebSection {
     pub requests: usize,
     /// Long polls at once.
     pub polls: usize,
+    /// Long polls of one tenant at once.
+    pub polls_per_tenant: usize,
     /// Requests of one end at once.
     pub requests_per_end: usize,
     /// Requests of one tenant at once.
@@ -227,6 +229,7 @@ impl Default for WebSection {
             request: Pause(limits.request_time),
             requests: limits.requests,
             polls: limits.polls,
+            polls_per_tenant: limits.polls_per_tenant,
             requests_per_end: limits.requests_per_end,
             requests_per_tenant: limits.requests_per_tenant,
             connections_per_end: limits.connections_per_end,
@@ -292,6 +295,7 @@ impl Config {
             ("web", "body", web.body.0 == 0),
             ("web", "requests", web.requests == 0),
             ("web", "polls", web.polls == 0),
+            ("web", "polls_per_tenant", web.polls_per_tenant == 0),
             ("web", "requests_per_end", web.requests_per_end == 0),
             ("web", "requests_per_tenant", web.requests_per_tenant == 0),
             ("web", "connections_per_end", web.connections_per_end == 0),
@@ -341,6 +345,7 @@ impl Config {
             request_time: self.web.request.0,
             requests: self.web.requests,
             polls: self.web.polls,
+            polls_per_tenant: self.web.polls_per_tenant,
             requests_per_end: self.web.requests_per_end,
             requests_per_tenant: self.web.requests_per_tenant,
             connections_per_end: self.web.connections_per_end,
@@ -383,7 +388,7 @@ mod tests {
         // Every key is there, and not only as a comment, so that the file teaches all of them.
         let table: toml::Table = EXAMPLE.parse().unwrap();
         let keys = table.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
-        assert_eq!(keys, 48);
+        assert_eq!(keys, 49);
     }
 
     #[test]
@@ -399,6 +404,7 @@ mod tests {
             ("web", "connections", "0"),
             ("web", "requests", "0"),
             ("web", "polls", "0"),
+            ("web", "polls_per_tenant", "0"),
             ("web", "requests_per_end", "0"),
             ("web", "requests_per_tenant", "0"),
             ("web", "connections_per_end", "0"),

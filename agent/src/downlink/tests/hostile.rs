@@ -275,3 +275,27 @@ fn only_what_is_wrong_with_the_transfer_itself_is_a_rejection() {
         assert!(!decide::is_rejection(&other), "{:?} {:?}", other.code(), Disposition::Park);
     }
 }
+
+/// What a relay may answer, in its own words, to a question that comes before anything is known to be signed.
+const REFUSALS: [Code; 5] =
+    [Code::PackedListInvalid, Code::DigestMismatch, Code::ContentInvalid, Code::UnpackFailed, Code::LimitExceeded];
+
+#[tokio::test]
+async fn no_answer_of_the_relay_about_its_receivers_is_a_rejection() {
+    for code in REFUSALS {
+        let returns = Returns::new();
+        let mut sent = returns.sent(1, &[("orders.csv", b"x")]);
+        sent.signer = Some(crate::uplink::tests::world::identity(99));
+        let id = returns.offer(&sent);
+        returns.world.far.refuse_peers(Some(code));
+        returns.take().await;
+        waited_for(&returns, id, code).await;
+        returns.world.far.refuse_peers(None);
+        returns.world.parts.journal.unpark(&returns.world.parts.key(id)).await.unwrap();
+        let unapproved = |record: &towpath_journal::TransferRecord| {
+            record.last_failure.as_ref().is_some_and(|failure| failure.code == Code::ReceiverUnapproved)
+        };
+        returns.world.drive(id, unapproved).await;
+        waited_for(&returns, id, Code::ReceiverUnapproved).await;
+    }
+}

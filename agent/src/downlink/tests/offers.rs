@@ -7,7 +7,10 @@ use towpath_journal::{Filter, Point, WakeUp};
 use towpath_transfer::{
     Code, Direction, Failure, Sequence, Stage, TransferId, TransferState, api::Offer, digest::Sha256Digest, receipt::ReceiptStage,
 };
-use towpath_transport::files::{FileStore as _, read_whole};
+use towpath_transport::{
+    files::{FileStore as _, read_whole, write_whole},
+    store::StoreErrorKind,
+};
 
 use super::world::Returns;
 use crate::{
@@ -306,6 +309,12 @@ async fn a_refusal_that_the_journal_does_not_know_yet_keeps_no_number_that_was_m
     wrong[0].sequence = Sequence(i64::MAX as u64);
     assert_eq!(poll::take(&returns.world.parts, &wrong).await.unwrap().new, [id]);
     assert_eq!(returns.failed(id).await, (Code::ManifestInvalid, false));
+    // Also where the relay is another one.
+    returns.world.far.refuse_connections(Some(StoreErrorKind::HostKeyUnknown));
+    returns.world.parts.journal.unpark(&returns.world.parts.key(id)).await.unwrap();
+    let record = returns.world.drive(id, |record| record.parked).await;
+    assert_eq!(record.state.word(), "offered", "{record:?}");
+    returns.world.far.refuse_connections(None);
     assert_eq!(poll::take(&returns.world.parts, &right).await.unwrap().new, [id]);
     let record = returns.world.finish(id).await;
     assert!(matches!(record.state, TransferState::Rejected { .. }) && record.sequence == Some(Sequence(1)), "{record:?}");
@@ -317,7 +326,17 @@ async fn a_refusal_that_the_journal_does_not_know_yet_keeps_no_number_that_was_m
 
 #[tokio::test]
 async fn a_refusal_that_was_told_to_nobody_counts_for_its_own_manifest_only() {
+    for damaged in [false, true] {
+        a_refusal_that_was_told_to_nobody(damaged).await;
+    }
+}
+
+async fn a_refusal_that_was_told_to_nobody(damaged: bool) {
     let (returns, id) = refused_and_killed().await;
+    if damaged {
+        let refusal = returns.world.parts.layout.of(Direction::Downlink).receipt(id, ReceiptStage::Rejected);
+        write_whole(&*returns.world.files, &refusal, b"\0\0").unwrap();
+    }
     // The receiver has made it once more.
     let mut anew = returns.sent(1, &[("orders.csv", b"x")]);
     anew.manifest.transfer = id;

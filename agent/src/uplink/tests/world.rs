@@ -306,6 +306,7 @@ struct FarState {
     forged: bool,
     lost_answers: u32,
     refused_complete: Option<Code>,
+    refused_peers: Option<Code>,
     unreachable: Option<StoreErrorKind>,
 }
 
@@ -331,6 +332,10 @@ impl Far {
     }
 
     /// The receiver rejects from now on.
+    pub(crate) fn refuse_peers(&self, code: Option<Code>) {
+        self.state().refused_peers = code;
+    }
+
     pub(crate) fn reject(&self, rejection: Option<Rejection>) {
         self.state().rejection = rejection;
     }
@@ -461,6 +466,9 @@ impl RelayApi for Far {
     }
 
     async fn peers(&self) -> Result<Peers, Failure> {
+        if let Some(code) = self.state().refused_peers {
+            return Err(Failure::park(code, "refused on purpose"));
+        }
         Ok(Peers { peers: vec![peer("app", &self.receiver_key)] })
     }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use towpath_agent::{
     chain,
     config::{Config, SharedConfig},
-    downlink::{action::SystemActions, poll},
+    downlink::{action::SystemActions, delivering::Delivering, poll},
     engine::{Engine, EngineSettings},
     enrolment::{EnrolParts, Enrolment, enrol},
     extract::{Attempts, ExtractParts},
@@ -210,6 +210,7 @@ impl Agent {
             stores: wiring.connect(host, &start.life, Arc::new(connect)),
             extractor: wiring.extractor(host, &start.life, Arc::new(extractor)),
             actions: Arc::new(SystemActions { files: start.files.clone(), clock: Arc::clone(&clock) }),
+            delivering: Delivering::default(),
             trust: Arc::new(self.trust.clone()),
             identity: own,
             tenant: self.enrolment.tenant.clone(),
