@@ -118,17 +118,18 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>, none: &str) -> Result<(), Fa
 /// from outside.
 #[must_use]
 pub fn table_text(head: &[&str], rows: Vec<Vec<String>>) -> String {
-    let rows = rows.into_iter().map(|row| row.iter().map(|cell| escaped(cell)).collect::<Vec<_>>());
+    let rows = rows.into_iter().map(|row| row.iter().map(|cell| escaped(cell, moves)).collect::<Vec<_>>());
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(head.iter().map(|word| word.to_uppercase()));
     table.add_rows(rows);
     table.trim_fmt()
 }
 
-fn escaped(text: &str) -> String {
+/// Text with an escape in the place of each character that is one of `these`.
+pub(crate) fn escaped(text: &str, these: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if moves(c) { out.extend(c.escape_default()) } else { out.push(c) }
+        if these(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }

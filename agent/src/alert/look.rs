@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use towpath_alert::{Finding, OpenAlert, Trouble};
 use towpath_journal::TransferRecord;
-use towpath_transfer::{
-    Code, JobName, TransferState,
-    failure::{FailureRecord, Result},
-};
+use towpath_transfer::{Code, JobName, TransferState, failure::Result};
 
 use crate::{
     blocking::blocking, config::JobConfig, downlink::poll::open_downlinks, parts::Parts, pause::Pause, schedule::expected_by,
@@ -71,20 +68,16 @@ fn judged(newest: Option<&TransferRecord>, raised: Option<Code>) -> Finding {
 
 fn failed(parts: &Parts, job: &JobName, record: &TransferRecord, late_after: Duration, now: Timestamp) -> Option<Trouble> {
     let id = record.key.id;
-    let lasts = |limit: Duration| Duration::try_from(now.duration_since(record.changed)).is_ok_and(|past| past >= limit);
     let (code, summary) = match &record.state {
-        TransferState::Rejected { rejection } if rejection.code != Code::BaseMissing || lasts(REPLAN_GRACE) => {
+        TransferState::Rejected { rejection } if rejection.code != Code::BaseMissing || lasts(record, REPLAN_GRACE, now) => {
             (rejection.code, format!("job {job}: transfer {id} was rejected: {}", rejection.detail))
         }
         state if state.is_final() => return None,
         _ => {
-            let failure = record.last_failure.as_ref();
-            let report = |failure: &FailureRecord| FailureView::from(failure).report;
-            let why = failure.map_or_else(String::new, report);
-            let code = failure.map_or(Code::Internal, |failure| failure.code);
+            let (code, why) = cause(record);
             if record.parked {
                 (code, format!("job {job}: transfer {id} waits for a person: {why}"))
-            } else if failure.is_some() && lasts(late_after) {
+            } else if record.last_failure.is_some() && lasts(record, late_after, now) {
                 (code, format!("job {job}: transfer {id} has not got further since {}: {why}", record.changed))
             } else {
                 return None;
@@ -92,6 +85,18 @@ fn failed(parts: &Parts, job: &JobName, record: &TransferRecord, late_after: Dur
         }
     };
     Some(trouble(parts, Some(job), code, summary, record.changed, Some(record)))
+}
+
+/// Whether a transfer has stood where it is for so long.
+fn lasts(record: &TransferRecord, limit: Duration, now: Timestamp) -> bool {
+    Duration::try_from(now.duration_since(record.changed)).is_ok_and(|past| past >= limit)
+}
+
+/// Why a transfer's last try has failed.
+fn cause(record: &TransferRecord) -> (Code, String) {
+    let failure = record.last_failure.as_ref();
+    let code = failure.map_or(Code::Internal, |failure| failure.code);
+    (code, failure.map_or_else(String::new, |failure| FailureView::from(failure).report))
 }
 
 async fn missing(parts: &Parts, job: &JobConfig, late_after: Duration, now: Timestamp) -> Result<Option<Trouble>> {
@@ -106,21 +111,18 @@ async fn missing(parts: &Parts, job: &JobConfig, late_after: Duration, now: Time
 /// at the relay is none of them: the receiver sends it again, or nobody has ever sent it.
 async fn return_files(parts: &Parts, late_after: Duration, now: Timestamp) -> Result<[(&'static str, Finding); 2]> {
     let open = open_downlinks(parts).await?;
-    let lasts = |record: &TransferRecord| {
+    let is_late = |record: &TransferRecord| {
         let fails = record.last_failure.as_ref().is_some_and(|failure| failure.code != Code::NotFound);
-        let past = Duration::try_from(now.duration_since(record.changed));
-        fails && !record.parked && past.is_ok_and(|past| past >= late_after)
+        fails && !record.parked && lasts(record, late_after, now)
     };
     let found = |what: &str, of_these: Vec<&TransferRecord>| {
         let Some(oldest) = of_these.iter().min_by_key(|record| record.changed) else { return Finding::Well };
-        let failure = oldest.last_failure.as_ref();
-        let code = failure.map_or(Code::Internal, |failure| failure.code);
-        let why = failure.map_or_else(String::new, |failure| FailureView::from(failure).report);
+        let (code, why) = cause(oldest);
         let summary = format!("return files {what} ({} transfers), since {}: {why}", of_these.len(), oldest.changed);
         Finding::Wrong(Box::new(trouble(parts, None, code, summary, oldest.changed, Some(oldest))))
     };
     let parked = found("wait for a person", open.iter().filter(|record| record.parked).collect());
-    let late = found("have not got further", open.iter().filter(|record| lasts(record)).collect());
+    let late = found("have not got further", open.iter().filter(|record| is_late(record)).collect());
     Ok([(RETURN_FILES, parked), (RETURN_FILES_LATE, late)])
 }
 

@@ -59,17 +59,16 @@ async fn receive(open: &OpenHost, console: &Arc<Console>, args: &ReceiveArgs) ->
 
 /// Asks the relay: once, or until something is there that is open here. Returns what it offers.
 async fn take(parts: &Parts, wait: bool, stop: &CancellationToken, left: impl Fn() -> Duration) -> Result<HashSet<TransferId>> {
-    let (mut version, mut offered) = (None, HashSet::new());
+    let mut version = None;
     loop {
         // Before the first answer it is not known what waits, so that one is asked for at once.
-        let waits = wait && version.is_some() && open(parts, &offered).await?.is_empty();
-        let pause = if waits { poll::LONG_POLL.min(left()) } else { Duration::ZERO };
+        let pause = version.map_or(Duration::ZERO, |_| poll::LONG_POLL.min(left()));
         let (list, taken) = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(Failure::park(Code::Cancelled, "told to stop while waiting for return files")),
             polled = poll::once(parts, pause, version) => polled?,
         };
-        offered = poll::ids(&list.downlinks);
+        let offered = poll::ids(&list.downlinks);
         let nothing_open = open(parts, &offered).await?.is_empty();
         if let Some(full) = taken.full {
             let failure = Failure::retry(full.code, full.report);

@@ -126,17 +126,7 @@ fn quoted(text: &str) -> String {
 
 /// Text without anything that a terminal or a reader of lines takes for more than a character.
 fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c == '\\' {
-            out.push_str("\\\\");
-        } else if crate::output::moves(c) {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    crate::output::escaped(text, |c| c == '\\' || crate::output::moves(c))
 }
 
 /// Text of at most [`MAX_VALUE_BYTES`].

@@ -159,6 +159,14 @@ impl Bench {
         verify(&*self.memory, &key(number)).await.unwrap();
     }
 
+    /// Stops a driver whose steps do not end by themselves.
+    async fn interrupt(self, driver: JoinHandle<()>) {
+        self.shutdown.cancel();
+        self.settle().await;
+        self.advance(self.settings.shutdown_grace).await;
+        self.stop(driver).await;
+    }
+
     async fn stop(self, driver: JoinHandle<()>) {
         self.shutdown.cancel();
         driver.await.unwrap();
@@ -345,10 +353,7 @@ async fn no_more_run_at_once_than_allowed() {
     let driver = bench.start(&step);
     bench.advance(SECOND * 5).await;
     assert_eq!(step.calls(), 2);
-    bench.shutdown.cancel();
-    bench.settle().await;
-    bench.advance(bench.settings.shutdown_grace).await;
-    bench.stop(driver).await;
+    bench.interrupt(driver).await;
 }
 
 /// A step that ends when its transfer's gate opens, and notes what has begun.
@@ -424,10 +429,7 @@ async fn a_tenant_whose_steps_never_end_keeps_its_share_and_no_more() {
     assert_eq!(stuck, expected, "its own go in order");
     bench.advance(SECOND * 5).await;
     assert_eq!([step.begun("stuck"), step.begun("other"), step.begun("third")], [4, 3, 2]);
-    bench.shutdown.cancel();
-    bench.settle().await;
-    bench.advance(bench.settings.shutdown_grace).await;
-    bench.stop(driver).await;
+    bench.interrupt(driver).await;
 }
 
 #[tokio::test]
@@ -439,10 +441,7 @@ async fn a_share_of_nothing_is_one_and_one_beyond_all_bounds_nothing() {
         let driver = bench.start(&step);
         bench.advance(SECOND * 5).await;
         assert_eq!(step.calls(), expected, "{share}");
-        bench.shutdown.cancel();
-        bench.settle().await;
-        bench.advance(bench.settings.shutdown_grace).await;
-        bench.stop(driver).await;
+        bench.interrupt(driver).await;
     }
 }
 

@@ -1,10 +1,11 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, convert::Infallible};
 
 use axum::{
     body::{Body, to_bytes},
     http::{Request, Response, StatusCode, header},
 };
 use serde_json::Value;
+use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 use towpath_transfer::{
     Code, TransferId,
@@ -42,6 +43,19 @@ impl Web {
 
     async fn send(&self, request: Request<Body>) -> Response<Body> {
         self.service.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// A request of `end` that has its place, and whose body never comes.
+    async fn begun(&self, end: &Enrolled) -> JoinHandle<Result<Response<Body>, Infallible>> {
+        let token = format!("Bearer {}", end.token(&self.world));
+        let request = Request::post("/v1/keys").header(header::AUTHORIZATION, token);
+        let never = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(never).unwrap();
+        let begun = tokio::spawn(self.service.router.clone().oneshot(request));
+        while self.service.app.requests_of.taken_by(&end.caller.user()) == 0 {
+            tokio::task::yield_now().await;
+        }
+        begun
     }
 
     async fn call(&self, end: &Enrolled, method: &str, path: &str, body: Option<Value>) -> Response<Body> {
@@ -206,13 +220,7 @@ async fn a_slow_request_ends_and_a_busy_relay_says_so() {
 async fn one_key_takes_its_share_of_the_requests_and_no_more() {
     let web = Web::with(WebLimits { requests_per_end: 1, ..WebLimits::default() }).await;
     let (greedy, other) = (web.world.enrol("acme", Role::Agent).await, web.world.enrol("acme", Role::Receiver).await);
-    let token = format!("Bearer {}", greedy.token(&web.world));
-    let request = Request::post("/v1/keys").header(header::AUTHORIZATION, token).header(header::CONTENT_TYPE, "application/json");
-    let never = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
-    let slow = tokio::spawn(web.service.router.clone().oneshot(request.body(never).unwrap()));
-    while web.service.app.requests_of.taken_by(&greedy.caller.user()) == 0 {
-        tokio::task::yield_now().await;
-    }
+    let slow = web.begun(&greedy).await;
     let refused = web.call(&greedy, "GET", "/v1/peers", None).await;
     assert_eq!(refused.headers().get(header::RETRY_AFTER).unwrap(), "5");
     assert_eq!(problem(refused).await, (429, Code::RateLimited));
@@ -230,14 +238,7 @@ async fn all_keys_of_one_tenant_take_its_share_of_the_requests_and_no_more() {
     let other = web.world.enrol("other", Role::Agent).await;
     let mut slow = Vec::new();
     for end in [&agent, &receiver] {
-        let token = format!("Bearer {}", end.token(&web.world));
-        let request = Request::post("/v1/keys").header(header::AUTHORIZATION, token);
-        let never = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
-        let request = request.header(header::CONTENT_TYPE, "application/json").body(never).unwrap();
-        slow.push(tokio::spawn(web.service.router.clone().oneshot(request)));
-        while web.service.app.requests_of.taken_by(&end.caller.user()) == 0 {
-            tokio::task::yield_now().await;
-        }
+        slow.push(web.begun(end).await);
     }
     let refused = web.call(&agent, "GET", "/v1/peers", None).await;
     assert_eq!(refused.headers().get(header::RETRY_AFTER).unwrap(), "5");

@@ -150,6 +150,16 @@ impl Scene {
         ids.iter().map(ToString::to_string).collect()
     }
 
+    /// What is written when the trail was closed over a journal that never answers.
+    async fn closed(&self, silent: &Silent) -> Vec<Row> {
+        let trail = self.trail.clone();
+        let closing = tokio::spawn(async move { trail.close().await });
+        silent.listing.notified().await;
+        self.clock.advance(trail::CLOSING_LOOK_UP);
+        closing.await.unwrap();
+        self.written().await
+    }
+
     /// What is written by now.
     async fn written(&self) -> Vec<Row> {
         let mut rows = self.world.registry.audit_rows(&AuditFilter::default(), 1_000).await.unwrap();
@@ -192,12 +202,7 @@ async fn rows_that_wait_are_written_before_a_look_up_that_never_answers_and_its_
 async fn as_many_questions_of_one_end_as_may_wait_are_a_few_rows_at_the_end() {
     let (scene, silent) = Scene::silent().await;
     scene.ask(trail::QUEUE_ASKED_OF_ONE);
-    let trail = scene.trail.clone();
-    let closing = tokio::spawn(async move { trail.close().await });
-    silent.listing.notified().await;
-    scene.clock.advance(trail::CLOSING_LOOK_UP);
-    closing.await.unwrap();
-    let rows = scene.written().await;
+    let rows = scene.closed(&silent).await;
     // Some with their transfer, one that begins to count the others, one that has counted them, and the end.
     assert_eq!(rows.len(), MOST_ALIKE + 3, "{rows:#?}");
     let counted = format!("{} times", trail::QUEUE_ASKED_OF_ONE - MOST_ALIKE - 1);
@@ -217,12 +222,7 @@ async fn a_look_up_that_never_answers_ends_with_the_writer_and_its_question_is_k
     shutdown.cancel();
     running.await.unwrap();
 
-    let trail = scene.trail.clone();
-    let closing = tokio::spawn(async move { trail.close().await });
-    silent.listing.notified().await;
-    scene.clock.advance(trail::CLOSING_LOOK_UP);
-    closing.await.unwrap();
-    let rows = scene.written().await;
+    let rows = scene.closed(&silent).await;
     let expected =
         [("relay", "key-announce", "ok", ""), ("agent", "unchecked", "cancelled", &*ids[0]), ("relay", "stopped", "ok", "")];
     assert_eq!(told(&rows), expected, "{rows:#?}");
