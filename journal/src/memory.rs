@@ -254,7 +254,8 @@ impl Journal for MemoryJournal {
         let meant = |record: &TransferRecord| {
             what.spent.matches(record) && what.tenant.as_ref().is_none_or(|tenant| *tenant == record.key.tenant)
         };
-        let may_go = |row: &Row| what.spent == Spent::Over || !row.is_held();
+        let spared = |row: &Row| what.spared.contains(&row.record.serial);
+        let may_go = |row: &Row| (what.spent == Spent::Over || !row.is_held()) && !spared(row);
         let spent: Vec<u64> = kept.rows.iter().filter(|(_, (row, _))| meant(&row.record)).map(|(serial, _)| *serial).collect();
         let spare = spent.len().saturating_sub(usize::try_from(what.keep).unwrap_or(usize::MAX));
         let old = |serial: &&u64| kept.rows.get(serial).is_some_and(|(row, _)| row.record.changed < older_than && may_go(row));

@@ -276,19 +276,27 @@ pub struct Prune {
     pub keep: u64,
     /// At most so many at once, up to [`crate::MAX_PRUNE`].
     pub limit: usize,
+    /// The serials of those that stay whatever comes after them.
+    pub spared: Vec<u64>,
 }
 
 impl Prune {
     /// Transfers that are over, of all tenants, as many at once as may be.
     #[must_use]
     pub fn over(older_than: Timestamp, keep: u64) -> Self {
-        Self { tenant: None, spent: Spent::Over, older_than, keep, limit: crate::MAX_PRUNE }
+        Self { tenant: None, spent: Spent::Over, older_than, keep, limit: crate::MAX_PRUNE, spared: Vec::new() }
     }
 
     /// The same for one tenant alone.
     #[must_use]
     pub fn of(self, tenant: &TenantName) -> Self {
         Self { tenant: Some(tenant.clone()), ..self }
+    }
+
+    /// Without the transfers that have these serials.
+    #[must_use]
+    pub fn sparing(self, spared: Vec<u64>) -> Self {
+        Self { spared, ..self }
     }
 
     /// Transfers that wait for files from their sender instead.

@@ -1,7 +1,7 @@
 //! Keeps the agent's disk bounded: the newest ended transfers stay with manifest and receipts, older ones go.
 
-use towpath_journal::{MAX_PRUNE, Prune};
-use towpath_transfer::{Direction, Failure, TransferId};
+use towpath_journal::{Filter, MAX_PRUNE, Prune};
+use towpath_transfer::{Direction, Failure, TransferId, TransferState};
 use towpath_transport::files::{file_failure, ignore_missing};
 
 use super::folder::remove_payload;
@@ -10,14 +10,15 @@ use crate::parts::{KEPT_TRANSFERS, Parts};
 /// Names read from the folder of transfers at a time.
 const PAGE: usize = 256;
 
-/// Removes ended transfers beyond the newest `keep` from the journal; the folders of transfers the journal does not know, and
+/// Removes ended transfers beyond the newest `keep` from the journal, but for the one that a job's next transfer builds on; the folders of transfers the journal does not know, and
 /// what is left of the work on those that have ended, as a kill or a power cut leaves it. Returns how many folders went.
 ///
 /// # Errors
 /// As journal and disk report.
 pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
     let now = parts.clock.now();
-    while parts.journal.prune(&Prune::over(now, keep)).await? == MAX_PRUNE as u64 {}
+    let over = Prune::over(now, keep).sparing(bases(parts).await?);
+    while parts.journal.prune(&over).await? == MAX_PRUNE as u64 {}
     let mut removed = 0;
     for folder in [parts.layout.transfers(), parts.layout.of(Direction::Downlink).transfers(), parts.layout.work()] {
         let mut after: Option<String> = None;
@@ -49,6 +50,21 @@ pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
         }
     }
     Ok(removed)
+}
+
+/// What each job's next transfer is compared with. A job that runs often must not push out that of one that runs seldom.
+async fn bases(parts: &Parts) -> Result<Vec<u64>, Failure> {
+    let mut bases = Vec::new();
+    for job in &parts.config.now().jobs {
+        let imported = Filter {
+            direction: Some(Direction::Uplink),
+            job: Some(job.name.clone()),
+            state: Some(TransferState::Imported.word().to_owned()),
+            ..Filter::default()
+        };
+        bases.extend(parts.journal.list(&imported, 1, None).await?.into_iter().map(|record| record.serial));
+    }
+    Ok(bases)
 }
 
 /// A transfer is noted in the work folder a moment before the journal has it. Its id says when that was; one that somebody else has made

@@ -113,6 +113,7 @@ pub(super) async fn pruning_keeps_what_it_must(t: Fixture) {
     assert_eq!(t.journal.prune(&over(now, 0, 10)).await.unwrap(), 0, "they ended just now");
     t.clock.advance(SECOND);
     let later = t.clock.now();
+    assert_eq!(t.journal.prune(&over(later, 3, 10).sparing(vec![1, 2])).await.unwrap(), 0, "those that could go are spared");
     assert_eq!(t.journal.prune(&over(later, 3, 1)).await.unwrap(), 1);
     assert_eq!(t.journal.prune(&over(later, 3, 10)).await.unwrap(), 1);
     assert_eq!(t.journal.prune(&over(later, 3, 10)).await.unwrap(), 0, "the newest three are kept");

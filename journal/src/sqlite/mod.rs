@@ -300,6 +300,7 @@ impl Journal for SqliteJournal {
             .bind(int(what.keep))
             .bind(limited(what.limit, MAX_PRUNE))
             .bind(what.tenant.as_ref().map(|name| name.as_str()))
+            .bind(format!("{:?}", what.spared))
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed(READ))?;

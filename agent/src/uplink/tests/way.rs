@@ -1,6 +1,10 @@
 //! The way of an uplink, and what the relay and the ERP may do to it.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use towpath_journal::{Filter, Point};
@@ -12,9 +16,10 @@ use towpath_transport::{
     store::{Connect, FaultStore, RemoteStore, StoreErrorKind, StoreFault, StoreOp, StoreResult},
 };
 
-use super::world::{Far, World};
+use super::world::{CONFIG, Far, World};
 use crate::{
     chain,
+    config::Config,
     parts::Parts,
     small_file,
     uplink::{
@@ -432,4 +437,23 @@ async fn what_a_restored_relay_has_lost_after_its_acceptance_is_pushed_again() {
     let record = world.finish(id).await;
     assert_eq!(record.state, TransferState::Imported);
     assert!(world.far.names(id).contains(&"sales.csv.bz2".to_owned()));
+}
+
+#[tokio::test]
+async fn a_job_that_runs_often_pushes_out_no_base_of_one_that_runs_seldom() {
+    let mut world = World::new();
+    let second = CONFIG[CONFIG.find("[[job]]").unwrap()..].replace("\"main\"", "\"often\"");
+    let config = Config::parse(&format!("{CONFIG}{second}"), Path::new("/etc/agent.toml")).unwrap();
+    world.parts.config = crate::config::SharedConfig::new(config);
+    let first = world.send().await.key.id;
+    for _ in 0..3 {
+        let id = plan(&world.parts, &"often".parse().unwrap(), false).await.unwrap().record().key.id;
+        assert_eq!(world.finish(id).await.state, TransferState::Imported);
+    }
+    world.clock.advance(Duration::from_secs(3_600));
+    prune(&world.parts, 1).await.unwrap();
+    let kept = world.parts.journal.list(&Filter::default(), 10, None).await.unwrap();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    world.send().await;
+    assert_eq!(world.erp.asked.lock().unwrap().last(), Some(&(Some(first), false)));
 }
