@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use towpath_journal::{FailPoints, Observer, Point, StageReport, TransferRecord};
+use towpath_journal::{FailPoints, Observer, Point, StageReport, TransferRecord, WakeUp};
 use towpath_keys::{AllowedSigners, Identity, Namespace};
 use towpath_transfer::{
     AgentName, Code, Failure, Stage, TransferId, TransferKey, TransferState,
@@ -331,6 +331,20 @@ async fn every_kind_of_tampering_is_rejected_with_its_code() {
     assert!(!bench.database("erp", "main").exists());
     // The next one is a new transfer, and it is taken.
     imported(&bench, &bench.parts, "erp", id(100), &folder(&sent(100), &bench.erp)).await;
+}
+
+#[tokio::test]
+async fn a_manifest_that_the_disk_has_lost_is_nobodys_fault() {
+    let bench = Bench::new().await;
+    let (files, key) = (folder(&sent(1), &bench.erp), Bench::key("erp", id(1)));
+    bench.land("erp", id(1), &files);
+    assert_eq!(crate::uplink::scan::scan(&bench.parts, &WakeUp::new()).await.unwrap(), 1);
+    bench.files.remove_dir_all(&bench.parts.layout.landed(&key)).unwrap();
+    // The relay hands it on once more.
+    let seen = run_with(&bench, &bench.parts, std::slice::from_ref(&key), || bench.land("erp", id(1), &files)).await;
+    assert!(seen.contains(&"retrying"), "{seen:?}");
+    assert_eq!(record(&bench, &key).await.state, TransferState::Imported);
+    assert_eq!(receipt(&bench, id(1)).stage, ReceiptStage::Imported);
 }
 
 #[tokio::test]
