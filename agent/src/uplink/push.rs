@@ -206,9 +206,15 @@ impl<'a> Uploads<'a> {
     }
 }
 
-/// A folder that the relay has frozen meanwhile answers like one that is not ours: the next try asks the web service first.
+/// A folder that the relay has frozen meanwhile answers like one that is not ours: the next try asks the web service first. What the relay
+/// answers wrongly may be right again later, too.
 fn far(error: StoreError) -> Failure {
-    error.into_failure(Far::Relay)
+    let code = match error.kind() {
+        StoreErrorKind::Denied => Code::RequestInvalid,
+        StoreErrorKind::Protocol | StoreErrorKind::Unsupported | StoreErrorKind::Exists => Code::RelayProtocol,
+        _ => return error.into_failure(Far::Relay),
+    };
+    Failure::retry(code, "sending to the relay").caused_by(error)
 }
 
 /// The folder was there, or the part: a relay whose power has gone has what is durable, and a name is that only when the file is whole.

@@ -98,8 +98,16 @@ impl ReceiptStep {
         let parts = &*self.parts;
         let mut accepted = false;
         let mut outcome = None;
+        let mut doubted = None;
         for signed in &status.receipts {
-            let receipt = self.believe(id, signed, manifest).await?;
+            let receipt = match self.believe(id, signed, manifest).await {
+                // What is good beside it counts all the same: only the relay says that this one is of anybody.
+                Err(failure) if matches!(failure.code(), Code::ReceiptInvalid | Code::ReceiverUnapproved) => {
+                    doubted.get_or_insert(failure);
+                    continue;
+                }
+                other => other?,
+            };
             folder::keep_receipt(&*parts.files, &parts.layout, id, receipt.stage, signed)?;
             accepted |= receipt.stage == ReceiptStage::Accepted;
             if let Some(ended) = receipt.outcome()
@@ -112,7 +120,7 @@ impl ReceiptStep {
         if accepted && waits_for_acceptance {
             return Ok(Some(TransferEvent::Accepted));
         }
-        let Some(outcome) = outcome else { return Ok(None) };
+        let Some(outcome) = outcome else { return doubted.map_or(Ok(None), Err) };
         if outcome == Outcome::Imported {
             archive::put_away(parts, id).await?;
         }

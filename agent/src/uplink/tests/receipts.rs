@@ -4,7 +4,7 @@ use towpath_keys::Namespace;
 use towpath_transfer::{
     Code, Stage, TransferState,
     api::Trouble,
-    receipt::{Receipt, ReceiptStage},
+    receipt::{Receipt, ReceiptStage, SignedReceipt},
     state::Rejection,
 };
 use towpath_transport::files::{FileStore as _, write_whole};
@@ -44,12 +44,23 @@ async fn a_receipt_for_something_else_is_not_believed() {
 }
 
 #[tokio::test]
+async fn what_is_good_beside_a_receipt_that_is_none_counts() {
+    for garbage in ["{}", "not a receipt", ""] {
+        let world = World::new();
+        world.far.show_before(Some(SignedReceipt { receipt: garbage.into(), signature: String::new() }));
+        assert_eq!(world.send().await.state, TransferState::Imported, "{garbage}");
+    }
+}
+
+#[tokio::test]
 async fn a_receipt_by_the_relay_is_none_by_the_receiver() {
     let world = World::new();
     // The relay's own key signs for the receiver: pinned, but not as a receiver.
     world.far.change_receipts(Some(|receipt| {
         if receipt.stage == ReceiptStage::Accepted {
             receipt.stage = ReceiptStage::Imported;
+        } else {
+            receipt.agent = "other".parse().unwrap();
         }
     }));
     parked_with(&world, Code::ReceiverUnapproved).await;

@@ -304,6 +304,7 @@ struct FarState {
     trouble: Option<Trouble>,
     receipt: Option<fn(&mut Receipt)>,
     forged: bool,
+    shown_before: Option<SignedReceipt>,
     lost_answers: u32,
     refused_complete: Option<Code>,
     refused_peers: Option<Code>,
@@ -352,6 +353,11 @@ impl Far {
     /// Receipts are changed after they were signed.
     pub(crate) fn forge_receipts(&self, forge: bool) {
         self.state().forged = forge;
+    }
+
+    /// This is shown before the receipts.
+    pub(crate) fn show_before(&self, receipt: Option<SignedReceipt>) {
+        self.state().shown_before = receipt;
     }
 
     /// So many answers to `complete` get lost.
@@ -518,7 +524,8 @@ impl RelayApi for Far {
             let missing = missing.clone();
             return Ok(UplinkStatus { transfer, state: UplinkState::Incomplete, missing, trouble: None, receipts: vec![] });
         }
-        let (word, receipts) = self.receipts(&state, manifest, complete.manifest);
+        let (word, mut receipts) = self.receipts(&state, manifest, complete.manifest);
+        receipts.splice(0..0, state.shown_before.clone());
         Ok(UplinkStatus { transfer, state: word, missing: vec![], trouble: state.trouble.clone(), receipts })
     }
 
