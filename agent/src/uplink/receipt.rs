@@ -49,6 +49,10 @@ impl Step for ReceiptStep {
         let (TransferState::Pushed { identity } | TransferState::Accepted { identity }) = lease.record.state else {
             return Err(Failure::park(Code::Internal, format!("transfer {id} waits for no receipt")));
         };
+        // Ended before, and stopped before the journal knew; by now the relay may have forgotten it, and the payload may be gone.
+        if let Some(outcome) = kept_outcome(&self.parts, id, identity.manifest)? {
+            return self.settle(id, outcome).await.map(StepOutcome::Event);
+        }
         let status = match self.parts.relay.uplink(id).await {
             // It was restored to before the transfer. Everything is still here, so it gets everything again.
             Err(failure) if failure.code() == Code::NotFound => {
@@ -121,41 +125,31 @@ impl ReceiptStep {
             return Ok(Some(TransferEvent::Accepted));
         }
         let Some(outcome) = outcome else { return doubted.map_or(Ok(None), Err) };
+        self.settle(id, outcome).await.map(Some)
+    }
+
+    /// The receipt is on the disk: from here on the receiver answers for the content. May be repeated.
+    async fn settle(&self, id: TransferId, outcome: Outcome) -> Result<TransferEvent, Failure> {
+        let parts = &*self.parts;
         if outcome == Outcome::Imported {
             archive::put_away(parts, id).await?;
         }
-        // The receipt is on the disk: from here on the receiver answers for the content.
         folder::remove_payload(&*parts.files, &parts.layout, id)?;
-        Ok(Some(TransferEvent::Settled { outcome }))
+        Ok(TransferEvent::Settled { outcome })
     }
 
     /// Checks signature, signer and content of one receipt.
     async fn believe(&self, id: TransferId, signed: &SignedReceipt, manifest: Sha256Digest) -> Result<Receipt, Failure> {
         let parts = &*self.parts;
-        let wrong =
-            |why: &str| Failure::park(Code::ReceiptInvalid, format!("a receipt of transfer {id} was not believed: {why}"));
-        let receipt = signed.parse().map_err(|error| wrong("it cannot be read").caused_by(error))?;
-        if receipt.key() != parts.key(id) || receipt.direction != Direction::Uplink {
-            return Err(wrong("it is of another transfer"));
-        }
-        if receipt.stage == ReceiptStage::Delivered {
-            return Err(wrong("an uplink is not delivered"));
-        }
-        match check_receipt(&parts.trust.signers()?, &parts.agent, signed, &receipt) {
+        match believed(parts, id, signed, manifest) {
             Err(failure) if failure.code() == Code::ReceiverUnapproved => {
                 let peers = parts.relay.peers().await?.peers;
                 if pin_first(&*parts.trust, parts.config.now().trust, &parts.agent, &peers)?.is_none() {
                     return Err(failure);
                 }
-                check_receipt(&parts.trust.signers()?, &parts.agent, signed, &receipt)?
+                believed(parts, id, signed, manifest)
             }
-            other => other?,
-        };
-        match receipt.manifest {
-            Some(digest) if digest == manifest => Ok(receipt),
-            // A receiver that was given something else says so by rejecting it; that is no lie about our manifest.
-            _ if receipt.stage == ReceiptStage::Rejected => Ok(receipt),
-            _ => Err(wrong("it is for another manifest")),
+            other => other,
         }
     }
 
@@ -166,6 +160,44 @@ impl ReceiptStep {
         let age = Duration::try_from(age).unwrap_or(Duration::ZERO);
         (age / 4).clamp(SHORTEST_POLL.min(longest), longest)
     }
+}
+
+/// A receipt of which signature, signer and content are right.
+fn believed(parts: &Parts, id: TransferId, signed: &SignedReceipt, manifest: Sha256Digest) -> Result<Receipt, Failure> {
+    let wrong = |why: &str| Failure::park(Code::ReceiptInvalid, format!("a receipt of transfer {id} was not believed: {why}"));
+    let receipt = signed.parse().map_err(|error| wrong("it cannot be read").caused_by(error))?;
+    if receipt.key() != parts.key(id) || receipt.direction != Direction::Uplink {
+        return Err(wrong("it is of another transfer"));
+    }
+    if receipt.stage == ReceiptStage::Delivered {
+        return Err(wrong("an uplink is not delivered"));
+    }
+    check_receipt(&parts.trust.signers()?, &parts.agent, signed, &receipt)?;
+    match receipt.manifest {
+        Some(digest) if digest == manifest => Ok(receipt),
+        // A receiver that was given something else says so by rejecting it; that is no lie about our manifest.
+        _ if receipt.stage == ReceiptStage::Rejected => Ok(receipt),
+        _ => Err(wrong("it is for another manifest")),
+    }
+}
+
+/// How a transfer has ended by a receipt that is here. One that cannot be believed any more is asked for again.
+///
+/// # Errors
+/// As the disk reports.
+fn kept_outcome(parts: &Parts, id: TransferId, manifest: Sha256Digest) -> Result<Option<Outcome>, Failure> {
+    for stage in [ReceiptStage::Imported, ReceiptStage::Rejected] {
+        let kept = match folder::kept_receipt(&*parts.files, &parts.layout, id, stage) {
+            Err(failure) if failure.code() == Code::ReceiptInvalid => None,
+            other => other?,
+        };
+        if let Some(receipt) = kept.and_then(|signed| believed(parts, id, &signed, manifest).ok())
+            && receipt.stage == stage
+        {
+            return Ok(receipt.outcome());
+        }
+    }
+    Ok(None)
 }
 
 /// What holds the transfer up on the relay, as a failure of this stage, so that it is seen here.

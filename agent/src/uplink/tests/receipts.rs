@@ -1,5 +1,6 @@
 //! Receipts that must not be believed, and those that say no.
 
+use towpath_journal::Point;
 use towpath_keys::Namespace;
 use towpath_transfer::{
     Code, Stage, TransferState,
@@ -50,6 +51,19 @@ async fn what_is_good_beside_a_receipt_that_is_none_counts() {
         world.far.show_before(Some(SignedReceipt { receipt: garbage.into(), signature: String::new() }));
         assert_eq!(world.send().await.state, TransferState::Imported, "{garbage}");
     }
+}
+
+#[tokio::test]
+async fn a_receipt_that_is_here_counts_also_where_the_relay_has_forgotten_the_transfer() {
+    let mut world = World::new();
+    let id = world.plan(false).await;
+    world.drive(id, |record| record.state.word() == "accepted").await;
+    // The payload has gone, and the journal does not know that it has ended.
+    world.crash_at(id, Stage::Receipt, Point::AfterEffect).await;
+    assert_eq!(world.record(id).await.state.word(), "accepted");
+    assert!(world.files.stat(&world.parts.layout.transfer(id).join("sales.csv.bz2")).is_err());
+    world.far.forget(id);
+    assert_eq!(world.finish(id).await.state, TransferState::Imported);
 }
 
 #[tokio::test]
