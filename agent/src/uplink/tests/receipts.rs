@@ -57,7 +57,7 @@ async fn what_is_good_beside_a_receipt_that_is_none_counts() {
 async fn a_receipt_that_is_here_counts_also_where_the_relay_has_forgotten_the_transfer() {
     let mut world = World::new();
     let id = world.plan(false).await;
-    world.drive(id, |record| record.state.word() == "accepted").await;
+    world.crash_at(id, Stage::Receipt, Point::AfterJournal).await;
     // The payload has gone, and the journal does not know that it has ended.
     world.crash_at(id, Stage::Receipt, Point::AfterEffect).await;
     assert_eq!(world.record(id).await.state.word(), "accepted");

@@ -377,7 +377,9 @@ async fn what_a_restored_relay_does_not_know_any_more_is_pushed_again() {
     for stage in [Stage::Push, Stage::Receipt] {
         let mut world = World::new();
         let id = world.plan(false).await;
+        world.far.withhold_imports(true);
         world.crash_at(id, stage, Point::AfterJournal).await;
+        world.far.withhold_imports(false);
         world.far.forget(id);
         let record = world.finish(id).await;
         assert_eq!(record.state, TransferState::Imported, "{stage}");
@@ -430,7 +432,9 @@ async fn a_part_that_is_gone_with_the_relays_power_is_sent_again() {
 async fn what_a_restored_relay_has_lost_after_its_acceptance_is_pushed_again() {
     let mut world = World::new();
     let id = world.plan(false).await;
+    world.far.withhold_imports(true);
     world.crash_at(id, Stage::Receipt, Point::AfterJournal).await;
+    world.far.withhold_imports(false);
     assert!(matches!(world.record(id).await.state, TransferState::Accepted { .. }));
     world.far.files.remove(&world.far.folder(id).join("sales.csv.bz2")).unwrap();
     world.far.find_wrong(id, "sales.csv.bz2");

@@ -305,6 +305,7 @@ struct FarState {
     receipt: Option<fn(&mut Receipt)>,
     forged: bool,
     shown_before: Option<SignedReceipt>,
+    imports_withheld: bool,
     lost_answers: u32,
     refused_complete: Option<Code>,
     refused_peers: Option<Code>,
@@ -353,6 +354,11 @@ impl Far {
     /// Receipts are changed after they were signed.
     pub(crate) fn forge_receipts(&self, forge: bool) {
         self.state().forged = forge;
+    }
+
+    /// No receipt of the receiver is shown.
+    pub(crate) fn withhold_imports(&self, withhold: bool) {
+        self.state().imports_withheld = withhold;
     }
 
     /// This is shown before the receipts.
@@ -525,6 +531,9 @@ impl RelayApi for Far {
             return Ok(UplinkStatus { transfer, state: UplinkState::Incomplete, missing, trouble: None, receipts: vec![] });
         }
         let (word, mut receipts) = self.receipts(&state, manifest, complete.manifest);
+        if state.imports_withheld {
+            receipts.truncate(1);
+        }
         receipts.splice(0..0, state.shown_before.clone());
         Ok(UplinkStatus { transfer, state: word, missing: vec![], trouble: state.trouble.clone(), receipts })
     }

@@ -256,13 +256,19 @@ pub(super) fn waits_for(wanted: &Wanted, of: &Dropped, has_archived: bool) -> Op
         return None;
     }
     let table = &wanted.table;
+    let waits = holds_up(of).unwrap_or_else(|| format!("there is no file {}", wanted.pattern));
+    Some(format!("table {table}: {waits}"))
+}
+
+/// The files that are not whole, and why; `None` where all are.
+pub(super) fn holds_up(of: &Dropped) -> Option<String> {
     if of.waiting.is_empty() {
-        return Some(format!("table {table}: there is no file {}", wanted.pattern));
+        return None;
     }
     let shown: Vec<&str> = of.waiting.iter().take(SHOWN_FILES).map(String::as_str).collect();
     let more = of.waiting.len().saturating_sub(SHOWN_FILES);
     let more = if more == 0 { String::new() } else { format!(", and {more} more") };
-    Some(format!("table {table}: {}{more}", shown.join(", ")))
+    Some(format!("{}{more}", shown.join(", ")))
 }
 
 /// Every plain file of a folder, by name.

@@ -19,7 +19,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -95,6 +95,7 @@ impl Source for FilesSource {
         let tables = tables.map(|((config, wanted), (dropped, last))| OneTable {
             config: config.clone(),
             wanted,
+            held_up: find::holds_up(&dropped),
             fresh: dropped.whole,
             last,
             archived: None,
@@ -153,6 +154,8 @@ struct OneTable {
     wanted: Wanted,
     /// What was found whole.
     fresh: Vec<Found>,
+    /// What is not whole, and holds up whatever comes after it, in words.
+    held_up: Option<String>,
     /// The last archived file, of a table that is merged.
     last: Option<Found>,
     /// All archived files, once they were wanted.
@@ -179,6 +182,12 @@ impl FilesSnapshot {
         self.tables.iter().flat_map(|table| &table.fresh)
     }
 
+    /// The tables that go without what is not whole.
+    fn held_up(&self) -> Vec<String> {
+        let said = |table: &OneTable| table.held_up.as_ref().map(|files| format!("table {}: {files}", table.config.name));
+        self.tables.iter().filter_map(said).collect()
+    }
+
     fn table(&mut self, config: &TableConfig) -> Result<&mut OneTable, Failure> {
         let unknown = || Failure::park(Code::Internal, format!("table {} was not opened", config.name));
         self.tables.iter_mut().find(|table| table.config.name == config.name).ok_or_else(unknown)
@@ -188,7 +197,10 @@ impl FilesSnapshot {
     async fn reading(&mut self, read: &Read<'_>) -> Result<Reading, Failure> {
         let is_new_only = read.since.is_some();
         if is_new_only && self.fresh().next().is_none() {
-            return Err(self.looking.waits(&[format!("table {}: there is no new file", read.table.name)]));
+            let held_up = self.held_up();
+            let waits =
+                if held_up.is_empty() { vec![format!("table {}: there is no new file", read.table.name)] } else { held_up };
+            return Err(self.looking.waits(&waits));
         }
         let looking = self.looking.clone();
         let header = self.header(read.table).await?;
@@ -249,12 +261,14 @@ impl SourceSnapshot for FilesSnapshot {
     }
 
     fn warnings(&self) -> Vec<String> {
-        if self.tables.len() <= 1 {
-            return Vec::new();
+        let held_up = |files| format!("{files}; it is not sent, and neither is what comes after it");
+        let mut warnings: Vec<String> = self.held_up().into_iter().map(held_up).collect();
+        if self.tables.len() > 1 {
+            let said = "the tables are files that the ERP has written one after the other: only the ERP knows whether they fit each \
+                        other";
+            warnings.push(said.to_owned());
         }
-        let said =
-            "the tables are files that the ERP has written one after the other: only the ERP knows whether they fit each other";
-        vec![said.to_owned()]
+        warnings
     }
 
     async fn columns(&mut self, table: &TableConfig) -> Result<Vec<SourceColumn>, Failure> {
@@ -308,7 +322,10 @@ impl SourceSnapshot for FilesSnapshot {
             }
         }
         let (folder, archive) = (self.looking.config.folder.clone(), self.looking.archive.clone());
-        Some(Taken { folder, archive, at: self.at, files })
+        // Their order in the archive is that of their names, also after the clock was put back.
+        let last = self.tables.iter().filter_map(|table| taken::archived_at(&table.last.as_ref()?.path)).max();
+        let after = last.and_then(|last| last.checked_add(Duration::from_secs(1)).ok());
+        Some(Taken { folder, archive, at: after.map_or(self.at, |after| after.max(self.at)), files })
     }
 }
 

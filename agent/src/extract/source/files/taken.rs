@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 use towpath_transfer::{Code, Failure, digest::Sha256Digest};
 use towpath_transport::files::{FileKind, FileStore};
@@ -16,6 +16,8 @@ const MAX_SAME_NAME: u32 = 999;
 
 /// What stands before the own name of an archived file: time of the extract (UTC) and a number.
 const PREFIX_FORM: &str = "00000000-000000-000_";
+/// The length of the time in it.
+const TIME_LENGTH: usize = 15;
 
 /// What was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +26,8 @@ pub struct Taken {
     pub folder: PathBuf,
     /// Where they go.
     pub archive: PathBuf,
-    /// When they were read; the archived names begin with it, so that they are in the order in which they went.
+    /// When they were read, and after the last that was archived; the archived names begin with it, so that they are in the order in
+    /// which they went.
     pub at: Timestamp,
     /// The files, in their order.
     pub files: Vec<TakenFile>,
@@ -143,6 +146,14 @@ fn digest_of(files: &dyn FileStore, path: &Path) -> std::io::Result<Sha256Digest
 fn archived_name(at: Timestamp, number: u32, name: &str) -> String {
     let time = at.to_zoned(TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string();
     format!("{time}-{number:03}_{name}")
+}
+
+/// The time that an archived file's name begins with; `None` for what is not archived by us.
+pub(super) fn archived_at(path: &Path) -> Option<Timestamp> {
+    let name = path.file_name()?.to_str()?;
+    own_name(name)?;
+    let time = DateTime::strptime("%Y%m%d-%H%M%S", name.get(..TIME_LENGTH)?).ok()?;
+    time.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp())
 }
 
 /// The name that an archived file had; `None` for what is not archived by us.

@@ -63,6 +63,45 @@ async fn new_files_build_on_what_the_app_has_and_a_full_read_on_the_archive() {
 }
 
 #[tokio::test]
+async fn the_archive_is_in_the_order_in_which_it_went_also_after_the_clock_was_put_back() {
+    let bench = Bench::new(vec![moves()]);
+    bench.put("moves.csv", "no,qty\n1,1\n2,2\n");
+    let first = bench.extract().await.unwrap();
+    put_away(&bench, &first);
+    bench.clock.set_wall(bench.clock.now() - Duration::from_secs(7_200));
+    bench.put("moves.csv", "no,qty\n2,20\n");
+    let second = bench.extract_after(Some(whole_extract::manifest(&first)), Arc::new(bench.files.clone())).await.unwrap();
+    put_away(&bench, &second);
+    assert_eq!(bench.names(ARCHIVE), ["20260301-120000-001_moves.csv", "20260301-120001-001_moves.csv"]);
+    assert_eq!(numbers(&bench.only().await), ["1", "2", "2"], "the newer row is the later one");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_whole_is_named_where_the_others_go_without_it() {
+    let mut bench = Bench::new(vec![moves(), table("items")]);
+    bench.config.complete = Complete::Marker { marker_suffix: ".ready".into() };
+    for name in ["moves-1.csv", "items.csv"] {
+        bench.put(name, "no,qty\n1,1\n");
+        bench.put(&format!("{name}.ready"), "");
+    }
+    let first = bench.extract().await.unwrap();
+    assert!(first.warnings.iter().all(|said| !said.contains("moves")), "{:?}", first.warnings);
+    put_away(&bench, &first);
+    // The ERP has died between the file and its marker, and goes on the next day.
+    for name in ["moves-2.csv", "moves-3.csv", "moves-3.csv.ready", "items.csv", "items.csv.ready"] {
+        bench.put(name, if name.ends_with("csv") { "no,qty\n2,2\n" } else { "" });
+    }
+    let before = whole_extract::manifest(&first);
+    let second = bench.extract_after(Some(before.clone()), Arc::new(bench.files.clone())).await.unwrap();
+    let named = "table moves: moves-2.csv has no marker moves-2.csv.ready; it is not sent, and neither is what comes after it";
+    assert!(second.warnings.iter().any(|said| said == named), "{:?}", second.warnings);
+    put_away(&bench, &second);
+    bench.tables.pop();
+    let failure = bench.extract_after(Some(before), Arc::new(bench.files.clone())).await.unwrap_err();
+    assert!(failure.message().ends_with("table moves: moves-2.csv has no marker moves-2.csv.ready"), "{failure}");
+}
+
+#[tokio::test]
 async fn a_merged_table_without_a_new_file_does_not_hold_the_others_up() {
     let mut bench = Bench::new(vec![moves(), table("items")]);
     bench.put("items.csv", "a\n1\n");
