@@ -307,12 +307,14 @@ fn parsed<T: DeserializeOwned>(what: &str, answer: Answer, offset: &ClockOffset)
         return Err(refusal(what, answer, offset));
     }
     serde_json::from_slice(&answer.body?).map_err(|error| {
+        // A page that something in between has put there may be gone with the next question.
         let message = format!("{what}: its answer is not of the protocol");
-        Failure::park(Code::RelayProtocol, message).caused_by(error)
+        Failure::retry(Code::RelayProtocol, message).caused_by(error)
     })
 }
 
-/// The failure that an answer without success means: the relay's own code where it gives one.
+/// The failure that an answer without success means: the relay's own code where it gives one. What is not the relay's own word comes from
+/// something in between, which is mended without a word to anybody here.
 fn refusal(what: &str, answer: Answer, offset: &ClockOffset) -> Failure {
     let status = answer.status;
     let pause = retry_after(&answer.headers, offset.relay_now());
@@ -323,7 +325,8 @@ fn refusal(what: &str, answer: Answer, offset: &ClockOffset) -> Failure {
         Ok(body) if is_problem => serde_json::from_slice(&body).ok(),
         _ => None,
     };
-    let passes = status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    let is_passing = status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    let passes = is_passing || problem.is_none();
     let (code, message) = match problem {
         Some(problem) => (problem.code, format!("{what}: the relay says: {}", problem.detail)),
         None => (code_of(status), format!("{what}: it answers {status}")),

@@ -116,7 +116,7 @@ async fn whole(what: &str, mut body: Incoming) -> Result<Bytes> {
         let Ok(chunk) = frame.into_data() else { continue };
         if bytes.len().saturating_add(chunk.len()) > MAX_ANSWER_BYTES {
             let message = format!("{what}: its answer is larger than {MAX_ANSWER_BYTES} bytes");
-            return Err(Failure::park(Code::LimitExceeded, message));
+            return Err(Failure::retry(Code::LimitExceeded, message));
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -253,9 +253,9 @@ async fn each_status_has_its_disposition_and_the_relays_pause_counts() {
         (503, String::new(), Some("999999999"), Code::RelayUnreachable, retry, Some(MAX_RETRY_AFTER.as_secs())),
         (502, "<html>".to_owned(), None, Code::RelayUnreachable, retry, None),
         (404, problem(Code::NotFound, 404), Some("7"), Code::NotFound, park, None),
-        (404, "<html>".to_owned(), None, Code::RelayProtocol, park, None),
-        (403, String::new(), None, Code::AuthenticationRefused, park, None),
-        (400, r#"{"code":"no such code"}"#.to_owned(), None, Code::RelayProtocol, park, None),
+        (404, "<html>".to_owned(), None, Code::RelayProtocol, retry, None),
+        (403, String::new(), None, Code::AuthenticationRefused, retry, None),
+        (400, r#"{"code":"no such code"}"#.to_owned(), None, Code::RelayProtocol, retry, None),
     ];
     for (status, body, pause, code, disposition, after) in cases {
         let mut answer = Answer::builder().status(status).header(CONTENT_TYPE, "application/problem+json");
