@@ -10,11 +10,11 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use towpath_transfer::{AgentName, Direction, Sequence, Stage, TenantName, TransferEvent, TransferKey, state::Place};
+use towpath_transfer::{AgentName, Direction, Sequence, TenantName, TransferEvent, TransferKey, state::Place};
 
 use crate::{
     error::{JournalError, Result},
-    record::{Count, Created, Filter, History, Lease, NewTransfer, Prune, Release, TransferRecord},
+    record::{Count, Created, Filter, History, Lease, NewTransfer, Prune, Release, TransferRecord, Wanted},
     traits::Journal,
 };
 
@@ -23,7 +23,7 @@ use crate::{
 pub enum Operation {
     /// [`Journal::create`].
     Create,
-    /// [`Journal::acquire`] and [`Journal::acquire_without`].
+    /// [`Journal::acquire`] and [`Journal::acquire_wanted`].
     Acquire,
     /// [`Journal::renew`].
     Renew,
@@ -129,8 +129,8 @@ impl Journal for FaultJournal {
         self.through(Operation::Create, self.inner.create(new)).await
     }
 
-    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Result<Vec<Lease>> {
-        self.through(Operation::Acquire, self.inner.acquire_without(stage, limit, ttl, without)).await
+    async fn acquire_wanted(&self, wanted: &Wanted, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
+        self.through(Operation::Acquire, self.inner.acquire_wanted(wanted, limit, ttl)).await
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<Timestamp> {

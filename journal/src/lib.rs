@@ -30,7 +30,7 @@ mod traits;
 
 pub use driver::{
     Backoff, DriverSettings, FailPoints, LONGEST_PAUSE, LONGEST_TROUBLED_POLL, NoFailPoints, NoObserver, Observer, Point,
-    StageDriver, StageReport, StageResult, Step, StepOutcome, Turn, WakeUp,
+    StageDriver, StageReport, StageResult, Step, StepOutcome, Turn, WakeUp, pause_before_going_back,
 };
 pub use error::{JournalError, Result};
 pub use fault::{Fault, FaultJournal, FaultPlan, Operation};
@@ -38,8 +38,8 @@ pub use log::LogObserver;
 pub use machine::MachineBinding;
 pub use memory::MemoryJournal;
 pub use record::{
-    Count, Created, Filter, History, HistoryEntry, Lease, LeaseToken, NewTransfer, Prune, Release, SequenceChoice, Spent,
-    TransferRecord,
+    Count, Created, Filter, History, HistoryEntry, Lease, LeaseToken, NewTransfer, Order, Prune, Release, SequenceChoice, Sharer,
+    Spent, TransferRecord, Wanted,
 };
 pub use row::{CLOCK_TOLERANCE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_PAUSE};
 pub use sqlite::{SqliteJournal, is_usable};

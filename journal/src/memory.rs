@@ -17,7 +17,8 @@ use crate::{
     error::{JournalError, Result},
     machine::{MachineBinding, machine_digest},
     record::{
-        Count, Created, Filter, History, HistoryEntry, Lease, NewTransfer, Prune, Release, SequenceChoice, Spent, TransferRecord,
+        Count, Created, Filter, History, HistoryEntry, Lease, NewTransfer, Order, Prune, Release, SequenceChoice, Spent,
+        TransferRecord, Wanted,
     },
     row::{Row, Sequences, micros},
     traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE},
@@ -152,12 +153,15 @@ impl Journal for MemoryJournal {
         Ok(Created::New(kept.insert(new, self.place, sequence, now)))
     }
 
-    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Result<Vec<Lease>> {
+    async fn acquire_wanted(&self, wanted: &Wanted, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
         let now = self.now();
         let mut kept = self.kept();
-        let due = kept.rows.values_mut().map(|(row, _)| row).filter(|row| row.is_due(stage, now));
-        let due = due.filter(|row| !without.contains(&row.record.key.tenant));
-        Ok(due.take(limit.min(MAX_ACQUIRE)).map(|row| row.lease(ttl, &*self.entropy, now)).collect())
+        let due = kept.rows.values_mut().map(|(row, _)| row).filter(|row| row.is_due(wanted.stage, now));
+        let mut due: Vec<&mut Row> = due.filter(|row| wanted.means(&row.record.key, row.record.direction)).collect();
+        if wanted.order == Order::Due {
+            due.sort_by_key(|row| row.turn(now));
+        }
+        Ok(due.into_iter().take(limit.min(MAX_ACQUIRE)).map(|row| row.lease(ttl, &*self.entropy, now)).collect())
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<Timestamp> {

@@ -197,6 +197,71 @@ pub struct History {
     pub entries: Vec<HistoryEntry>,
 }
 
+/// In which order transfers that are due are handed out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// In order of creation: of two, the older one goes first as often as it is due.
+    #[default]
+    Created,
+    /// The one that has been due for longest: every one has its turn, however many there are and however often they are due again.
+    Due,
+}
+
+/// A tenant, or one agent of it, whose transfers have their share of what is done at once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sharer {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// The agent; all of the tenant where absent.
+    pub agent: Option<AgentName>,
+}
+
+impl Sharer {
+    /// A whole tenant.
+    #[must_use]
+    pub fn tenant(key: &TransferKey) -> Self {
+        Self { tenant: key.tenant.clone(), agent: None }
+    }
+
+    /// An agent.
+    #[must_use]
+    pub fn agent(key: &TransferKey) -> Self {
+        Self { tenant: key.tenant.clone(), agent: Some(key.agent.clone()) }
+    }
+
+    /// Whether a transfer is its own.
+    #[must_use]
+    pub fn has(&self, key: &TransferKey) -> bool {
+        self.tenant == key.tenant && self.agent.as_ref().is_none_or(|agent| *agent == key.agent)
+    }
+}
+
+/// Which transfers to lease, of those that are due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// They wait for this stage.
+    pub stage: Stage,
+    /// Of this direction; of both where absent.
+    pub direction: Option<Direction>,
+    /// Which come first.
+    pub order: Order,
+    /// Whose are passed over.
+    pub without: Vec<Sharer>,
+}
+
+impl Wanted {
+    /// Everything that waits for a stage, in order of creation.
+    #[must_use]
+    pub const fn of(stage: Stage) -> Self {
+        Self { stage, direction: None, order: Order::Created, without: Vec::new() }
+    }
+
+    /// Whether it means a transfer of this key and direction that waits for the stage.
+    pub(crate) fn means(&self, key: &TransferKey, direction: Direction) -> bool {
+        self.direction.is_none_or(|wanted| wanted == direction) && !self.without.iter().any(|sharer| sharer.has(key))
+    }
+}
+
 /// Which transfers to list: those that agree with every part that is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {

@@ -95,6 +95,11 @@ impl Row {
         self.record.stage() == Some(stage) && !self.record.parked && (self.due <= now || self.since > turned_back(now))
     }
 
+    /// What comes first by [`crate::Order::Due`]: whatever a clock that was turned back has made due, then what is due for longest.
+    pub(crate) fn turn(&self, now: Timestamp) -> (bool, Timestamp) {
+        (self.since <= turned_back(now), self.due)
+    }
+
     pub(crate) fn lease(&mut self, ttl: Duration, entropy: &dyn Entropy, now: Timestamp) -> Lease {
         let mut token = [0; 16];
         entropy.fill(&mut token);

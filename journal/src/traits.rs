@@ -10,7 +10,7 @@ use towpath_transfer::{
 
 use crate::{
     error::{JournalError, Result},
-    record::{Count, Created, Filter, History, Lease, NewTransfer, Prune, Release, TransferRecord},
+    record::{Count, Created, Filter, History, Lease, NewTransfer, Prune, Release, TransferRecord, Wanted},
 };
 
 /// The most leases one call hands out; a larger limit means this one.
@@ -45,19 +45,18 @@ pub trait Journal: Debug + Send + Sync {
     /// had, the given sequence number.
     async fn create(&self, new: NewTransfer) -> Result<Created>;
 
-    /// Leases transfers that wait for `stage`, are due and not parked, in order of creation; those of the tenants `without` are passed
-    /// over. `ttl` is cut to [`crate::MAX_PAUSE`].
+    /// Leases transfers that are wanted, due and not parked. `ttl` is cut to [`crate::MAX_PAUSE`].
     ///
     /// # Errors
     /// Storage.
-    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Result<Vec<Lease>>;
+    async fn acquire_wanted(&self, wanted: &Wanted, limit: usize, ttl: Duration) -> Result<Vec<Lease>>;
 
-    /// The same of all tenants.
+    /// Leases whatever waits for `stage`, in order of creation.
     ///
     /// # Errors
     /// Storage.
     async fn acquire(&self, stage: Stage, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
-        self.acquire_without(stage, limit, ttl, &[]).await
+        self.acquire_wanted(&Wanted::of(stage), limit, ttl).await
     }
 
     /// Makes a lease last for `ttl` from now and returns its new end.

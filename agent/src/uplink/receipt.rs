@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use towpath_journal::{Backoff, LONGEST_TROUBLED_POLL, Lease, Step, StepOutcome};
+use towpath_journal::{LONGEST_TROUBLED_POLL, Lease, Step, StepOutcome, pause_before_going_back};
 use towpath_transfer::{
     Code, Direction, Failure, Stage, TransferEvent, TransferId, TransferState,
     api::{UplinkState, UplinkStatus},
@@ -21,8 +21,6 @@ use crate::{
 /// The shortest pause between two questions; the longest is the configured one.
 pub const SHORTEST_POLL: Duration = Duration::from_millis(200);
 
-/// The longest pause before a transfer is pushed again that the relay has asked for again and again.
-pub const MAX_PUSH_PAUSE: Duration = Duration::from_secs(30);
 /// The events of a transfer that was pushed once, and by how many each further push adds to them, at least.
 const EVENTS_ONCE: u64 = 3;
 const EVENTS_AGAIN: u64 = 2;
@@ -215,10 +213,7 @@ fn trouble(status: &UplinkStatus, lease: &Lease, poll: Duration) -> Option<Failu
 
 /// How long after its last event a transfer is pushed again that has so many of them.
 fn pause_before_push(events: u64) -> Duration {
-    match u32::try_from(events.saturating_sub(EVENTS_ONCE) / EVENTS_AGAIN).unwrap_or(u32::MAX) {
-        0 => Duration::ZERO,
-        rounds => Backoff { cap: MAX_PUSH_PAUSE, ..Backoff::default() }.ceiling(rounds),
-    }
+    pause_before_going_back(events.saturating_sub(EVENTS_ONCE) / EVENTS_AGAIN)
 }
 
 #[cfg(test)]
@@ -229,6 +224,6 @@ mod tests {
     fn a_relay_that_asks_without_end_is_sent_to_ever_more_seldom() {
         // Pushed; accepted; and after one, two and many further pushes.
         let pauses = [3, 4, 5, 7, 9, 15, 999].map(|events| pause_before_push(events).as_secs());
-        assert_eq!(pauses, [0, 0, 1, 2, 4, 30, 30]);
+        assert_eq!(pauses, [0, 0, 1, 2, 4, 30, 3_600]);
     }
 }

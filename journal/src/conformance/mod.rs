@@ -16,13 +16,14 @@ use towpath_transfer::{
 
 use crate::{
     CLOCK_TOLERANCE, Created, Filter, Journal, JournalError, Lease, MAX_ACQUIRE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_PAUSE,
-    MachineBinding, NewTransfer, Prune, Release, SequenceChoice, TransferRecord, verify,
+    MachineBinding, NewTransfer, Order, Prune, Release, SequenceChoice, Sharer, TransferRecord, Wanted, verify,
 };
 
 use views::{
-    a_journal_knows_its_machine, acquiring_is_limited_and_in_order, acquiring_passes_tenants_over, counts_agree_with_the_listing,
-    events_are_limited, listings_filter_and_page, one_tenants_business_pushes_nothing_of_another_out, pruning_keeps_what_it_must,
-    unknown_transfers_are_not_found, what_is_untouched_can_be_withdrawn, what_is_untouched_can_begin_anew,
+    a_journal_knows_its_machine, acquiring_follows_what_is_wanted, acquiring_is_limited_and_in_order,
+    acquiring_passes_sharers_over, counts_agree_with_the_listing, events_are_limited, listings_filter_and_page,
+    one_tenants_business_pushes_nothing_of_another_out, pruning_keeps_what_it_must, unknown_transfers_are_not_found,
+    what_is_untouched_can_be_withdrawn, what_is_untouched_can_begin_anew,
     what_waits_for_its_sender_for_ever_goes_and_may_come_back,
 };
 
@@ -122,7 +123,8 @@ pub async fn all(make: impl AsyncFn() -> Fixture) {
     broken_leases_are_due_at_once(make().await).await;
     a_clock_turned_back_stalls_nothing(make().await).await;
     acquiring_is_limited_and_in_order(make().await).await;
-    acquiring_passes_tenants_over(make().await).await;
+    acquiring_passes_sharers_over(make().await).await;
+    acquiring_follows_what_is_wanted(make().await).await;
     listings_filter_and_page(make().await).await;
     counts_agree_with_the_listing(make().await).await;
     pruning_keeps_what_it_must(make().await).await;

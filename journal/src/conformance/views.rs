@@ -22,25 +22,73 @@ pub(super) async fn acquiring_is_limited_and_in_order(t: Fixture) {
     assert_eq!(t.journal.acquire(Stage::Extract, usize::MAX, TTL).await.unwrap().len(), MAX_ACQUIRE);
 }
 
-pub(super) async fn acquiring_passes_tenants_over(t: Fixture) {
-    for (number, tenant) in (1..).zip(["acme", "acme", "other", "third", "acme", "other"]) {
+/// What is leased of what is wanted, by serials.
+async fn take(t: &Fixture, wanted: &Wanted, limit: usize) -> Vec<u64> {
+    let leases = t.journal.acquire_wanted(wanted, limit, TTL).await.unwrap();
+    leases.iter().map(|lease| lease.record.serial).collect()
+}
+
+pub(super) async fn acquiring_passes_sharers_over(t: Fixture) {
+    for (number, tenant, agent) in [
+        (1, "acme", "erp"),
+        (2, "acme", "erp"),
+        (3, "other", "erp"),
+        (4, "third", "erp"),
+        (5, "acme", "store"),
+        (6, "other", "store"),
+    ] {
         let mut new = planned(number, SequenceChoice::Given(None));
-        new.key.tenant = tenant.parse().unwrap();
+        (new.key.tenant, new.key.agent) = (tenant.parse().unwrap(), agent.parse().unwrap());
         t.journal.create(new).await.unwrap();
     }
-    let take = async |limit, without: &[&str]| {
-        let without: Vec<_> = without.iter().map(|name| name.parse().unwrap()).collect();
-        let leases = t.journal.acquire_without(Stage::Extract, limit, TTL, &without).await.unwrap();
-        leases.iter().map(|lease| lease.record.serial).collect::<Vec<_>>()
+    let sharer = |name: &&str| {
+        let (tenant, agent) = name.split_once('/').map_or((*name, None), |(tenant, agent)| (tenant, Some(agent)));
+        Sharer { tenant: tenant.parse().unwrap(), agent: agent.map(|agent| agent.parse().unwrap()) }
     };
-    assert_eq!(take(9, &["acme", "other", "third"]).await, [0u64; 0]);
-    assert_eq!(take(1, &["acme", "nobody"]).await, [3], "the limit counts what is not passed over");
-    assert_eq!(take(9, &["acme", "third"]).await, [6]);
-    assert_eq!(take(2, &[]).await, [1, 2]);
-    // Also what is due because the clock was turned back.
-    t.clock.set_wall(t.clock.now().saturating_sub(MAX_PAUSE).unwrap());
-    assert_eq!(take(9, &["acme"]).await, [3, 4, 6]);
-    assert_eq!(take(9, &["other", "third"]).await, [1, 2, 5]);
+    for order in [Order::Created, Order::Due] {
+        let take = async |limit, without: &[&str]| {
+            let wanted = Wanted { order, without: without.iter().map(sharer).collect(), ..Wanted::of(Stage::Extract) };
+            take(&t, &wanted, limit).await
+        };
+        assert_eq!(take(9, &["acme", "other", "third"]).await, [0u64; 0]);
+        assert_eq!(take(9, &["acme/erp", "acme/store", "other", "third"]).await, [0u64; 0]);
+        assert_eq!(take(1, &["acme", "nobody"]).await, [3], "the limit counts what is not passed over");
+        assert_eq!(take(9, &["acme/erp", "other", "third/store"]).await, [4, 5], "an agent of another tenant has another share");
+        assert_eq!(take(9, &["acme", "third"]).await, [6]);
+        assert_eq!(take(2, &[]).await, [1, 2]);
+        // Also what is due because the clock was turned back.
+        t.clock.set_wall(t.clock.now().saturating_sub(MAX_PAUSE).unwrap());
+        assert_eq!(take(9, &["acme/erp", "other/store"]).await.len(), 3);
+        assert_eq!(take(9, &["other/erp", "third"]).await.len(), 3);
+        t.clock.advance(TTL + SECOND);
+    }
+}
+
+pub(super) async fn acquiring_follows_what_is_wanted(t: Fixture) {
+    for number in 1..=4 {
+        let mut new = planned(number, SequenceChoice::Given(None));
+        if number % 2 == 0 {
+            new.direction = Direction::Downlink;
+        }
+        t.journal.create(new).await.unwrap();
+    }
+    let all = Wanted::of(Stage::Extract);
+    let longest = Wanted { order: Order::Due, ..all.clone() };
+    let of = |direction| Wanted { direction: Some(direction), ..longest.clone() };
+    assert_eq!(take(&t, &of(Direction::Downlink), 9).await, [2, 4]);
+    assert_eq!(take(&t, &Wanted { direction: Some(Direction::Uplink), ..all.clone() }, 1).await, [1]);
+    assert_eq!(take(&t, &of(Direction::Uplink), 9).await, [3]);
+    t.clock.advance(TTL + SECOND);
+    // They are due again one after the other, in another order than that of creation.
+    for (lease, pause) in t.journal.acquire(Stage::Extract, 9, TTL).await.unwrap().into_iter().zip([3, 1, 4, 2]) {
+        let at = t.clock.now() + SECOND * pause;
+        t.journal.release(&lease, Release::WaitUntil { at }).await.unwrap();
+    }
+    t.clock.advance(SECOND * 3);
+    assert_eq!(take(&t, &longest, 2).await, [2, 4]);
+    t.clock.advance(SECOND);
+    assert_eq!(take(&t, &longest, 1).await, [1], "it is due for longer than the other, which was made later");
+    assert_eq!(take(&t, &all, 9).await, [3]);
 }
 
 pub(super) async fn listings_filter_and_page(t: Fixture) {

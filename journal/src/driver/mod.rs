@@ -15,11 +15,15 @@ use std::{
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use towpath_transfer::{Clock, Entropy, TenantName, TransferKey};
+use towpath_transfer::{Clock, Entropy, TransferKey};
 
-use crate::{error::JournalError, record::Lease, traits::Journal};
+use crate::{
+    error::JournalError,
+    record::{Lease, Sharer, Wanted},
+    traits::Journal,
+};
 
-pub use settings::{Backoff, DriverSettings, LONGEST_PAUSE, LONGEST_TROUBLED_POLL, WakeUp};
+pub use settings::{Backoff, DriverSettings, LONGEST_PAUSE, LONGEST_TROUBLED_POLL, WakeUp, pause_before_going_back};
 pub use step::{FailPoints, NoFailPoints, NoObserver, Observer, Point, StageReport, StageResult, Step, StepOutcome, Turn};
 
 use work::{HAND_BACK_PAUSE, Worker};
@@ -120,8 +124,8 @@ struct Running {
 }
 
 impl Running {
-    /// Begins what is due, as long as places are free, with no more of any tenant than its share. Where a question could ask for less
-    /// than is free, so that it does not bring more of one tenant, another one follows.
+    /// Begins what is due, as long as places are free, with no more of any tenant or agent than its share. Where a question could ask
+    /// for less than is free, so that it does not bring more of one of them, another one follows.
     async fn fill(&mut self, worker: &Arc<Worker>) -> Result<(), JournalError> {
         let settings = &worker.settings;
         loop {
@@ -129,9 +133,11 @@ impl Running {
             if free == 0 {
                 return Ok(());
             }
-            let (without, room) = self.shares(settings.share());
+            let (without, room) = self.shares(settings.shares());
             let asked = free.min(room);
-            let leases = worker.journal.acquire_without(worker.step.stage(), asked, settings.lease_ttl, &without).await?;
+            let step = &worker.step;
+            let wanted = Wanted { stage: step.stage(), direction: step.direction(), order: step.order(), without };
+            let leases = worker.journal.acquire_wanted(&wanted, asked, settings.lease_ttl).await?;
             let all = leases.len() < asked || asked == free;
             for lease in leases {
                 self.begin(worker, lease).await;
@@ -142,15 +148,19 @@ impl Running {
         }
     }
 
-    /// The tenants that have their share, and how many transfers fit into what every other one has left of it.
-    fn shares(&self, share: usize) -> (Vec<TenantName>, usize) {
-        let mut running = BTreeMap::<&TenantName, usize>::new();
-        for key in self.keys.values() {
-            *running.entry(&key.tenant).or_default() += 1;
+    /// The tenants and agents that have their share, and how many transfers fit into what every other one has left of it.
+    fn shares(&self, of_each: [usize; 2]) -> (Vec<Sharer>, usize) {
+        let (mut full, mut room) = (Vec::new(), usize::MAX);
+        for (sharer, share) in [Sharer::tenant, Sharer::agent].into_iter().zip(of_each) {
+            let mut running = BTreeMap::<Sharer, usize>::new();
+            for key in self.keys.values() {
+                *running.entry(sharer(key)).or_default() += 1;
+            }
+            let most = running.values().filter(|count| **count < share).max().copied().unwrap_or_default();
+            room = room.min(share.saturating_sub(most));
+            full.extend(running.into_iter().filter(|(_, count)| *count >= share).map(|(sharer, _)| sharer));
         }
-        let most = running.values().filter(|count| **count < share).max().copied().unwrap_or_default();
-        let full = running.into_iter().filter(|(_, count)| *count >= share);
-        (full.map(|(tenant, _)| tenant.clone()).collect(), share.saturating_sub(most))
+        (full, room)
     }
 
     /// Begins the work on a lease. Where a task still works on the transfer, its lease has run out without its knowing

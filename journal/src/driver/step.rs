@@ -3,11 +3,11 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use towpath_transfer::{Failure, Stage, TransferEvent, TransferKey, state::Place};
+use towpath_transfer::{Direction, Failure, Stage, TransferEvent, TransferKey, state::Place};
 
 use crate::{
     error::JournalError,
-    record::{Lease, TransferRecord},
+    record::{Lease, Order, TransferRecord},
 };
 
 /// What came of a step that did not fail.
@@ -30,6 +30,16 @@ pub trait Step: Send + Sync {
 
     /// The stage it does.
     fn stage(&self) -> Stage;
+
+    /// The direction whose transfers it does; both, where one step does both.
+    fn direction(&self) -> Option<Direction> {
+        None
+    }
+
+    /// Which of those that are due it does first.
+    fn order(&self) -> Order {
+        Order::Created
+    }
 
     /// Does the work for one transfer.
     ///

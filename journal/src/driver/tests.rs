@@ -433,6 +433,30 @@ async fn a_tenant_whose_steps_never_end_keeps_its_share_and_no_more() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_steps_never_end_keeps_its_share_and_no_more() {
+    let mut bench = Bench::new(0).await;
+    (bench.settings.concurrency, bench.settings.per_tenant, bench.settings.per_agent) = (8, 6, 2);
+    for (number, agent) in (1..).zip(["stuck", "stuck", "stuck", "other", "other", "other", "third", "third", "fourth"]) {
+        let mut new = planned(number, SequenceChoice::Next);
+        new.key.agent = agent.parse().unwrap();
+        bench.memory.create(new).await.unwrap();
+    }
+    let step = Arc::new(Gated::default());
+    let (clock, entropy) = (Arc::new(bench.clock.clone()), Arc::new(SeededEntropy::new(2)));
+    let (journal, shared) = (Arc::clone(&bench.memory), Arc::clone(&step) as Arc<dyn Step>);
+    let driver = StageDriver::new(journal, shared, clock, entropy, bench.wake.clone(), bench.settings);
+    let driver = tokio::spawn(driver.run(bench.shutdown.clone()));
+    bench.advance(SECOND * 5).await;
+    let begun = |agent: &str| step.begun.lock().unwrap().iter().filter(|key| key.agent.as_str() == agent).count();
+    assert_eq!(["stuck", "other", "third", "fourth"].map(begun), [2, 2, 2, 0], "six are the share of their tenant");
+    let first = step.begun.lock().unwrap().first().unwrap().clone();
+    step.gate(&first).notify_one();
+    bench.settle().await;
+    assert_eq!(["stuck", "other", "third", "fourth"].map(begun), [3, 2, 2, 0]);
+    bench.interrupt(driver).await;
+}
+
+#[tokio::test]
 async fn a_share_of_nothing_is_one_and_one_beyond_all_bounds_nothing() {
     for (share, expected) in [(0, 1), (1, 1), (4, 4), (5, 4), (usize::MAX, 4)] {
         let mut bench = Bench::new(6).await;

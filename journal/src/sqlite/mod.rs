@@ -18,7 +18,10 @@ use towpath_transfer::{
 use crate::{
     error::{JournalError, Result},
     machine::{MachineBinding, machine_digest},
-    record::{Count, Created, Filter, History, Lease, NewTransfer, Prune, Release, SequenceChoice, Spent, TransferRecord},
+    record::{
+        Count, Created, Filter, History, Lease, NewTransfer, Order, Prune, Release, SequenceChoice, Sharer, Spent,
+        TransferRecord, Wanted,
+    },
     row::{Row, Sequences, micros, turned_back},
     traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE},
 };
@@ -26,7 +29,7 @@ use crate::{
 pub use open::is_usable;
 
 use rows::{direction_name, get, int, number, time};
-use statements::{DUE, listing, spent};
+use statements::{DUE, LONGEST_DUE, listing, spent};
 
 /// The journal in a SQLite file. Several processes may have the same file open; each waits for the others' short
 /// transactions.
@@ -117,6 +120,12 @@ impl SqliteJournal {
     }
 }
 
+/// How the statements name who is passed over; no name has a slash.
+fn passed_over(sharer: &Sharer) -> String {
+    let tenant = &sharer.tenant;
+    sharer.agent.as_ref().map_or_else(|| tenant.to_string(), |agent| format!("{tenant}/{agent}"))
+}
+
 fn limited(limit: usize, most: usize) -> i64 {
     i64::try_from(limit.min(most)).unwrap_or(i64::MAX)
 }
@@ -145,16 +154,22 @@ impl Journal for SqliteJournal {
         Ok(Created::New(row.record))
     }
 
-    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Result<Vec<Lease>> {
-        let names = serde_json::to_string(without).map_err(|e| JournalError::storage("write names of tenants as JSON", e))?;
+    async fn acquire_wanted(&self, wanted: &Wanted, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
+        let names: Vec<String> = wanted.without.iter().map(passed_over).collect();
+        let names = serde_json::to_string(&names).map_err(|e| JournalError::storage("write names as JSON", e))?;
         let mut transaction = self.begin().await?;
         let now = self.now();
-        let due = sqlx::query(DUE)
-            .bind(stage.as_str())
+        let statement = match wanted.order {
+            Order::Created => DUE,
+            Order::Due => LONGEST_DUE,
+        };
+        let due = sqlx::query(statement)
+            .bind(wanted.stage.as_str())
             .bind(now.as_microsecond())
             .bind(turned_back(now).as_microsecond())
             .bind(limited(limit, MAX_ACQUIRE))
             .bind(names)
+            .bind(wanted.direction.map(direction_name))
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed(READ))?;

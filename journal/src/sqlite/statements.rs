@@ -2,14 +2,25 @@
 
 use crate::record::{Filter, Prune, Spent};
 
-/// Due transfers of a stage, but for those of the tenants ?5, a JSON array. Two indexes serve the two sides of the `OR`.
+/// Due transfers of a stage and of the direction ?6, where it is one, in order of creation, but for those of the tenants and agents ?5,
+/// a JSON array of `tenant` and `tenant/agent`. Two indexes serve the two sides of the `UNION`.
 pub(super) const DUE: &str = "SELECT * FROM transfers WHERE stage = ?1 AND parked = 0 AND serial IN (
         SELECT serial FROM transfers
-        WHERE stage = ?1 AND parked = 0 AND due <= ?2 AND tenant NOT IN (SELECT value FROM json_each(?5))
+        WHERE stage = ?1 AND parked = 0 AND due <= ?2 AND (?6 IS NULL OR direction = ?6)
+          AND tenant NOT IN (SELECT value FROM json_each(?5)) AND tenant || '/' || agent NOT IN (SELECT value FROM json_each(?5))
         UNION SELECT serial FROM transfers
-        WHERE stage = ?1 AND parked = 0 AND since > ?3 AND tenant NOT IN (SELECT value FROM json_each(?5))
+        WHERE stage = ?1 AND parked = 0 AND since > ?3 AND (?6 IS NULL OR direction = ?6)
+          AND tenant NOT IN (SELECT value FROM json_each(?5)) AND tenant || '/' || agent NOT IN (SELECT value FROM json_each(?5))
         ORDER BY 1 LIMIT ?4)
     ORDER BY serial";
+
+/// The same, that which has been due for longest first. What a clock that was turned back has made due goes before everything.
+pub(super) const LONGEST_DUE: &str = "SELECT * FROM transfers WHERE serial IN (
+        SELECT serial FROM transfers
+        WHERE stage = ?1 AND parked = 0 AND (due <= ?2 OR since > ?3) AND (?6 IS NULL OR direction = ?6)
+          AND tenant NOT IN (SELECT value FROM json_each(?5)) AND tenant || '/' || agent NOT IN (SELECT value FROM json_each(?5))
+        ORDER BY since <= ?3, due, serial LIMIT ?4)
+    ORDER BY since <= ?3, due, serial";
 
 const LIST: &str = "SELECT * FROM transfers
     WHERE serial < ?1

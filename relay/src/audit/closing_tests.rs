@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use towpath_journal::{
     Count, Created, Fault, FaultJournal, Filter, History, Journal, JournalError, Lease, NewTransfer, Operation, Prune, Release,
-    TransferRecord,
+    TransferRecord, Wanted,
 };
 use towpath_transfer::{AgentName, Direction, Sequence, TransferKey, clock::ManualClock, state::Place};
 
@@ -40,8 +40,8 @@ impl Journal for Silent {
         self.inner.create(new).await
     }
 
-    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Listed<Vec<Lease>> {
-        self.inner.acquire_without(stage, limit, ttl, without).await
+    async fn acquire_wanted(&self, wanted: &Wanted, limit: usize, ttl: Duration) -> Listed<Vec<Lease>> {
+        self.inner.acquire_wanted(wanted, limit, ttl).await
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Listed<Timestamp> {

@@ -8,11 +8,9 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use towpath_journal::{
-    Count, Created, Filter, History, Journal, Lease, NewTransfer, Prune, Release, Result, SequenceChoice, TransferRecord,
+    Count, Created, Filter, History, Journal, Lease, NewTransfer, Prune, Release, Result, SequenceChoice, TransferRecord, Wanted,
 };
-use towpath_transfer::{
-    AgentName, Direction, Sequence, Stage, TenantName, TransferEvent, TransferKey, TransferState, state::Place,
-};
+use towpath_transfer::{AgentName, Direction, Sequence, TenantName, TransferEvent, TransferKey, TransferState, state::Place};
 
 use super::Wrong;
 
@@ -53,8 +51,8 @@ impl Journal for Broken {
         self.inner.create(new).await
     }
 
-    async fn acquire_without(&self, stage: Stage, limit: usize, ttl: Duration, without: &[TenantName]) -> Result<Vec<Lease>> {
-        self.inner.acquire_without(stage, limit, ttl, without).await
+    async fn acquire_wanted(&self, wanted: &Wanted, limit: usize, ttl: Duration) -> Result<Vec<Lease>> {
+        self.inner.acquire_wanted(wanted, limit, ttl).await
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<Timestamp> {
