@@ -191,6 +191,12 @@ impl Layout {
         self.transfer(id).join(MD5SUMS_NAME)
     }
 
+    /// Where the rows of a transfer's incremental tables come from; missing where there are none.
+    #[must_use]
+    pub fn origins(&self, id: TransferId) -> PathBuf {
+        self.transfer(id).join("origins.json")
+    }
+
     /// What an administrator should know of the source of a transfer; missing where there is nothing.
     #[must_use]
     pub fn warnings(&self, id: TransferId) -> PathBuf {

@@ -1,6 +1,6 @@
 //! `extract --out`: looks at what would be sent, without sending it.
 
-use std::{borrow::Cow, path::Path};
+use std::{borrow::Cow, collections::BTreeSet, path::Path};
 
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -89,7 +89,14 @@ async fn read(host: &Host, job: &JobConfig, folder: &Path) -> Result<Extracted> 
     let (events, mut seen) = mpsc::channel(MAX_WAITING_EVENTS);
     let cancel: CancellationToken = program::stop_signal()?;
     let parts = host.extract_parts();
-    let request = ExtractRequest { job: job.clone(), folder: folder.to_owned(), previous: None, full: true, form: Form::Plain };
+    let request = ExtractRequest {
+        job: job.clone(),
+        folder: folder.to_owned(),
+        previous: None,
+        full: true,
+        anew: BTreeSet::new(),
+        form: Form::Plain,
+    };
     let show = async {
         while let Some(event) = seen.recv().await {
             if let ExtractEvent::TableFinished { table, rows, .. } = event {

@@ -24,7 +24,11 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -84,6 +88,8 @@ pub struct ExtractRequest {
     /// Whether every row is sent, whatever the app has. Otherwise tables that are as they were then are not written, and of
     /// incremental tables only changed rows.
     pub full: bool,
+    /// The tables of which every row is sent in any case.
+    pub anew: BTreeSet<String>,
     /// The form of the files.
     pub form: Form,
 }
@@ -214,7 +220,8 @@ async fn plan<'a>(
         let columns = Columns::new(table, source)?;
         let before = imported.get(table.name.as_str()).copied();
         let drift = before.map(|before| drift::between(&before.table.columns, &columns.sent)).unwrap_or_default();
-        let course = course::decide(table, &columns, fingerprint, before, request.full, run.now);
+        let full = request.full || request.anew.contains(table.name.as_str());
+        let course = course::decide(table, &columns, fingerprint, before, full, run.now);
         plans.push(Planned { table, name, columns, drift, course });
     }
     Ok(plans)

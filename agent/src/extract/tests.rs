@@ -68,7 +68,14 @@ impl Place {
     pub(super) fn request(&self, tables: Vec<TableConfig>) -> ExtractRequest {
         let source = SourceConfig::Sqlite { path: self.database.clone(), busy_timeout: Some(Duration::from_millis(50)) };
         let job = JobConfig::new("main".parse().unwrap(), source, tables);
-        ExtractRequest { job, folder: self.folder.clone(), previous: None, full: false, form: Form::Packed }
+        ExtractRequest {
+            job,
+            folder: self.folder.clone(),
+            previous: None,
+            full: false,
+            anew: BTreeSet::new(),
+            form: Form::Packed,
+        }
     }
 
     pub(super) async fn extract(&self, tables: Vec<TableConfig>) -> Result<Extracted, Failure> {

@@ -1,6 +1,6 @@
 //! Stage `extract`: the ERP's tables, in one snapshot, become packed files and a signed manifest.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use towpath_transfer::{
     state::Place,
 };
 
-use super::{archive, eager::EagerPusher, folder, plan};
+use super::{archive, eager::EagerPusher, folder, origins::Origins, plan};
 use crate::{
     config::{JobConfig, Policy},
     extract::{ExtractEvent, ExtractRequest, Extracted, Form, drift},
@@ -52,7 +52,9 @@ impl Step for ExtractStep {
         folder::start_afresh(&*parts.files, &parts.layout, id)?;
         let plan::Basis { previous, full } = plan::basis(parts, record).await?;
         let folder = parts.layout.transfer(id);
-        let request = ExtractRequest { job: job.clone(), folder, previous, full, form: Form::Packed };
+        let origins = Origins::of(&job)?;
+        let anew = elsewhere(parts, &origins, previous.as_ref())?;
+        let request = ExtractRequest { job: job.clone(), folder, previous, full, anew, form: Form::Packed };
         let extracted = self.read(lease, request).await?;
         remark(id, &job, &extracted);
         if !extracted.warnings.is_empty() {
@@ -61,6 +63,7 @@ impl Step for ExtractStep {
         if let Some(taken) = &extracted.taken {
             archive::note(&*parts.files, &parts.layout, id, taken)?;
         }
+        origins.note(&*parts.files, &parts.layout, id)?;
         let digest = write_manifest(parts, record, &extracted)?;
         folder::note(&*parts.files, &parts.layout.extracted(id), &extracted.packed)?;
         Ok(StepOutcome::Event(TransferEvent::Extracted { manifest: digest }))
@@ -91,6 +94,17 @@ impl ExtractStep {
         eager.stop().await;
         extracted
     }
+}
+
+/// The tables whose rows came from somewhere else at the last import.
+fn elsewhere(parts: &Parts, origins: &Origins, previous: Option<&Manifest>) -> Result<BTreeSet<String>, Failure> {
+    let Some(base) = previous.map(|previous| previous.transfer) else { return Ok(BTreeSet::new()) };
+    let before = Origins::noted(&*parts.files, &parts.layout, base)?;
+    let anew = before.map(|before| origins.elsewhere(&before)).unwrap_or_default();
+    for table in &anew {
+        tracing::info!(%table, %base, "all of it is sent: it was read from another database, or by another query, for the last import");
+    }
+    Ok(anew)
 }
 
 /// Says once for each transfer what a person should know of its source and of its columns.

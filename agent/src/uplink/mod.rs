@@ -4,6 +4,7 @@ pub mod archive;
 mod eager;
 pub mod extract;
 pub mod folder;
+mod origins;
 pub mod pack;
 pub mod plan;
 pub mod prune;

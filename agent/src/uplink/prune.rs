@@ -10,8 +10,9 @@ use crate::parts::{KEPT_TRANSFERS, Parts};
 /// Names read from the folder of transfers at a time.
 const PAGE: usize = 256;
 
-/// Removes ended transfers beyond the newest `keep` from the journal, but for the one that a job's next transfer builds on; the folders of transfers the journal does not know, and
-/// what is left of the work on those that have ended, as a kill or a power cut leaves it. Returns how many folders went.
+/// Removes ended transfers beyond the newest `keep` from the journal, but for the one that a job's next transfer builds on; the folders
+/// of transfers the journal does not know, and what is left of the work on those that have ended, as a kill or a power cut leaves it.
+/// Returns how many folders went.
 ///
 /// # Errors
 /// As journal and disk report.

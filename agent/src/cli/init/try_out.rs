@@ -1,6 +1,6 @@
 //! The dry run: everything is read and packed as it would be sent, and thrown away.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -72,7 +72,14 @@ impl SetUp<'_> {
         };
         clear()?;
         host.files.create_dir_all(&folder).map_err(|error| file_failure("making the folder", &folder, error))?;
-        let request = ExtractRequest { job: job.clone(), folder: folder.clone(), previous: None, full: true, form: Form::Packed };
+        let request = ExtractRequest {
+            job: job.clone(),
+            folder: folder.clone(),
+            previous: None,
+            full: true,
+            anew: BTreeSet::new(),
+            form: Form::Packed,
+        };
         let (events, mut seen) = mpsc::channel(MAX_WAITING_EVENTS);
         let console = Arc::new(Console::new());
         let id = TransferId::new(&**host.clock(), &**host.entropy());

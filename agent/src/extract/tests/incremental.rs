@@ -207,6 +207,25 @@ async fn deleted_rows_are_found_when_keys_are_compared() {
 }
 
 #[tokio::test]
+async fn a_table_that_is_asked_for_anew_goes_whole_and_the_others_do_not() {
+    let of = |name| incremental(name, &["id"], &["id"], Overlap::Equal);
+    let tables = "CREATE TABLE items (id INTEGER); INSERT INTO items VALUES (1), (2);
+                  CREATE TABLE sales (id INTEGER); INSERT INTO sales VALUES (1), (2);";
+    let mut chain = Chain::new(tables, vec![of("items"), of("sales")]).await;
+    chain.send().await;
+    let request = ExtractRequest {
+        previous: chain.previous.clone(),
+        anew: BTreeSet::from(["items".to_owned()]),
+        form: Form::Plain,
+        ..chain.place.request(chain.tables.clone())
+    };
+    let (events, _) = mpsc::channel(1);
+    let extracted = extract(&parts(), request, events, CancellationToken::new()).await.unwrap();
+    let told: Vec<_> = extracted.files.iter().map(|file| (table(file).mode, file.base.is_some(), table(file).rows)).collect();
+    assert_eq!(told, [(Mode::Replace, false, 2), (Mode::Merge, true, 1)]);
+}
+
+#[tokio::test]
 async fn a_key_without_watermark_is_told_and_checked() {
     let keyed = TableConfig { key: vec!["no".into()], ..whole("items") };
     let mut chain = Chain::new("CREATE TABLE items (no TEXT, x INTEGER); INSERT INTO items VALUES ('a', 1);", vec![keyed]).await;

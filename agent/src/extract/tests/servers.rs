@@ -27,7 +27,7 @@ impl Asked {
         std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::create_dir(&folder).unwrap();
         let job = JobConfig::new("main".parse().unwrap(), source(Secret::File(password)), tables);
-        let request = ExtractRequest { job, folder, previous: None, full: false, form: Form::Packed };
+        let request = ExtractRequest { job, folder, previous: None, full: false, anew: BTreeSet::new(), form: Form::Packed };
         Self { dir, request }
     }
 

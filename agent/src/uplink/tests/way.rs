@@ -1,6 +1,7 @@
 //! The way of an uplink, and what the relay and the ERP may do to it.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -132,6 +133,33 @@ async fn columns_are_compared_with_the_last_import_also_where_everything_is_sent
     world.far.reject(None);
     world.send().await;
     assert_eq!(asked(), (Some(full), true));
+}
+
+#[tokio::test]
+async fn what_is_read_from_another_database_is_sent_as_a_whole_once() {
+    let world = World::new();
+    let incremental = "key = [\"id\"]\nincremental = { watermark = [\"id\"] }\n";
+    let configure = |path: &str| {
+        let text = CONFIG.replace("erp.sqlite", path).replace("name = \"items\"\n", &format!("name = \"items\"\n{incremental}"));
+        world.parts.config.replace(Config::parse(&text, Path::new("/etc/agent.toml")).unwrap());
+    };
+    let anew = || world.erp.anew.lock().unwrap().last().cloned().unwrap();
+    let (none, items) = (BTreeSet::new(), BTreeSet::from(["items".to_owned()]));
+    // What was imported before it was incremental says nothing, and neither does one of an earlier version.
+    world.send().await;
+    configure("test.sqlite");
+    let first = world.send().await;
+    assert_eq!((first.state, anew()), (TransferState::Imported, none.clone()));
+    configure("erp.sqlite");
+    world.far.reject(Some(base_missing()));
+    world.send().await;
+    assert_eq!(anew(), items);
+    // The app has what came from the other one until an import has succeeded.
+    world.far.reject(None);
+    world.send().await;
+    assert_eq!(anew(), items);
+    world.send().await;
+    assert_eq!(anew(), none);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! An agent in memory, with a relay and a receiver that judge what they get as the real ones do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -191,6 +191,8 @@ pub(crate) struct FakeErp {
     pub(crate) extracts: Mutex<u32>,
     /// What each extract was asked for: the transfer it may build on, and whether it is to be in full.
     pub(crate) asked: Mutex<Vec<(Option<TransferId>, bool)>>,
+    /// The tables of which each extract was asked for every row.
+    pub(crate) anew: Mutex<Vec<BTreeSet<String>>>,
     /// What the ERP's source has to say of itself.
     pub(crate) warnings: Mutex<Vec<String>>,
 }
@@ -204,6 +206,7 @@ impl FakeErp {
             failures: Mutex::default(),
             extracts: Mutex::default(),
             asked: Mutex::default(),
+            anew: Mutex::default(),
             warnings: Mutex::default(),
         }
     }
@@ -224,6 +227,7 @@ impl Extractor for FakeErp {
         *self.extracts.lock().unwrap() += 1;
         let previous = request.previous.as_ref().map(|manifest| manifest.transfer);
         self.asked.lock().unwrap().push((previous, request.full));
+        self.anew.lock().unwrap().push(request.anew.clone());
         if let Some(failure) = self.failures.lock().unwrap().pop() {
             return Err(failure);
         }

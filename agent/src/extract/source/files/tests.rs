@@ -7,6 +7,7 @@ mod suite;
 mod torture;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -87,7 +88,14 @@ impl Bench {
         let job = JobConfig::new("main".parse().unwrap(), SourceConfig::Files(self.config.clone()), self.tables.clone());
         let parts =
             ExtractParts { files: Arc::new(self.files.clone()), clock: Arc::new(self.clock.clone()), ..whole_extract::parts() };
-        let request = ExtractRequest { job, folder: OUT.into(), full: previous.is_none(), previous, form: Form::Plain };
+        let request = ExtractRequest {
+            job,
+            folder: OUT.into(),
+            full: previous.is_none(),
+            previous,
+            anew: BTreeSet::new(),
+            form: Form::Plain,
+        };
         let (events, _) = mpsc::channel(1);
         extract_from(&self.source_over(files), &parts, request, events, CancellationToken::new()).await
     }
