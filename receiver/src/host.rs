@@ -28,7 +28,7 @@ use crate::{
     announcement::EnrolmentKeeper,
     config::{Config, ImportConfig},
     enrolment::{self, Enrolment, landing_of},
-    import::{ImportTarget, PostgresTarget, SqliteTarget},
+    import::{ImportTarget, Owner, PostgresTarget, SqliteTarget},
     landing::{Landing, LandingServer},
     layout::Layout,
     parts::{FileTrust, Parts},
@@ -83,13 +83,18 @@ impl Host {
         &self.config
     }
 
-    /// The app database.
-    #[must_use]
-    pub fn import_target(&self) -> Arc<dyn ImportTarget> {
-        match &self.config.import {
-            ImportConfig::Sqlite(folder) => Arc::new(SqliteTarget::new(folder.clone().unwrap_or_else(|| self.layout.import()))),
-            ImportConfig::PostgreSql(server) => Arc::new(PostgresTarget::new(server.clone())),
-        }
+    /// The app database, as this receiver's.
+    ///
+    /// # Errors
+    /// `not-enrolled`, those of the key file.
+    pub fn import_target(&self) -> Result<Arc<dyn ImportTarget>, Failure> {
+        let owner = Owner { tenant: self.enrolment()?.tenant, receiver: self.identity()?.fingerprint() };
+        Ok(match &self.config.import {
+            ImportConfig::Sqlite(folder) => {
+                Arc::new(SqliteTarget::new(folder.clone().unwrap_or_else(|| self.layout.import()), owner))
+            }
+            ImportConfig::PostgreSql(server) => Arc::new(PostgresTarget::new(server.clone(), owner)),
+        })
     }
 
     /// What enrolment has told.
@@ -193,7 +198,7 @@ impl Host {
             files: Arc::new(Disk),
             journal: Arc::new(self.journal().await?),
             relay,
-            target: self.import_target(),
+            target: self.import_target()?,
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
             policy: self.config.trust,
             identity: self.identity()?,

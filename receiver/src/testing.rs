@@ -25,13 +25,18 @@ use towpath_transport::{
 
 use crate::{
     agents::{TrustPolicy, complete_pins},
-    import::{ImportScope, SqliteTarget},
+    import::{ImportScope, Owner, SqliteTarget},
     layout::Layout,
     parts::{AGENT_NAMESPACES, FileTrust, Limits, Parts, TableFilter},
 };
 
 pub(crate) fn identity(seed: u64) -> Identity {
     Identity::generate(KeyKind::Ed25519, &SeededEntropy::new(seed)).unwrap()
+}
+
+/// A receiver of `tenant` with the key of that seed.
+pub(crate) fn owner(tenant: &str, seed: u64) -> Owner {
+    Owner { tenant: tenant.parse().unwrap(), receiver: identity(seed).fingerprint() }
 }
 
 /// The relay's receipt key is the identity of this seed.
@@ -217,7 +222,7 @@ impl Bench {
         let clock = ManualClock::new("2026-01-02T03:04:05Z".parse().unwrap());
         let files = Arc::new(MemoryFiles::with_clock(Arc::new(clock.clone())));
         let relay = MemoryRelay::new();
-        let target = SqliteTarget::new(temp.path().join("import"));
+        let target = SqliteTarget::new(temp.path().join("import"), owner("acme", 99));
         let erp = identity(1);
         let signers = temp.path().join("allowed_signers");
         AllowedSigners::load(&signers).unwrap().add("erp", &AGENT_NAMESPACES, erp.public_key()).unwrap();

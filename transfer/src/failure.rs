@@ -130,6 +130,8 @@ codes! {
     BaseMissing = "base-missing",
     /// The app database stands before what was imported and signed for.
     AppRestored = "app-restored",
+    /// The app database holds the tables of another receiver.
+    AppTaken = "app-taken",
     /// The relay's registry or journal stands before what ends know.
     RelayRestored = "relay-restored",
     /// The relay's spool, or the tenant's share of it, is full.

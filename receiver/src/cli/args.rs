@@ -63,6 +63,12 @@ pub(super) enum Command {
     Show(TransferArgs),
     /// Try a transfer again at once that waits for a person or for its next try.
     Retry(RetryArgs),
+    /// Make the tables of an agent's job this receiver's own, after it was enrolled anew with another key.
+    ///
+    /// Each agent's job has its tables in the app database, and they belong to the receiver that has imported them first; another one
+    /// is refused as app-taken. Adopt them only where that other receiver is gone, or each will replace what the other has imported.
+    #[command(after_help = "Example:\n  towpath-receiver adopt erp main")]
+    Adopt(AdoptArgs),
     /// Check the folder of a transfer without network and without importing anything.
     ///
     /// Checks the signature against the approved keys, every size and digest, and every row and control total. Exit status 1
@@ -207,6 +213,14 @@ pub(super) struct RetryArgs {
     /// Its agent, where several have a transfer of this id.
     #[arg(long, value_name = "NAME")]
     pub(super) agent: Option<AgentName>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct AdoptArgs {
+    /// The agent.
+    pub(super) agent: AgentName,
+    /// The ERP company.
+    pub(super) job: JobName,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,5 +1,6 @@
 //! The command line: `towpath-receiver`.
 
+mod adopt;
 mod agent;
 mod args;
 mod enrol;
@@ -86,6 +87,7 @@ async fn dispatch(host: &Host, command: Command) -> Result<(), Failure> {
         Command::Receipts(ReceiptsCommand::Verify(options)) => receipts::verify(host, &options).await,
         Command::Status(options) => transfer::status(host, &options).await,
         Command::Show(options) => transfer::show(host, &options).await,
+        Command::Adopt(options) => adopt::adopt(host, options).await,
         Command::Retry(options) => transfer::retry(host, &options).await,
         Command::Quarantine(command) => quarantine::run(host, &command),
         Command::Verify(_) | Command::Config(_) | Command::Manual { .. } => Ok(()),

@@ -7,7 +7,36 @@ use towpath_transfer::{
     receipt::TableRows,
 };
 
-use super::{ImportRecord, TableState};
+use super::{ImportRecord, Owner, TableState};
+
+impl Owner {
+    /// Whether a schema is nobody's yet, by what its `towpath_owner` says: tenant and receiver.
+    ///
+    /// # Errors
+    /// `app-taken` where it is another receiver's; `shown` says which schema.
+    pub(super) fn may_take(&self, found: Option<&(String, String)>, shown: &str) -> Result<bool, Failure> {
+        let Some(found) = found else { return Ok(true) };
+        if self.is(found) {
+            return Ok(false);
+        }
+        let (tenant, receiver) = found;
+        let told = format!(
+            "{shown} holds the tables of another receiver: tenant {tenant:?}, key {receiver:?}; this one is of tenant {}, key {}",
+            self.tenant, self.receiver
+        );
+        Err(Failure::park(Code::AppTaken, told))
+    }
+
+    /// Whether the row of a schema means this receiver.
+    pub(super) fn is(&self, (tenant, receiver): &(String, String)) -> bool {
+        tenant == self.tenant.as_str() && *receiver == self.receiver.to_string()
+    }
+}
+
+/// There is nothing to adopt.
+pub(super) fn not_taken(shown: &str) -> Failure {
+    Failure::park(Code::NotFound, format!("{shown} holds no tables of any receiver"))
+}
 
 /// What a row of `towpath_imports` has, beside the transfer.
 pub(super) struct ImportText<'a> {

@@ -14,9 +14,10 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use towpath_transfer::{
-    AgentName, Code, Failure, JobName, Sequence, TransferId,
+    AgentName, Code, Failure, JobName, Sequence, TenantName, TransferId,
     digest::Sha256Digest,
     manifest::{Column, Label, Mode, Table},
+    public_key::Fingerprint,
     receipt::TableRows,
 };
 
@@ -36,6 +37,16 @@ pub struct ImportScope {
     pub agent: AgentName,
     /// The ERP company.
     pub job: JobName,
+}
+
+/// The receiver that a target imports for. Each schema belongs to the one that has imported into it first: of two that fill one,
+/// each would replace the tables that the other has signed for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The tenant that it serves.
+    pub tenant: TenantName,
+    /// Its key.
+    pub receiver: Fingerprint,
 }
 
 /// What the ledger says of a table.
@@ -87,8 +98,15 @@ pub trait ImportTarget: Debug + Send + Sync {
     /// Opens the one transaction of an import and reads the ledger for `transfer` inside it.
     ///
     /// # Errors
-    /// A failure of disposition retry where the database does not answer or is locked.
+    /// A failure of disposition retry where the database does not answer or is locked; `app-taken` where the schema is another
+    /// receiver's.
     async fn begin(&self, scope: &ImportScope, transfer: TransferId) -> Result<(Box<dyn Import>, Ledger), Failure>;
+
+    /// Makes a schema this receiver's own, whosever it is. Returns whether it was another's.
+    ///
+    /// # Errors
+    /// `not-found` where it is nobody's; else as [`ImportTarget::begin`].
+    async fn adopt(&self, scope: &ImportScope) -> Result<bool, Failure>;
 }
 
 /// What becomes of the rows that a table has when its import begins.

@@ -389,6 +389,10 @@ impl ImportTarget for Target {
         let (inner, ledger) = self.inner.begin(scope, transfer).await?;
         Ok((Box::new(Opened { inner, what: self.what, left_out: 0 }), ledger))
     }
+
+    async fn adopt(&self, scope: &ImportScope) -> Result<bool> {
+        self.inner.adopt(scope).await
+    }
 }
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 mod keys;
 mod merge;
+mod owners;
 mod tables;
 mod values;
 
@@ -14,7 +15,9 @@ use towpath_transfer::{
     receipt::TableRows,
 };
 
-use super::{ImportRecord, ImportScope, ImportTarget, OldRows, RowBatch};
+pub(super) use crate::testing::owner;
+
+use super::{ImportRecord, ImportScope, ImportTarget, OldRows, Owner, RowBatch};
 
 /// Which database a bench has: values have other texts in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +26,15 @@ pub(super) enum Kind {
     Postgres,
 }
 
-/// A target with an empty database.
+/// A target with an empty database, `owner("acme", 1)`'s.
 #[async_trait]
 pub(super) trait Bench: Send + Sync {
     fn kind(&self) -> Kind;
 
     fn target(&self) -> &dyn ImportTarget;
+
+    /// The same database, as another receiver has it.
+    fn target_of(&self, owner: Owner) -> Box<dyn ImportTarget>;
 
     /// Runs SQL in the schema of `scope`, as the app would, and returns the one column of what it finds.
     async fn sql(&self, scope: &ImportScope, sql: &str) -> Vec<String>;
@@ -89,7 +95,19 @@ pub(super) async fn import(
     old: OldRows,
     rows: &[Fields<'_>],
 ) -> Result<u64, Failure> {
-    let (mut import, ledger) = bench.target().begin(scope, id(n)).await?;
+    import_by(bench.target(), scope, n, table, old, rows).await
+}
+
+/// The same, by any receiver.
+pub(super) async fn import_by(
+    target: &dyn ImportTarget,
+    scope: &ImportScope,
+    n: u8,
+    table: &Table,
+    old: OldRows,
+    rows: &[Fields<'_>],
+) -> Result<u64, Failure> {
+    let (mut import, ledger) = target.begin(scope, id(n)).await?;
     assert_eq!(ledger.this, None);
     import.start_table(table, ledger.tables.get(&table.table), old).await?;
     for row in rows {
@@ -108,6 +126,7 @@ pub(super) async fn content(bench: &dyn Bench, scope: &ImportScope) -> Vec<Strin
 /// Runs every rule.
 pub(super) async fn all(bench: &dyn Bench) {
     tables::all(bench).await;
+    owners::all(bench).await;
     merge::all(bench).await;
     keys::all(bench).await;
     values::all(bench).await;

@@ -7,7 +7,7 @@ use towpath_transfer::{Code, Failure, Sequence, TransferId, manifest::Label};
 
 use super::{
     super::{
-        ImportRecord, Ledger, TableState,
+        ImportRecord, Ledger, Owner, TableState,
         ledger::{ImportText, TableText},
     },
     error::Database,
@@ -23,8 +23,30 @@ pub(super) fn definition(schema: &str) -> String {
         CREATE TABLE IF NOT EXISTS {schema}.towpath_tables (
             name text PRIMARY KEY, transfer text NOT NULL, sha256 text NOT NULL, columns text NOT NULL, rows bigint NOT NULL,
             key_columns text NOT NULL, mode text NOT NULL
-        );"
+        );
+        CREATE TABLE IF NOT EXISTS {schema}.towpath_owner (tenant text NOT NULL, receiver text NOT NULL);"
     )
+}
+
+/// Whose the schema is: tenant and receiver.
+pub(super) async fn owner(
+    connection: &mut PgConnection,
+    database: &Database,
+    schema: &str,
+) -> Result<Option<(String, String)>, Failure> {
+    let sql = format!("SELECT tenant, receiver FROM {schema}.towpath_owner");
+    let found = within(sqlx::query_as(AssertSqlSafe(sql)).fetch_optional(connection)).await;
+    found.map_err(|e| database.failure("reading whose the schema is", e))
+}
+
+/// Makes the schema `owner`'s.
+pub(super) async fn own(connection: &mut PgConnection, database: &Database, schema: &str, owner: &Owner) -> Result<(), Failure> {
+    let failed = |e| database.failure("writing whose the schema is", e);
+    let sql = format!("DELETE FROM {schema}.towpath_owner");
+    within(sqlx::query(AssertSqlSafe(sql)).execute(&mut *connection)).await.map_err(failed)?;
+    let sql = format!("INSERT INTO {schema}.towpath_owner (tenant, receiver) VALUES ($1, $2)");
+    let written = sqlx::query(AssertSqlSafe(sql)).bind(owner.tenant.to_string()).bind(owner.receiver.to_string());
+    within(written.execute(connection)).await.map(|_| ()).map_err(failed)
 }
 
 /// Reads it.

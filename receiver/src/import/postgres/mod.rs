@@ -19,7 +19,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use towpath_transfer::{Code, Failure, TransferId, digest::Sha256Digest};
 
 use self::{error::Database, import::PostgresImport};
-use super::{Import, ImportScope, ImportTarget, LOCK_TIMEOUT, Ledger, names::quote};
+use super::{Import, ImportScope, ImportTarget, LOCK_TIMEOUT, Ledger, Owner, ledger::not_taken, names::quote};
 use crate::config::ServerConfig;
 
 /// How long connecting and logging in may take.
@@ -39,14 +39,15 @@ const ENCODING: &str = "UTF8";
 #[derive(Debug, Clone)]
 pub struct PostgresTarget {
     server: ServerConfig,
+    owner: Owner,
 }
 
 impl PostgresTarget {
-    /// Schemas are made in the database of `server` as they are needed. Nothing is connected to yet; the password is read anew for
-    /// each import.
+    /// Schemas are made in the database of `server` as they are needed, and are `owner`'s. Nothing is connected to yet; the password
+    /// is read anew for each import.
     #[must_use]
-    pub fn new(server: ServerConfig) -> Self {
-        Self { server }
+    pub fn new(server: ServerConfig, owner: Owner) -> Self {
+        Self { server, owner }
     }
 
     /// The name of the schema of an agent's job: `<agent>__<job>`, which no other pair has. Where PostgreSQL would cut that off, or
@@ -55,11 +56,9 @@ impl PostgresTarget {
     pub fn schema(scope: &ImportScope) -> String {
         names::schema(scope)
     }
-}
 
-#[async_trait]
-impl ImportTarget for PostgresTarget {
-    async fn begin(&self, scope: &ImportScope, transfer: TransferId) -> Result<(Box<dyn Import>, Ledger), Failure> {
+    /// Opens a transaction that has the schema for itself, and the ledger complete. Returns the schema's name, too.
+    async fn open(&self, scope: &ImportScope) -> Result<(PgConnection, Database, String), Failure> {
         let schema = names::schema(scope);
         let database = Database::new(&self.server, &schema);
         let options = connect::options(&self.server).await?;
@@ -69,8 +68,33 @@ impl ImportTarget for PostgresTarget {
         check_encoding(&mut connection, &database).await?;
         lock(&mut connection, &schema).await.map_err(|e| database.failure("waiting for another import to end", e))?;
         make_schema(&mut connection, &schema).await.map_err(|e| database.failure("making the schema", e))?;
-        let ledger = ledger::read(&mut connection, &database, &quote(&schema), transfer).await?;
+        Ok((connection, database, schema))
+    }
+}
+
+#[async_trait]
+impl ImportTarget for PostgresTarget {
+    async fn begin(&self, scope: &ImportScope, transfer: TransferId) -> Result<(Box<dyn Import>, Ledger), Failure> {
+        let (mut connection, database, schema) = self.open(scope).await?;
+        let quoted = quote(&schema);
+        let owner = ledger::owner(&mut connection, &database, &quoted).await?;
+        if self.owner.may_take(owner.as_ref(), &database.shown)? {
+            ledger::own(&mut connection, &database, &quoted, &self.owner).await?;
+        }
+        let ledger = ledger::read(&mut connection, &database, &quoted, transfer).await?;
         Ok((Box::new(PostgresImport::new(connection, database, &schema)), ledger))
+    }
+
+    async fn adopt(&self, scope: &ImportScope) -> Result<bool, Failure> {
+        let (mut connection, database, schema) = self.open(scope).await?;
+        let quoted = quote(&schema);
+        let owner = ledger::owner(&mut connection, &database, &quoted).await?.ok_or_else(|| not_taken(&database.shown))?;
+        if self.owner.is(&owner) {
+            return Ok(false);
+        }
+        ledger::own(&mut connection, &database, &quoted, &self.owner).await?;
+        let committed = within(sqlx::raw_sql("COMMIT").execute(&mut connection)).await;
+        committed.map(|_| true).map_err(|e| database.failure("committing the adoption", e))
     }
 }
 

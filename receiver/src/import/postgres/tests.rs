@@ -10,7 +10,7 @@ use towpath_transfer::{Code, Disposition, Secret, digest::Sha256Digest, manifest
 use super::{
     super::{
         OldRows,
-        conformance::{self, Bench, Kind, batch, column, content, id, import, items, merged, record, scope, table},
+        conformance::{self, Bench, Kind, batch, column, content, id, import, items, merged, owner, record, scope, table},
     },
     *,
 };
@@ -30,7 +30,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let password = folder.path().join("password");
         write_secret(&password, &format!("{PASSWORD}\n"));
-        let target = PostgresTarget::new(Self::config(&database, &password));
+        let target = PostgresTarget::new(Self::config(&database, &password), owner("acme", 1));
         Self { server, database, target, _folder: folder, password }
     }
 
@@ -54,7 +54,7 @@ impl Server {
     fn with(&self, change: impl FnOnce(&mut ServerConfig)) -> PostgresTarget {
         let mut config = Self::config(&self.database, &self.password);
         change(&mut config);
-        PostgresTarget::new(config)
+        PostgresTarget::new(config, owner("acme", 1))
     }
 
     async fn begin_fails(&self, target: &PostgresTarget) -> Failure {
@@ -76,6 +76,10 @@ impl Bench for Server {
 
     fn target(&self) -> &dyn ImportTarget {
         &self.target
+    }
+
+    fn target_of(&self, owner: Owner) -> Box<dyn ImportTarget> {
+        Box::new(PostgresTarget::new(self.target.server.clone(), owner))
     }
 
     async fn sql(&self, scope: &ImportScope, sql: &str) -> Vec<String> {

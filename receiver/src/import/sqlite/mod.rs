@@ -13,12 +13,12 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
-use towpath_transfer::{Code, Failure, Sequence, TransferId, manifest::Label};
+use towpath_transfer::{Code, Disposition, Failure, Sequence, TransferId, manifest::Label};
 
 use self::import::SqliteImport;
 use super::{
-    Import, ImportRecord, ImportScope, ImportTarget, LOCK_TIMEOUT, Ledger, TableState,
-    ledger::{ImportText, TableText},
+    Import, ImportRecord, ImportScope, ImportTarget, LOCK_TIMEOUT, Ledger, Owner, TableState,
+    ledger::{ImportText, TableText, not_taken},
 };
 
 const LEDGER: &str = "
@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS towpath_imports (
 CREATE TABLE IF NOT EXISTS towpath_tables (
     name TEXT PRIMARY KEY, transfer TEXT NOT NULL, sha256 TEXT NOT NULL, columns TEXT NOT NULL, rows INTEGER NOT NULL,
     key_columns TEXT NOT NULL DEFAULT '[]', mode TEXT NOT NULL DEFAULT 'replace'
-) STRICT;";
+) STRICT;
+CREATE TABLE IF NOT EXISTS towpath_owner (tenant TEXT NOT NULL, receiver TEXT NOT NULL) STRICT;";
 /// Columns of `towpath_tables` that a ledger has since tables are merged, with what an older one means by not having them.
 const LATER_COLUMNS: [(&str, &str); 2] =
     [("key_columns", "TEXT NOT NULL DEFAULT '[]'"), ("mode", "TEXT NOT NULL DEFAULT 'replace'")];
@@ -37,13 +38,14 @@ const LATER_COLUMNS: [(&str, &str); 2] =
 #[derive(Debug, Clone)]
 pub struct SqliteTarget {
     folder: PathBuf,
+    owner: Owner,
 }
 
 impl SqliteTarget {
-    /// Files are made below `folder` as they are needed.
+    /// Files are made below `folder` as they are needed, and are `owner`'s.
     #[must_use]
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+    pub fn new(folder: impl Into<PathBuf>, owner: Owner) -> Self {
+        Self { folder: folder.into(), owner }
     }
 
     /// The database file of a schema.
@@ -51,13 +53,10 @@ impl SqliteTarget {
     pub fn path(&self, scope: &ImportScope) -> PathBuf {
         self.folder.join(scope.agent.as_str()).join(format!("{}.sqlite", scope.job))
     }
-}
 
-#[async_trait]
-impl ImportTarget for SqliteTarget {
-    async fn begin(&self, scope: &ImportScope, transfer: TransferId) -> Result<(Box<dyn Import>, Ledger), Failure> {
+    /// Opens a transaction that has the file for itself, and the ledger complete.
+    async fn open(&self, scope: &ImportScope, shown: &str) -> Result<SqliteConnection, Failure> {
         let path = self.path(scope);
-        let shown = path.display().to_string();
         let folder = self.folder.join(scope.agent.as_str());
         tokio::fs::create_dir_all(&folder)
             .await
@@ -69,13 +68,62 @@ impl ImportTarget for SqliteTarget {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(LOCK_TIMEOUT)
             .disable_statement_logging();
-        let opening = |e| failed(&shown, "opening the app database", e);
+        let opening = |e| failed(shown, "opening the app database", e);
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(opening)?;
         sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.map_err(opening)?;
         complete_ledger(&mut connection).await.map_err(opening)?;
+        Ok(connection)
+    }
+
+    fn shown(&self, scope: &ImportScope) -> String {
+        self.path(scope).display().to_string()
+    }
+}
+
+#[async_trait]
+impl ImportTarget for SqliteTarget {
+    async fn begin(&self, scope: &ImportScope, transfer: TransferId) -> Result<(Box<dyn Import>, Ledger), Failure> {
+        let shown = self.shown(scope);
+        let mut connection = self.open(scope, &shown).await?;
+        let found = owner(&mut connection, &shown).await?;
+        if self.owner.may_take(found.as_ref(), &shown)? {
+            own(&mut connection, &shown, &self.owner).await?;
+        }
         let ledger = read_ledger(&mut connection, &shown, transfer).await?;
         Ok((Box::new(SqliteImport::new(connection, shown)), ledger))
     }
+
+    async fn adopt(&self, scope: &ImportScope) -> Result<bool, Failure> {
+        let shown = self.shown(scope);
+        // Opening it would make it.
+        if !tokio::fs::try_exists(self.path(scope)).await.unwrap_or(true) {
+            return Err(not_taken(&shown));
+        }
+        let mut connection = self.open(scope, &shown).await?;
+        let found = owner(&mut connection, &shown).await?.ok_or_else(|| not_taken(&shown))?;
+        if self.owner.is(&found) {
+            return Ok(false);
+        }
+        own(&mut connection, &shown, &self.owner).await?;
+        let committed = sqlx::raw_sql("COMMIT").execute(&mut connection).await;
+        committed.map(|_| true).map_err(|e| failed(&shown, "committing the adoption", e))
+    }
+}
+
+/// Whose the file is: tenant and receiver.
+async fn owner(connection: &mut SqliteConnection, shown: &str) -> Result<Option<(String, String)>, Failure> {
+    let found = sqlx::query_as("SELECT tenant, receiver FROM towpath_owner").fetch_optional(connection).await;
+    found.map_err(|e| failed(shown, "reading whose the app database is", e))
+}
+
+/// Makes the file `owner`'s.
+async fn own(connection: &mut SqliteConnection, shown: &str, owner: &Owner) -> Result<(), Failure> {
+    let failed = |e| failed(shown, "writing whose the app database is", e);
+    sqlx::raw_sql("DELETE FROM towpath_owner").execute(&mut *connection).await.map_err(failed)?;
+    let written = sqlx::query("INSERT INTO towpath_owner (tenant, receiver) VALUES (?, ?)")
+        .bind(owner.tenant.to_string())
+        .bind(owner.receiver.to_string());
+    written.execute(connection).await.map(|_| ()).map_err(failed)
 }
 
 /// Makes the ledger where it is missing, and gives one of an earlier build the columns that it has not.
@@ -141,10 +189,29 @@ fn table_state(row: &SqliteRow) -> Option<(Label, TableState)> {
 }
 
 fn failed(path: &str, what: &str, error: sqlx::Error) -> Failure {
-    // SQLITE_FULL, <https://www.sqlite.org/rescode.html#full>.
-    let full = matches!(&error, sqlx::Error::Database(e) if e.code().is_some_and(|c| c == "13"));
-    let code = if full { Code::DiskFull } else { Code::ImportFailed };
-    Failure::retry(code, format!("{what} in {path} failed")).caused_by(error)
+    let result = match &error {
+        sqlx::Error::Database(e) => e.code().and_then(|code| code.parse().ok()),
+        _ => None,
+    };
+    let told = format!("{what} in {path} failed");
+    match result.map(by_result) {
+        Some((code, Disposition::Park)) => Failure::park(code, told),
+        Some((code, Disposition::Retry)) => Failure::retry(code, told),
+        None => Failure::retry(Code::ImportFailed, told),
+    }
+    .caused_by(error)
+}
+
+/// By the result code, whose last byte is the primary one (<https://www.sqlite.org/rescode.html>). What a trigger or an index of the app
+/// refuses, and a file that is damaged or none of SQLite's, waits for a person.
+fn by_result(code: i32) -> (Code, Disposition) {
+    match code & 0xff {
+        // SQLITE_FULL.
+        13 => (Code::DiskFull, Disposition::Retry),
+        // SQLITE_ERROR, _CORRUPT, _TOOBIG, _CONSTRAINT, _MISMATCH, _MISUSE, _AUTH and _NOTADB.
+        1 | 11 | 18 | 19 | 20 | 21 | 23 | 26 => (Code::ImportFailed, Disposition::Park),
+        _ => (Code::ImportFailed, Disposition::Retry),
+    }
 }
 
 /// The one column of a query in an app database.

@@ -15,7 +15,7 @@ use towpath_transfer::{
 use super::{
     super::{
         ImportScope, ImportTarget, OldRows, TableState,
-        conformance::{self, Bench, Kind, column, id, import, scope, table},
+        conformance::{self, Bench, Kind, column, id, import, owner, scope, table},
     },
     *,
 };
@@ -28,7 +28,7 @@ struct Sqlite {
 impl Sqlite {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let target = SqliteTarget::new(folder.path());
+        let target = SqliteTarget::new(folder.path(), owner("acme", 1));
         Self { folder, target }
     }
 
@@ -45,6 +45,10 @@ impl Bench for Sqlite {
 
     fn target(&self) -> &dyn ImportTarget {
         &self.target
+    }
+
+    fn target_of(&self, owner: Owner) -> Box<dyn ImportTarget> {
+        Box::new(SqliteTarget::new(self.folder.path(), owner))
     }
 
     async fn sql(&self, scope: &ImportScope, sql: &str) -> Vec<String> {
@@ -123,6 +127,30 @@ async fn a_value_that_is_not_of_its_type_is_refused() {
         let refused = import(&bench, &scope("main"), 1, &one, OldRows::Removed, &[&[Some(bad)]]).await.unwrap_err();
         assert_eq!(refused.code(), Code::ContentInvalid, "{sql_type}");
     }
+}
+
+#[tokio::test]
+async fn what_an_app_or_a_damage_refuses_waits_for_a_person_and_everything_else_does_not() {
+    use towpath_transfer::Disposition::{Park, Retry};
+    // 1811 is the constraint of a trigger, 2067 that of an index, 266 a read that failed, 517 a snapshot that is too old.
+    for (result, disposition) in
+        [(1, Park), (11, Park), (26, Park), (1811, Park), (2067, Park), (5, Retry), (517, Retry), (266, Retry), (14, Retry)]
+    {
+        assert_eq!(by_result(result), (Code::ImportFailed, disposition), "{result}");
+    }
+    assert_eq!(by_result(13), (Code::DiskFull, Retry));
+
+    let bench = Sqlite::new();
+    let (scope, items) = (scope("main"), conformance::items());
+    import(&bench, &scope, 1, &items, OldRows::Removed, &[&[Some("1"), Some("a")]]).await.unwrap();
+    let closed = "CREATE TRIGGER closed BEFORE INSERT ON towpath_imports BEGIN SELECT RAISE(ABORT, 'closed'); END";
+    assert!(bench.sql(&scope, closed).await.is_empty());
+    let refused = import(&bench, &scope, 2, &items, OldRows::Removed, &[&[Some("2"), Some("b")]]).await.unwrap_err();
+    assert_eq!((refused.code(), refused.disposition()), (Code::ImportFailed, Park));
+    assert_eq!(conformance::content(&bench, &scope).await, ["1/a"]);
+    std::fs::write(bench.path(&scope), [b'x'; 4096]).unwrap();
+    let refused = import(&bench, &scope, 3, &items, OldRows::Removed, &[]).await.unwrap_err();
+    assert_eq!((refused.code(), refused.disposition()), (Code::ImportFailed, Park));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 use towpath_servers::Postgres;
-use towpath_testkit::{End, JOB, Program, TENANT, World, assert_same_tables, eventually, query_text, query_texts};
+use towpath_testkit::{AGENT, End, JOB, Program, TENANT, World, assert_same_tables, eventually, query_text, query_texts};
 
 use crate::{executable, tables};
 
@@ -192,6 +192,48 @@ fn at_the_receiver_retry_imports_into_a_database_that_takes_it_again() {
     assert_eq!(sent["transfers"][0]["transfer"].as_str(), Some(&*transfer), "another transfer was begun");
     // The same number comes once: the ledger takes no transfer twice.
     assert_eq!(counted(), "1");
+}
+
+#[test]
+fn at_the_receiver_the_tables_of_another_tenant_are_left_alone_until_they_are_handed_over() {
+    let world = World::new(executable());
+    let server = Postgres::get();
+    let database = server.database();
+    let _relay = world.serve_relay();
+    let served = [(TENANT, 1), ("staging", 2)].map(|(tenant, company)| {
+        let (end, _) = world.end(tenant, ROWS, company);
+        end.import_into(&database);
+        world.create_tenant(tenant);
+        world.enrol(&end);
+        let receiver = end.receiver.serve(&["serve"]);
+        (end, receiver)
+    });
+    let [(first, _serving), (second, _serving_too)] = &served;
+    first.send().succeeded();
+    let schema = first.schema();
+    let table = format!("SELECT string_agg(t::text, '|' ORDER BY t::text) FROM {schema}.items AS t");
+    let of_the_first = database.run(&table);
+    second.agent.run(&["send", "--job", JOB]).succeeded();
+    let (transfer, _) = second.newest();
+    let known = || second.receiver.run(&["show", &transfer, "--json"]).status.success().then_some(());
+    eventually("the receiver has it", known);
+    let parked = || parked_with(&second.receiver, &["show"], &transfer, "towpath-receiver adopt");
+    assert_eq!(parked(), "app-taken");
+    // Tried again before the cause is gone, it is parked again.
+    second.receiver.run(&["retry", &transfer]).succeeded();
+    assert_eq!(parked(), "app-taken");
+    assert_eq!(database.run(&table), of_the_first, "the tables of the first are not what it has signed for");
+    second.receiver.run(&["adopt", AGENT, "no-such-job"]).failed_with("not-found");
+    second.receiver.run(&["adopt", AGENT, JOB]).succeeded();
+    second.receiver.run(&["retry", &transfer]).succeeded();
+    let sent = second.send().succeeded().json();
+    assert_eq!(sent["transfers"][0]["transfer"].as_str(), Some(&*transfer), "another transfer was begun");
+    assert_ne!(database.run(&table), of_the_first);
+    first.agent.run(&["send", "--job", JOB, "--full"]).succeeded();
+    let (late, _) = first.newest();
+    let known = || first.receiver.run(&["show", &late, "--json"]).status.success().then_some(());
+    eventually("the first receiver has it", known);
+    assert_eq!(parked_with(&first.receiver, &["show"], &late, "towpath-receiver adopt"), "app-taken");
 }
 
 #[test]

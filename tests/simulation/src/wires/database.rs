@@ -117,6 +117,10 @@ impl ImportTarget for App {
         let (import, ledger) = beside(self.inner.begin(scope, transfer)).await?;
         Ok((Box::new(Open { wire: self.wire.clone(), inner: import, _lock: lock }), ledger))
     }
+
+    async fn adopt(&self, scope: &ImportScope) -> Result<bool> {
+        beside(self.inner.adopt(scope)).await
+    }
 }
 
 impl Wire {

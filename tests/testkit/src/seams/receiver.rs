@@ -14,7 +14,7 @@ use towpath_receiver::{
     agents::{self, TrustPolicy},
     downlink::take::{self, Request, Source},
     enrolment::{Enrolment, enrol},
-    import::{ImportScope, SqliteTarget},
+    import::{ImportScope, Owner, SqliteTarget},
     landing::{Landing, LandingLimits, LandingView},
     layout::Layout,
     parts::{FileTrust, Limits, Parts, TableFilter},
@@ -79,8 +79,9 @@ impl Receiver {
         let layout = Layout::new("/receiver");
         machine.disk.create_dir_all(layout.state()).unwrap();
         let enrolled = enrol(code, &identity, None, relay, &machine.disk, &layout.enrolment()).await;
-        let (target, pins) = (SqliteTarget::new(folder.join("import")), folder.join("receiver_signers"));
         let enrolment = enrolled.unwrap().0;
+        let owner = Owner { tenant: enrolment.tenant.clone(), receiver: identity.fingerprint() };
+        let (target, pins) = (SqliteTarget::new(folder.join("import"), owner), folder.join("receiver_signers"));
         Self { machine, landing, identity, enrolment, layout, target, pins, parts: None }
     }
 
