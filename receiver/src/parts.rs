@@ -62,6 +62,9 @@ pub struct Limits {
     pub unpacked_file_bytes: u64,
     /// The most transfers of one agent kept in quarantine; the oldest go first. Default 100.
     pub quarantined_transfers: usize,
+    /// The most bytes of one agent kept in quarantine; the oldest transfers go first, and of the newest everything but its documents where
+    /// it alone has more. Default 20 GiB.
+    pub quarantined_bytes: u64,
     /// The most transfers that wait on the landing for one agent; the scan leaves the others for later. Default 1,000.
     pub landed_transfers: usize,
     /// The most bytes one return file may have. Default 20 GiB, which is what an agent unpacks unless it is told otherwise.
@@ -77,6 +80,7 @@ impl Default for Limits {
         Self {
             unpacked_file_bytes: DEFAULT_UNPACK_LIMIT,
             quarantined_transfers: 100,
+            quarantined_bytes: 20 << 30,
             landed_transfers: 1_000,
             export_file_bytes: DEFAULT_UNPACK_LIMIT,
             open_exports: 1_000,

@@ -10,6 +10,7 @@ use crate::{
     downlink::{
         export::Export,
         notify::Notify as NotifyStep,
+        receipt::Awaited,
         take,
         watch::{WATCH_INTERVAL, Watcher},
     },
@@ -22,6 +23,10 @@ use crate::{
 /// How long running steps may go on at shutdown, and again, how long those that are interrupted may take; together they
 /// stay below the 30 s in which the whole program ends.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(12);
+/// How many transfers each stage works on at once. An import has 4 MB for bzip2, as much for rows, and a connection to the app database.
+pub const AT_ONCE: usize = 8;
+/// How many of these may be one agent's, so that one whose files are large, or never end, holds up none of the others.
+pub const AT_ONCE_PER_AGENT: usize = 4;
 /// How often old things are cleared away.
 pub const TIDY_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
@@ -38,7 +43,12 @@ pub struct ServiceSettings {
 
 impl Default for ServiceSettings {
     fn default() -> Self {
-        let drivers = DriverSettings { shutdown_grace: SHUTDOWN_GRACE, ..DriverSettings::default() };
+        let drivers = DriverSettings {
+            concurrency: AT_ONCE,
+            per_agent: AT_ONCE_PER_AGENT,
+            shutdown_grace: SHUTDOWN_GRACE,
+            ..DriverSettings::default()
+        };
         Self { scan: Duration::from_secs(5), compare: COMPARE_INTERVAL, drivers }
     }
 }
@@ -67,12 +77,13 @@ impl Service {
 
     /// Works until `shutdown` is cancelled. Dropping the future instead stops everything where it stands, as a crash would.
     pub async fn run(self, shutdown: CancellationToken) {
-        let steps: [Arc<dyn Step>; 5] = [
+        let steps: [Arc<dyn Step>; 6] = [
             Arc::new(Verify(Arc::clone(&self.parts))),
             Arc::new(Import(Arc::clone(&self.parts))),
             Arc::new(Export(Arc::clone(&self.parts))),
             Arc::new(NotifyStep(Arc::clone(&self.parts))),
             Arc::new(Receipt(Arc::clone(&self.parts))),
+            Arc::new(Awaited(Arc::clone(&self.parts))),
         ];
         let mut drivers = JoinSet::new();
         for step in steps {

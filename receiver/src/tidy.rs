@@ -37,7 +37,14 @@ pub async fn tidy(parts: &Arc<Parts>) -> Result<(), Failure> {
     while parts.journal.prune(&Prune::over(older_than, JOURNAL_KEEPS)).await? >= MAX_PRUNE as u64 {}
     let sweeper = Arc::clone(parts);
     blocking(move || sweep_landing(&sweeper, now).and_then(|()| sweep_begun(&sweeper, now))).await?;
+    while clear_receipts(parts).await? {}
+    Ok(())
+}
+
+/// Removes old receipts, a round for each agent. Returns whether there may be more.
+async fn clear_receipts(parts: &Arc<Parts>) -> Result<bool, Failure> {
     let finder = Arc::clone(parts);
+    let mut removed = false;
     for key in blocking(move || old_receipts(&finder)).await? {
         if parts.journal.get(&key).await?.is_some_and(|record| !record.is_over()) {
             continue;
@@ -45,8 +52,9 @@ pub async fn tidy(parts: &Arc<Parts>) -> Result<(), Failure> {
         let path = parts.layout.receipts(&key);
         let files = Arc::clone(&parts.files);
         blocking(move || ignore_missing(files.remove_dir_all(&path)).map_err(|e| file_failure("removing", &path, e))).await?;
+        removed = true;
     }
-    Ok(())
+    Ok(removed)
 }
 
 fn sweep_landing(parts: &Parts, now: Timestamp) -> Result<(), Failure> {
@@ -165,11 +173,12 @@ mod tests {
         let bench = Bench::new().await;
         let root = bench.parts.layout.all_receipts().join("erp");
         let name = |n: usize| format!("01922c1e-8a4f-7d3a-9b5e-{n:012x}");
-        for n in 0..RECEIPTS_KEPT + 2 {
+        let over = PER_ROUND + 2;
+        for n in 0..RECEIPTS_KEPT + over {
             bench.files.create_dir_all(&root.join(name(n))).unwrap();
         }
         tidy(&bench.parts).await.unwrap();
         let left = bench.files.list(&root, None, RECEIPTS_KEPT + 10).unwrap();
-        assert_eq!((left.len(), left[0].name.clone()), (RECEIPTS_KEPT, name(2)));
+        assert_eq!((left.len(), left[0].name.clone()), (RECEIPTS_KEPT, name(over)));
     }
 }

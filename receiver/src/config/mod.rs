@@ -125,6 +125,7 @@ struct RawSend {
 #[serde(deny_unknown_fields)]
 struct RawQuarantine {
     transfers: Option<Spanned<usize>>,
+    size: Option<Bytes>,
 }
 
 impl Config {
@@ -223,6 +224,7 @@ impl Config {
             limits: Limits {
                 unpacked_file_bytes: unpacked_file.map_or(defaults.unpacked_file_bytes, |amount| amount.0),
                 quarantined_transfers: check.count(raw.quarantine.transfers, defaults.quarantined_transfers)?,
+                quarantined_bytes: raw.quarantine.size.map_or(defaults.quarantined_bytes, |amount| amount.0),
                 landed_transfers: transfers,
                 export_file_bytes: raw.send.file.map_or(defaults.export_file_bytes, |amount| amount.0),
                 open_exports: check.count(raw.send.open, defaults.open_exports)?,

@@ -2,17 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use towpath_journal::{LONGEST_TROUBLED_POLL, Lease, StepOutcome, TransferRecord};
+use async_trait::async_trait;
+use towpath_journal::{LONGEST_TROUBLED_POLL, Lease, Order, Step, StepOutcome, TransferRecord, pause_before_going_back};
 use towpath_keys::{
     Namespace,
     chain::{Believes as _, Party},
 };
 use towpath_transfer::{
-    Code, Direction, Failure, TransferEvent, TransferKey, TransferState,
+    Code, Direction, Failure, Stage, TransferEvent, TransferKey, TransferState,
     api::ExportStatus,
     digest::Sha256Digest,
     receipt::{Receipt, ReceiptStage, SignedReceipt},
-    state::Outcome,
+    state::{Outcome, Place},
 };
 
 use super::{export, remove_copies};
@@ -20,6 +21,38 @@ use crate::{agent_keys, chain::Believed, kept, parts::Parts, uplink::verify::blo
 
 /// The shortest pause between two questions; the longest is [`crate::parts::Limits::receipt_poll`].
 pub const SHORTEST_POLL: Duration = Duration::from_millis(200);
+
+/// The events of a transfer that the relay was told of once, and how many each further time adds.
+const EVENTS_ONCE: u64 = 2;
+const EVENTS_AGAIN: u64 = 2;
+
+/// The stage. Return files wait as long as their agent is away, and each is asked for again and again: they have a driver of their own,
+/// beside that of the [decisions](crate::uplink::receipt) that are handed over, and every one has its turn.
+#[derive(Debug, Clone)]
+pub struct Awaited(pub Arc<Parts>);
+
+#[async_trait]
+impl Step for Awaited {
+    fn place(&self) -> Place {
+        Place::Receiver
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Receipt
+    }
+
+    fn direction(&self) -> Option<Direction> {
+        Some(Direction::Downlink)
+    }
+
+    fn order(&self) -> Order {
+        Order::Due
+    }
+
+    async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
+        ask(&self.0, lease).await
+    }
+}
 
 /// Asks once how a transfer stands that the relay was told of.
 ///
@@ -37,10 +70,7 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
         return settle(parts, &lease.record, manifest, outcome).await;
     }
     let status = match parts.relay.export_status(&key.agent, key.id).await {
-        Err(failure) if failure.code() == Code::NotFound => {
-            tracing::warn!(transfer = %key, "the relay does not know it any more and is told once more");
-            return Ok(StepOutcome::Event(TransferEvent::NotifyAgain));
-        }
+        Err(failure) if failure.code() == Code::NotFound => return Ok(notify_again(parts, lease)),
         answered => answered?,
     };
     if status.transfer != key.id {
@@ -73,6 +103,17 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
             Err(failure)
         }
     }
+}
+
+/// The first time at once, later after growing pauses.
+fn notify_again(parts: &Parts, lease: &Lease) -> StepOutcome {
+    let rounds = lease.record.events.saturating_sub(EVENTS_ONCE) / EVENTS_AGAIN;
+    let left = pause_before_going_back(rounds).saturating_sub(age(parts, lease));
+    if !left.is_zero() {
+        return StepOutcome::Wait(left);
+    }
+    tracing::warn!(transfer = %lease.key(), "the relay does not know it any more and is told once more");
+    StepOutcome::Event(TransferEvent::NotifyAgain)
 }
 
 /// Keeps the manifest beside the receipts and removes the copies: from here on the agent answers for the files. What was laid out
@@ -179,6 +220,10 @@ fn trouble(parts: &Parts, lease: &Lease, status: &ExportStatus) -> Option<Failur
 /// Asks often while a transfer is young and ever more seldom afterwards.
 fn pause(parts: &Parts, lease: &Lease) -> Duration {
     let longest = parts.limits.receipt_poll;
-    let age = Duration::try_from(parts.clock.now().duration_since(lease.record.changed)).unwrap_or(Duration::ZERO);
-    (age / 4).clamp(SHORTEST_POLL.min(longest), longest)
+    (age(parts, lease) / 4).clamp(SHORTEST_POLL.min(longest), longest)
+}
+
+/// How long ago something has happened to a transfer.
+fn age(parts: &Parts, lease: &Lease) -> Duration {
+    Duration::try_from(parts.clock.now().duration_since(lease.record.changed)).unwrap_or(Duration::ZERO)
 }

@@ -46,7 +46,7 @@ pub struct Opened {
 /// A failure of disposition park where something is wrong with the transfer, of disposition retry where a file cannot be
 /// read now.
 pub fn open(files: &dyn FileStore, folder: &Path, expected: &Expected, signers: &AllowedSigners) -> Result<Opened, Failure> {
-    let bytes = small_file(files, folder, MANIFEST_NAME, MAX_MANIFEST_BYTES, Code::ManifestInvalid).map_err(gone)?;
+    let bytes = small_file(files, folder, MANIFEST_NAME, MAX_MANIFEST_BYTES, Code::ManifestInvalid)?;
     let manifest =
         Manifest::parse(&bytes).map_err(|e| Failure::park(Code::ManifestInvalid, "the manifest cannot be used").caused_by(e))?;
     check_belongs(&manifest, expected)?;
@@ -103,16 +103,6 @@ fn missing_or(error: std::io::Error, name: &str, path: &Path) -> Failure {
         return Failure::park(Code::TransferIncomplete, format!("{name} is missing"));
     }
     file_failure("reading", path, error)
-}
-
-/// What has landed is known by its manifest. Where that is gone it is this machine's disk that has lost it, and nobody is to blame.
-fn gone(failure: Failure) -> Failure {
-    if failure.code() != Code::TransferIncomplete {
-        return failure;
-    }
-    let message =
-        "the manifest of what has landed is gone: is the volume of the landing there? The relay hands the transfer on once more";
-    Failure::retry(Code::FileFailed, message).caused_by(failure)
 }
 
 fn small_file(files: &dyn FileStore, folder: &Path, name: &str, limit: usize, code: Code) -> Result<Vec<u8>, Failure> {

@@ -1,5 +1,4 @@
-//! `receipt`: hands the signed decision to the relay, from where the agent gets it; then what has landed may go. On the way
-//! back the receipt is the agent's, and it is awaited.
+//! `receipt`: hands the signed decision to the relay, from where the agent gets it; then what has landed may go.
 
 use std::sync::Arc;
 
@@ -24,11 +23,12 @@ impl Step for Receipt {
         Stage::Receipt
     }
 
+    fn direction(&self) -> Option<Direction> {
+        Some(Direction::Uplink)
+    }
+
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
-        match lease.record.direction {
-            Direction::Uplink => hand_over(&self.0, lease.key()).await.map(StepOutcome::Event),
-            Direction::Downlink => crate::downlink::receipt::ask(&self.0, lease).await,
-        }
+        hand_over(&self.0, lease.key()).await.map(StepOutcome::Event)
     }
 }
 

@@ -2,6 +2,7 @@
 //! at any point changes.
 
 mod merge;
+mod shares;
 
 use std::{path::Path, sync::Arc};
 
@@ -25,7 +26,7 @@ use crate::{
     parts::{Parts, TableFilter},
     quarantine,
     service::{Service, ServiceSettings},
-    testing::{Bench, Folder, ITEMS, Plain, folder, id, identity, manifest, peer, sealed, sent, table},
+    testing::{Bench, Folder, ITEMS, Plain, Sent, folder, id, identity, manifest, peer, sealed, sent, table},
 };
 
 /// Tells the test how each lease ended.
@@ -525,6 +526,32 @@ async fn quarantine_keeps_the_newest() {
     quarantine::release(&*bench.files, &bench.parts.layout, id(3), Some(&"erp".parse().unwrap())).unwrap();
     let gone = quarantine::show(&*bench.files, &bench.parts.layout, id(3), None).unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn quarantine_keeps_to_its_bytes_and_the_newest_documents_whatever_it_has() {
+    let large = |n| {
+        let mut bad = folder(&sent(n), &identity(1));
+        bad.remove(MD5SUMS_NAME);
+        bad.insert("items.csv.bz2".into(), vec![n; 10_000]);
+        bad
+    };
+    // What one takes: its documents are small.
+    let bench = Bench::with(|parts| parts.limits.quarantined_bytes = 30_000).await;
+    let kept = || {
+        let listed = quarantine::list(&*bench.files, &bench.parts.layout).unwrap();
+        listed.iter().map(|entry| entry.transfer).collect::<Vec<_>>()
+    };
+    for n in 1..=4 {
+        rejected(&bench, &bench.parts, "erp", id(n), &large(n)).await;
+    }
+    assert_eq!(kept(), [id(3), id(4)]);
+    let parts = bench.parts_with(|parts| parts.limits.quarantined_bytes = 9_999);
+    rejected(&bench, &parts, "erp", id(5), &large(5)).await;
+    assert_eq!(kept(), [id(5)]);
+    let (_, files) = quarantine::show(&*bench.files, &bench.parts.layout, id(5), None).unwrap();
+    let names: Vec<&str> = files.iter().map(|file| &*file.name).collect();
+    assert_eq!(names, [MANIFEST_NAME, SIGNATURE_NAME, PACKED_NAME, "reason.json"]);
 }
 
 async fn first_use(peers: &[(&str, &Identity)]) -> Bench {

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use towpath_journal::{Lease, Step, StepOutcome};
-use towpath_transfer::{Code, Failure, Stage, TransferEvent, TransferKey, manifest::Manifest, state::Place};
+use towpath_transfer::{
+    Code, Failure, Stage, TransferEvent, TransferKey,
+    manifest::{MANIFEST_NAME, Manifest},
+    state::Place,
+};
 
 use super::{
     check::{self, Expected, Opened},
@@ -53,6 +57,7 @@ fn verify(parts: &Parts, key: &TransferKey) -> Result<TransferEvent, Failure> {
 /// # Errors
 /// As [`check::open`].
 pub fn open(parts: &Parts, key: &TransferKey) -> Result<Opened, Failure> {
+    check_is_there(parts, key)?;
     let expected = Expected { tenant: Some(key.tenant.clone()), agent: Some(key.agent.clone()), transfer: Some(key.id) };
     let opened = check::open(&*parts.files, &parts.layout.landed(key), &expected, &parts.trust.signers()?)?;
     check_sizes(&opened.manifest, parts.limits.unpacked_file_bytes)?;
@@ -67,6 +72,18 @@ pub fn open(parts: &Parts, key: &TransferKey) -> Result<Opened, Failure> {
         }
     }
     Ok(opened)
+}
+
+/// What has landed is known by its manifest. Where that is gone it is this machine's disk that has lost it, and nobody is to blame.
+fn check_is_there(parts: &Parts, key: &TransferKey) -> Result<(), Failure> {
+    match parts.files.stat(&parts.layout.landed(key).join(MANIFEST_NAME)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let told = "the manifest of what has landed is gone: is the volume of the landing there? The relay hands the transfer on \
+                        once more";
+            Err(Failure::retry(Code::FileFailed, told).caused_by(e))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a transfer of which a file says that it unpacks to more than `limit` bytes.

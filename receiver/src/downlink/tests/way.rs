@@ -1,21 +1,23 @@
 //! What is sent, and whose word counts.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
+use towpath_journal::{FailPoints, Point};
 use towpath_keys::{Namespace, RotatingEnd, sign_rotation};
 use towpath_transfer::{
-    Code, Failure, Sequence, TransferState,
-    api::Peer,
+    Clock as _, Code, Failure, Sequence, Stage, TransferKey, TransferState,
+    api::{DownlinkState, ExportStatus, Peer},
     digest::Sha256Digest,
     manifest::{Content, MANIFEST_NAME, Manifest, SIGNATURE_NAME},
     packed::MD5SUMS_NAME,
     receipt::ReceiptStage,
-    state::Rejection,
+    state::{Place, Rejection},
 };
 use towpath_transport::files::{FileStore as _, read_whole, write_whole};
 
 use super::world::{
-    Answer, ERP_SEED, ORDERS, answer, kept_manifest, no_copies, over, put, receipt, request, send, signed, until,
+    Answer, ERP_SEED, ORDERS, answer, kept_manifest, no_copies, over, put, receipt, request, send, signed, start, until,
 };
 use crate::{
     chain,
@@ -23,6 +25,43 @@ use crate::{
     kept,
     testing::{Bench, RELAY_SEED, folder, id, identity, peer, sent},
 };
+
+/// A relay that takes its time to say how a transfer stands.
+struct SlowAnswers(towpath_transfer::clock::ManualClock);
+
+#[async_trait]
+impl FailPoints for SlowAnswers {
+    async fn hit(&self, _: Place, stage: Stage, point: Point, _: &TransferKey) {
+        if (stage, point) == (Stage::Receipt, Point::BeforeEffect) {
+            self.0.sleep(Duration::from_secs(2)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_newest_is_asked_for_however_many_wait_before_it() {
+    let bench = Bench::new().await;
+    for n in 1..=40 {
+        send(&bench, &bench.parts, id(n)).await;
+    }
+    until(&bench, &bench.parts, 40, &Answer::Nothing, is_notified).await;
+    let newest = Bench::key("erp", id(40));
+    let erp = identity(ERP_SEED);
+    let manifest = bench.relay.exported(newest.id).unwrap().announced.manifest;
+    let delivered = signed(&receipt(&newest, ReceiptStage::Delivered, manifest, &erp), &erp);
+    for transfer in (1..=40).map(id) {
+        let receipts = if transfer == newest.id { vec![delivered.clone()] } else { Vec::new() };
+        bench.relay.set_export_status(ExportStatus { transfer, state: DownlinkState::Announced, trouble: None, receipts });
+    }
+    let parts = bench.parts_with(|parts| parts.fail_points = Arc::new(SlowAnswers(bench.clock.clone())));
+    let (serving, shutdown) = start(&parts);
+    while !parts.journal.get(&newest).await.unwrap().unwrap().is_over() {
+        bench.clock.advance(Duration::from_millis(100));
+        tokio::task::yield_now().await;
+    }
+    shutdown.cancel();
+    serving.abort();
+}
 
 fn is_notified(record: &towpath_journal::TransferRecord) -> bool {
     matches!(record.state, TransferState::Notified { .. })
