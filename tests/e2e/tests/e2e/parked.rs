@@ -174,10 +174,7 @@ fn at_the_receiver_retry_imports_into_a_database_that_takes_it_again() {
          CREATE TRIGGER stocktaking BEFORE INSERT ON {schema}.towpath_imports EXECUTE FUNCTION closed()"
     ));
     change(&end.erp, "UPDATE items SET name = 'Another name' WHERE rowid = (SELECT min(rowid) FROM items)");
-    end.agent.run(&["send", "--job", JOB]).succeeded();
-    let (transfer, _) = end.newest();
-    let known = || end.receiver.run(&["show", &transfer, "--json"]).status.success().then_some(());
-    eventually("the receiver has it", known);
+    let transfer = sent_and_known(&end);
     let imports = format!("SELECT count(*) FROM {schema}.towpath_imports WHERE transfer = '{transfer}'");
     let counted = || database.run(&imports).trim().to_owned();
     let code = parked_with(&end.receiver, &["show"], &transfer, "towpath-receiver retry");
@@ -195,45 +192,62 @@ fn at_the_receiver_retry_imports_into_a_database_that_takes_it_again() {
 }
 
 #[test]
-fn at_the_receiver_the_tables_of_another_tenant_are_left_alone_until_they_are_handed_over() {
+fn at_the_receiver_the_tables_of_another_tenant_are_left_alone() {
     let world = World::new(executable());
     let server = Postgres::get();
     let database = server.database();
     let _relay = world.serve_relay();
-    let served = [(TENANT, 1), ("staging", 2)].map(|(tenant, company)| {
+    let [first, second] = [(TENANT, 1), ("staging", 2)].map(|(tenant, company)| {
         let (end, _) = world.end(tenant, ROWS, company);
         end.import_into(&database);
         world.create_tenant(tenant);
         world.enrol(&end);
-        let receiver = end.receiver.serve(&["serve"]);
-        (end, receiver)
+        end
     });
-    let [(first, _serving), (second, _serving_too)] = &served;
+    let (_serving, beside) = (first.receiver.serve(&["serve"]), second.receiver.serve(&["serve"]));
     first.send().succeeded();
     let schema = first.schema();
-    let table = format!("SELECT string_agg(t::text, '|' ORDER BY t::text) FROM {schema}.items AS t");
-    let of_the_first = database.run(&table);
-    second.agent.run(&["send", "--job", JOB]).succeeded();
-    let (transfer, _) = second.newest();
-    let known = || second.receiver.run(&["show", &transfer, "--json"]).status.success().then_some(());
-    eventually("the receiver has it", known);
-    let parked = || parked_with(&second.receiver, &["show"], &transfer, "towpath-receiver adopt");
+    let items = format!("SELECT string_agg(t::text, '|' ORDER BY t::text) FROM {schema}.items AS t");
+    let of_the_first = database.run(&items);
+    let transfer = sent_and_known(&second);
+    let parked = || parked_with(&second.receiver, &["show"], &transfer, "towpath-receiver retry");
     assert_eq!(parked(), "app-taken");
     // Tried again before the cause is gone, it is parked again.
     second.receiver.run(&["retry", &transfer]).succeeded();
     assert_eq!(parked(), "app-taken");
-    assert_eq!(database.run(&table), of_the_first, "the tables of the first are not what it has signed for");
-    second.receiver.run(&["adopt", AGENT, "no-such-job"]).failed_with("not-found");
-    second.receiver.run(&["adopt", AGENT, JOB]).succeeded();
+    let own = server.database();
+    second.import_into(&own);
+    beside.kill();
+    let _beside = second.receiver.serve(&["serve"]);
     second.receiver.run(&["retry", &transfer]).succeeded();
     let sent = second.send().succeeded().json();
     assert_eq!(sent["transfers"][0]["transfer"].as_str(), Some(&*transfer), "another transfer was begun");
-    assert_ne!(database.run(&table), of_the_first);
-    first.agent.run(&["send", "--job", JOB, "--full"]).succeeded();
-    let (late, _) = first.newest();
-    let known = || first.receiver.run(&["show", &late, "--json"]).status.success().then_some(());
-    eventually("the first receiver has it", known);
-    assert_eq!(parked_with(&first.receiver, &["show"], &late, "towpath-receiver adopt"), "app-taken");
+    assert_ne!(own.run(&items), of_the_first);
+    assert_eq!(database.run(&items), of_the_first, "the tables of the first are not what it has signed for");
+}
+
+#[test]
+fn at_the_receiver_its_own_tables_are_adopted_after_it_got_another_key() {
+    let (_world, end, _, _relay, _receiver) = World::running(executable(), ROWS);
+    end.send().succeeded();
+    change(&end.app(), "UPDATE towpath_owner SET receiver = 'SHA256:NYRWtq3eADODtJBzuq0wfPzo1ZlxEVxqpEqkDBTQbD4'");
+    change(&end.erp, "UPDATE items SET name = 'Another name' WHERE rowid = (SELECT min(rowid) FROM items)");
+    let transfer = sent_and_known(&end);
+    assert_eq!(parked_with(&end.receiver, &["show"], &transfer, "towpath-receiver adopt"), "app-taken");
+    end.receiver.run(&["adopt", AGENT, "no-such-job"]).failed_with("not-found");
+    end.receiver.run(&["adopt", AGENT, JOB]).succeeded();
+    end.receiver.run(&["retry", &transfer]).succeeded();
+    end.send().succeeded();
+    imported_once(&end, &transfer);
+}
+
+/// Begins a transfer, and waits until the receiver has it.
+fn sent_and_known(end: &End) -> String {
+    end.agent.run(&["send", "--job", JOB]).succeeded();
+    let (transfer, _) = end.newest();
+    let known = || end.receiver.run(&["show", &transfer, "--json"]).status.success().then_some(());
+    eventually("the receiver has it", known);
+    transfer
 }
 
 #[test]
