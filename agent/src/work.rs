@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use towpath_host::StateLock;
 use towpath_journal::{Observer, TransferRecord, WakeUp};
+use towpath_keys::Identity;
 use towpath_transfer::{Code, Direction, Failure, Stage, TransferId, TransferState, failure::Result};
 
 use crate::{
@@ -73,9 +74,21 @@ impl Worker {
             && let Some(lock) = StateLock::try_take(&self.parts.layout.lock())?
         {
             self.lock = Some(lock);
+            self.follow_key()?;
             self.go_on().await?;
         }
         Ok(())
+    }
+
+    /// Goes on with the key that is in the state folder now: whoever had the lock may have changed it meanwhile, and the one that this
+    /// process began with is retired soon.
+    fn follow_key(&self) -> Result<()> {
+        let known = &self.parts.identity;
+        match Identity::load(&self.parts.layout.key()) {
+            Ok(identity) if identity.fingerprint() != known.now().fingerprint() => known.replace(identity),
+            Err(failure) if failure.code() != Code::KeyMissing => Err(failure),
+            _ => Ok(()),
+        }
     }
 
     /// The pause in force.
@@ -300,6 +313,21 @@ mod tests {
         let id = world.plan(true).await;
         assert_eq!(follow(&world, &mut second, id, Goal::Pushed, FOR_EVER).await.unwrap().key.id, id);
         assert!(second.works());
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_over_goes_on_with_the_key_that_is_there_then() {
+        let (world, _folder) = world();
+        let first = start(&world).await;
+        let mut second = start(&world).await;
+        let changed =
+            Identity::load_or_create(&world.parts.layout.key(), towpath_keys::KeyKind::Ed25519, &SeededEntropy::new(77)).unwrap();
+        second.take_over().await.unwrap();
+        assert_ne!(world.parts.identity.now().fingerprint(), changed.fingerprint(), "the first still works");
+        drop(first);
+        second.take_over().await.unwrap();
+        assert!(second.works());
+        assert_eq!(world.parts.identity.now().fingerprint(), changed.fingerprint());
     }
 
     #[tokio::test]

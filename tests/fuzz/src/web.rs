@@ -341,13 +341,12 @@ pub(crate) fn no_proxy_seeds() -> Vec<Vec<u8>> {
 
 pub(crate) fn webhook(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match parse_webhook_url(text) {
-        Ok(url) => {
-            assert!(matches!(url.scheme(), "https" | "http") && url.has_host());
-            assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
-            assert_eq!(parse_webhook_url(url.as_str()), Ok(url));
-        }
-        Err(why) => assert!(text.len() < 12 || !why.contains(text), "a path may be a password"),
+    // A path may be a password, so what is said of a wrong one is a sentence of ours: `&'static str`.
+    let parsed: Result<_, &'static str> = parse_webhook_url(text);
+    if let Ok(url) = parsed {
+        assert!(matches!(url.scheme(), "https" | "http") && url.has_host());
+        assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
+        assert_eq!(parse_webhook_url(url.as_str()), Ok(url));
     }
     if let Ok(secret) = WebhookSecret::parse(text) {
         assert_eq!(format!("{secret:?}"), "WebhookSecret(withheld)");

@@ -102,10 +102,7 @@ fn put_away(files: &dyn FileStore, taken: &Taken, file: &TakenFile) -> std::io::
                 tracing::info!(file = %from.display(), "not archived: it was replaced since it was sent");
                 return Ok(());
             }
-            Err(error) if error.kind() == NotFound => {
-                tracing::info!(file = %from.display(), "not archived: it was taken away since it was sent");
-                return Ok(());
-            }
+            Err(error) if error.kind() == NotFound => return missing(files, taken, file, number),
             Err(error) => return Err(error),
         }
         match files.rename_new(&from, &to) {
@@ -118,6 +115,18 @@ fn put_away(files: &dyn FileStore, taken: &Taken, file: &TakenFile) -> std::io::
         }
     }
     Err(std::io::Error::new(AlreadyExists, format!("the archive has {MAX_SAME_NAME} other files of the name {}", file.name)))
+}
+
+/// A file that is not in its folder was taken away since it was sent. Or an attempt that was cut off has moved one that had just taken
+/// its place: that was not sent yet, lies under the last name before `free`, and goes back. Names of this time are this transfer's own.
+fn missing(files: &dyn FileStore, taken: &Taken, file: &TakenFile, free: u32) -> std::io::Result<()> {
+    let from = taken.folder.join(&file.name);
+    if free > 1 {
+        tracing::info!(file = %from.display(), "not archived: it was replaced while it was moved, and goes back");
+        return finished(files.rename_new(&taken.archive.join(archived_name(taken.at, free - 1, &file.name)), &from));
+    }
+    tracing::info!(file = %from.display(), "not archived: it was taken away since it was sent");
+    Ok(())
 }
 
 /// A newer file of the name stays.

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use towpath_transfer::manifest::Mode;
-use towpath_transport::files::{FaultFiles, FileFault};
+use towpath_transport::files::{FaultFiles, FileFault, FileOp};
 
 use super::*;
 
@@ -200,6 +200,29 @@ async fn a_file_that_was_replaced_or_taken_away_stays_as_it_is() {
 }
 
 #[tokio::test]
+async fn one_that_is_replaced_while_it_is_moved_goes_back_also_after_a_stop() {
+    for stopped in [false, true] {
+        let (bench, taken) = sent().await;
+        let (under, mut moved) = (bench.files.clone(), false);
+        let plan = move |op, path: &Path| match op {
+            FileOp::Rename if path.ends_with(BOTH[0]) => {
+                // The ERP is quicker than the move.
+                write_whole(&under, &Path::new(FOLDER).join("items.csv"), b"a\n2\n3\n").unwrap();
+                moved = true;
+                None
+            }
+            FileOp::Stat if stopped && moved && path.ends_with(BOTH[0]) => Some(FileFault::Before(ErrorKind::Other)),
+            _ => None,
+        };
+        let failing = FaultFiles::new(Arc::new(bench.files.clone()), Box::new(plan));
+        assert_eq!(archive(&failing, &taken).is_err(), stopped);
+        archive(&bench.files, &taken).unwrap();
+        assert_eq!(read_whole(&bench.files, &bench.path("items.csv"), 100).unwrap(), b"a\n2\n3\n");
+        assert_eq!(bench.names(ARCHIVE), [BOTH[1]]);
+    }
+}
+
+#[tokio::test]
 async fn a_name_that_is_taken_in_the_archive_gets_a_number() {
     let (bench, taken) = sent().await;
     write_whole(&bench.files, &Path::new(ARCHIVE).join(BOTH[0]), b"another").unwrap();
@@ -226,7 +249,7 @@ async fn a_name_that_is_taken_in_the_archive_gets_a_number() {
 async fn an_archive_on_another_volume_is_told() {
     let (bench, taken) = sent().await;
     let crossing = FileFault::Before(ErrorKind::CrossesDevices);
-    let plan = move |op, _: &Path| (op == towpath_transport::files::FileOp::Rename).then_some(crossing);
+    let plan = move |op, _: &Path| (op == FileOp::Rename).then_some(crossing);
     let failing = FaultFiles::new(Arc::new(bench.files.clone()), Box::new(plan));
     let failure = archive(&failing, &taken).unwrap_err();
     assert!(failure.message().ends_with("the archive must be on the volume of the folder"), "{failure}");
