@@ -37,8 +37,8 @@ pub fn sign_announcement(key: &Identity, announcement: &Announcement) -> Result<
 /// says nothing about keys any more.
 ///
 /// # Errors
-/// [`Code::AnnouncementInvalid`] where it is not of the protocol, of another relay, older than the pinned one, not signed by one
-/// of its receipt keys, or names a key that cannot be used.
+/// [`Code::AnnouncementInvalid`] where it is not of the protocol, of another relay, older than the pinned one, of its number and with
+/// other keys, not signed by one of its receipt keys, or names a key that cannot be used.
 pub fn verify_announcement(signed: &SignedAnnouncement, relay_url: &str, pinned: &RelayKeys) -> Result<Option<Announcement>> {
     let refused =
         |why: &str| Failure::park(Code::AnnouncementInvalid, format!("the relay's announcement of its keys was refused: {why}"));
@@ -60,7 +60,9 @@ pub fn verify_announcement(signed: &SignedAnnouncement, relay_url: &str, pinned:
         return Err(refused(&format!("it is number {told}, and number {known} is pinned already")));
     }
     if announcement.serial == pinned.serial {
-        return Ok(None);
+        let same = announcement.receipt_keys == pinned.receipt_keys && announcement.ssh_host_keys == pinned.ssh_host_keys;
+        let other = || refused(&format!("it is number {} like the pinned one, and names other keys", pinned.serial));
+        return if same { Ok(None) } else { Err(other()) };
     }
     believed(&announcement.receipt_keys).map_err(|e| refused("it names a receipt key that cannot be used").caused_by(e))?;
     Ok(Some(announcement))
@@ -130,6 +132,11 @@ mod tests {
         let second = follow_announcement(&both, &format!("{URL}/"), &first, &path).unwrap().unwrap();
         assert_eq!(second, pinned(1, &[ed25519(), rsa()]));
         assert_eq!(follow_announcement(&both, URL, &second, &path).unwrap(), None);
+        // Two of one number: a relay that was put back has given it a second time.
+        let twice = sign_announcement(ed25519(), &announcement(1, &[ed25519(), other()])).unwrap();
+        let refused = follow_announcement(&twice, URL, &second, &path).unwrap_err();
+        assert_eq!(refused.code(), Code::AnnouncementInvalid);
+        assert!(refused.report().contains("names other keys"), "{}", refused.report());
         let next = sign_announcement(rsa(), &announcement(2, &[rsa()])).unwrap();
         let third = follow_announcement(&next, URL, &second, &path).unwrap().unwrap();
         // The old key still proves receipts, and nothing else.

@@ -211,7 +211,7 @@ impl KeyFolder {
         let (kept, announcement) = match (kept, before) {
             (Some(kept), Some(before)) if same(&before, &body) => (kept, before),
             (kept, before) => {
-                let announcement = Announcement { serial: before.map_or(1, |before| before.serial.saturating_add(1)), ..body };
+                let announcement = Announcement { serial: before.map_or(1, |before| self.following(before.serial)), ..body };
                 (self.keep(&announcement, &receipt_key, &rows, kept, pinned)?, announcement)
             }
         };
@@ -226,6 +226,13 @@ impl KeyFolder {
             rows: rows.into_iter().map(since).collect(),
             strangers,
         })
+    }
+
+    /// The number of the announcement after this one: the second in which it is made, and always a greater one. A relay whose state was
+    /// put back does not know the numbers that it has given since, and must not give one of them to other keys.
+    fn following(&self, serial: u64) -> u64 {
+        let now = u64::try_from(self.clock.now().as_second()).unwrap_or_default();
+        serial.saturating_add(1).max(now)
     }
 
     fn certificate(&self) -> Result<Certificate> {

@@ -231,6 +231,7 @@ fn redactions() -> Redactions {
         ("[SIZE]", r"\d+ MiB"),
         ("[USER]", r"it runs as (?<redacted>[^,]+),"),
         ("[WHY]", r"(was blocked at .* UTC|swallows what is said): (?<redacted>.*?)( \[relay-unreachable\])?\n"),
+        ("[ANNOUNCEMENT]", r"announcement (?<redacted>\d+)"),
         ("[SECONDS]", r"they differ by (?<redacted>\d+s)"),
         ("[CODE]", "towpath1-[A-Za-z0-9_-]+"),
     ] {
