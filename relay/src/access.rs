@@ -88,13 +88,15 @@ pub struct AccessLog {
     /// The codes that are known to be in the list. 32 bytes for each that was used since the relay started or in the longest life of a
     /// code before.
     redeemed: Arc<Mutex<HashSet<Sha256Digest>>>,
+    /// Held while the file is written: two lines at once would have one end to begin at.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl AccessLog {
     /// The list in the folder `state`.
     #[must_use]
     pub fn new(files: Arc<dyn FileStore>, state: &std::path::Path, clock: Arc<dyn Clock>) -> Self {
-        Self { files, path: state.join(NAME), clock, redeemed: Arc::default() }
+        Self { files, path: state.join(NAME), clock, redeemed: Arc::default(), writing: Arc::default() }
     }
 
     /// Adds a line, durably. To be called before what it says is done: a line too many is carried out when the relay starts.
@@ -103,6 +105,7 @@ impl AccessLog {
     /// [`Code::FileFailed`], [`Code::DiskFull`].
     pub async fn note(&self, access: Access) -> Result<()> {
         let mut bytes = line(&Line { at: self.clock.now(), access })?;
+        let _alone = self.writing.lock().await;
         let (files, path) = (Arc::clone(&self.files), self.path.clone());
         blocking(move || {
             let failed = |e| file_failure("write", &path, e);
@@ -173,11 +176,15 @@ impl AccessLog {
                 )
                 .await?;
         }
-        self.shorten(lines).await?;
+        self.shorten().await?;
         Ok(replayed)
     }
 
-    async fn shorten(&self, lines: Vec<Line>) -> Result<()> {
+    /// The list is read anew: what was noted while it was carried out must stay.
+    async fn shorten(&self) -> Result<()> {
+        let _alone = self.writing.lock().await;
+        let reader = self.clone();
+        let lines = blocking(move || reader.lines()).await??;
         let now = self.clock.now();
         let within = |line: &Line, life: Duration| now.saturating_sub(life).is_ok_and(|old| line.at > old);
         let counts = |line: &&Line| match line.access {
@@ -353,6 +360,29 @@ mod tests {
         assert_eq!(scene.log.replay(&night.registry).await.unwrap(), Replayed { closed: 1, ..Replayed::default() });
         let thief = World::request(&code, &night.identity());
         assert_eq!(night.service().enrol(&thief, None).await.unwrap_err().code(), Code::EnrolmentExpired);
+    }
+
+    #[tokio::test]
+    async fn what_is_noted_while_the_list_is_carried_out_stays_in_it() {
+        let scene = Scene::new().await;
+        let code = |of: &[u8]| Access::Redeemed { code: Sha256Digest::of(of) };
+        scene.log.note(code(b"old")).await.unwrap();
+        scene.world.clock.advance(MAX_ENROLMENT_LIFE);
+        // The operator's command, which is another process, writes its line after the list was read and before it is shortened.
+        let (disk, late) = (scene.files.clone(), line(&Line { at: scene.world.clock.now(), access: code(b"late") }).unwrap());
+        let mut opened = 0;
+        let plan = Box::new(move |op, path: &std::path::Path| {
+            opened += usize::from(op == FileOp::Open);
+            if op == FileOp::Open && opened == 2 {
+                disk.open_append(path).unwrap().write_all(&late).unwrap();
+            }
+            None
+        });
+        let files = Arc::new(FaultFiles::new(Arc::new(scene.files.clone()), plan));
+        let log = AccessLog::new(files, "/".as_ref(), Arc::new(scene.world.clock.clone()));
+        log.replay(scene.registry()).await.unwrap();
+        let said: Vec<Access> = scene.log.lines().unwrap().into_iter().map(|line| line.access).collect();
+        assert_eq!(said, [code(b"late")]);
     }
 
     #[tokio::test]

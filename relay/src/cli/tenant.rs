@@ -11,7 +11,7 @@ use super::{
 use crate::{
     audit::Action,
     host::Host,
-    registry::{Budget, LandingOrigin, Registry},
+    registry::{Budget, Registry},
 };
 
 /// The port of SFTP.
@@ -36,7 +36,7 @@ pub(super) async fn run(host: &Host, command: TenantCommand) -> Result<()> {
             let scope = registry.operator_scope(&name).await?;
             let landing = parse(&app_server, app_host_key)?;
             let entry = by_operator(host, Action::AppServer).of(&name).detail(app_server.to_string());
-            let set = async |registry: Registry| registry.set_landing(&scope, &landing, LandingOrigin::Operator).await;
+            let set = async |registry: Registry| registry.set_landing(&scope, &landing).await;
             noted(&registry, entry, set).await?;
             output::say("the app server must admit the key that `towpath-relay keys` prints as \"forward\"");
             Ok(())

@@ -216,7 +216,8 @@ impl Registry {
         .await
     }
 
-    /// Revokes an end; a running service ends its sessions. Repeating changes nothing.
+    /// Revokes an end; a running service ends its sessions, and with a tenant's last receiver goes the landing that it has named.
+    /// Repeating changes nothing.
     ///
     /// # Errors
     /// [`Code::NotFound`].
@@ -233,6 +234,7 @@ impl Registry {
             if done.rows_affected() == 0 {
                 return Err(Failure::park(Code::NotFound, format!("tenant {scope} has no agent or receiver {name}")));
             }
+            super::tenants::forget_landing(&mut tx, scope).await?;
             changed(&mut tx).await?;
             self.commit_noted(tx).await
         })

@@ -156,10 +156,12 @@ impl Registry {
         .await
     }
 
-    /// Uses a code. The first key that does so is enrolled; the same key gets the same end again until the code expires.
+    /// Uses a code. The first key that does so is enrolled; the same key gets the same end again until the code expires. A receiver's
+    /// landing is taken with the first use, and later only where there is none: what proves a key says nothing about the landing, and
+    /// everybody in the tenant is told the proof.
     ///
     /// # Errors
-    /// [`Code::EnrolmentUnknown`], [`Code::EnrolmentExpired`], [`Code::EnrolmentUsed`] by another key,
+    /// [`Code::EnrolmentUnknown`], [`Code::EnrolmentExpired`], [`Code::EnrolmentUsed`] by another key or with another landing,
     /// [`Code::EnrolmentProofInvalid`], [`Code::KeyInvalid`], [`Code::AgentRevoked`].
     pub async fn redeem(&self, request: &EnrolmentRequest) -> Result<End> {
         beside(async {
@@ -212,6 +214,10 @@ impl Registry {
                     revoked: None,
                 };
                 bind(&mut tx, id, &end).await?;
+                changed(&mut tx).await?;
+            }
+            if let Some(landing) = &request.landing {
+                super::tenants::name_landing(&mut tx, &scope, landing, used.is_none()).await?;
                 changed(&mut tx).await?;
             }
             commit(tx).await?;

@@ -53,7 +53,7 @@ pub use enrolments::{EnrolmentRow, MAX_ENROLMENT_LIFE, MAX_OPEN_ENROLMENTS, NewE
 pub use expectations::{Expected, MAX_EXPECTED};
 pub use limits::{Budget, LimitsChange, TenantLimits};
 pub use releases::{MAX_RING, ReleaseRow};
-pub use tenants::{LandingOrigin, MAX_TENANTS, TenantRow, check_landing};
+pub use tenants::{MAX_TENANTS, TenantRow, check_landing};
 pub use tokens::MAX_LIVE_TOKENS;
 
 use crate::audit::Entry;

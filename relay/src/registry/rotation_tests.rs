@@ -105,6 +105,11 @@ async fn a_tenant_has_so_many_changes() {
     let mut connection = fixture.registry.pool.acquire().await.unwrap();
     let full = check_room(&mut connection, &fixture.scope, &told).await.unwrap_err();
     assert_eq!(full.code(), Code::RotationInvalid);
+    // As the message says: who is revoked counts no more.
+    drop(connection);
+    fixture.registry.revoke(&fixture.scope, &"agent".parse().unwrap()).await.unwrap();
+    let mut connection = fixture.registry.pool.acquire().await.unwrap();
+    check_room(&mut connection, &fixture.scope, &told).await.unwrap();
 }
 
 #[tokio::test]

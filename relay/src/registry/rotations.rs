@@ -178,7 +178,8 @@ impl Registry {
 pub(super) async fn check_room(connection: &mut SqliteConnection, scope: &TenantScope, rotation: &KeyRotation) -> Result<()> {
     let sql =
         "SELECT EXISTS (SELECT 1 FROM ends WHERE fingerprint = ?1) OR EXISTS (SELECT 1 FROM rotations WHERE fingerprint = ?1),
-                      (SELECT count(*) FROM rotations WHERE tenant = ?2)";
+                      (SELECT count(*) FROM rotations JOIN ends USING (tenant, name)
+                       WHERE rotations.tenant = ?2 AND ends.revoked IS NULL)";
     let (known, of_tenant): (i64, i64) = sqlx::query_as(sql)
         .bind(rotation.new_key.fingerprint().to_string())
         .bind(scope.tenant().as_str())
@@ -189,7 +190,8 @@ pub(super) async fn check_room(connection: &mut SqliteConnection, scope: &Tenant
         return Err(refused("the new key is or was enrolled already"));
     }
     if of_tenant >= MAX_TENANT_ROTATIONS {
-        return Err(refused(&format!("the ends of a tenant change their keys at most {MAX_TENANT_ROTATIONS} times; enrol anew")));
+        let most = format!("the ends of a tenant change their keys at most {MAX_TENANT_ROTATIONS} times");
+        return Err(refused(&format!("{most}; enrol anew, and have the old end revoked")));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
 use towpath_transfer::{Code, Failure, RemotePath, TenantName, api::Landing, beside::beside, failure::Result};
 
 use super::{
@@ -19,7 +20,7 @@ const MAX_HOST_KEYS: usize = 8;
 
 /// Who said where an app server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LandingOrigin {
+pub(super) enum LandingOrigin {
     /// The relay's operator; a receiver's enrolment does not change it.
     Operator,
     /// The tenant's receiver, when it enrolled.
@@ -141,27 +142,16 @@ impl Registry {
         .await
     }
 
-    /// Says where a tenant's app server is. What the operator said stays when a receiver says something else; then the
-    /// answer is `false`.
+    /// Says where a tenant's app server is, in the operator's word, which no receiver changes.
     ///
     /// # Errors
     /// [`Code::RequestInvalid`] where the landing is not usable.
-    pub async fn set_landing(&self, scope: &TenantScope, landing: &Landing, origin: LandingOrigin) -> Result<bool> {
+    pub async fn set_landing(&self, scope: &TenantScope, landing: &Landing) -> Result<()> {
         beside(async {
-            let encoded = encode(landing)?;
             let mut tx = self.begin().await?;
-            let sql = "UPDATE tenants SET landing = ?1, landing_by = ?2
-                   WHERE name = ?3 AND (?2 = 'operator' OR landing_by IS NULL OR landing_by = 'receiver')";
-            let done = sqlx::query(sql)
-                .bind(encoded)
-                .bind(origin.as_str())
-                .bind(scope.tenant().as_str())
-                .execute(&mut *tx)
-                .await
-                .map_err(db("set a tenant's app server"))?;
+            write_landing(&mut tx, scope, landing, LandingOrigin::Operator).await?;
             changed(&mut tx).await?;
-            self.commit_noted(tx).await?;
-            Ok(done.rows_affected() == 1)
+            self.commit_noted(tx).await
         })
         .await
     }
@@ -181,6 +171,62 @@ impl Registry {
         })
         .await
     }
+}
+
+/// Says where a tenant's app server is, in the word of a receiver that enrols. What the operator has said stays; so does, unless this is
+/// the `first` use of its code, what a receiver has.
+///
+/// # Errors
+/// [`Code::EnrolmentUsed`] where the code was used with another landing; [`Code::RequestInvalid`] where it is not usable.
+pub(super) async fn name_landing(
+    tx: &mut Transaction<'static, Sqlite>,
+    scope: &TenantScope,
+    landing: &Landing,
+    first: bool,
+) -> Result<()> {
+    let known: Option<(Option<String>, Option<String>)> =
+        sqlx::query_as("SELECT landing, landing_by FROM tenants WHERE name = ?")
+            .bind(scope.tenant().as_str())
+            .fetch_optional(&mut **tx)
+            .await
+            .map_err(db("read a tenant's app server"))?;
+    let (known, by) = known.unwrap_or_default();
+    if by.as_deref() == Some(LandingOrigin::Operator.as_str()) {
+        tracing::warn!(tenant = %scope, "a receiver's landing was ignored: the operator has named another app server");
+        return Ok(());
+    }
+    match known.as_deref().map(decode).transpose()? {
+        Some(known) if known == *landing => Ok(()),
+        Some(_) if !first => {
+            let message = "the enrolment code was used with another landing before: ask for a new code, or have the relay's operator say \
+                           where to deliver (towpath-relay tenant app-server)";
+            Err(Failure::park(Code::EnrolmentUsed, message))
+        }
+        _ => write_landing(tx, scope, landing, LandingOrigin::Receiver).await,
+    }
+}
+
+async fn write_landing(
+    tx: &mut Transaction<'static, Sqlite>,
+    scope: &TenantScope,
+    landing: &Landing,
+    origin: LandingOrigin,
+) -> Result<()> {
+    let done = sqlx::query("UPDATE tenants SET landing = ?1, landing_by = ?2 WHERE name = ?3")
+        .bind(encode(landing)?)
+        .bind(origin.as_str())
+        .bind(scope.tenant().as_str())
+        .execute(&mut **tx)
+        .await;
+    done.map(drop).map_err(db("set a tenant's app server"))
+}
+
+/// Forgets the landing that a receiver has named, where no receiver is left that is not revoked: its host gets nothing more.
+pub(super) async fn forget_landing(tx: &mut Transaction<'static, Sqlite>, scope: &TenantScope) -> Result<()> {
+    let sql = "UPDATE tenants SET landing = NULL, landing_by = NULL WHERE name = ?1 AND landing_by = 'receiver'
+                   AND NOT EXISTS (SELECT 1 FROM ends WHERE tenant = ?1 AND role = 'receiver' AND revoked IS NULL)";
+    let done = sqlx::query(sql).bind(scope.tenant().as_str()).execute(&mut **tx).await;
+    done.map(drop).map_err(db("forget a tenant's app server"))
 }
 
 fn encode(landing: &Landing) -> Result<String> {

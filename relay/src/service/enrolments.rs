@@ -13,7 +13,7 @@ use towpath_transfer::{
 use super::RelayService;
 use crate::{
     audit::{Action, Entry, Who},
-    registry::{End, LandingOrigin},
+    registry::End,
 };
 
 impl RelayService {
@@ -63,11 +63,6 @@ impl RelayService {
             access.note_redeemed(Sha256Digest::of(request.secret.as_bytes())).await?;
         }
         let caller = end.clone().caller(&end.key)?;
-        if let Some(landing) = &request.landing
-            && !self.registry.set_landing(caller.scope(), landing, LandingOrigin::Receiver).await?
-        {
-            tracing::warn!(tenant = %end.tenant, "a receiver's landing was ignored: the operator has named another app server");
-        }
         // Transfers may be waiting for an app server.
         self.wake.hint();
         let shown = self.identity.keys.shown();

@@ -6,7 +6,7 @@ use towpath_journal::system::{SystemClock, SystemEntropy};
 use towpath_keys::KeyKind;
 use towpath_relay::{
     audit::{Action, chain::Row},
-    registry::{AuditFilter, LandingOrigin, Registry},
+    registry::{AuditFilter, Registry},
 };
 use towpath_transfer::{
     Code,
@@ -40,7 +40,7 @@ async fn what_happens_at_a_real_relay_is_in_its_trail() {
     let receiver = relay.enrol(Role::Receiver, KeyKind::Ed25519).await;
     let app = app_server(landing.path(), agent.answer.forward_key.clone()).await;
     std::fs::create_dir(landing.path().join("landing")).unwrap();
-    registry.set_landing(&scope, &app, LandingOrigin::Operator).await.unwrap();
+    registry.set_landing(&scope, &app).await.unwrap();
 
     let (id, files, complete) = uplink(&agent);
     let sftp = within(relay.sftp(&agent, Route::Ssh)).await.unwrap();

@@ -3,7 +3,6 @@
 use std::{path::Path, time::Duration};
 
 use towpath_keys::{KeyKind, Namespace};
-use towpath_relay::registry::LandingOrigin;
 use towpath_transfer::{
     Code, Direction, Sequence, TransferId,
     api::{Acknowledgement, DownlinkState, Downlinks, Export, ExportStatus, Role},
@@ -128,7 +127,7 @@ async fn a_return_file_reaches_a_waiting_agent_and_its_receipt_the_receiver() {
     let agent = relay.enrol(Role::Agent, KeyKind::Rsa2048).await;
     let receiver = relay.enrol(Role::Receiver, KeyKind::Ed25519).await;
     let app = app_server(landing.path(), agent.answer.forward_key.clone()).await;
-    registry.set_landing(&scope, &app, LandingOrigin::Operator).await.unwrap();
+    registry.set_landing(&scope, &app).await.unwrap();
 
     let (export, plain) = lay_out(landing.path(), &receiver, &agent, 1);
     let file = landing.path().join(format!("landing/downlink/agent/{}/{PLAIN}", export.transfer));

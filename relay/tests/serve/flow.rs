@@ -24,7 +24,7 @@ use towpath_keys::{Identity, KeyKind, Namespace, TokenClaims, sign_enrolment};
 use towpath_relay::{
     config::Config,
     host::{Host, Listening},
-    registry::{LandingOrigin, NewEnrolment, Registry},
+    registry::{NewEnrolment, Registry},
 };
 use towpath_transfer::{
     Clock, Code, Direction, Entropy, RemotePath, Sequence, TransferId,
@@ -376,7 +376,7 @@ async fn an_uplink_goes_through_a_real_relay_by_both_routes() {
     agent.api.complete(id, &complete).await.unwrap();
     until(&agent.api, id, UplinkState::Accepted).await;
     // The tenant gets its app server only now: what waited for it goes on by itself.
-    registry.set_landing(&scope, &app, LandingOrigin::Operator).await.unwrap();
+    registry.set_landing(&scope, &app).await.unwrap();
     until(&agent.api, id, UplinkState::Forwarded).await;
     for (name, bytes) in &files {
         let landed = landing.path().join(format!("landing/uplink/agent/{id}/{name}"));

@@ -36,7 +36,7 @@ use crate::{
     admin::Metrics,
     downlink::DownlinkSettings,
     keyring::{Keyring, Shown},
-    registry::{LandingOrigin, NewEnrolment},
+    registry::NewEnrolment,
     relay::{Parts, Relay, StageSettings},
     scope::TenantScope,
     spool::{AgentView, SpoolLimits},
@@ -738,13 +738,51 @@ async fn a_receivers_landing_counts_unless_the_operator_has_said_otherwise() {
     enrol("second").await.unwrap();
     let scope = world.registry.operator_scope(&"acme".parse().unwrap()).await.unwrap();
     assert_eq!(world.registry.landing(&scope).await.unwrap().unwrap().host, "second");
-    world.registry.set_landing(&scope, &landing("operator"), LandingOrigin::Operator).await.unwrap();
+    world.registry.set_landing(&scope, &landing("operator")).await.unwrap();
     enrol("third").await.unwrap();
     assert_eq!(world.registry.landing(&scope).await.unwrap().unwrap().host, "operator");
     assert_eq!(code_of(enrol("no host")).await, Code::RequestInvalid);
     let (code, identity) = (world.code("acme", Role::Agent).await, world.identity());
     let request = EnrolmentRequest { landing: Some(landing("agent")), ..World::request(&code, &identity) };
     assert_eq!(code_of(world.service().enrol(&request, None)).await, Code::RequestInvalid, "an agent has none");
+}
+
+#[tokio::test]
+async fn who_repeats_what_proves_a_key_moves_no_landing_and_a_revoked_receiver_has_none() {
+    let world = World::new().await;
+    let key = world.identity().public_line().clone();
+    let landing = |host: &str| {
+        let (host, user, folder) = (host.to_owned(), "relay".to_owned(), "/".to_owned());
+        Some(Landing { host, port: 22, user, folder, host_keys: vec![key.clone()] })
+    };
+    let (code, identity) = (world.code("acme", Role::Receiver).await, world.identity());
+    let scope = world.registry.operator_scope(&"acme".parse().unwrap()).await.unwrap();
+    let host = async || world.registry.landing(&scope).await.unwrap().map(|landing| landing.host);
+    let plain = World::request(&code, &identity);
+    let enrol = async |landing: Option<Landing>| {
+        let request = EnrolmentRequest { landing, ..plain.clone() };
+        world.service().enrol(&request, None).await
+    };
+    // A receiver may say it later, as long as nobody has.
+    enrol(None).await.unwrap();
+    enrol(landing("its-own")).await.unwrap();
+    enrol(landing("its-own")).await.unwrap();
+    // Every agent of the tenant is told key and proof, and may have seen the code.
+    assert_eq!(code_of(enrol(landing("thief"))).await, Code::EnrolmentUsed);
+    assert_eq!(host().await.as_deref(), Some("its-own"));
+    let first = enrol(None).await.unwrap();
+    // Another receiver takes over, and the first is revoked.
+    let (code, second) = (world.code("acme", Role::Receiver).await, world.identity());
+    let request = EnrolmentRequest { landing: landing("new"), ..World::request(&code, &second) };
+    let second = world.service().enrol(&request, None).await.unwrap();
+    world.registry.revoke(&scope, &first.name).await.unwrap();
+    assert_eq!(host().await.as_deref(), Some("new"));
+    world.registry.revoke(&scope, &second.name).await.unwrap();
+    assert_eq!(host().await, None, "nothing goes to the host of a receiver that was revoked");
+    // What the operator has said is the operator's to change.
+    world.registry.set_landing(&scope, &landing("operator").unwrap()).await.unwrap();
+    world.registry.revoke(&scope, &second.name).await.unwrap();
+    assert_eq!(host().await.as_deref(), Some("operator"));
 }
 
 #[tokio::test]
