@@ -256,7 +256,9 @@ impl Journal for MemoryJournal {
         let older_than = micros(what.older_than);
         let mut kept = self.kept();
         let meant = |record: &TransferRecord| {
-            what.spent.matches(record) && what.tenant.as_ref().is_none_or(|tenant| *tenant == record.key.tenant)
+            what.spent.matches(record)
+                && what.direction.is_none_or(|direction| direction == record.direction)
+                && what.tenant.as_ref().is_none_or(|tenant| *tenant == record.key.tenant)
         };
         let spared = |row: &Row| what.spared.contains(&row.record.serial);
         let may_go = |row: &Row| (what.spent == Spent::Over || !row.is_held()) && !spared(row);

@@ -343,13 +343,21 @@ pub struct Prune {
     pub limit: usize,
     /// The serials of those that stay whatever comes after them.
     pub spared: Vec<u64>,
+    /// Of this direction alone; of both where absent. Not for [`Spent::Incomplete`], which only uplinks are.
+    pub direction: Option<Direction>,
 }
 
 impl Prune {
     /// Transfers that are over, of all tenants, as many at once as may be.
     #[must_use]
     pub fn over(older_than: Timestamp, keep: u64) -> Self {
-        Self { tenant: None, spent: Spent::Over, older_than, keep, limit: crate::MAX_PRUNE, spared: Vec::new() }
+        Self { tenant: None, spent: Spent::Over, older_than, keep, limit: crate::MAX_PRUNE, spared: Vec::new(), direction: None }
+    }
+
+    /// The same of one direction alone.
+    #[must_use]
+    pub fn travelling(self, direction: Direction) -> Self {
+        Self { direction: Some(direction), ..self }
     }
 
     /// The same for one tenant alone.

@@ -10,7 +10,7 @@ use crate::parts::{KEPT_TRANSFERS, Parts};
 /// Names read from the folder of transfers at a time.
 const PAGE: usize = 256;
 
-/// Removes ended transfers beyond the newest `keep` from the journal, but for the one that a job's next transfer builds on; the folders
+/// Removes ended transfers beyond the newest `keep` of each direction from the journal, but for the one that a job's next transfer builds on; the folders
 /// of transfers the journal does not know, and what is left of the work on those that have ended, as a kill or a power cut leaves it.
 /// Returns how many folders went.
 ///
@@ -18,8 +18,11 @@ const PAGE: usize = 256;
 /// As journal and disk report.
 pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
     let now = parts.clock.now();
-    let over = Prune::over(now, keep).sparing(bases(parts).await?);
-    while parts.journal.prune(&over).await? == MAX_PRUNE as u64 {}
+    // Each direction by itself: many runs must not make the number of a return file that is late count as used.
+    for direction in [Direction::Uplink, Direction::Downlink] {
+        let over = Prune::over(now, keep).travelling(direction).sparing(bases(parts).await?);
+        while parts.journal.prune(&over).await? == MAX_PRUNE as u64 {}
+    }
     let mut removed = 0;
     for folder in [parts.layout.transfers(), parts.layout.of(Direction::Downlink).transfers(), parts.layout.work()] {
         let mut after: Option<String> = None;

@@ -16,7 +16,10 @@ use towpath_transport::{
     store::{Far, FileSource, Progress as Advance, RemoteStore, Retry, RetryPolicy, StoreError, StoreErrorKind},
 };
 
-use super::folder::{self, own_name};
+use super::{
+    folder::{self, own_name},
+    receipt::kept_outcome,
+};
 use crate::parts::{Parts, Progress};
 
 /// How often one step sends again what the relay misses before it pauses.
@@ -52,6 +55,10 @@ impl Step for PushStep {
             return Err(Failure::park(Code::Internal, format!("transfer {id} is not packed")));
         };
         let Identity { manifest, packed } = identity;
+        // It was sent before, and ended: nobody needs it any more, and what it has packed may be gone.
+        if kept_outcome(parts, id, manifest)?.is_some() {
+            return Ok(StepOutcome::Event(TransferEvent::Pushed));
+        }
         let complete = Complete { manifest, packed };
         let status = match parts.relay.uplink(id).await {
             Ok(status) => Some(status),

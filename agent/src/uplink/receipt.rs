@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use towpath_journal::{LONGEST_TROUBLED_POLL, Lease, Step, StepOutcome, pause_before_going_back};
+use towpath_journal::{LONGEST_PAUSE, LONGEST_TROUBLED_POLL, Lease, Step, StepOutcome, pause_before_going_back};
 use towpath_transfer::{
     Code, Direction, Failure, Stage, TransferEvent, TransferId, TransferState,
     api::{UplinkState, UplinkStatus},
@@ -54,7 +54,7 @@ impl Step for ReceiptStep {
         let status = match self.parts.relay.uplink(id).await {
             // It was restored to before the transfer. Everything is still here, so it gets everything again.
             Err(failure) if failure.code() == Code::NotFound => {
-                return Ok(self.push_again(lease, "the relay does not know the transfer any more"));
+                return self.push_again(lease, Code::NotFound, "the relay does not know the transfer any more");
             }
             answered => answered?,
         };
@@ -63,7 +63,7 @@ impl Step for ReceiptStep {
             return Err(Failure::retry(Code::RelayProtocol, message));
         }
         if status.state == UplinkState::Incomplete {
-            return Ok(self.push_again(lease, "the relay asks for files again"));
+            return self.push_again(lease, Code::TransferIncomplete, "the relay asks for files again");
         }
         let waits_for_acceptance = matches!(lease.record.state, TransferState::Pushed { .. });
         if let Some(event) = self.take_receipts(id, &status, identity.manifest, waits_for_acceptance).await? {
@@ -78,15 +78,22 @@ impl Step for ReceiptStep {
 
 impl ReceiptStep {
     /// The first time at once, later after growing pauses: a relay that asks without end is not sent everything without end.
-    fn push_again(&self, lease: &Lease, why: &str) -> StepOutcome {
-        let pause = pause_before_push(lease.record.events);
+    fn push_again(&self, lease: &Lease, code: Code, why: &str) -> Result<StepOutcome, Failure> {
+        let pause = pause_before_going_back(rounds(lease.record.events));
         let age = self.parts.clock.now().duration_since(lease.record.changed);
         let left = pause.saturating_sub(Duration::try_from(age).unwrap_or(Duration::ZERO));
+        if left > LONGEST_PAUSE {
+            let rounds = rounds(lease.record.events);
+            return Err(Failure::retry(
+                code,
+                format!("{why}, {rounds} times by now; it is pushed again in {} s", left.as_secs()),
+            ));
+        }
         if !left.is_zero() {
-            return StepOutcome::Wait(left);
+            return Ok(StepOutcome::Wait(left));
         }
         tracing::warn!(transfer = %lease.key(), "{why}: it is pushed again");
-        StepOutcome::Event(TransferEvent::PushAgain)
+        Ok(StepOutcome::Event(TransferEvent::PushAgain))
     }
 
     /// Looks at every receipt the relay has; keeps those that are good, and says what follows from them.
@@ -100,24 +107,28 @@ impl ReceiptStep {
         let parts = &*self.parts;
         let mut accepted = false;
         let mut outcome = None;
-        let mut doubted = None;
+        let (mut good, mut doubted) = (Vec::new(), None);
         for signed in &status.receipts {
             let receipt = match self.believe(id, signed, manifest).await {
                 // What is good beside it counts all the same: only the relay says that this one is of anybody.
-                Err(failure) if matches!(failure.code(), Code::ReceiptInvalid | Code::ReceiverUnapproved) => {
+                Err(failure) if is_doubt(&failure) => {
                     doubted.get_or_insert(failure);
                     continue;
                 }
                 other => other?,
             };
-            folder::keep_receipt(&*parts.files, &parts.layout, id, receipt.stage, signed)?;
             accepted |= receipt.stage == ReceiptStage::Accepted;
+            good.push((receipt.stage, signed));
             if let Some(ended) = receipt.outcome()
                 && outcome.replace(ended.clone()).is_some_and(|before| before != ended)
             {
                 let message = format!("the relay has two receipts of transfer {id} that contradict each other");
                 return Err(Failure::park(Code::ReceiptInvalid, message));
             }
+        }
+        // Only now: one that is here ends the transfer, also where the other is not looked at any more.
+        for (stage, signed) in good {
+            folder::keep_receipt(&*parts.files, &parts.layout, id, stage, signed)?;
         }
         if accepted && waits_for_acceptance {
             return Ok(Some(TransferEvent::Accepted));
@@ -179,20 +190,26 @@ fn believed(parts: &Parts, id: TransferId, signed: &SignedReceipt, manifest: Sha
     }
 }
 
+/// Whether a receipt is not to be believed, and not only cannot be judged now.
+fn is_doubt(failure: &Failure) -> bool {
+    matches!(failure.code(), Code::ReceiptInvalid | Code::ReceiverUnapproved)
+}
+
 /// How a transfer has ended by a receipt that is here. One that cannot be believed any more is asked for again.
 ///
 /// # Errors
 /// As the disk reports.
-fn kept_outcome(parts: &Parts, id: TransferId, manifest: Sha256Digest) -> Result<Option<Outcome>, Failure> {
+pub(super) fn kept_outcome(parts: &Parts, id: TransferId, manifest: Sha256Digest) -> Result<Option<Outcome>, Failure> {
     for stage in [ReceiptStage::Imported, ReceiptStage::Rejected] {
         let kept = match folder::kept_receipt(&*parts.files, &parts.layout, id, stage) {
             Err(failure) if failure.code() == Code::ReceiptInvalid => None,
             other => other?,
         };
-        if let Some(receipt) = kept.and_then(|signed| believed(parts, id, &signed, manifest).ok())
-            && receipt.stage == stage
-        {
-            return Ok(receipt.outcome());
+        let Some(signed) = kept else { continue };
+        match believed(parts, id, &signed, manifest) {
+            Ok(receipt) if receipt.stage == stage => return Ok(receipt.outcome()),
+            Err(failure) if !is_doubt(&failure) => return Err(failure),
+            _ => {}
         }
     }
     Ok(None)
@@ -211,9 +228,9 @@ fn trouble(status: &UplinkStatus, lease: &Lease, poll: Duration) -> Option<Failu
     })
 }
 
-/// How long after its last event a transfer is pushed again that has so many of them.
-fn pause_before_push(events: u64) -> Duration {
-    pause_before_going_back(events.saturating_sub(EVENTS_ONCE) / EVENTS_AGAIN)
+/// How often a transfer was pushed again that has so many events.
+const fn rounds(events: u64) -> u64 {
+    events.saturating_sub(EVENTS_ONCE) / EVENTS_AGAIN
 }
 
 #[cfg(test)]
@@ -223,7 +240,7 @@ mod tests {
     #[test]
     fn a_relay_that_asks_without_end_is_sent_to_ever_more_seldom() {
         // Pushed; accepted; and after one, two and many further pushes.
-        let pauses = [3, 4, 5, 7, 9, 15, 999].map(|events| pause_before_push(events).as_secs());
+        let pauses = [3, 4, 5, 7, 9, 15, 999].map(|events| pause_before_going_back(rounds(events)).as_secs());
         assert_eq!(pauses, [0, 0, 1, 2, 4, 30, 3_600]);
     }
 }

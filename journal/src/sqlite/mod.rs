@@ -316,6 +316,7 @@ impl Journal for SqliteJournal {
             .bind(limited(what.limit, MAX_PRUNE))
             .bind(what.tenant.as_ref().map(|name| name.as_str()))
             .bind(format!("{:?}", what.spared))
+            .bind(what.direction.map(direction_name))
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed(READ))?;

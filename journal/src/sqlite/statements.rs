@@ -49,23 +49,26 @@ const LIST_OF_ID: &str = "SELECT * FROM transfers INDEXED BY transfers_by_id
 
 const OVER: &str = "SELECT * FROM transfers
     WHERE over = 1 AND changed < ?1 AND ?4 IS NULL AND serial NOT IN (SELECT value FROM json_each(?5))
-      AND serial <= (SELECT serial FROM transfers WHERE over = 1 ORDER BY serial DESC LIMIT 1 OFFSET ?2)
+      AND (?6 IS NULL OR direction = ?6)
+      AND serial <= (SELECT serial FROM transfers
+                     WHERE over = 1 AND (?6 IS NULL OR direction = ?6) ORDER BY serial DESC LIMIT 1 OFFSET ?2)
     ORDER BY serial LIMIT ?3";
 
 const OVER_OF_TENANT: &str = "SELECT * FROM transfers INDEXED BY transfers_over_of_tenant
     WHERE over = 1 AND tenant = ?4 AND changed < ?1 AND serial NOT IN (SELECT value FROM json_each(?5))
+      AND (?6 IS NULL OR direction = ?6)
       AND serial <= (SELECT serial FROM transfers INDEXED BY transfers_over_of_tenant
-                     WHERE over = 1 AND tenant = ?4 ORDER BY serial DESC LIMIT 1 OFFSET ?2)
+                     WHERE over = 1 AND tenant = ?4 AND (?6 IS NULL OR direction = ?6) ORDER BY serial DESC LIMIT 1 OFFSET ?2)
     ORDER BY serial LIMIT ?3";
 
 const INCOMPLETE: &str = "SELECT * FROM transfers INDEXED BY transfers_alike
     WHERE word = 'incomplete' AND changed < ?1 AND (?4 IS NULL OR tenant = ?4) AND lease_token IS NULL
-      AND serial NOT IN (SELECT value FROM json_each(?5))
+      AND serial NOT IN (SELECT value FROM json_each(?5)) AND (?6 IS NULL OR direction = ?6)
       AND serial <= (SELECT serial FROM transfers INDEXED BY transfers_alike
                      WHERE word = 'incomplete' AND (?4 IS NULL OR tenant = ?4) ORDER BY serial DESC LIMIT 1 OFFSET ?2)
     ORDER BY serial LIMIT ?3";
 
-/// What is pruned: older than ?1, the newest ?2 stay, at most ?3, of the tenant ?4, and none of ?5.
+/// What is pruned: older than ?1, the newest ?2 stay, at most ?3, of the tenant ?4 and the direction ?6, and none of ?5.
 pub(super) fn spent(what: &Prune) -> &'static str {
     match (what.spent, &what.tenant) {
         (Spent::Over, None) => OVER,

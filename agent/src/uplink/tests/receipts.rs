@@ -3,7 +3,7 @@
 use towpath_journal::Point;
 use towpath_keys::Namespace;
 use towpath_transfer::{
-    Code, Stage, TransferState,
+    Code, Stage, TransferEvent, TransferState,
     api::Trouble,
     receipt::{Receipt, ReceiptStage, SignedReceipt},
     state::Rejection,
@@ -64,6 +64,48 @@ async fn a_receipt_that_is_here_counts_also_where_the_relay_has_forgotten_the_tr
     assert!(world.files.stat(&world.parts.layout.transfer(id).join("sales.csv.bz2")).is_err());
     world.far.forget(id);
     assert_eq!(world.finish(id).await.state, TransferState::Imported);
+}
+
+#[tokio::test]
+async fn so_it_does_where_it_was_to_be_pushed_again() {
+    let mut world = World::new();
+    let id = world.plan(false).await;
+    world.crash_at(id, Stage::Receipt, Point::AfterJournal).await;
+    world.crash_at(id, Stage::Receipt, Point::AfterEffect).await;
+    // An earlier version asked the relay first, which had forgotten it.
+    let record = world.record(id).await;
+    world.parts.journal.append_unleased(&record.key, record.events, &TransferEvent::PushAgain).await.unwrap();
+    world.far.forget(id);
+    assert_eq!(world.finish(id).await.state, TransferState::Imported);
+}
+
+#[tokio::test]
+async fn receipts_that_contradict_each_other_end_nothing_however_often_it_is_tried() {
+    let world = World::new();
+    let id = world.plan(false).await;
+    let key = world.parts.key(id);
+    let rejected = Receipt {
+        version: 1,
+        transfer: id,
+        tenant: key.tenant.clone(),
+        agent: key.agent.clone(),
+        direction: towpath_transfer::Direction::Uplink,
+        stage: ReceiptStage::Rejected,
+        manifest: None,
+        rows: Vec::new(),
+        reason: Some(Rejection { code: Code::Superseded, detail: "no".into() }),
+        time: "2026-03-01T12:00:00Z".parse().unwrap(),
+        signer: world.far.receiver_key.fingerprint(),
+    };
+    let bytes = rejected.to_bytes().unwrap();
+    let signature = world.far.receiver_key.sign(Namespace::Receipt, &bytes).unwrap();
+    world.far.show_before(Some(SignedReceipt { receipt: String::from_utf8(bytes).unwrap(), signature }));
+    for _ in 0..3 {
+        let record = world.finish(id).await;
+        assert_eq!((record.parked, record.last_failure.map(|failure| failure.code)), (true, Some(Code::ReceiptInvalid)));
+        assert!(world.files.stat(&world.parts.layout.transfer(id).join("sales.csv.bz2")).is_ok());
+        world.parts.journal.unpark(&key).await.unwrap();
+    }
 }
 
 #[tokio::test]

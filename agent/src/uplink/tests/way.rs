@@ -8,9 +8,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use towpath_journal::{Filter, Point};
+use towpath_journal::{Filter, NewTransfer, Point, SequenceChoice};
 use towpath_transfer::{
-    Code, Disposition, Failure, Stage, TransferEvent, TransferState, receipt::ReceiptStage, state::Rejection,
+    Code, Direction, Disposition, Failure, Sequence, Stage, TransferEvent, TransferId, TransferState,
+    digest::Sha256Digest,
+    receipt::ReceiptStage,
+    state::{Identity, Outcome, Rejection},
 };
 use towpath_transport::{
     files::{FileStore as _, read_whole, write_whole},
@@ -469,6 +472,28 @@ async fn what_a_restored_relay_has_lost_after_its_acceptance_is_pushed_again() {
     let record = world.finish(id).await;
     assert_eq!(record.state, TransferState::Imported);
     assert!(world.far.names(id).contains(&"sales.csv.bz2".to_owned()));
+}
+
+#[tokio::test]
+async fn many_runs_push_out_no_number_of_a_return_file_that_is_late() {
+    let world = World::new();
+    let of = |number: u64, state| {
+        let (key, direction) =
+            (world.parts.key(TransferId::new(&*world.parts.clock, &*world.parts.entropy)), Direction::Downlink);
+        NewTransfer { key, direction, job: None, state, sequence: SequenceChoice::Given(Some(Sequence(number))) }
+    };
+    let decided = TransferState::Decided { outcome: Outcome::Delivered };
+    let newest = world.parts.journal.create(of(6, decided)).await.unwrap().into_record();
+    let ended = TransferEvent::Settled { outcome: Outcome::Delivered };
+    world.parts.journal.append_unleased(&newest.key, newest.events, &ended).await.unwrap();
+    for _ in 0..3 {
+        world.send().await;
+    }
+    world.clock.advance(Duration::from_secs(3_600));
+    prune(&world.parts, 1).await.unwrap();
+    let digest = Sha256Digest::of(b"manifest");
+    let offered = TransferState::Offered { identity: Identity { manifest: digest, packed: digest } };
+    world.parts.journal.create(of(5, offered)).await.unwrap();
 }
 
 #[tokio::test]
