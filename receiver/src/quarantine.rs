@@ -3,12 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use towpath_transfer::{AgentName, Code, Failure, TransferId};
-use towpath_transport::files::{FileKind, FileStore, file_failure};
+use towpath_transfer::{
+    AgentName, Code, Failure, TransferId,
+    manifest::{MANIFEST_NAME, SIGNATURE_NAME},
+    packed::{MD5SUMS_NAME, PACKED_NAME},
+};
+use towpath_transport::files::{FileKind, FileStore, file_failure, ignore_missing};
 
 use crate::{
     kept,
     layout::Layout,
+    parts::Limits,
     uplink::decide::{QuarantineReason, REASON_NAME},
 };
 
@@ -73,9 +78,7 @@ pub fn show(
         let told = format!("both {} and {} have a transfer {transfer} in quarantine; add --agent", entry.agent, other.agent);
         return Err(Failure::park(Code::RequestInvalid, told));
     }
-    let listed = files.list(&entry.folder, None, MAX_ENTRIES).map_err(|e| file_failure("listing", &entry.folder, e))?;
-    let plain = listed.into_iter().filter(|file| file.stat.kind == FileKind::File);
-    let files = plain.map(|file| QuarantinedFile { name: file.name, size: file.stat.len }).collect();
+    let files = plain_files(files, &entry.folder)?;
     Ok((entry, files))
 }
 
@@ -92,6 +95,48 @@ pub fn release(
     let (entry, _) = show(files, layout, transfer, agent)?;
     files.remove_dir_all(&entry.folder).map_err(|e| file_failure("removing", &entry.folder, e))?;
     Ok(entry)
+}
+
+/// Removes the oldest transfers of an agent beyond the limits; their names are UUIDv7 and sort by time. The newest stays for a person to
+/// look at, without what it has packed where that alone is too much. What somebody else has put there is left alone. Blocking.
+///
+/// # Errors
+/// As the disk reports.
+pub fn bound(files: &dyn FileStore, layout: &Layout, agent: &AgentName, limits: &Limits) -> Result<(), Failure> {
+    let kept = names::<TransferId>(files, &layout.quarantine().join(agent.as_str()))?;
+    let mut room = limits.quarantined_bytes;
+    for (age, transfer) in kept.into_iter().rev().enumerate() {
+        let folder = layout.quarantined(agent, transfer);
+        let size: u64 = plain_files(files, &folder)?.iter().map(|file| file.size).sum();
+        let left = room.checked_sub(size).filter(|_| age < limits.quarantined_transfers);
+        room = left.unwrap_or(0);
+        match left {
+            Some(_) => {}
+            None if age == 0 => remove_packed(files, &folder)?,
+            None => ignore_missing(files.remove_dir_all(&folder)).map_err(|e| file_failure("removing", &folder, e))?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes every file of a transfer that is no document.
+fn remove_packed(files: &dyn FileStore, folder: &Path) -> Result<(), Failure> {
+    const DOCUMENTS: [&str; 5] = [MANIFEST_NAME, SIGNATURE_NAME, PACKED_NAME, MD5SUMS_NAME, REASON_NAME];
+    for file in plain_files(files, folder)?.iter().filter(|file| !DOCUMENTS.contains(&&*file.name)) {
+        let path = folder.join(&file.name);
+        ignore_missing(files.remove(&path)).map_err(|e| file_failure("removing", &path, e))?;
+    }
+    Ok(())
+}
+
+/// The files of a transfer; none where somebody has just released it.
+fn plain_files(files: &dyn FileStore, folder: &Path) -> Result<Vec<QuarantinedFile>, Failure> {
+    let listed = match files.list(folder, None, MAX_ENTRIES) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.map_err(|e| file_failure("listing", folder, e))?,
+    };
+    let plain = listed.into_iter().filter(|file| file.stat.kind == FileKind::File);
+    Ok(plain.map(|file| QuarantinedFile { name: file.name, size: file.stat.len }).collect())
 }
 
 fn names<T: std::str::FromStr>(files: &dyn FileStore, folder: &Path) -> Result<Vec<T>, Failure> {

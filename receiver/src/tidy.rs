@@ -9,6 +9,7 @@ use towpath_transport::files::{file_failure, ignore_missing};
 
 use crate::{
     parts::Parts,
+    quarantine,
     uplink::{scan::folders, verify::blocking},
 };
 
@@ -19,7 +20,8 @@ pub const JOURNAL_KEEPS: u64 = 10_000;
 /// The receipts that are kept of one agent; the oldest go first.
 pub const RECEIPTS_KEPT: usize = 10_000;
 /// A folder on the landing that has no manifest and was not touched for this long belongs to a transfer that was given up.
-pub const ABANDONED_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// A relay sends it again whenever it may; what it makes up must not hold the landing's places for long.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// What was begun to be sent back and was not touched for this long was given up.
 pub const BEGUN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Folders of one agent that one round looks at.
@@ -36,7 +38,12 @@ pub async fn tidy(parts: &Arc<Parts>) -> Result<(), Failure> {
     let older_than = now.saturating_sub(JOURNAL_AGE).unwrap_or(Timestamp::MIN);
     while parts.journal.prune(&Prune::over(older_than, JOURNAL_KEEPS)).await? >= MAX_PRUNE as u64 {}
     let sweeper = Arc::clone(parts);
-    blocking(move || sweep_landing(&sweeper, now).and_then(|()| sweep_begun(&sweeper, now))).await?;
+    blocking(move || {
+        sweep_landing(&sweeper, now)?;
+        sweep_begun(&sweeper, now)?;
+        bound_quarantine(&sweeper)
+    })
+    .await?;
     while clear_receipts(parts).await? {}
     Ok(())
 }
@@ -70,6 +77,18 @@ fn sweep_landing(parts: &Parts, now: Timestamp) -> Result<(), Failure> {
             tracing::warn!(%agent, transfer = %id, "removing what has landed of a transfer that was given up long ago");
             ignore_missing(parts.files.remove_dir_all(&path)).map_err(|e| file_failure("removing", &path, e))?;
         }
+        if parts.files.list(&folder, None, 1).is_ok_and(|left| left.is_empty()) && !touched_since(parts, &folder, before)? {
+            // The relay may make it again just now; then it is not empty any more, and stays.
+            let _ = parts.files.remove_dir(&folder);
+        }
+    }
+    Ok(())
+}
+
+/// What is in quarantine from before its limits were set as they are.
+fn bound_quarantine(parts: &Parts) -> Result<(), Failure> {
+    for agent in folders::<AgentName>(&*parts.files, &parts.layout.quarantine(), MAX_AGENTS)? {
+        quarantine::bound(&*parts.files, &parts.layout, &agent, &parts.limits)?;
     }
     Ok(())
 }

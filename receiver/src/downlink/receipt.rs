@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use towpath_journal::{LONGEST_TROUBLED_POLL, Lease, Order, Step, StepOutcome, TransferRecord, pause_before_going_back};
+use towpath_journal::{
+    LONGEST_PAUSE, LONGEST_TROUBLED_POLL, Lease, Order, Step, StepOutcome, TransferRecord, pause_before_going_back,
+};
 use towpath_keys::{
     Namespace,
     chain::{Believes as _, Party},
@@ -70,7 +72,7 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
         return settle(parts, &lease.record, manifest, outcome).await;
     }
     let status = match parts.relay.export_status(&key.agent, key.id).await {
-        Err(failure) if failure.code() == Code::NotFound => return Ok(notify_again(parts, lease)),
+        Err(failure) if failure.code() == Code::NotFound => return notify_again(parts, lease),
         answered => answered?,
     };
     if status.transfer != key.id {
@@ -106,14 +108,18 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
 }
 
 /// The first time at once, later after growing pauses.
-fn notify_again(parts: &Parts, lease: &Lease) -> StepOutcome {
+fn notify_again(parts: &Parts, lease: &Lease) -> Result<StepOutcome, Failure> {
     let rounds = lease.record.events.saturating_sub(EVENTS_ONCE) / EVENTS_AGAIN;
     let left = pause_before_going_back(rounds).saturating_sub(age(parts, lease));
+    if left > LONGEST_PAUSE {
+        let told = format!("the relay has forgotten it {rounds} times by now; it is told once more in {} s", left.as_secs());
+        return Err(Failure::retry(Code::NotFound, told));
+    }
     if !left.is_zero() {
-        return StepOutcome::Wait(left);
+        return Ok(StepOutcome::Wait(left));
     }
     tracing::warn!(transfer = %lease.key(), "the relay does not know it any more and is told once more");
-    StepOutcome::Event(TransferEvent::NotifyAgain)
+    Ok(StepOutcome::Event(TransferEvent::NotifyAgain))
 }
 
 /// Keeps the manifest beside the receipts and removes the copies: from here on the agent answers for the files. What was laid out

@@ -11,12 +11,10 @@ use towpath_transfer::{
     Code, Direction, Disposition, Failure, JobName, TransferKey,
     digest::Sha256Digest,
     id::MAX_SLUG_BYTES,
-    manifest::{MANIFEST_NAME, SIGNATURE_NAME},
-    packed::{MD5SUMS_NAME, PACKED_NAME},
     receipt::{Receipt, ReceiptStage, SignedReceipt, TableRows},
     state::{Outcome, Rejection},
 };
-use towpath_transport::files::{FileEntry, FileStore, file_failure, ignore_missing, write_whole};
+use towpath_transport::files::{FileStore, file_failure, ignore_missing, write_whole};
 
 use crate::{kept, parts::Parts};
 
@@ -25,9 +23,6 @@ pub const REASON_NAME: &str = "reason.json";
 
 /// The note of an import that was begun and is not signed for yet, beside the receipts.
 const NOTE_NAME: &str = "importing";
-
-/// The most files of a folder in quarantine that are looked at: more than a landing takes of a transfer.
-const MOST_FILES: usize = 100_000;
 
 /// Held from looking for a receipt until a new one is written.
 static DECISION: Mutex<()> = Mutex::new(());
@@ -228,51 +223,7 @@ fn quarantine(parts: &Parts, key: &TransferKey, rejection: &Rejection) -> Result
         let path = target.join(REASON_NAME);
         write_whole(files, &path, &text).map_err(|e| file_failure("writing", &path, e))?;
     }
-    bound_quarantine(parts, &agent_folder)
-}
-
-/// Removes the oldest transfers beyond the limits; their names are UUIDv7 and sort by time. The newest stays for a person to look at,
-/// without what it has packed where that alone is too much.
-fn bound_quarantine(parts: &Parts, agent_folder: &Path) -> Result<(), Failure> {
-    let files = &*parts.files;
-    let most = parts.limits.quarantined_transfers;
-    let kept = files.list(agent_folder, None, most.saturating_add(100)).map_err(|e| file_failure("listing", agent_folder, e))?;
-    let mut room = parts.limits.quarantined_bytes;
-    for (age, entry) in kept.into_iter().rev().enumerate() {
-        let folder = agent_folder.join(entry.name);
-        let left = if age < most { room.checked_sub(size_of(files, &folder)?) } else { None };
-        match left {
-            Some(left) => room = left,
-            None if age == 0 => {
-                remove_packed(files, &folder)?;
-                room = 0;
-            }
-            None => {
-                remove_tree(files, &folder)?;
-                room = 0;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The bytes of the files in a folder of quarantine, which has no folders.
-fn size_of(files: &dyn FileStore, folder: &Path) -> Result<u64, Failure> {
-    Ok(entries(files, folder)?.iter().map(|entry| entry.stat.len).sum())
-}
-
-/// Removes what is no document from a folder of quarantine.
-fn remove_packed(files: &dyn FileStore, folder: &Path) -> Result<(), Failure> {
-    const DOCUMENTS: [&str; 5] = [MANIFEST_NAME, SIGNATURE_NAME, PACKED_NAME, MD5SUMS_NAME, REASON_NAME];
-    for entry in entries(files, folder)?.iter().filter(|entry| !DOCUMENTS.contains(&&*entry.name)) {
-        let path = folder.join(&entry.name);
-        ignore_missing(files.remove(&path)).map_err(|e| file_failure("removing", &path, e))?;
-    }
-    Ok(())
-}
-
-fn entries(files: &dyn FileStore, folder: &Path) -> Result<Vec<FileEntry>, Failure> {
-    files.list(folder, None, MOST_FILES).map_err(|e| file_failure("listing", folder, e))
+    crate::quarantine::bound(files, &parts.layout, &key.agent, &parts.limits)
 }
 
 /// Removes what has landed of a transfer, where it is still there, durably: a part of it that came back with a power cut would be

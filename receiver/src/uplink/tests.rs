@@ -546,12 +546,21 @@ async fn quarantine_keeps_to_its_bytes_and_the_newest_documents_whatever_it_has(
         rejected(&bench, &bench.parts, "erp", id(n), &large(n)).await;
     }
     assert_eq!(kept(), [id(3), id(4)]);
+    // What a person has put beside them is left alone.
+    let agent = bench.parts.layout.quarantine().join("erp");
+    bench.files.create_dir_all(&agent.join("keep")).unwrap();
+    for theirs in ["case.tgz", "keep/large"] {
+        write_whole(&*bench.files, &agent.join(theirs), &[0; 10_000]).unwrap();
+    }
     let parts = bench.parts_with(|parts| parts.limits.quarantined_bytes = 9_999);
+    crate::tidy::tidy(&parts).await.unwrap();
+    assert_eq!(kept(), [id(4)]);
     rejected(&bench, &parts, "erp", id(5), &large(5)).await;
     assert_eq!(kept(), [id(5)]);
     let (_, files) = quarantine::show(&*bench.files, &bench.parts.layout, id(5), None).unwrap();
     let names: Vec<&str> = files.iter().map(|file| &*file.name).collect();
     assert_eq!(names, [MANIFEST_NAME, SIGNATURE_NAME, PACKED_NAME, "reason.json"]);
+    assert!(["case.tgz", "keep/large"].iter().all(|theirs| bench.files.stat(&agent.join(theirs)).is_ok()));
 }
 
 async fn first_use(peers: &[(&str, &Identity)]) -> Bench {

@@ -203,7 +203,14 @@ impl HttpRelayApi {
     /// A call whose answer has no body.
     async fn tell(&self, what: &str, method: Method, path: &str, body: &(impl Serialize + Sync)) -> Result<()> {
         let answer = self.authenticated(what, method, path, Some(json(what, body)?)).await?;
-        if answer.status.is_success() { Ok(()) } else { Err(refusal(what, answer, &self.offset)) }
+        match answer.status {
+            StatusCode::NO_CONTENT => Ok(()),
+            // A page that somebody in between shows in the relay's place is no word that the relay has it.
+            status if status.is_success() => {
+                Err(Failure::retry(Code::RelayProtocol, format!("{what}: the relay answered {status}, and not that it is done")))
+            }
+            _ => Err(refusal(what, answer, &self.offset)),
+        }
     }
 }
 

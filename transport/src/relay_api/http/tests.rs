@@ -270,6 +270,23 @@ async fn each_status_has_its_disposition_and_the_relays_pause_counts() {
 }
 
 #[tokio::test]
+async fn only_the_relays_own_word_says_that_something_is_done() {
+    let clock = clock();
+    let relay = Relay::start(&clock).await;
+    let api = relay.api(&clock);
+    let receipt = AppReceipt {
+        agent: "erp".parse().unwrap(),
+        transfer: id(),
+        signed: SignedReceipt { receipt: "{}".into(), signature: String::new() },
+    };
+    relay.answer(200, "text/html", "<html>Welcome</html>");
+    let failure = api.post_receipt(&receipt).await.unwrap_err();
+    assert_eq!((failure.code(), failure.disposition()), (Code::RelayProtocol, Disposition::Retry));
+    relay.push(Answer::builder().status(204).body(Body::empty()).unwrap());
+    api.post_receipt(&receipt).await.unwrap();
+}
+
+#[tokio::test]
 async fn redirects_nonsense_and_endless_answers_are_refused() {
     let clock = clock();
     let relay = Relay::start(&clock).await;
