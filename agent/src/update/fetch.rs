@@ -46,6 +46,8 @@ impl Updates {
         let (installed, report) = self.installed().await?;
         let approved = self.approved().await?;
         let fetching = Fetching { parts: &self.parts, store: store(&self.parts), installed: &installed, keys: &keys, told };
+        // What was withdrawn goes, before anybody takes it: root looks at what lies here, and not at the relay.
+        fetching.keep_only(approved.iter().copied().chain([installed.version]).collect()).await?;
         let mut unfit = None;
         for version in approved.iter().rev().filter(|version| is_open(**version, &installed, &report)) {
             let release = fetching.document(*version).await?;
@@ -55,7 +57,7 @@ impl Updates {
             }
             fetching.previous(&approved, &report).await?;
             fetching.package(&release).await?;
-            fetching.tidy(*version).await?;
+            fetching.keep_only(vec![*version, installed.version]).await?;
             return Ok(Some(Ready { version: *version, previous: installed.version }));
         }
         unfit.map_or(Ok(None), Err)
@@ -189,11 +191,14 @@ impl Fetching<'_> {
     }
 
     /// Removes every version but the one to follow and the installed one.
-    async fn tidy(&self, next: ReleaseVersion) -> Result<()> {
-        let (parts, keep) = (Arc::clone(self.parts), [next, self.installed.version]);
+    async fn keep_only(&self, keep: Vec<ReleaseVersion>) -> Result<()> {
+        let parts = Arc::clone(self.parts);
         blocking(move || {
             let folder = parts.layout.updates();
-            let found = parts.files.list(&folder, None, MAX_FOLDERS).map_err(|error| file_failure("listing", &folder, error))?;
+            let found = match parts.files.list(&folder, None, MAX_FOLDERS) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+                listed => listed.map_err(|error| file_failure("listing", &folder, error))?,
+            };
             let old = found.iter().filter_map(|entry| entry.name.parse::<ReleaseVersion>().ok());
             old.filter(|version| !keep.contains(version)).try_for_each(|version| {
                 let path = parts.layout.update(version);

@@ -79,6 +79,18 @@ impl Bench {
         self.world.far.downlinks.set_releases(releases);
     }
 
+    /// The relay's operator takes an approval back.
+    pub(crate) async fn withdraw(&self, version: &str) {
+        let mut releases = self.world.far.downlinks.releases().await.unwrap();
+        releases.versions.retain(|approved| approved.to_string() != version);
+        self.world.far.downlinks.set_releases(releases);
+    }
+
+    /// Whether root would find a version.
+    pub(crate) fn is_fetched(&self, version: &str) -> bool {
+        self.world.parts.files.stat(&self.world.parts.layout.update_whole(version.parse().unwrap())).is_ok()
+    }
+
     async fn download(&self) -> Result<Option<Ready>> {
         self.updates.download(&|_, _, _| ()).await
     }

@@ -103,7 +103,15 @@ async fn round(parts: &Parts, updates: &Updates, config: &UpdateConfig, due: &mu
 async fn ask(updates: &Updates, ready: Ready, since: Timestamp) -> Result<()> {
     let (installed, report) = updates.installed().await?;
     let refused = report.postponed.as_ref().is_some_and(|postponed| postponed.refused && postponed.at >= since);
-    if !refused && super::is_open(ready.version, &installed, &report) { updates.request(ready.version).await } else { Ok(()) }
+    if refused || !super::is_open(ready.version, &installed, &report) {
+        return Ok(());
+    }
+    // It may have been fetched long ago, and withdrawn since.
+    if !updates.approved().await?.contains(&ready.version) {
+        tracing::info!(version = %ready.version, "the update is not asked for: it is not approved any more");
+        return Ok(());
+    }
+    updates.request(ready.version).await
 }
 
 #[cfg(test)]
@@ -170,6 +178,22 @@ mod tests {
         bench.world.clock.advance(CHECK_AGAIN + MAX_JITTER);
         rounds(&bench, "install", &mut due).await;
         assert_eq!(bench.requested().as_deref(), Some("0.3.0"));
+    }
+
+    #[tokio::test]
+    async fn what_was_withdrawn_since_it_was_fetched_is_not_asked_for_and_goes() {
+        let bench = Bench::new();
+        bench.offer("0.1.0", b"old").await;
+        bench.offer("0.2.0", b"new").await;
+        let mut due = Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None, asked: None };
+        rounds(&bench, "download", &mut due).await;
+        assert!(due.ready.is_some() && bench.is_fetched("0.2.0"));
+        bench.withdraw("0.2.0").await;
+        rounds(&bench, "install", &mut due).await;
+        assert!(!bench.is_requested());
+        bench.world.clock.advance(CHECK_AGAIN + MAX_JITTER);
+        rounds(&bench, "install", &mut due).await;
+        assert!(!bench.is_requested() && !bench.is_fetched("0.2.0"), "root would find it");
     }
 
     #[tokio::test]

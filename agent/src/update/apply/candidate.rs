@@ -113,7 +113,11 @@ impl Taking<'_> {
             read_whole(files, &path, limit as u64).map_err(|error| file_failure("reading", &path, error))
         };
         let (document, signature) = (read(RELEASE_NAME, MAX_RELEASE_BYTES)?, read(RELEASE_SIGNATURE_NAME, MAX_SIGNATURE_BYTES)?);
-        let release = self.keys.open(&document, &signature)?;
+        self.opened(&document, &signature, version)
+    }
+
+    fn opened(&self, document: &[u8], signature: &[u8], version: ReleaseVersion) -> Result<(Release, Package)> {
+        let release = self.keys.open(document, signature)?;
         if release.version != version {
             let message = format!("release {} lies in the place of {version}", release.version);
             return Err(Failure::park(Code::ReleaseInvalid, message));
@@ -122,7 +126,8 @@ impl Taking<'_> {
         Ok((release, package))
     }
 
-    /// Copies a version into root's folder. The copy is what is verified: what was copied may be another thing a moment later.
+    /// Copies a version into root's folder. The copy is what is verified: what was copied may be another thing a moment later. What its
+    /// maker has not signed is not written at all, and of what is not what it should be nothing stays: others may read that folder.
     fn side(&self, agent: &dyn FileStore, version: ReleaseVersion) -> Result<(Release, Side)> {
         let (theirs, ours) = (self.layout.update(version), kept_folder(self.kept, version));
         let new = packages(self.kept).join(format!("{NEW}-{version}"));
@@ -133,20 +138,29 @@ impl Taking<'_> {
         for left in [&new, &ours] {
             ignore_missing(Disk.remove_dir_all(left)).map_err(failed("removing", left))?;
         }
-        Disk.create_dir_all(&new).map_err(failed("making the folder", &new))?;
-        for (name, limit) in [(RELEASE_NAME, MAX_RELEASE_BYTES), (RELEASE_SIGNATURE_NAME, MAX_SIGNATURE_BYTES)] {
+        let read = |name: &str, limit: usize| {
             let path = theirs.join(name);
-            let bytes = read_whole(agent, &path, limit as u64).map_err(failed("reading", &path))?;
-            write_whole(&Disk, &new.join(name), &bytes).map_err(failed("writing", &new))?;
-        }
-        let (release, package) = self.verified(&Disk, &new, version)?;
-        room::check(&Disk, self.kept, DEFAULT_RESERVE_BYTES, package.size, "packages")?;
-        let (from, to) = (theirs.join(package.file.as_str()), new.join(package.file.as_str()));
-        copy(agent, &from, &to, package.size)?;
-        if !matches(&Disk, &to, &package)? {
-            ignore_missing(Disk.remove_dir_all(&new)).map_err(failed("removing", &new))?;
+            read_whole(agent, &path, limit as u64).map_err(failed("reading", &path))
+        };
+        let (document, signature) = (read(RELEASE_NAME, MAX_RELEASE_BYTES)?, read(RELEASE_SIGNATURE_NAME, MAX_SIGNATURE_BYTES)?);
+        let (release, package) = self.opened(&document, &signature, version)?;
+        let copied = || {
+            Disk.create_dir_all(&new).map_err(failed("making the folder", &new))?;
+            for (name, bytes) in [(RELEASE_NAME, &document), (RELEASE_SIGNATURE_NAME, &signature)] {
+                write_whole(&Disk, &new.join(name), bytes).map_err(failed("writing", &new))?;
+            }
+            room::check(&Disk, self.kept, DEFAULT_RESERVE_BYTES, package.size, "packages")?;
+            let (from, to) = (theirs.join(package.file.as_str()), new.join(package.file.as_str()));
+            copy(agent, &from, &to, package.size)?;
+            if matches(&Disk, &to, &package)? {
+                return Ok(());
+            }
             let message = format!("{} is not the package that its maker has signed", from.display());
-            return Err(Failure::park(Code::DigestMismatch, message));
+            Err(Failure::park(Code::DigestMismatch, message))
+        };
+        if let Err(failure) = copied() {
+            ignore_missing(Disk.remove_dir_all(&new)).map_err(failed("removing", &new))?;
+            return Err(failure);
         }
         Disk.rename(&new, &ours).and_then(|()| Disk.sync_dir(&packages(self.kept))).map_err(failed("renaming", &new))?;
         Ok((release, Side { version, file: package.file }))

@@ -566,11 +566,13 @@ async fn what_was_not_signed_as_it_is_is_refused() {
         bench.lay_ready("0.2.0", "0.1.0");
         write(&bench, &file_of("0.2.0"), wrong.as_bytes());
         assert_eq!(bench.refused().await, Code::DigestMismatch, "{wrong}");
+        assert!(bench.kept().iter().all(|name| !name.contains("0.2.0")), "{:?}", bench.kept());
     }
     let bench = Bench::new();
     bench.lay_ready("0.2.0", "0.1.0");
     write(&bench, RELEASE_SIGNATURE_NAME, b"nobody");
     assert_eq!(bench.refused().await, Code::ReleaseInvalid);
+    assert!(bench.kept().iter().all(|name| !name.contains("0.2.0")), "{:?}", bench.kept());
     // An older release in the folder of a newer one.
     for name in [RELEASE_NAME, RELEASE_SIGNATURE_NAME] {
         std::fs::copy(bench.theirs("0.1.0", name), bench.theirs("0.2.0", name)).unwrap();
