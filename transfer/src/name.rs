@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// The longest path component, in bytes.
 pub const MAX_COMPONENT_BYTES: usize = 200;
-/// The longest remote path, in bytes.
+/// The longest remote path, in bytes of its absolute text.
 pub const MAX_PATH_BYTES: usize = 1024;
 /// The deepest remote path, in components.
 pub const MAX_PATH_DEPTH: usize = 16;
@@ -174,12 +174,14 @@ impl RemotePath {
     /// This path and one component more.
     ///
     /// # Errors
-    /// [`InvalidName::TooLong`] beyond [`MAX_PATH_DEPTH`].
+    /// [`InvalidName::TooLong`] beyond [`MAX_PATH_DEPTH`], and where its text would be longer than [`MAX_PATH_BYTES`]: every
+    /// path can be parsed from its own text.
     pub fn join(mut self, name: FileName) -> Result<Self, InvalidName> {
-        if self.components.len() >= MAX_PATH_DEPTH {
+        self.components.push(name);
+        let bytes: usize = self.components.iter().map(|name| "/".len() + name.as_str().len()).sum();
+        if self.components.len() > MAX_PATH_DEPTH || bytes > MAX_PATH_BYTES {
             return Err(InvalidName::TooLong);
         }
-        self.components.push(name);
         Ok(self)
     }
 
@@ -262,6 +264,20 @@ mod tests {
         }
         assert_eq!(RemotePath::parse(b"a\xff"), Err(InvalidName::NotUtf8));
         assert_eq!(RemotePath::parse("a/".repeat(17).as_bytes()), Err(InvalidName::TooLong));
+    }
+
+    #[test]
+    fn the_longest_path_parses_from_its_own_text() {
+        // Eight components of 127 bytes, each with its slash, are the 1,024 bytes.
+        let name = "a".repeat(127);
+        let longest = [&*name; 8].join("/");
+        let path = RemotePath::parse(longest.as_bytes()).unwrap();
+        let text = path.to_string();
+        assert_eq!(text.len(), MAX_PATH_BYTES);
+        assert_eq!(text.parse(), Ok(path.clone()));
+        // A relative path of as many bytes would be one longer with its slash.
+        assert_eq!(RemotePath::parse(format!("{longest}a").as_bytes()), Err(InvalidName::TooLong));
+        assert_eq!(path.join("a".parse().unwrap()), Err(InvalidName::TooLong));
     }
 
     proptest! {

@@ -21,7 +21,7 @@ use crate::texts;
 pub(crate) fn names(data: &[u8]) {
     if let Ok(path) = RemotePath::parse(data) {
         let text = path.to_string();
-        assert!(text.starts_with('/') && text.len() <= MAX_PATH_BYTES + 1, "{text:?}");
+        assert!(text.starts_with('/') && text.len() <= MAX_PATH_BYTES, "{text:?}");
         assert!(path.components().len() <= MAX_PATH_DEPTH);
         assert_eq!(RemotePath::parse(text.as_bytes()).as_ref(), Ok(&path), "{text:?}");
         for name in path.components() {

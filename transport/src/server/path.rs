@@ -46,7 +46,11 @@ impl PathForm for AnyPath {
                 name => components.push(name),
             }
         }
-        Ok(Self(format!("/{}", components.join("/"))))
+        let path = format!("/{}", components.join("/"));
+        if path.len() > MAX_ANY_PATH_BYTES {
+            return Err(FsError::NotFound);
+        }
+        Ok(Self(path))
     }
 }
 
@@ -65,7 +69,7 @@ mod tests {
         for raw in [&b"../x"[..], b"a\xff", "a\u{fffd}".as_bytes(), b"a\0", b"C:/x", b"con", b"a\\b", &[b'a'; 201]] {
             assert_eq!(<RemotePath as PathForm>::parse(raw), Err(FsError::NotFound), "{raw:?}");
         }
-        for raw in [&b"a\xff"[..], "a\u{fffd}".as_bytes(), b"a\0", &[b'a'; 4096]] {
+        for raw in [&b"a\xff"[..], "a\u{fffd}".as_bytes(), b"a\0", &[b'a'; 4095]] {
             assert_eq!(AnyPath::parse(raw), Err(FsError::NotFound), "{raw:?}");
         }
     }
@@ -75,5 +79,8 @@ mod tests {
         for (raw, expected) in [("", "/"), ("../..", "/"), ("/a//./b/../\"c\"*", "/a/\"c\"*"), ("x", "/x")] {
             assert_eq!(AnyPath::parse(raw.as_bytes()).unwrap().to_string(), expected);
         }
+        // The slash that a relative path gets counts.
+        let longest = "a".repeat(4094);
+        assert_eq!(AnyPath::parse(longest.as_bytes()).unwrap().to_string(), format!("/{longest}"));
     }
 }
