@@ -34,6 +34,7 @@ mod tests {
             dpapi::protect(b"x").unwrap_err().kind(),
             dpapi::unprotect(b"x").unwrap_err().kind(),
             acl::restrict_to_owner(Path::new("/x"), None).unwrap_err().kind(),
+            acl::restrict_to_owner_in(Path::new("/"), "x".as_ref(), None).unwrap_err().kind(),
             acl::is_private(Path::new("/x")).unwrap_err().kind(),
             acl::is_protected(Path::new("/x")).unwrap_err().kind(),
             acl::is_of_trusted(Path::new("/x")).unwrap_err().kind(),
@@ -49,6 +50,6 @@ mod tests {
             event_log::register("x").unwrap_err().kind(),
             event_log::report("x", event_log::Level::Error, "x").unwrap_err().kind(),
         ];
-        assert_eq!(kinds, [ErrorKind::Unsupported; 17]);
+        assert_eq!(kinds, [ErrorKind::Unsupported; 18]);
     }
 }

@@ -31,7 +31,8 @@ pub fn claim_folder(folder: &Path, account: &str, say: &dyn Fn(&str)) -> Result<
     if !trusted {
         return Err(not_of_administrators(folder));
     }
-    restrict(folder, account, Right::Read, say).map_err(|error| failed("closing the data folder failed", error))
+    let change = |also: Allowed<'_>| acl::restrict_to_owner(folder, also);
+    restrict(folder, account, Right::Read, &change, say).map_err(|error| failed("closing the data folder failed", error))
 }
 
 /// Lets nobody change the program but administrators, wherever it was installed: the system runs it. What lies beside it is run with it.
@@ -137,9 +138,9 @@ pub fn install(of: &Installation, start: bool, say: &dyn Fn(&str)) -> Result<()>
     services::install(&new).map_err(|error| failed("making the service failed", error))?;
     say(&format!("made the service {SERVICE}, which starts with this host and again after a failure"));
     std::fs::create_dir_all(&of.state).map_err(|error| failed("making the state folder failed", error))?;
-    give(&of.state, &of.user, Right::Full, say)?;
+    give(&of.state, &of.user, Right::Full, say);
     for path in [&of.config].into_iter().chain(&of.secrets) {
-        give(path, &of.user, Right::Read, say)?;
+        give(path, &of.user, Right::Read, say);
     }
     give_private(&of.state, &of.user, say)?;
     if let Some(log) = &of.log {
@@ -171,7 +172,9 @@ fn give_private(state: &Path, account: &str, say: &dyn Fn(&str)) -> Result<()> {
         let is_file = entry.file_type().map_err(unread)?.is_file();
         // What cannot be asked is tried, and said where that fails as well.
         if is_file && acl::is_protected(&entry.path()).unwrap_or(true) {
-            give(&entry.path(), account, Right::Full, say)?;
+            // The service may write here, and could have made a link of the folder meanwhile.
+            let change = |also: Allowed<'_>| acl::restrict_to_owner_in(state, &entry.file_name(), also);
+            tell(&entry.path(), restrict(&entry.path(), account, Right::Full, &change, say), say);
         }
     }
     Ok(())
@@ -192,7 +195,8 @@ fn give_log(file: &Path, is_others: bool, account: &str, say: &dyn Fn(&str)) -> 
         is_shared |= !is_log;
     }
     if is_own && !is_shared {
-        return give(folder, account, Right::Full, say);
+        give(folder, account, Right::Full, say);
+        return Ok(());
     }
     say(&format!(
         "note: left {} as it is, because it is not the log's own; {account} has to be let write there, or say [log] file in a folder of \
@@ -202,22 +206,36 @@ fn give_log(file: &Path, is_others: bool, account: &str, say: &dyn Fn(&str)) -> 
     Ok(())
 }
 
-fn give(path: &Path, account: &str, right: Right, say: &dyn Fn(&str)) -> Result<()> {
-    if !path.exists() {
+fn give(path: &Path, account: &str, right: Right, say: &dyn Fn(&str)) {
+    if path.exists() {
+        let change = |also: Allowed<'_>| acl::restrict_to_owner(path, also);
+        tell(path, restrict(path, account, right, &change, say), say);
+    } else {
         say(&format!("note: there is no {}", path.display()));
-        return Ok(());
     }
-    if let Err(error) = restrict(path, account, right, say) {
-        say(&format!("note: who may open {} was not changed: {error}", path.display()));
-    }
-    Ok(())
 }
 
-/// An account that is not known gets nothing; everybody else is kept out all the same.
-fn restrict(path: &Path, account: &str, right: Right, say: &dyn Fn(&str)) -> io::Result<()> {
-    match acl::restrict_to_owner(path, Some((account, right))) {
+/// What could not be given is said, and the rest is set up all the same.
+fn tell(path: &Path, given: io::Result<()>, say: &dyn Fn(&str)) {
+    if let Err(error) = given {
+        say(&format!("note: who may open {} was not changed: {error}", path.display()));
+    }
+}
+
+/// An account beside the owner, the system and the administrators.
+type Allowed<'a> = Option<(&'a str, Right)>;
+
+/// An account that is not known gets nothing; everybody else is kept out all the same. `change` gives `path` its rights.
+fn restrict(
+    path: &Path,
+    account: &str,
+    right: Right,
+    change: &dyn Fn(Allowed<'_>) -> io::Result<()>,
+    say: &dyn Fn(&str),
+) -> io::Result<()> {
+    match change(Some((account, right))) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            acl::restrict_to_owner(path, None)?;
+            change(None)?;
             say(&format!("note: Windows does not know {account}, which cannot open {}", path.display()));
         }
         Err(error) => return Err(error),
