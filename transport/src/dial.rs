@@ -2,6 +2,7 @@
 //!
 //! [`Dialer`] makes one connection; [`ways`] finds out which of several ways is open.
 
+mod addresses;
 pub mod block;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -29,6 +30,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use towpath_transfer::{Clock, failure::Result};
 
 pub use self::{
+    addresses::{MAX_ADDRESSES, NEXT_ADDRESS},
     block::Block,
     http_connect::MAX_HEAD_BYTES,
     no_proxy::MAX_ENTRIES as MAX_NO_PROXY_ENTRIES,
@@ -36,6 +38,7 @@ pub use self::{
     tls::Trust,
 };
 
+use self::addresses::first_to_answer;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// How long a TCP connection may take to be made, name resolution included.
@@ -193,7 +196,7 @@ impl Dialer {
             None => (format!("connecting to {target}"), (host, port)),
             Some(proxy) => (format!("connecting to the proxy {proxy}"), proxy.address()),
         };
-        let mut tcp = self.within(CONNECT_TIMEOUT, &what, connect(address)).await?;
+        let mut tcp = self.within(CONNECT_TIMEOUT, &what, connect(&*self.clock, address)).await?;
         // Answers to small requests must not wait for more to send; where this cannot be set it is only slower.
         let _ = tcp.set_nodelay(true);
         if let Some(proxy) = proxy {
@@ -227,13 +230,13 @@ impl Dialer {
 }
 
 /// Connects to the first address of a name that answers; that there is none is an error of its own.
-async fn connect(address: (&str, u16)) -> io::Result<TcpStream> {
+async fn connect(clock: &dyn Clock, address: (&str, u16)) -> io::Result<TcpStream> {
     let unknown = |error: io::Error| io::Error::new(error.kind(), NoAddress(error));
     let found: Vec<SocketAddr> = lookup_host(address).await.map_err(unknown)?.collect();
     if found.is_empty() {
         return Err(unknown(io::Error::new(io::ErrorKind::NotFound, "the name server knows no address of it")));
     }
-    TcpStream::connect(&*found).await
+    first_to_answer(clock, found, TcpStream::connect).await
 }
 
 /// A name that has no address, in the words of this system, of which each says it in its own.

@@ -235,7 +235,9 @@ impl Handler for Connection {
         let Some(place) = self.shared.users.take(user) else {
             tracing::warn!(peer = %self.shared.peer, user, "a user has too many connections");
             self.shared.authenticator.refused(user, self.shared.peer, Code::LimitExceeded);
-            return Ok(Auth::reject());
+            // The key is a valid one, which a refusal would deny; and its address has not failed.
+            (self.asked, self.unproven) = (false, 0);
+            return Err(HandlerError::Ended(Ended::TooManyConnections));
         };
         self.login = Some(Login { session, _place: place });
         Ok(Auth::Accept)

@@ -69,6 +69,8 @@ pub enum Ended {
     Displaced,
     /// More keys offered than [`Limits::key_offers`].
     TooManyOffers,
+    /// Its user has [`Limits::sessions_per_user`] connections already. It may try again: that is no refusal of its key.
+    TooManyConnections,
     /// Its address has failed too often, and its key is not a valid one.
     Refused,
     /// More requests than [`Limits::queue_bytes`] were waiting.
@@ -214,15 +216,14 @@ fn check(host_keys: &[HostKey], limits: &Limits) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Only what has no known weakness. The strict key exchange (CVE-2023-48795) is offered to every client; `ssh-rsa` is in
+/// Only what has no known weakness, and no Diffie-Hellman over a group of numbers: with one packet, for which nobody has computed anything,
+/// a stranger would have us compute for 50 ms (CVE-2002-20001). The strict key exchange (CVE-2023-48795) is offered to every client; `ssh-rsa` is in
 /// no list, so that clients are told to sign with SHA-2.
 fn ssh_config(keys: Vec<PrivateKey>, limits: &Limits) -> Config {
     const KEX: &[kex::Name] = &[
         kex::MLKEM768X25519_SHA256,
         kex::CURVE25519,
         kex::CURVE25519_PRE_RFC_8731,
-        // For clients without Curve25519. The larger groups would let a stranger spend a second of our time with one packet.
-        kex::DH_G16_SHA512,
         kex::EXTENSION_SUPPORT_AS_SERVER,
         kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
     ];
@@ -455,5 +456,15 @@ mod tests {
         let mut greeting = Vec::new();
         peer.read_to_end(&mut greeting).await.unwrap();
         assert!(greeting.starts_with(b"SSH-2.0-Towpath\r\n"));
+    }
+
+    #[test]
+    fn no_key_exchange_is_offered_that_costs_us_much_and_a_stranger_nothing() {
+        let config = ssh_config(Vec::new(), &Limits::default());
+        let names: Vec<&str> = config.preferred.kex.iter().map(AsRef::as_ref).collect();
+        assert!(
+            names.contains(&"curve25519-sha256") && !names.iter().any(|name| name.starts_with("diffie-hellman")),
+            "{names:?}"
+        );
     }
 }

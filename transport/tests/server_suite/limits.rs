@@ -257,13 +257,16 @@ async fn sha1_signatures_and_short_rsa_keys_are_refused() {
 async fn a_user_has_only_so_many_connections() {
     let key = UserKey::ed25519();
     let limits = Limits { sessions_per_user: 2, ..Limits::default() };
-    let server = TestServer::over(Arc::new(Counting::default()), &key, limits).await;
+    let mut server = TestServer::over(Arc::new(Counting::default()), &key, limits).await;
     let first = Raw::login(server.address, &key).await;
     let _second = Raw::login(server.address, &key).await;
     let (mut third, _) = connect(server.address).await;
-    assert!(!offer(&mut third, &key, None).await.unwrap());
+    // The connection ends; a key that is refused would be given up, and is a good one.
+    let refused = offer(&mut third, &key, None).await;
+    assert!(!refused.is_ok_and(|accepted| accepted));
+    assert_eq!(server.next_end().await, Ended::TooManyConnections);
     drop(first);
-    until(|| server.server.connections() == 2).await;
+    until(|| server.server.connections() == 1).await;
     Raw::login(server.address, &key).await;
 }
 
