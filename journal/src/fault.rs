@@ -14,7 +14,8 @@ use towpath_transfer::{AgentName, Direction, Sequence, TenantName, TransferEvent
 
 use crate::{
     error::{JournalError, Result},
-    record::{Count, Created, Filter, History, Lease, NewTransfer, Prune, Release, TransferRecord, Wanted},
+    prune::Prune,
+    record::{Count, Created, Filter, History, Lease, NewTransfer, Release, TransferRecord, Wanted},
     traits::Journal,
 };
 

@@ -22,6 +22,7 @@ mod fault;
 mod log;
 mod machine;
 mod memory;
+mod prune;
 mod record;
 mod row;
 mod sqlite;
@@ -29,17 +30,18 @@ pub mod system;
 mod traits;
 
 pub use driver::{
-    Backoff, DriverSettings, FailPoints, LONGEST_PAUSE, LONGEST_TROUBLED_POLL, NoFailPoints, NoObserver, Observer, Point,
-    StageDriver, StageReport, StageResult, Step, StepOutcome, Turn, WakeUp, pause_before_going_back,
+    Again, Backoff, DriverSettings, FailPoints, LONGEST_PAUSE, LONGEST_TROUBLED_POLL, NoFailPoints, NoObserver, Observer, Point,
+    StageDriver, StageReport, StageResult, Step, StepOutcome, Turn, WakeUp,
 };
 pub use error::{JournalError, Result};
 pub use fault::{Fault, FaultJournal, FaultPlan, Operation};
 pub use log::LogObserver;
 pub use machine::MachineBinding;
 pub use memory::MemoryJournal;
+pub use prune::{Prune, Spent};
 pub use record::{
-    Count, Created, Filter, History, HistoryEntry, Lease, LeaseToken, NewTransfer, Order, Prune, Release, SequenceChoice, Sharer,
-    Spent, TransferRecord, Wanted,
+    Count, Created, Filter, History, HistoryEntry, Lease, LeaseToken, NewTransfer, Order, Release, SequenceChoice, Sharer,
+    TransferRecord, Wanted,
 };
 pub use row::{CLOCK_TOLERANCE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_PAUSE};
 pub use sqlite::{SqliteJournal, is_usable};

@@ -16,9 +16,9 @@ use towpath_transfer::{
 use crate::{
     error::{JournalError, Result},
     machine::{MachineBinding, machine_digest},
+    prune::{Prune, Spent},
     record::{
-        Count, Created, Filter, History, HistoryEntry, Lease, NewTransfer, Order, Prune, Release, SequenceChoice, Spent,
-        TransferRecord, Wanted,
+        Count, Created, Filter, History, HistoryEntry, Lease, NewTransfer, Order, Release, SequenceChoice, TransferRecord, Wanted,
     },
     row::{Row, Sequences, micros},
     traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE},

@@ -10,7 +10,8 @@ use towpath_transfer::{
 
 use crate::{
     error::{JournalError, Result},
-    record::{Count, Created, Filter, History, Lease, NewTransfer, Prune, Release, TransferRecord, Wanted},
+    prune::Prune,
+    record::{Count, Created, Filter, History, Lease, NewTransfer, Release, TransferRecord, Wanted},
 };
 
 /// The most leases one call hands out; a larger limit means this one.

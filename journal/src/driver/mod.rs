@@ -1,5 +1,6 @@
 //! The driver of a stage: it alone loops, leases, appends, retries and backs off.
 
+mod again;
 mod settings;
 mod step;
 #[cfg(test)]
@@ -23,7 +24,8 @@ use crate::{
     traits::Journal,
 };
 
-pub use settings::{Backoff, DriverSettings, LONGEST_PAUSE, LONGEST_TROUBLED_POLL, WakeUp, pause_before_going_back};
+pub use again::Again;
+pub use settings::{Backoff, DriverSettings, LONGEST_PAUSE, LONGEST_TROUBLED_POLL, WakeUp};
 pub use step::{FailPoints, NoFailPoints, NoObserver, Observer, Point, StageReport, StageResult, Step, StepOutcome, Turn};
 
 use work::{HAND_BACK_PAUSE, Worker};

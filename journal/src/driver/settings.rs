@@ -58,22 +58,6 @@ impl Backoff {
     }
 }
 
-/// After so many rounds it is not the other side's bad day any more.
-const ROUNDS_OF_A_BAD_DAY: u32 = 100;
-/// The pause between two rounds from then on. A transfer may go back [`crate::MAX_EVENTS`] times less a few, so that it lasts for weeks.
-const PAUSE_AFTER_A_BAD_DAY: Duration = Duration::from_secs(60 * 60);
-
-/// How long to wait before a transfer goes back once more that went back so many times: the first time not at all, then longer and
-/// longer. Whoever asks for it again and again does not get it without end, and is not given up for weeks.
-#[must_use]
-pub fn pause_before_going_back(rounds: u64) -> Duration {
-    match u32::try_from(rounds).unwrap_or(u32::MAX) {
-        0 => Duration::ZERO,
-        rounds if rounds <= ROUNDS_OF_A_BAD_DAY => Backoff::default().ceiling(rounds),
-        _ => PAUSE_AFTER_A_BAD_DAY,
-    }
-}
-
 /// Something between nothing and `longest`, each as likely as any other.
 fn spread(longest: Duration, entropy: &dyn Entropy) -> Duration {
     let mut random = [0; 8];
@@ -222,14 +206,6 @@ mod tests {
         assert_eq!(backoff.asked_for(Duration::from_secs(7), &entropy), Duration::from_secs(7));
         let still = Backoff { base: Duration::ZERO, ..backoff };
         assert_eq!(still.pause(1, &entropy), Duration::ZERO);
-    }
-
-    #[test]
-    fn whoever_asks_without_end_is_answered_ever_more_seldom_and_for_weeks() {
-        let pauses = [0, 1, 2, 3, 6, 100, 101, u64::MAX].map(|rounds| pause_before_going_back(rounds).as_secs());
-        assert_eq!(pauses, [0, 1, 2, 4, 30, 30, 3_600, 3_600]);
-        let in_all: Duration = (0..crate::MAX_EVENTS / 2).map(pause_before_going_back).sum();
-        assert!(in_all > Duration::from_secs(14 * 24 * 60 * 60), "{in_all:?}");
     }
 
     #[test]

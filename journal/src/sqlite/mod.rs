@@ -18,9 +18,9 @@ use towpath_transfer::{
 use crate::{
     error::{JournalError, Result},
     machine::{MachineBinding, machine_digest},
+    prune::{Prune, Spent},
     record::{
-        Count, Created, Filter, History, Lease, NewTransfer, Order, Prune, Release, SequenceChoice, Sharer, Spent,
-        TransferRecord, Wanted,
+        Count, Created, Filter, History, Lease, NewTransfer, Order, Release, SequenceChoice, Sharer, TransferRecord, Wanted,
     },
     row::{Row, Sequences, micros, turned_back},
     traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE},

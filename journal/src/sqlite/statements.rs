@@ -1,6 +1,9 @@
 //! The longer statements.
 
-use crate::record::{Filter, Prune, Spent};
+use crate::{
+    prune::{Prune, Spent},
+    record::Filter,
+};
 
 /// Due transfers of a stage and of the direction ?6, where it is one, in order of creation, but for those of the tenants and agents ?5,
 /// a JSON array of `tenant` and `tenant/agent`. Two indexes serve the two sides of the `UNION`.
