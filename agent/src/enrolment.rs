@@ -142,7 +142,7 @@ pub async fn enrol(parts: EnrolParts<'_>, code: &EnrolmentCode) -> Result<Enroll
         return Err(other_agent(parts.path, before, &format!("{}/{}", enrolment.tenant, enrolment.name)));
     }
     // The pins come first: an enrolment without them would look finished and believe nobody.
-    parts.trust.approve(enrolment.name.as_str(), parts.identity.public_key())?;
+    parts.trust.pin_end(enrolment.name.as_str(), parts.identity.public_key())?;
     parts.trust.pin(RELAY_PRINCIPAL, Namespace::Receipt, &PublicKey::try_from(&answer.receipt_key)?)?;
     pin_first(parts.trust, parts.mode, &enrolment.name, &answer.peers)?;
     enrolment.write(parts.files, parts.path)?;

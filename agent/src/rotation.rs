@@ -218,7 +218,7 @@ impl KeyRotator {
         let keys = Arc::clone(&self.keys);
         blocking(move || {
             // What it signs has to be believed here as well, before it signs anything.
-            trust.approve(agent.as_str(), &key)?;
+            trust.pin_end(agent.as_str(), &key)?;
             keys.put_next_in_place()
         })
         .await?;

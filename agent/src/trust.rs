@@ -14,6 +14,9 @@ use crate::config::Trust;
 
 pub use towpath_keys::chain::RELAY_PRINCIPAL;
 
+/// What an end signs.
+const END_NAMESPACES: [Namespace; 2] = [Namespace::Receipt, Namespace::Manifest];
+
 /// The pinned keys. Read anew for each use, so that an approval counts at once.
 pub trait TrustStore: Debug + Send + Sync {
     /// The keys pinned now.
@@ -22,12 +25,32 @@ pub trait TrustStore: Debug + Send + Sync {
     /// Where they cannot be read.
     fn signers(&self) -> Result<AllowedSigners, Failure>;
 
-    /// Pins the key of an end, a receiver's or our own: its manifests and its receipts are believed from now on.
+    /// Pins the key of an end, a receiver's or our own, by the word of a person: its manifests and its receipts are believed from now on.
     ///
     /// # Errors
     /// Where they cannot be written.
     fn approve(&self, principal: &str, key: &PublicKey) -> Result<bool, Failure> {
-        self.signers()?.add(principal, &[Namespace::Receipt, Namespace::Manifest], key)
+        self.signers()?.approve(principal, &END_NAMESPACES, key)
+    }
+
+    /// As [`TrustStore::approve`], by nobody's word: `false` where a person has taken back that it is believed.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    fn pin_end(&self, principal: &str, key: &PublicKey) -> Result<bool, Failure> {
+        self.signers()?.add(principal, &END_NAMESPACES, key)
+    }
+
+    /// Believes no key of a receiver any more, until a person approves one; returns how many there were.
+    ///
+    /// # Errors
+    /// `not-found` where none is pinned; those of the file.
+    fn withdraw(&self, own: &AgentName, receiver: &str) -> Result<usize, Failure> {
+        let mut signers = self.signers()?;
+        if !pinned_receivers(&signers, own).iter().any(|known| known.name == receiver) {
+            return Err(Failure::park(Code::NotFound, format!("no key of receiver {receiver} is approved here")));
+        }
+        Ok(signers.withdraw(receiver)?.len())
     }
 
     /// Pins a key for one purpose; `false` where it was pinned already.
@@ -93,18 +116,21 @@ pub fn proven_receiver(peer: &Peer) -> Result<Option<KnownReceiver>, Failure> {
     Ok(Some(KnownReceiver { name: peer.name.to_string(), key, pinned: false }))
 }
 
-/// Pins the first proven receiver where none is pinned and the configuration believes at first use. Returns it.
+/// Pins the first proven receiver where none was ever pinned and the configuration believes at first use. Returns it.
 ///
 /// # Errors
 /// Where pins cannot be read or written; a peer whose proof is wrong is passed over with a warning.
 pub fn pin_first(store: &dyn TrustStore, mode: Trust, own: &AgentName, peers: &[Peer]) -> Result<Option<KnownReceiver>, Failure> {
-    if mode != Trust::FirstUse || !pinned_receivers(&store.signers()?, own).is_empty() {
+    let is_receiver = |name: &String| *name != RELAY_PRINCIPAL && *name != own.as_str();
+    if mode != Trust::FirstUse || store.signers()?.pins().any(|pin| pin.principals().iter().any(is_receiver)) {
         return Ok(None);
     }
     for peer in peers {
         match proven_receiver(peer) {
             Ok(Some(receiver)) => {
-                store.approve(&receiver.name, &receiver.key)?;
+                if !store.pin_end(&receiver.name, &receiver.key)? {
+                    return Ok(None);
+                }
                 tracing::info!(receiver = %receiver.name, fingerprint = %receiver.key.fingerprint(), "pinned the receiver at first use");
                 return Ok(Some(KnownReceiver { pinned: true, ..receiver }));
             }
@@ -181,7 +207,7 @@ pub fn check_return_manifest(
     let signers = store.signers()?;
     // Approval counts for the receiver as such; what was approved before there were return files names receipts only.
     if !signers.lookup(&known.name, Namespace::Manifest).any(|pinned| *pinned == key) {
-        store.approve(&known.name, &key)?;
+        store.pin_end(&known.name, &key)?;
     }
     Ok(known.name)
 }

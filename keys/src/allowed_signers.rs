@@ -23,6 +23,9 @@ pub const MAX_ALLOWED_SIGNERS_BYTES: u64 = 1024 * 1024;
 /// The longest principal, in bytes.
 pub const MAX_PRINCIPAL_BYTES: usize = 255;
 
+/// The namespace of a key that is believed no more; nobody signs in it.
+const WITHDRAWN: &str = "withdrawn";
+
 /// One trusted key: who may sign with it, and for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
@@ -57,6 +60,10 @@ impl Pin {
     fn has_principal(&self, principal: &str) -> bool {
         self.principals.iter().any(|p| p == principal)
     }
+
+    fn is_withdrawn(&self) -> bool {
+        self.namespaces == [WITHDRAWN]
+    }
 }
 
 impl fmt::Display for Pin {
@@ -78,7 +85,7 @@ enum Line {
 
 /// The pinned keys, and the file they are kept in.
 ///
-/// A loaded store is a snapshot; [`AllowedSigners::add`] and [`AllowedSigners::remove`] work on the file's newest content,
+/// A loaded store is a snapshot; [`AllowedSigners::add`] and [`AllowedSigners::withdraw`] work on the file's newest content,
 /// under a lock (`<path>.lock`), and refresh the snapshot.
 #[derive(Debug, Clone)]
 pub struct AllowedSigners {
@@ -123,6 +130,18 @@ impl AllowedSigners {
         self.pins().filter(move |pin| pin.allows(principal, namespace)).map(Pin::key)
     }
 
+    /// Whether a key of `principal` was ever trusted here, also where it is not any more.
+    #[must_use]
+    pub fn knows(&self, principal: &str) -> bool {
+        self.pins().any(|pin| pin.has_principal(principal))
+    }
+
+    /// Whether trust in this key of `principal` was taken back, and not given again.
+    #[must_use]
+    pub fn is_withdrawn(&self, principal: &str, key: &PublicKey) -> bool {
+        self.pins().any(|pin| pin.is_withdrawn() && pin.has_principal(principal) && pin.key == *key)
+    }
+
     /// Checks a signature by any of the keys that [`AllowedSigners::lookup`] finds, and says which one it was.
     ///
     /// # Errors
@@ -138,12 +157,43 @@ impl AllowedSigners {
         Ok(signer)
     }
 
-    /// Trusts `key` for `principal` in `namespaces` (none given: in all). `false` when it was trusted for all of that already.
+    /// Trusts `key` for `principal` in `namespaces` (none given: in all). `false` when it was trusted for all of that already, and when
+    /// trust in it was [taken back](Self::withdraw).
     ///
     /// # Errors
     /// [`Code::ConfigInvalid`] when the principal cannot stand in the file; [`Code::LimitExceeded`] when the file would be too
     /// large; those of [`AllowedSigners::load`]; [`Code::FileFailed`] and [`Code::DiskFull`] when it cannot be written.
     pub fn add(&mut self, principal: &str, namespaces: &[Namespace], key: &PublicKey) -> Result<bool> {
+        self.add_where(principal, namespaces, key, |known| !known.is_withdrawn(principal, key))
+    }
+
+    /// As [`AllowedSigners::add`], where another key of the principal is trusted for all of that.
+    ///
+    /// # Errors
+    /// As [`AllowedSigners::add`].
+    pub fn add_beside(&mut self, principal: &str, namespaces: &[Namespace], key: &PublicKey, beside: &PublicKey) -> Result<bool> {
+        self.add_where(principal, namespaces, key, |known| {
+            let trusted = |namespace: &Namespace| known.lookup(principal, *namespace).any(|one| one == beside);
+            namespaces.iter().all(trusted) && !known.is_withdrawn(principal, key)
+        })
+    }
+
+    /// As [`AllowedSigners::add`], by the word of a person, which counts also where trust in the key was taken back.
+    ///
+    /// # Errors
+    /// As [`AllowedSigners::add`].
+    pub fn approve(&mut self, principal: &str, namespaces: &[Namespace], key: &PublicKey) -> Result<bool> {
+        self.add_where(principal, namespaces, key, |_| true)
+    }
+
+    /// Whether it may be added is asked under the lock, of what stands in the file then.
+    fn add_where(
+        &mut self,
+        principal: &str,
+        namespaces: &[Namespace],
+        key: &PublicKey,
+        may_be: impl FnOnce(&Self) -> bool,
+    ) -> Result<bool> {
         if !is_exact_name(principal) {
             let message = format!("{principal:?} cannot be a principal: use letters, digits and . _ @ - + : /");
             return Err(Failure::park(Code::ConfigInvalid, message));
@@ -152,9 +202,11 @@ impl AllowedSigners {
         let mut fresh = Self::load(&self.path)?;
         let known = |namespace: &Namespace| fresh.lookup(principal, *namespace).any(|k| k == key);
         let everywhere = fresh.pins().any(|p| p.namespaces.is_empty() && p.has_principal(principal) && p.key == *key);
-        let changed = !everywhere && (namespaces.is_empty() || !namespaces.iter().all(known));
+        let is_new = !everywhere && (namespaces.is_empty() || !namespaces.iter().all(known));
+        let changed = is_new && may_be(&fresh);
         if changed {
             let namespaces = namespaces.iter().map(ToString::to_string).collect();
+            fresh.strike(principal, |pin| pin.key == *key && pin.is_withdrawn());
             fresh.lines.push(Line::Pin(Pin { principals: vec![principal.to_owned()], namespaces, key: key.clone() }));
             fresh.save()?;
         }
@@ -162,27 +214,41 @@ impl AllowedSigners {
         Ok(changed)
     }
 
-    /// Trusts `key` no longer for `principal`, in any namespace. `false` when it was not trusted.
+    /// Trusts no key of `principal` any longer, in any namespace, and returns those that were trusted. They stay in the file as
+    /// withdrawn, so that whoever believes a principal that is not [known](Self::knows) does not begin anew with one of them.
     ///
     /// # Errors
     /// As [`AllowedSigners::add`].
-    pub fn remove(&mut self, principal: &str, key: &PublicKey) -> Result<bool> {
+    pub fn withdraw(&mut self, principal: &str) -> Result<Vec<PublicKey>> {
         let _lock = file::lock(&self.path)?;
         let mut fresh = Self::load(&self.path)?;
-        let mut changed = false;
-        fresh.lines.retain_mut(|line| match line {
-            Line::Pin(pin) if pin.key == *key && pin.has_principal(principal) => {
-                changed = true;
+        let mut keys: Vec<PublicKey> = Vec::new();
+        for pin in fresh.pins().filter(|pin| pin.has_principal(principal) && !pin.is_withdrawn()) {
+            if !keys.contains(&pin.key) {
+                keys.push(pin.key.clone());
+            }
+        }
+        if !keys.is_empty() {
+            fresh.strike(principal, |pin| keys.contains(&pin.key));
+            fresh.lines.extend(keys.iter().map(|key| {
+                let (principals, namespaces) = (vec![principal.to_owned()], vec![WITHDRAWN.to_owned()]);
+                Line::Pin(Pin { principals, namespaces, key: key.clone() })
+            }));
+            fresh.save()?;
+        }
+        *self = fresh;
+        Ok(keys)
+    }
+
+    /// Takes the principal out of the pins that are meant.
+    fn strike(&mut self, principal: &str, is_meant: impl Fn(&Pin) -> bool) {
+        self.lines.retain_mut(|line| match line {
+            Line::Pin(pin) if pin.has_principal(principal) && is_meant(pin) => {
                 pin.principals.retain(|p| p != principal);
                 !pin.principals.is_empty()
             }
             _ => true,
         });
-        if changed {
-            fresh.save()?;
-        }
-        *self = fresh;
-        Ok(changed)
     }
 
     /// What is written to the file.
@@ -303,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn adding_and_removing_change_nothing_twice() {
+    fn adding_changes_nothing_twice() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = store(&folder);
         let (old, new) = (rsa().public_key(), ed25519().public_key());
@@ -317,14 +383,35 @@ mod tests {
         assert_eq!(store.lookup(WHO, Namespace::Manifest).collect::<Vec<_>>(), [old, new]);
         assert_eq!(store.lookup(WHO, Namespace::Enrol).count(), 0);
         assert_eq!(store.lookup("acme.erp", Namespace::Manifest).count(), 0);
-        assert!(store.remove(WHO, old).unwrap());
-        assert!(!store.remove(WHO, old).unwrap());
-        assert_eq!(store.lookup(WHO, Namespace::Manifest).collect::<Vec<_>>(), [new]);
         assert!(store.add(WHO, &[Namespace::Enrol], new).unwrap());
         assert!(store.add(WHO, &[], new).unwrap());
         assert!(!store.add(WHO, &[], new).unwrap() && !store.add(WHO, &[Namespace::Enrol], new).unwrap());
-        assert!(store.remove(WHO, new).unwrap());
-        assert_eq!((text(&store).as_str(), store.pins().count()), ("", 0));
+    }
+
+    #[test]
+    fn what_was_taken_back_is_known_and_believed_no_more_until_it_is_given_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store(&folder);
+        let (old, new) = (rsa().public_key(), ed25519().public_key());
+        assert!(store.withdraw(WHO).unwrap().is_empty() && !store.knows(WHO));
+        for key in [old, new] {
+            store.add(WHO, BOTH, key).unwrap();
+        }
+        store.add(WHO, &[Namespace::Enrol], new).unwrap();
+        assert_eq!(store.withdraw(WHO).unwrap(), [old.clone(), new.clone()]);
+        assert!(store.withdraw(WHO).unwrap().is_empty());
+        assert_eq!(text(&store), format!("{WHO} namespaces=\"withdrawn\" {old}\n{WHO} namespaces=\"withdrawn\" {new}\n"));
+        assert!(Namespace::ALL.iter().all(|namespace| store.lookup(WHO, *namespace).next().is_none()));
+        assert!(store.knows(WHO) && store.is_withdrawn(WHO, old) && !store.is_withdrawn("acme.other", old));
+        assert!(!store.add(WHO, BOTH, new).unwrap() && store.is_withdrawn(WHO, new), "only a person gives it again");
+        let third = other().public_key();
+        assert!(!store.add_beside(WHO, BOTH, third, new).unwrap());
+        assert!(store.approve(WHO, BOTH, new).unwrap());
+        assert!(store.is_withdrawn(WHO, old) && !store.is_withdrawn(WHO, new));
+        assert!(!store.add_beside(WHO, BOTH, old, new).unwrap());
+        assert_eq!(store.lookup(WHO, Namespace::Manifest).collect::<Vec<_>>(), [new]);
+        assert_eq!(store.pins().count(), 2);
+        assert!(store.add_beside(WHO, BOTH, third, new).unwrap());
     }
 
     #[test]
@@ -339,8 +426,9 @@ mod tests {
         assert_eq!(store.lookup("acme.x", Namespace::Manifest).count(), 0);
         assert_eq!(store.pins().next().unwrap().principals(), [WHO, "acme.erp2"]);
         assert_eq!(store.pins().nth(1).unwrap().namespaces(), ["towpath-enrol@1"]);
-        assert!(store.remove(WHO, a).unwrap());
-        assert_eq!(text(&store), format!("# ours\n\nacme.erp2 {a}\nacme.x namespaces=\"towpath-enrol@1\" {b}\n"));
+        assert_eq!(store.withdraw(WHO).unwrap(), std::slice::from_ref(a));
+        let theirs = format!("# ours\n\nacme.erp2 {a}\nacme.x namespaces=\"towpath-enrol@1\" {b}\n");
+        assert_eq!(text(&store), format!("{theirs}{WHO} namespaces=\"withdrawn\" {a}\n"));
     }
 
     #[test]

@@ -43,13 +43,28 @@ fn chain(peer: &Peer, tenant: &TenantName, first: &PublicKeyLine, skip: usize) -
     follow_rotations(end, first, peer.rotations.get(skip..).unwrap_or_default())
 }
 
+/// Keys that follow from one that is approved here.
+#[derive(Debug, Default)]
+pub(crate) struct Followers {
+    /// The newest key that is approved; none where none is.
+    approved: Option<PublicKey>,
+    /// Those that follow it, up to one that was taken back.
+    pub(crate) keys: Vec<PublicKey>,
+}
+
 /// The keys of a peer that follow from one that is approved here.
-fn followers(peer: &Peer, tenant: &TenantName, signers: &AllowedSigners) -> Result<Vec<PublicKey>, Failure> {
+///
+/// # Errors
+/// `rotation-invalid`, `key-invalid`.
+pub(crate) fn followers(peer: &Peer, tenant: &TenantName, signers: &AllowedSigners) -> Result<Followers, Failure> {
     let approved = |line: &PublicKeyLine| signers.lookup(peer.name.as_str(), Namespace::Manifest).any(|key| key.line() == line);
-    match peer.keys().enumerate().filter(|(_, line)| approved(line)).last() {
-        Some((at, line)) => chain(peer, tenant, line, at),
-        None => Ok(Vec::new()),
-    }
+    let Some((at, line)) = peer.keys().enumerate().filter(|(_, line)| approved(line)).last() else {
+        return Ok(Followers::default());
+    };
+    let mut keys = chain(peer, tenant, line, at)?;
+    let taken_back = keys.iter().position(|key| signers.is_withdrawn(peer.name.as_str(), key));
+    keys.truncate(taken_back.unwrap_or(keys.len()));
+    Ok(Followers { approved: Some(PublicKey::try_from(line)?), keys })
 }
 
 /// Asks the relay whether an agent has changed its key, and approves what follows from an approved key. Returns whether there was
@@ -62,19 +77,23 @@ pub async fn follow(parts: &Arc<Parts>, agent: &AgentName) -> Result<bool, Failu
     let Some(peer) = peers.into_iter().find(|peer| peer.role == Role::Agent && peer.name == *agent) else { return Ok(false) };
     let parts = Arc::clone(parts);
     blocking(move || {
-        let keys = match followers(&peer, &parts.tenant, &parts.trust.signers()?) {
-            Ok(keys) => keys,
+        let found = match followers(&peer, &parts.tenant, &parts.trust.signers()?) {
+            Ok(found) => found,
             Err(failure) => {
                 let (agent, error) = (&peer.name, failure.report());
                 tracing::warn!(%agent, code = %failure.code(), error, "the agent's newer key is not believed");
                 return Ok(false);
             }
         };
-        for key in &keys {
-            parts.trust.approve(&peer.name, key)?;
-            tracing::info!(agent = %peer.name, fingerprint = %key.fingerprint(), "the agent has changed its key");
+        let Some(approved) = &found.approved else { return Ok(false) };
+        let mut any = false;
+        for key in &found.keys {
+            if parts.trust.follow(&peer.name, key, approved)? {
+                tracing::info!(agent = %peer.name, fingerprint = %key.fingerprint(), "the agent has changed its key");
+                any = true;
+            }
         }
-        Ok(!keys.is_empty())
+        Ok(any)
     })
     .await
 }
@@ -152,6 +171,25 @@ mod tests {
         assert!(!follow(&bench.parts, &erp).await.unwrap(), "there is nothing new");
         assert!(approved(&bench).contains(identity(33).public_key()));
         assert!(!approved(&bench).contains(identity(30).public_key()));
+    }
+
+    #[tokio::test]
+    async fn none_follows_by_way_of_a_key_that_was_taken_back() {
+        let bench = Bench::new().await;
+        let erp: AgentName = "erp".parse().unwrap();
+        bench.relay.set_peers(vec![rotated(&[1, 32])]);
+        assert!(follow(&bench.parts, &erp).await.unwrap());
+        let pins = bench.temp.path().join("allowed_signers");
+        crate::agents::remove(&pins, &erp).unwrap();
+        bench.relay.set_peers(vec![rotated(&[1])]);
+        let (relay, tenant, own) = (&*bench.parts.relay, &bench.parts.tenant, identity(1).fingerprint());
+        crate::agents::approve(relay, &pins, &own, tenant, crate::agents::Approval::WithEarlier).await.unwrap();
+        bench.relay.set_peers(vec![rotated(&[1, 32, 33])]);
+        assert!(!follow(&bench.parts, &erp).await.unwrap());
+        assert_eq!(approved(&bench), [identity(1).public_key().clone()]);
+        let peers = bench.parts.relay.peers().await.unwrap().peers;
+        let known = crate::agents::list(Some(&peers), &bench.parts.trust.signers().unwrap(), &bench.parts.tenant);
+        assert!(known.iter().any(|agent| agent.standing == crate::agents::Standing::Changed), "{known:?}");
     }
 
     #[tokio::test]

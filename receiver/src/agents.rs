@@ -13,7 +13,7 @@ use towpath_transfer::{
 use towpath_transport::relay_api::RelayApi;
 
 use crate::{
-    agent_keys::{proven_key, proven_keys},
+    agent_keys::{followers, proven_key, proven_keys},
     parts::{AGENT_NAMESPACES, Parts},
     uplink::verify::blocking,
 };
@@ -29,6 +29,15 @@ pub enum TrustPolicy {
     FirstUse,
 }
 
+/// Which keys of an agent a person's word is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Approval {
+    /// The newest, and those that it has followed: a transfer may be under way that an earlier one has signed.
+    WithEarlier,
+    /// The newest alone: an earlier one was stolen.
+    NewestOnly,
+}
+
 /// How a key stands here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -41,6 +50,8 @@ pub enum Standing {
     Changed,
     /// An approved key names it as its follower: it is believed with the agent's next transfer, and nobody has to approve it.
     Follows,
+    /// It was believed, and a person has taken that back; only a person gives it again.
+    Withdrawn,
     /// The proof that the relay shows for it is wrong; it cannot be approved.
     ProofInvalid,
 }
@@ -81,11 +92,11 @@ pub fn list(peers: Option<&[Peer]>, signers: &AllowedSigners, tenant: &TenantNam
         if known.iter().any(|agent| agent.name == peer.name && agent.public_key == *newest) {
             continue;
         }
-        let mut pinned = signers.lookup(peer.name.as_str(), Namespace::Manifest).peekable();
-        let is_pinned = pinned.peek().is_some();
-        let follows = pinned.any(|key| peer.keys().any(|line| line == key.line()));
+        let is_pinned = signers.lookup(peer.name.as_str(), Namespace::Manifest).next().is_some();
+        let follows = |key: &PublicKey| followers(peer, tenant, signers).is_ok_and(|found| found.keys.contains(key));
         let standing = match proven_key(peer, tenant) {
-            Ok(_) if follows => Standing::Follows,
+            Ok(key) if signers.is_withdrawn(peer.name.as_str(), &key) => Standing::Withdrawn,
+            Ok(key) if follows(&key) => Standing::Follows,
             Ok(_) if is_pinned => Standing::Changed,
             Ok(_) => Standing::Waiting,
             Err(_) => Standing::ProofInvalid,
@@ -102,8 +113,7 @@ pub fn list(peers: Option<&[Peer]>, signers: &AllowedSigners, tenant: &TenantNam
     known
 }
 
-/// Pins an agent by the fingerprint of its newest key, under the name the relay gives it: that key and those that it has followed,
-/// because a transfer may be under way that an earlier one has signed. May be repeated.
+/// Pins an agent by the fingerprint of its newest key, under the name the relay gives it. May be repeated.
 ///
 /// # Errors
 /// `not-found` where the relay names no such key, `enrolment-proof-invalid`, `request-invalid` where it names it twice, those
@@ -113,6 +123,7 @@ pub async fn approve(
     path: &Path,
     fingerprint: &Fingerprint,
     tenant: &TenantName,
+    approval: Approval,
 ) -> Result<AgentName, Failure> {
     let peers = relay.peers().await?.peers;
     let mut of_key = peers.iter().filter(|peer| peer.role == Role::Agent && peer.newest_key().fingerprint() == *fingerprint);
@@ -126,11 +137,15 @@ pub async fn approve(
         return Err(Failure::park(Code::RequestInvalid, told));
     }
     let (first, later) = proven_keys(peer, tenant)?;
+    let mut keys: Vec<PublicKey> = std::iter::once(first).chain(later).collect();
+    if approval == Approval::NewestOnly {
+        keys.drain(..keys.len().saturating_sub(1));
+    }
     let (path, name) = (path.to_owned(), peer.name.clone());
     blocking(move || {
         let mut signers = AllowedSigners::load(&path)?;
-        for key in std::iter::once(first).chain(later) {
-            signers.add(name.as_str(), &AGENT_NAMESPACES, &key)?;
+        for key in keys {
+            signers.approve(name.as_str(), &AGENT_NAMESPACES, &key)?;
         }
         Ok(name)
     })
@@ -189,28 +204,21 @@ pub fn addressee(signers: &AllowedSigners, named: Option<&AgentName>) -> Result<
     }
 }
 
-/// Believes no key of the agent any more; returns how many there were.
+/// Believes no key of the agent any more, until a person approves one; returns how many there were.
 ///
 /// # Errors
 /// Those of the file.
 pub fn remove(path: &Path, agent: &AgentName) -> Result<usize, Failure> {
-    let mut signers = AllowedSigners::load(path)?;
-    let pinned = |pin: &&towpath_keys::Pin| pin.principals().iter().any(|name| name == agent.as_str());
-    let keys: Vec<PublicKey> = signers.pins().filter(pinned).map(|pin| pin.key().clone()).collect();
-    let mut removed = 0;
-    for key in keys {
-        removed += usize::from(signers.remove(agent.as_str(), &key)?);
-    }
-    Ok(removed)
+    Ok(AllowedSigners::load(path)?.withdraw(agent.as_str())?.len())
 }
 
 /// Before the first transfer of an agent is looked at: pins the key that the relay names for it, where first use is
-/// believed and no key of the agent is pinned. An agent that the relay does not name stays unapproved.
+/// believed and no key of the agent was ever pinned. An agent that the relay does not name stays unapproved.
 ///
 /// # Errors
 /// Those of the relay and of the file; the transfer then waits.
 pub async fn believe_first_use(parts: &Arc<Parts>, agent: &AgentName) -> Result<(), Failure> {
-    if parts.policy != TrustPolicy::FirstUse || is_pinned(parts, agent).await? {
+    if parts.policy != TrustPolicy::FirstUse || is_known(parts, agent).await? {
         return Ok(());
     }
     let peers = parts.relay.peers().await?.peers;
@@ -227,7 +235,7 @@ pub async fn believe_first_use(parts: &Arc<Parts>, agent: &AgentName) -> Result<
     let pinned = blocking(move || {
         // All of them: a transfer may be under way that an earlier key has signed.
         let pinned = trust.pin_first(&name, &first)?;
-        later.iter().filter(|_| pinned).try_for_each(|key| trust.approve(&name, key).map(|_| ()))?;
+        later.iter().filter(|_| pinned).try_for_each(|key| trust.follow(&name, key, &first).map(|_| ()))?;
         Ok(pinned)
     });
     if pinned.await? {
@@ -236,9 +244,9 @@ pub async fn believe_first_use(parts: &Arc<Parts>, agent: &AgentName) -> Result<
     Ok(())
 }
 
-async fn is_pinned(parts: &Arc<Parts>, agent: &AgentName) -> Result<bool, Failure> {
+async fn is_known(parts: &Arc<Parts>, agent: &AgentName) -> Result<bool, Failure> {
     let (trust, name) = (Arc::clone(&parts.trust), agent.clone());
-    blocking(move || Ok(trust.signers()?.lookup(name.as_str(), Namespace::Manifest).next().is_some())).await
+    blocking(move || Ok(trust.signers()?.knows(name.as_str()))).await
 }
 
 #[cfg(test)]
@@ -268,7 +276,10 @@ mod tests {
         };
         assert_eq!(standing(&peers), [("erp".to_owned(), Standing::Waiting), ("other".to_owned(), Standing::Waiting)]);
         for _ in 0..2 {
-            assert_eq!(approve(&relay, &path, &erp.fingerprint(), &tenant()).await.unwrap().as_str(), "erp");
+            assert_eq!(
+                approve(&relay, &path, &erp.fingerprint(), &tenant(), Approval::WithEarlier).await.unwrap().as_str(),
+                "erp"
+            );
         }
         assert_eq!(standing(&peers)[0].1, Standing::Approved);
         assert_eq!(AllowedSigners::load(&path).unwrap().pins().count(), 1);
@@ -284,7 +295,9 @@ mod tests {
 
         assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 1);
         assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 0);
-        assert_eq!(standing(&peers)[0].1, Standing::Waiting);
+        assert_eq!(standing(&peers)[0].1, Standing::Withdrawn);
+        approve(&relay, &path, &erp.fingerprint(), &tenant(), Approval::WithEarlier).await.unwrap();
+        assert_eq!(standing(&peers)[0].1, Standing::Approved);
     }
 
     #[tokio::test]
@@ -296,15 +309,23 @@ mod tests {
         let rotation = towpath_keys::sign_rotation(end, &first, &newest, jiff::Timestamp::UNIX_EPOCH).unwrap();
         let relay = MemoryRelay::new();
         relay.set_peers(vec![Peer { rotations: vec![rotation], ..peer("erp", &first) }]);
-        let refused = approve(&relay, &path, &first.fingerprint(), &tenant()).await.unwrap_err();
+        let refused = approve(&relay, &path, &first.fingerprint(), &tenant(), Approval::WithEarlier).await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound, "a person compares the key that is in use");
-        approve(&relay, &path, &newest.fingerprint(), &tenant()).await.unwrap();
+        approve(&relay, &path, &newest.fingerprint(), &tenant(), Approval::WithEarlier).await.unwrap();
         let pins = AllowedSigners::load(&path).unwrap();
         for namespace in AGENT_NAMESPACES {
             let keys: Vec<_> = pins.lookup("erp", namespace).collect();
             assert_eq!(keys, [first.public_key(), newest.public_key()]);
         }
         assert_eq!(remove(&path, &"erp".parse().unwrap()).unwrap(), 2);
+        for (approval, believed) in [
+            (Approval::NewestOnly, vec![newest.public_key()]),
+            (Approval::WithEarlier, vec![newest.public_key(), first.public_key()]),
+        ] {
+            approve(&relay, &path, &newest.fingerprint(), &tenant(), approval).await.unwrap();
+            let pins = AllowedSigners::load(&path).unwrap();
+            assert_eq!(pins.lookup("erp", Namespace::Manifest).collect::<Vec<_>>(), believed);
+        }
     }
 
     #[test]
@@ -338,19 +359,31 @@ mod tests {
         let path = folder.path().join("allowed_signers");
         let relay = MemoryRelay::new();
         let erp = identity(1);
-        assert_eq!(approve(&relay, &path, &erp.fingerprint(), &tenant()).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(
+            approve(&relay, &path, &erp.fingerprint(), &tenant(), Approval::WithEarlier).await.unwrap_err().code(),
+            Code::NotFound
+        );
         let mut forged = peer("erp", &erp);
         forged.proof = sign_enrolment(&identity(2), b"secret", "https://relay.test").unwrap();
         relay.set_peers(vec![forged.clone()]);
-        assert_eq!(approve(&relay, &path, &erp.fingerprint(), &tenant()).await.unwrap_err().code(), Code::EnrolmentProofInvalid);
+        assert_eq!(
+            approve(&relay, &path, &erp.fingerprint(), &tenant(), Approval::WithEarlier).await.unwrap_err().code(),
+            Code::EnrolmentProofInvalid
+        );
         let signers = AllowedSigners::load(&path).unwrap();
         assert_eq!(list(Some(&[forged]), &signers, &tenant())[0].standing, Standing::ProofInvalid);
         let mut replayed = peer("erp", &erp);
         replayed.secret_sha256 = Sha256Digest::of(b"another secret");
         relay.set_peers(vec![replayed]);
-        assert_eq!(approve(&relay, &path, &erp.fingerprint(), &tenant()).await.unwrap_err().code(), Code::EnrolmentProofInvalid);
+        assert_eq!(
+            approve(&relay, &path, &erp.fingerprint(), &tenant(), Approval::WithEarlier).await.unwrap_err().code(),
+            Code::EnrolmentProofInvalid
+        );
         relay.set_peers(vec![peer("erp", &erp), peer("second", &erp)]);
-        assert_eq!(approve(&relay, &path, &erp.fingerprint(), &tenant()).await.unwrap_err().code(), Code::RequestInvalid);
+        assert_eq!(
+            approve(&relay, &path, &erp.fingerprint(), &tenant(), Approval::WithEarlier).await.unwrap_err().code(),
+            Code::RequestInvalid
+        );
         assert!(!path.exists());
     }
 }

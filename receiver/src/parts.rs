@@ -20,17 +20,18 @@ pub trait Trust: std::fmt::Debug + Send + Sync {
     /// Where they cannot be read.
     fn signers(&self) -> Result<AllowedSigners, Failure>;
 
-    /// Approves `key` for `agent` where no key of that agent is approved; `false` where one is.
+    /// Approves `key` for `agent` where no key of that agent was ever approved; `false` where one was.
     ///
     /// # Errors
     /// Where the keys cannot be read or written.
     fn pin_first(&self, agent: &AgentName, key: &PublicKey) -> Result<bool, Failure>;
 
-    /// Approves `key` for `agent` beside those that are approved.
+    /// Approves `key` for `agent`, which follows `approved`; `false` where that is not approved any more, and for a key that was taken
+    /// back.
     ///
     /// # Errors
     /// As [`Trust::pin_first`].
-    fn approve(&self, agent: &AgentName, key: &PublicKey) -> Result<bool, Failure>;
+    fn follow(&self, agent: &AgentName, key: &PublicKey, approved: &PublicKey) -> Result<bool, Failure>;
 }
 
 /// Trust kept in an `allowed_signers` file.
@@ -44,14 +45,14 @@ impl Trust for FileTrust {
 
     fn pin_first(&self, agent: &AgentName, key: &PublicKey) -> Result<bool, Failure> {
         let mut signers = self.signers()?;
-        if signers.lookup(agent.as_str(), Namespace::Manifest).next().is_some() {
+        if signers.knows(agent.as_str()) {
             return Ok(false);
         }
         signers.add(agent.as_str(), &AGENT_NAMESPACES, key)
     }
 
-    fn approve(&self, agent: &AgentName, key: &PublicKey) -> Result<bool, Failure> {
-        self.signers()?.add(agent.as_str(), &AGENT_NAMESPACES, key)
+    fn follow(&self, agent: &AgentName, key: &PublicKey, approved: &PublicKey) -> Result<bool, Failure> {
+        self.signers()?.add_beside(agent.as_str(), &AGENT_NAMESPACES, key, approved)
     }
 }
 

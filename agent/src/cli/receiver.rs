@@ -22,12 +22,25 @@ pub(super) enum ReceiverCommand {
         /// As the receiver's operator reads it out: SHA256:…
         fingerprint: Fingerprint,
     },
+    /// Believe a receiver no more, until one of its keys is approved again: its receipts end no transfer, and its return files are
+    /// not taken. Transfers wait, and nothing is lost.
+    Remove {
+        /// The receiver's name, as `list` shows it.
+        name: String,
+    },
 }
 
 pub(super) async fn run(host: &Host, command: &ReceiverCommand) -> Result<()> {
     quietly(host, async |open| match command {
         ReceiverCommand::List(args) => list(open, args.json).await,
         ReceiverCommand::Approve { fingerprint } => approve(open, *fingerprint).await,
+        ReceiverCommand::Remove { name } => {
+            let keys = open.parts.trust.withdraw(&open.parts.agent, name)?;
+            let keys = if keys == 1 { "1 key".to_owned() } else { format!("{keys} keys") };
+            output::line(&format!(
+                "receiver {name} is believed no more ({keys} removed); what waits for it goes on once one is approved"
+            ))
+        }
     })
     .await
 }

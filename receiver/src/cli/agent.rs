@@ -7,7 +7,7 @@ use towpath_transport::relay_api::RelayApi as _;
 
 use super::{args::AgentCommand, output};
 use crate::{
-    agents::{self, KnownAgent, Standing},
+    agents::{self, Approval, KnownAgent, Standing},
     host::Host,
 };
 
@@ -28,9 +28,10 @@ struct Approved {
 pub(super) async fn run(host: &Host, command: AgentCommand) -> Result<(), Failure> {
     match command {
         AgentCommand::List { json } => list(host, json).await,
-        AgentCommand::Approve { fingerprint, json } => {
-            let name = agents::approve(&host.relay()?, &host.layout().allowed_signers(), &fingerprint, &host.enrolment()?.tenant)
-                .await?;
+        AgentCommand::Approve { fingerprint, only, json } => {
+            let approval = if only { Approval::NewestOnly } else { Approval::WithEarlier };
+            let (relay, pins, tenant) = (host.relay()?, host.layout().allowed_signers(), host.enrolment()?.tenant);
+            let name = agents::approve(&relay, &pins, &fingerprint, &tenant, approval).await?;
             if json {
                 return output::json(&Approved { name, fingerprint });
             }
@@ -59,13 +60,15 @@ async fn list(host: &Host, json: bool) -> Result<(), Failure> {
     if json {
         return output::json(&Listed { relay_asked: peers.is_some(), agents });
     }
-    let waiting = agents.iter().any(|agent| matches!(agent.standing, Standing::Waiting | Standing::Changed));
+    let waiting =
+        agents.iter().any(|agent| matches!(agent.standing, Standing::Waiting | Standing::Changed | Standing::Withdrawn));
     let rows = agents.iter().map(|agent| {
         let standing = match agent.standing {
             Standing::Approved => "approved",
             Standing::Waiting => "waiting for approval",
             Standing::Changed => "waiting for approval; another key of this agent is approved",
             Standing::Follows => "follows an approved key",
+            Standing::Withdrawn => "believed no more, until it is approved again",
             Standing::ProofInvalid => "its proof is wrong; cannot be approved",
         };
         let enrolled = match agent.enrolled {

@@ -168,16 +168,18 @@ pub(super) enum AgentCommand {
         json: bool,
     },
     /// Believe the manifests and receipts of the agent with this key, after its fingerprint was compared with the ERP host's
-    /// (there: towpath-agent key show).
+    /// (there: towpath-agent key show), and what earlier keys have signed that this one has followed.
     Approve {
         /// Such as SHA256:jn9…
         fingerprint: Fingerprint,
+        /// No earlier key: one was stolen. Run `agent remove` before. What is under way and signed by an earlier one is rejected.
+        #[arg(long)]
+        only: bool,
         /// Print the result as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Believe an agent no more; its next transfers are rejected. With `trust = "first-use"` revoke it at the relay first, or
-    /// it is believed again.
+    /// Believe an agent no more, until one of its keys is approved again; its next transfers are rejected.
     Remove {
         /// The agent's name.
         name: AgentName,

@@ -3,9 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use towpath_journal::{
-    LONGEST_PAUSE, LONGEST_TROUBLED_POLL, Lease, Order, Step, StepOutcome, TransferRecord, pause_before_going_back,
-};
+use towpath_journal::{Again, LONGEST_TROUBLED_POLL, Lease, Order, Step, StepOutcome, TransferRecord};
 use towpath_keys::{
     Namespace,
     chain::{Believes as _, Party},
@@ -24,9 +22,8 @@ use crate::{agent_keys, chain::Believed, kept, parts::Parts, uplink::verify::blo
 /// The shortest pause between two questions; the longest is [`crate::parts::Limits::receipt_poll`].
 pub const SHORTEST_POLL: Duration = Duration::from_millis(200);
 
-/// The events of a transfer that the relay was told of once, and how many each further time adds.
+/// The events of a transfer that the relay was told of once.
 const EVENTS_ONCE: u64 = 2;
-const EVENTS_AGAIN: u64 = 2;
 
 /// The stage. Return files wait as long as their agent is away, and each is asked for again and again: they have a driver of their own,
 /// beside that of the [decisions](crate::uplink::receipt) that are handed over, and every one has its turn.
@@ -72,7 +69,11 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
         return settle(parts, &lease.record, manifest, outcome).await;
     }
     let status = match parts.relay.export_status(&key.agent, key.id).await {
-        Err(failure) if failure.code() == Code::NotFound => return notify_again(parts, lease),
+        Err(failure) if failure.code() == Code::NotFound => {
+            let why = "the relay does not know the transfer any more";
+            let again = Again { event: TransferEvent::NotifyAgain, events_once: EVENTS_ONCE, code: Code::NotFound, why };
+            return again.step(lease, parts.clock.now());
+        }
         answered => answered?,
     };
     if status.transfer != key.id {
@@ -105,21 +106,6 @@ pub async fn ask(parts: &Arc<Parts>, lease: &Lease) -> Result<StepOutcome, Failu
             Err(failure)
         }
     }
-}
-
-/// The first time at once, later after growing pauses.
-fn notify_again(parts: &Parts, lease: &Lease) -> Result<StepOutcome, Failure> {
-    let rounds = lease.record.events.saturating_sub(EVENTS_ONCE) / EVENTS_AGAIN;
-    let left = pause_before_going_back(rounds).saturating_sub(age(parts, lease));
-    if left > LONGEST_PAUSE {
-        let told = format!("the relay has forgotten it {rounds} times by now; it is told once more in {} s", left.as_secs());
-        return Err(Failure::retry(Code::NotFound, told));
-    }
-    if !left.is_zero() {
-        return Ok(StepOutcome::Wait(left));
-    }
-    tracing::warn!(transfer = %lease.key(), "the relay does not know it any more and is told once more");
-    Ok(StepOutcome::Event(TransferEvent::NotifyAgain))
 }
 
 /// Keeps the manifest beside the receipts and removes the copies: from here on the agent answers for the files. What was laid out
@@ -226,10 +212,5 @@ fn trouble(parts: &Parts, lease: &Lease, status: &ExportStatus) -> Option<Failur
 /// Asks often while a transfer is young and ever more seldom afterwards.
 fn pause(parts: &Parts, lease: &Lease) -> Duration {
     let longest = parts.limits.receipt_poll;
-    (age(parts, lease) / 4).clamp(SHORTEST_POLL.min(longest), longest)
-}
-
-/// How long ago something has happened to a transfer.
-fn age(parts: &Parts, lease: &Lease) -> Duration {
-    Duration::try_from(parts.clock.now().duration_since(lease.record.changed)).unwrap_or(Duration::ZERO)
+    (lease.record.age(parts.clock.now()) / 4).clamp(SHORTEST_POLL.min(longest), longest)
 }

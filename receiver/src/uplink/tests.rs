@@ -581,6 +581,16 @@ async fn first_use_pins_once_and_never_replaces() {
     let signers = bench.parts.trust.signers().unwrap();
     assert_eq!(signers.lookup("young", Namespace::Manifest).collect::<Vec<_>>(), [young.public_key()]);
 
+    // What a person has taken back no first use gives again, whichever key the relay names.
+    crate::agents::remove(&bench.temp.path().join("allowed_signers"), &"young".parse().unwrap()).unwrap();
+    for (n, named) in [(5, &young), (6, &liar)] {
+        bench.relay.set_peers(vec![peer("young", named)]);
+        let again = Sent { agent: "young", ..sent(n) };
+        let rejection = rejected(&bench, &bench.parts, "young", id(n), &folder(&again, named)).await;
+        assert_eq!(rejection.code, Code::AgentUnapproved);
+    }
+    bench.relay.set_peers(vec![peer("erp", &liar)]);
+
     // The relay names another key for an agent whose key is pinned.
     let rejection = rejected(&bench, &bench.parts, "erp", id(2), &folder(&sent(2), &liar)).await;
     assert_eq!(rejection.code, Code::SignatureInvalid);

@@ -82,6 +82,13 @@ impl SetUp<'_> {
                 output::say("no receiver is enrolled yet; later: towpath-agent receiver approve SHA256:…");
             }
             for receiver in named {
+                if open.parts.trust.signers()?.is_withdrawn(&receiver.name, &receiver.key) {
+                    let (name, fingerprint) = (&receiver.name, receiver.key.fingerprint());
+                    output::say(&format!(
+                        "receiver {name} was removed here; to believe it again: towpath-agent receiver approve {fingerprint}"
+                    ));
+                    continue;
+                }
                 if self.is_believed(&receiver).await? {
                     open.parts.trust.approve(&receiver.name, &receiver.key)?;
                     output::say(&format!("receiver {} is approved", receiver.name));

@@ -157,7 +157,7 @@ async fn a_receipt_by_a_newer_key_is_believed_also_where_somebody_else_has_just_
     bench.relay.set_peers(vec![Peer { rotations: vec![change], ..peer("erp", &erp) }]);
     let parts = Arc::clone(&bench.parts);
     bench.relay.while_asked_for_peers(move || {
-        parts.trust.approve(&"erp".parse().unwrap(), newer.public_key()).unwrap();
+        parts.trust.follow(&"erp".parse().unwrap(), newer.public_key(), identity(1).public_key()).unwrap();
     });
     let answered = Answer::Changed(|_| (), NEWER);
     let ended = until(&bench, &bench.parts, 1, &answered, |record| record.parked || record.is_over()).await;
