@@ -71,6 +71,9 @@ struct Entry {
     trouble: Trouble,
     /// Names this trouble at the far side.
     id: String,
+    /// Its place among all that were raised.
+    #[serde(default)]
+    raised: u64,
     open: bool,
     program: Owes,
     webhook: Owes,
@@ -132,6 +135,9 @@ pub(crate) struct Notice {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Book {
     version: u32,
+    /// How many were raised; it begins anew where none is left.
+    #[serde(default)]
+    raised: u64,
     alerts: BTreeMap<String, Entry>,
 }
 
@@ -170,12 +176,20 @@ impl Book {
                 Finding::Unknown => {}
             }
         }
-        self.alerts.retain(|_, entry| !entry.is_over());
+        self.forget_what_is_over();
         changes
+    }
+
+    fn forget_what_is_over(&mut self) {
+        self.alerts.retain(|_, entry| !entry.is_over());
+        if self.alerts.is_empty() {
+            self.raised = 0;
+        }
     }
 
     fn wrong(&mut self, key: String, trouble: Trouble, most: usize, id: &dyn Fn() -> String) -> Option<Change> {
         let is_full = self.alerts.len() >= most;
+        let raised = self.raised.saturating_add(1);
         match self.alerts.get_mut(&key) {
             Some(entry) if entry.open => {
                 // The same trouble, as far as anybody is concerned who was told; `status` shows what it has become.
@@ -184,31 +198,34 @@ impl Book {
                 None
             }
             Some(entry) => {
-                (entry.open, entry.id) = (true, id());
+                (entry.open, entry.id, entry.raised) = (true, id(), raised);
                 entry.trouble = trouble.clone();
                 entry.each(Owes::raised);
+                self.raised = raised;
                 Some(Change::Raised(Box::new(trouble)))
             }
             None if is_full => None,
             None => {
                 let (program, webhook) = (Owes::Raised, Owes::Raised);
-                self.alerts.insert(key, Entry { trouble: trouble.clone(), id: id(), open: true, program, webhook });
+                self.alerts.insert(key, Entry { trouble: trouble.clone(), id: id(), raised, open: true, program, webhook });
+                self.raised = raised;
                 Some(Change::Raised(Box::new(trouble)))
             }
         }
     }
 
-    /// What a way is owed, the oldest trouble first.
+    /// What a way is owed, what was raised first being the first. Since when something is wrong is often the word of the one it is
+    /// about, and would let them come before everybody else again and again.
     pub(crate) fn owed(&self, way: Way) -> Vec<Notice> {
-        let mut owed: Vec<(Timestamp, Notice)> = Vec::new();
+        let mut owed: Vec<(u64, Notice)> = Vec::new();
         for (key, entry) in &self.alerts {
             let owes = if way == Way::Program { entry.program } else { entry.webhook };
             if let Some(kind) = owes.next() {
                 let (id, alert) = (format!("{}-{}", entry.id, kind.as_str()), entry.trouble.alert(kind));
-                owed.push((entry.trouble.since, Notice { key: key.clone(), id, alert }));
+                owed.push((entry.raised, Notice { key: key.clone(), id, alert }));
             }
         }
-        owed.sort_by_key(|(since, _)| *since);
+        owed.sort_by_key(|(raised, _)| *raised);
         owed.into_iter().map(|(_, notice)| notice).collect()
     }
 
@@ -225,7 +242,7 @@ impl Book {
                 (_, other) => other,
             };
         }
-        self.alerts.retain(|_, entry| !entry.is_over());
+        self.forget_what_is_over();
     }
 
     pub(crate) fn open(&self) -> Vec<OpenAlert> {
@@ -338,6 +355,30 @@ mod tests {
         scene.wrong();
         scene.look(Finding::Well);
         assert_eq!(scene.tell(Way::Webhook), ["t6-raised", "t6-recovered"]);
+    }
+
+    #[test]
+    fn who_says_that_it_began_long_ago_does_not_come_before_the_others_again_and_again() {
+        let mut scene = Scene::new();
+        let wrong = |since: &str| Finding::Wrong(Box::new(Trouble { since: since.parse().unwrap(), ..trouble("it failed") }));
+        let mut look = |liar: Finding| {
+            let found = BTreeMap::from([("liar".to_owned(), liar), ("other".to_owned(), wrong("2026-01-01T00:00:00Z"))]);
+            scene.book.look(found, 10, &|| {
+                scene.ids.set(scene.ids.get() + 1);
+                format!("t{}", scene.ids.get())
+            });
+            let first = scene.book.owed(Way::Program).remove(0);
+            scene.book.told(Way::Program, &first);
+            first.id
+        };
+        let told = [
+            look(wrong("1970-01-01T00:00:00Z")),
+            look(Finding::Well),
+            // By now it would be the oldest of all once more.
+            look(wrong("1970-01-01T00:00:00Z")),
+            look(Finding::Well),
+        ];
+        assert_eq!(told, ["t1-raised", "t1-recovered", "t2-raised", "t3-raised"]);
     }
 
     #[test]

@@ -38,9 +38,8 @@ impl Step for Remove {
     }
 
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
-        let age = self.clock.now().duration_since(lease.record.changed);
         let retention = self.spool.quota().said_of(&lease.key().tenant).retention.unwrap_or(self.retention);
-        let left = retention.saturating_sub(Duration::try_from(age).unwrap_or(Duration::ZERO));
+        let left = retention.saturating_sub(lease.record.age(self.clock.now()));
         if !left.is_zero() {
             return Ok(StepOutcome::Wait(left.min(MAX_PAUSE)));
         }

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::json;
+use towpath_host::StateLock;
 use towpath_keys::ReleaseKeys;
 use towpath_transfer::{
+    Code,
     failure::Result,
     release::{Package, Release, ReleaseVersion},
 };
@@ -16,9 +18,9 @@ use super::{
     output,
 };
 use crate::{
-    audit::Action,
+    audit::{Action, Entry},
     host::Host,
-    registry::{MAX_RING, ReleaseRow},
+    registry::{MAX_RING, Registry, ReleaseRow},
     release::Shelf,
     spool::blocking,
 };
@@ -83,11 +85,9 @@ pub(super) async fn run(host: &Host, command: ReleaseCommand) -> Result<()> {
             Ok(())
         }
         ReleaseCommand::Remove { version } => {
+            let _alone = alone(host)?;
             let entry = by_operator(host, Action::ReleaseRemove).detail(version.to_string());
-            let registry = host.registry().await?;
-            noted(&registry, entry, async |registry| registry.remove_release(version).await).await?;
-            let shelf = shelf(host)?;
-            blocking(move || shelf.remove(version)).await??;
+            remove(&host.registry().await?, shelf(host)?, entry, version).await?;
             output::say(&format!("release {version} is removed"));
             Ok(())
         }
@@ -99,14 +99,20 @@ fn shelf(host: &Host) -> Result<Shelf> {
     Ok(Shelf::new(disk_below(&host.state).map_err(failed)?, &host.state))
 }
 
+/// One command at a time changes what lies on the shelf: what one lays out before the registry knows of it is no leftover.
+fn alone(host: &Host) -> Result<StateLock> {
+    StateLock::take(&host.state.join("releases.lock"), "towpath-relay release")
+}
+
 async fn add(host: &Host, folder: PathBuf) -> Result<()> {
+    let _alone = alone(host)?;
     let (registry, shelf) = (host.registry().await?, shelf(host)?);
     let keys = ReleaseKeys::of_this_program()?;
     let reserve = host.config.spool_limits().reserve_bytes;
     // What is known is refused before anything of it is replaced.
     let version = Shelf::version_in(&folder, &keys)?;
     let entry = by_operator(host, Action::ReleaseAdd).detail(version.to_string());
-    let take = async |registry: crate::registry::Registry| {
+    let take = async |registry: Registry| {
         registry.check_release_room(version).await?;
         let taken = blocking(move || shelf.take(&folder, &keys, reserve)).await??;
         registry.add_release(version).await?;
@@ -118,6 +124,26 @@ async fn add(host: &Host, folder: PathBuf) -> Result<()> {
         packages(&release)
     ));
     Ok(())
+}
+
+/// Where an earlier removal was cut off, the registry knows nothing of the release any more, and its files are still here.
+async fn remove(registry: &Registry, shelf: Shelf, entry: Entry, version: ReleaseVersion) -> Result<()> {
+    let told = entry.clone();
+    let remove = async move |registry: Registry| {
+        let forgotten = registry.remove_release(version).await;
+        if forgotten.as_ref().is_err_and(|failure| failure.code() != Code::NotFound) {
+            return forgotten;
+        }
+        let was_here = blocking(move || shelf.remove(version)).await??;
+        if !was_here {
+            return forgotten;
+        }
+        if forgotten.is_err() {
+            registry.audit_append(&[told]).await?;
+        }
+        Ok(())
+    };
+    noted(registry, entry, remove).await
 }
 
 fn packages(release: &Release) -> String {
@@ -148,4 +174,36 @@ async fn list(host: &Host, json: bool) -> Result<()> {
     };
     let head = ["version", "added", "approved for rings", "follows", "packages"];
     output::table(&head, shown.iter().map(row).collect(), "there are no releases: towpath-relay release add FOLDER")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use towpath_transfer::clock::{ManualClock, SeededEntropy};
+    use towpath_transport::files::{FileStore as _, MemoryFiles};
+
+    use super::*;
+    use crate::{audit::Who, registry::AuditFilter};
+
+    #[tokio::test]
+    async fn a_removal_that_was_cut_off_is_finished_by_the_next() {
+        let clock = ManualClock::new("2026-03-01T00:00:00Z".parse().unwrap());
+        let registry = Registry::in_memory(Arc::new(clock), Arc::new(SeededEntropy::new(3))).await.unwrap();
+        let (files, version) = (MemoryFiles::new(), "1.2.0".parse().unwrap());
+        let shelf = Shelf::new(Arc::new(files.clone()), "/state".as_ref());
+        let entry = || Entry::new("2026-03-01T00:00:00Z".parse().unwrap(), Who::operator(), Action::ReleaseRemove);
+        let again = || remove(&registry, shelf.clone(), entry(), version);
+        for is_cut_off in [false, true] {
+            files.create_dir_all(&shelf.folder(version)).unwrap();
+            registry.add_release(version).await.unwrap();
+            if is_cut_off {
+                registry.remove_release(version).await.unwrap();
+            }
+            again().await.unwrap();
+            assert_eq!(registry.audit_rows(&AuditFilter::default(), 1).await.unwrap()[0].action, "release-remove");
+            assert!(files.stat(&shelf.folder(version)).is_err());
+            assert_eq!(again().await.unwrap_err().code(), Code::NotFound);
+        }
+    }
 }

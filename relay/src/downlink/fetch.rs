@@ -20,8 +20,8 @@ use towpath_transfer::{
     state::{Announced, Place},
 };
 use towpath_transport::{
-    files::{file_failure, publish},
-    store::{Far, FetchError, RemoteStore, StoreError, StoreErrorKind, fetch, read_remote},
+    files::{file_failure, ignore_missing, publish},
+    store::{Far, FetchError, StoreError, StoreErrorKind, fetch, read_remote},
 };
 
 use super::{missing, pack::room_for, wrong_state};
@@ -29,7 +29,7 @@ use crate::{
     registry::Registry,
     scope::AgentScope,
     spool::{Reserved, Room, Spool, SpoolFile, blocking},
-    uplink::forward::{AppServers, patient},
+    uplink::forward::{AppServer, AppServers, patient},
 };
 
 /// The stage.
@@ -46,7 +46,7 @@ struct Job {
     id: TransferId,
     sequence: Option<Sequence>,
     announced: Announced,
-    store: Arc<dyn RemoteStore>,
+    server: AppServer,
     folder: RemotePath,
 }
 
@@ -65,7 +65,7 @@ impl Job {
     /// A small file, where it is there and no longer than `limit`.
     async fn read(&self, name: &str, limit: usize) -> Result<Vec<u8>> {
         let name: FileName = name.parse().map_err(|e: InvalidName| Failure::park(Code::Internal, "name a file").caused_by(e))?;
-        let read = read_remote(&*self.store, &self.far(&name)?, limit).await;
+        let read = read_remote(&*self.server.store, &self.far(&name)?, limit).await;
         read.map_err(|e| match e.kind() {
             StoreErrorKind::NotFound => missing(&format!("{name} is not there")).caused_by(e),
             StoreErrorKind::Limit => missing(&format!("{name} is larger than {limit} bytes")).caused_by(e),
@@ -76,6 +76,10 @@ impl Job {
 
 fn too_deep() -> Failure {
     Failure::park(Code::AppServerRefused, "the announced folder is too deep")
+}
+
+fn refused(code: Code, what: &str) -> Failure {
+    Failure::park(code, format!("the return files cannot be taken: {what}"))
 }
 
 impl Fetch {
@@ -89,10 +93,10 @@ impl Fetch {
         let TransferState::Announced { announced } = &lease.record.state else { return Err(wrong_state(lease)) };
         let server = self.app_servers.connect(scope.tenant()).await?;
         let below = announced.path.parent().unwrap_or_default();
-        let folder = below.components().iter().cloned().try_fold(server.folder, RemotePath::join);
+        let folder = below.components().iter().cloned().try_fold(server.folder.clone(), RemotePath::join);
         let folder = folder.map_err(|e| too_deep().caused_by(e))?;
         let (id, sequence) = (lease.key().id, lease.record.sequence);
-        Ok(Job { scope, id, sequence, announced: announced.clone(), store: server.store, folder })
+        Ok(Job { scope, id, sequence, announced: announced.clone(), server, folder })
     }
 
     /// The manifest, which must be the announced one, of this transfer, and signed by the tenant's receiver.
@@ -102,7 +106,6 @@ impl Fetch {
         if bytes.len() != limit || Sha256Digest::of(&bytes) != job.announced.manifest {
             return Err(missing(&format!("{MANIFEST_NAME} is not the one that was announced")));
         }
-        let refused = |code: Code, what: &str| Failure::park(code, format!("the return files cannot be taken: {what}"));
         let manifest = Manifest::parse(&bytes)
             .map_err(|e| refused(Code::ManifestInvalid, "their manifest is not of the protocol").caused_by(e))?;
         let ours = manifest.transfer == job.id
@@ -116,10 +119,16 @@ impl Fetch {
             return Err(refused(Code::SequenceForked, "their manifest has another sequence number than was announced"));
         }
         let signature = job.read(SIGNATURE_NAME, MAX_SIGNATURE_BYTES).await?;
+        let signed = Signed { bytes, signature, manifest };
+        self.check_signer(job, &signed).await?;
+        Ok(signed)
+    }
+
+    async fn check_signer(&self, job: &Job, signed: &Signed) -> Result<()> {
         for receiver in self.registry.peers(job.scope.tenant(), Role::Receiver).await? {
             let key = PublicKey::try_from(&receiver.public_key)?;
-            if towpath_keys::verify(&signature, Namespace::Manifest, &bytes, &key).is_ok() {
-                return Ok(Signed { bytes, signature, manifest });
+            if towpath_keys::verify(&signed.signature, Namespace::Manifest, &signed.bytes, &key).is_ok() {
+                return Ok(());
             }
         }
         Err(refused(Code::SignatureInvalid, "no receiver that is enrolled and not revoked has signed their manifest"))
@@ -132,6 +141,7 @@ impl Fetch {
         let prepare = move || prepare(&spool, &scope, id, &entries);
         let (reserved, left) = blocking(prepare).await??;
         for entry in left {
+            self.app_servers.check(job.scope.tenant(), &job.server).await?;
             self.file(job, &reserved, &entry).await?;
         }
         Ok(())
@@ -147,7 +157,11 @@ impl Fetch {
             taken.fetch_add(bytes, Ordering::SeqCst);
             Ok(())
         };
-        let fetched = fetch(&*job.store, &job.far(&entry.name)?, entry.size, self.spool.files(), &path, &allow).await;
+        let fetched = fetch(&*job.server.store, &job.far(&entry.name)?, entry.size, self.spool.files(), &path, &allow).await;
+        if matches!(&fetched, Err(FetchError::Refused(_))) {
+            // A disk that has filled up needs the room of what cannot become whole now.
+            ignore_missing(self.spool.files().remove(&path)).map_err(|e| file_failure("remove", &path, e))?;
+        }
         // What counts is what lies there now, whatever was allowed.
         let (counted, now) = (before.saturating_add(taken.into_inner()), self.spool.length(&path)?);
         reserved.put_back(counted.saturating_sub(now));
@@ -181,7 +195,13 @@ impl Step for Fetch {
         let _alone = self.spool.freeze(&scope, lease.key().id).await;
         let job = self.job(scope, lease).await.map_err(patient)?;
         let signed = self.manifest(&job).await.map_err(patient)?;
-        self.files(&job, &signed.manifest).await.map_err(patient)?;
+        let fetched = tokio::select! {
+            fetched = self.files(&job, &signed.manifest) => fetched,
+            moved = self.app_servers.until_moved(job.scope.tenant(), &job.server) => Err(moved),
+        };
+        fetched.map_err(patient)?;
+        // It may have been revoked meanwhile: large files take long.
+        self.check_signer(&job, &signed).await?;
         let (spool, scope, id) = (Arc::clone(&self.spool), job.scope.clone(), job.id);
         blocking(move || {
             spool.write(Room::Fetched, &scope, id, SIGNATURE_NAME, &signed.signature)?;

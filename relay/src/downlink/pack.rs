@@ -20,7 +20,7 @@ use towpath_transport::files::{FileStore, file_failure};
 use super::wrong_state;
 use crate::{
     scope::AgentScope,
-    spool::{Room, Spool, SpoolFile, blocking},
+    spool::{Reserved, Room, Spool, SpoolFile, blocking},
 };
 
 /// Threads that pack one transfer.
@@ -71,7 +71,12 @@ impl Step for Pack {
         let job = Job { spool: Arc::clone(&self.spool), scope, id, manifest };
         let packed = blocking(move || {
             let _alone = alone;
-            job.run()
+            let done = job.run();
+            if matches!(&done, Err(failure) if failure.code() == Code::SpoolFull) {
+                // A disk that has filled up needs the room of what cannot become whole now.
+                job.spool.remove(Room::Packed, &job.scope, job.id)?;
+            }
+            done
         });
         Ok(StepOutcome::Event(packed.await??))
     }
@@ -154,9 +159,9 @@ impl Job {
             Failure::park(Code::ManifestInvalid, format!("{} is too long a name to travel", entry.name)).caused_by(e)
         })?;
         let reserved = spool.reserve(scope.tenant(), room_for(entry))?;
-        let packed = self.pack_into(entry, &name);
+        let packed = self.pack_into(entry, &name, &reserved);
         // What counts is what lies there now, whether it is whole or not.
-        reserved.take(spool.length(&spool.path(Room::Packed, scope, id, name.as_str()))?)?;
+        reserved.settle(spool.length(&spool.path(Room::Packed, scope, id, name.as_str()))?)?;
         match packed? {
             Some(PackedDigests { size, sha256 }) => Ok(Some(PackedFile { name, size, sha256 })),
             None => {
@@ -169,7 +174,7 @@ impl Job {
     }
 
     /// Packs the plain file into a durable one; `None` where the plain bytes are not those of the manifest.
-    fn pack_into(&self, entry: &FileEntry, name: &FileName) -> Result<Option<PackedDigests>> {
+    fn pack_into(&self, entry: &FileEntry, name: &FileName, reserved: &Reserved) -> Result<Option<PackedDigests>> {
         let (spool, scope, id) = (&self.spool, &self.scope, self.id);
         let files: &dyn FileStore = &**spool.files();
         let (from, to) =
@@ -193,6 +198,8 @@ impl Job {
             }
             let bytes = chunk.get(..read).unwrap_or_default();
             hasher.update(bytes);
+            // There are hardly ever more packed bytes than plain ones; by how many more, the reservation has room.
+            reserved.ask(read as u64)?;
             std::io::Write::write_all(&mut packer, bytes).map_err(|e| failed(e.into()))?;
         }
         let (mut target, digests) = packer.finish().map_err(failed)?;

@@ -9,7 +9,7 @@ use towpath_journal::{Journal as _, NoFailPoints, Point, StepOutcome};
 use towpath_keys::Namespace;
 use towpath_transfer::{
     Clock as _, Code, Direction, Disposition, RemotePath, Sequence, Stage, TransferEvent, TransferId, TransferKey, TransferState,
-    api::{Acknowledgement, DownlinkState, Downlinks, Export, Role},
+    api::{Acknowledgement, Complete, DownlinkState, Downlinks, Export, Role},
     codec::Unpacker,
     digest::{FileHasher, Sha256Digest},
     failure::Result,
@@ -32,8 +32,11 @@ use crate::{
     spool::{Room, SpoolLimits},
 };
 
+mod room;
+
 const READ: OpenOptions =
     OpenOptions { read: true, write: false, append: false, create: false, truncate: false, exclusive: false };
+
 /// Long enough that a test would hang rather than pass where a hint is missing: nobody moves the clock.
 const WAIT: Duration = Duration::from_secs(55);
 
@@ -65,7 +68,18 @@ impl Laid {
     }
 
     fn of(world: &World, receiver: &Enrolled, agent: &Enrolled, sequence: u64, change: impl FnOnce(&mut Manifest)) -> Self {
-        let (id, plain) = (world.id(), plain());
+        Self::with(world, receiver, agent, sequence, plain(), change)
+    }
+
+    fn with(
+        world: &World,
+        receiver: &Enrolled,
+        agent: &Enrolled,
+        sequence: u64,
+        plain: Vec<(&'static str, Vec<u8>)>,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Self {
+        let id = world.id();
         let file = |(name, bytes): &(&str, Vec<u8>)| {
             let mut hasher = FileHasher::new();
             hasher.update(bytes);

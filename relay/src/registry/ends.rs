@@ -216,8 +216,8 @@ impl Registry {
         .await
     }
 
-    /// Revokes an end; a running service ends its sessions, and with a tenant's last receiver goes the landing that it has named.
-    /// Repeating changes nothing.
+    /// Revokes an end; a running service ends its sessions, and with a receiver goes the landing that it has named. Repeating it
+    /// changes nothing more.
     ///
     /// # Errors
     /// [`Code::NotFound`].
@@ -234,7 +234,7 @@ impl Registry {
             if done.rows_affected() == 0 {
                 return Err(Failure::park(Code::NotFound, format!("tenant {scope} has no agent or receiver {name}")));
             }
-            super::tenants::forget_landing(&mut tx, scope).await?;
+            super::tenants::forget_landing(&mut tx, scope, name).await?;
             changed(&mut tx).await?;
             self.commit_noted(tx).await
         })

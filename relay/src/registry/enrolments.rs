@@ -193,6 +193,10 @@ impl Registry {
             let name: AgentName = parsed("an end's name", row.try_get("name").map_err(&what)?)?;
             let scope = TenantScope::proven(request.tenant.clone());
             let before = self.end_in(&mut tx, &scope, &name).await?;
+            if before.as_ref().is_some_and(|end| end.revoked.is_some()) {
+                // Before anything is taken from it, a landing least of all.
+                return Err(Failure::park(Code::AgentRevoked, format!("{scope}.{name} was revoked")));
+            }
             if before.is_some_and(|end| !end.live_keys(self.clock.now()).any(|live| *live == request.public_key)) {
                 return Err(Failure::park(Code::AuthenticationRefused, "the key that has used the code was retired"));
             }
@@ -217,7 +221,7 @@ impl Registry {
                 changed(&mut tx).await?;
             }
             if let Some(landing) = &request.landing {
-                super::tenants::name_landing(&mut tx, &scope, landing, used.is_none()).await?;
+                super::tenants::name_landing(&mut tx, &scope, &name, landing, used.is_none()).await?;
                 changed(&mut tx).await?;
             }
             commit(tx).await?;

@@ -22,6 +22,8 @@ mod tokens;
 #[cfg(test)]
 mod audit_tests;
 #[cfg(test)]
+mod landing_tests;
+#[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
 mod releases_tests;

@@ -6,7 +6,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use super::{Registry, audit_schema, commit, db};
 
 /// The version of the tables below, kept in SQLite's `user_version`.
-const VERSION: i64 = 7;
+const VERSION: i64 = 8;
 /// The version in which the audit trail became a chain.
 const CHAINED: i64 = 4;
 
@@ -138,6 +138,9 @@ const RELEASES: &[&str] = &[
     "PRAGMA user_version = 7",
 ];
 
+/// Since version 8. Which receiver has named the landing, by its name; null where the operator has, and where an older program took it.
+const LANDING_OF: &[&str] = &["ALTER TABLE tenants ADD COLUMN landing_of TEXT", "PRAGMA user_version = 8"];
+
 async fn make(tx: &mut Transaction<'static, Sqlite>, statements: &[&'static str]) -> Result<()> {
     for statement in statements {
         sqlx::query(*statement).execute(&mut **tx).await.map_err(db("make the registry's tables"))?;
@@ -157,6 +160,7 @@ pub(super) async fn make_version_3(tx: &mut Transaction<'static, Sqlite>) -> Res
 /// Takes the tables of today back to those of version 5.
 #[cfg(test)]
 pub(super) const BACK_TO_VERSION_5: &[&str] = &[
+    "ALTER TABLE tenants DROP COLUMN landing_of",
     "DROP TABLE tenant_rings",
     "DROP TABLE release_approvals",
     "DROP TABLE releases",
@@ -182,7 +186,7 @@ impl Registry {
                     audit_schema::take_over(&mut tx).await?;
                     make(&mut tx, audit_schema::CHAIN_GUARDS).await?;
                 }
-                for (version, statements) in [(5, ROTATIONS), (6, LIMITS), (7, RELEASES)] {
+                for (version, statements) in [(5, ROTATIONS), (6, LIMITS), (7, RELEASES), (8, LANDING_OF)] {
                     if found < version {
                         make(&mut tx, statements).await?;
                     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
-use towpath_transfer::{Code, Failure, RemotePath, TenantName, api::Landing, beside::beside, failure::Result};
+use towpath_transfer::{AgentName, Code, Failure, RemotePath, TenantName, api::Landing, beside::beside, failure::Result};
 
 use super::{
     Registry, changed, corrupt, db,
@@ -23,7 +23,7 @@ const MAX_HOST_KEYS: usize = 8;
 pub(super) enum LandingOrigin {
     /// The relay's operator; a receiver's enrolment does not change it.
     Operator,
-    /// The tenant's receiver, when it enrolled.
+    /// A receiver of the tenant, when it enrolled.
     Receiver,
 }
 
@@ -149,7 +149,7 @@ impl Registry {
     pub async fn set_landing(&self, scope: &TenantScope, landing: &Landing) -> Result<()> {
         beside(async {
             let mut tx = self.begin().await?;
-            write_landing(&mut tx, scope, landing, LandingOrigin::Operator).await?;
+            write_landing(&mut tx, scope, landing, LandingOrigin::Operator, None).await?;
             changed(&mut tx).await?;
             self.commit_noted(tx).await
         })
@@ -173,14 +173,17 @@ impl Registry {
     }
 }
 
-/// Says where a tenant's app server is, in the word of a receiver that enrols. What the operator has said stays; so does, unless this is
-/// the `first` use of its code, what a receiver has.
+/// Says where a tenant's app server is, in the word of `receiver`, which enrols. What the operator has said stays; so does, unless this is
+/// the `first` use of its code, what a receiver has. With its first use a receiver stands for the landing, also where another one has
+/// named the same before.
 ///
 /// # Errors
-/// [`Code::EnrolmentUsed`] where the code was used with another landing; [`Code::RequestInvalid`] where it is not usable.
+/// [`Code::EnrolmentUsed`] where the code was used with another landing; [`Code::RequestInvalid`] where it is not usable, or is another
+/// tenant's.
 pub(super) async fn name_landing(
     tx: &mut Transaction<'static, Sqlite>,
     scope: &TenantScope,
+    receiver: &AgentName,
     landing: &Landing,
     first: bool,
 ) -> Result<()> {
@@ -196,14 +199,38 @@ pub(super) async fn name_landing(
         return Ok(());
     }
     match known.as_deref().map(decode).transpose()? {
-        Some(known) if known == *landing => Ok(()),
+        Some(known) if known == *landing && !first => Ok(()),
         Some(_) if !first => {
             let message = "the enrolment code was used with another landing before: ask for a new code, or have the relay's operator say \
                            where to deliver (towpath-relay tenant app-server)";
             Err(Failure::park(Code::EnrolmentUsed, message))
         }
-        _ => write_landing(tx, scope, landing, LandingOrigin::Receiver).await,
+        _ => {
+            refuse_of_others(tx, scope, landing).await?;
+            write_landing(tx, scope, landing, LandingOrigin::Receiver, Some(receiver)).await
+        }
     }
+}
+
+/// Refuses a landing that is the app server of another tenant, too: it lets the relay in, whose key is one for all tenants, and would take
+/// this tenant's files for the other's. Only the operator can know that two tenants share a server.
+async fn refuse_of_others(tx: &mut Transaction<'static, Sqlite>, scope: &TenantScope, landing: &Landing) -> Result<()> {
+    let others: Vec<String> = sqlx::query_scalar("SELECT landing FROM tenants WHERE name <> ? AND landing IS NOT NULL")
+        .bind(scope.tenant().as_str())
+        .fetch_all(&mut **tx)
+        .await
+        .map_err(db("read the tenants' app servers"))?;
+    for other in &others {
+        let other = decode(other)?;
+        let same_place = other.port == landing.port && other.host.eq_ignore_ascii_case(&landing.host);
+        if same_place || landing.host_keys.iter().any(|key| other.host_keys.contains(key)) {
+            let message = "the app server is known to this relay as somebody else's: have the relay's operator say where to deliver \
+                           (towpath-relay tenant app-server), then enrol again";
+            tracing::warn!(tenant = %scope, host = ?landing.host, "a receiver's landing was refused: it is another tenant's app server");
+            return Err(Failure::park(Code::RequestInvalid, message));
+        }
+    }
+    Ok(())
 }
 
 async fn write_landing(
@@ -211,21 +238,29 @@ async fn write_landing(
     scope: &TenantScope,
     landing: &Landing,
     origin: LandingOrigin,
+    receiver: Option<&AgentName>,
 ) -> Result<()> {
-    let done = sqlx::query("UPDATE tenants SET landing = ?1, landing_by = ?2 WHERE name = ?3")
+    let done = sqlx::query("UPDATE tenants SET landing = ?1, landing_by = ?2, landing_of = ?3 WHERE name = ?4")
         .bind(encode(landing)?)
         .bind(origin.as_str())
+        .bind(receiver.map(AgentName::as_str))
         .bind(scope.tenant().as_str())
         .execute(&mut **tx)
         .await;
     done.map(drop).map_err(db("set a tenant's app server"))
 }
 
-/// Forgets the landing that a receiver has named, where no receiver is left that is not revoked: its host gets nothing more.
-pub(super) async fn forget_landing(tx: &mut Transaction<'static, Sqlite>, scope: &TenantScope) -> Result<()> {
-    let sql = "UPDATE tenants SET landing = NULL, landing_by = NULL WHERE name = ?1 AND landing_by = 'receiver'
-                   AND NOT EXISTS (SELECT 1 FROM ends WHERE tenant = ?1 AND role = 'receiver' AND revoked IS NULL)";
-    let done = sqlx::query(sql).bind(scope.tenant().as_str()).execute(&mut **tx).await;
+/// Forgets the landing that `revoked` has named: its host gets nothing more. Where an older program has not kept which receiver named
+/// it, it may have been any.
+pub(super) async fn forget_landing(
+    tx: &mut Transaction<'static, Sqlite>,
+    scope: &TenantScope,
+    revoked: &AgentName,
+) -> Result<()> {
+    let sql = "UPDATE tenants SET landing = NULL, landing_by = NULL, landing_of = NULL
+                   WHERE name = ?1 AND landing_by = 'receiver' AND coalesce(landing_of, ?2) = ?2
+                   AND EXISTS (SELECT 1 FROM ends WHERE tenant = ?1 AND name = ?2 AND role = 'receiver')";
+    let done = sqlx::query(sql).bind(scope.tenant().as_str()).bind(revoked.as_str()).execute(&mut **tx).await;
     done.map(drop).map_err(db("forget a tenant's app server"))
 }
 

@@ -47,6 +47,11 @@ impl Fixture {
         Self { clock, entropy, registry, scope, _folder: folder }
     }
 
+    /// The same clock and randomness over another registry or tenant.
+    pub(super) fn over(&self, registry: Registry, scope: TenantScope) -> Self {
+        Self { clock: self.clock.clone(), entropy: self.entropy.clone(), registry, scope, _folder: None }
+    }
+
     pub(super) async fn code(&self, role: Role, name: Option<&str>) -> Result<EnrolmentCode> {
         let name = name.map(|name| name.parse().unwrap());
         let new = NewEnrolment { role, name, valid_for: HOUR, relay_url: URL.to_owned(), spki_pin: None };

@@ -143,13 +143,17 @@ impl Shelf {
         file.sync_all()
     }
 
-    /// Removes a release that the registry does not know any more. Blocking; repeating is safe.
+    /// Removes a release that the registry does not know any more; false where nothing of it was here. Blocking; repeating is safe.
     ///
     /// # Errors
     /// [`Code::FileFailed`].
-    pub fn remove(&self, version: ReleaseVersion) -> Result<()> {
+    pub fn remove(&self, version: ReleaseVersion) -> Result<bool> {
         let folder = self.folder(version);
-        ignore_missing(self.files.remove_dir_all(&folder)).map_err(|error| file_failure("remove", &folder, error))
+        match self.files.remove_dir_all(&folder) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(file_failure("remove", &folder, error)),
+        }
     }
 
     /// The release of a version, as it was taken. Blocking.

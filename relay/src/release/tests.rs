@@ -86,8 +86,8 @@ fn a_release_is_taken_whole_with_everything_checked() {
     let folder = bench.shelf.folder(release.version);
     assert_eq!(read_whole(&Disk, &folder.join("towpath-agent_1.2.0-1_amd64.deb"), 99).unwrap(), b"a package");
     assert!(!folder.join("old").exists());
-    for _ in 0..2 {
-        bench.shelf.remove(release.version).unwrap();
+    for was_here in [true, false] {
+        assert_eq!(bench.shelf.remove(release.version).unwrap(), was_here);
     }
     assert!(bench.names().is_empty());
     assert_eq!(bench.shelf.read(release.version).unwrap_err().code(), Code::FileFailed);

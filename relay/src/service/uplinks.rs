@@ -40,6 +40,14 @@ impl RelayService {
     }
 
     async fn claim_frozen(&self, scope: &AgentScope, id: TransferId, identity: Identity) -> Result<UplinkStatus> {
+        let known = self.journal.get(&scope.key(id)).await.map_err(Failure::from)?;
+        if let Some(record) = known.filter(|record| !matches!(record.state, TransferState::Incomplete { .. })) {
+            // Nothing is written, so nobody waits here for whoever has the folder: the fetch of a downlink of this name takes as long
+            // as an app server likes.
+            let record = self.claim_again(scope, record, identity).await?;
+            self.wake.hint();
+            return self.status_of(scope, &record).await;
+        }
         // Nobody writes between the look at the folder and the row that freezes it.
         let frozen = self.spool.freeze(scope, id).await;
         let found = self.journal.get(&scope.key(id)).await.map_err(Failure::from)?;

@@ -28,6 +28,21 @@ pub struct Frozen {
 impl Gate {
     pub(super) async fn freeze(self: Arc<Self>) -> Frozen {
         let alone = self.folder.alone().await;
+        self.frozen(alone)
+    }
+
+    /// The same without waiting; `None` where somebody has the gate.
+    pub(super) async fn try_freeze(self: Arc<Self>) -> Option<Frozen> {
+        let alone = tokio::select! {
+            biased;
+            // Not to be mistaken for a gate that is taken: a task that has used up its turn.
+            alone = tokio::task::unconstrained(self.folder.alone()) => alone,
+            () = std::future::ready(()) => return None,
+        };
+        Some(self.frozen(alone))
+    }
+
+    fn frozen(self: Arc<Self>, alone: OwnedRwLockWriteGuard<FolderNames>) -> Frozen {
         self.open.store(false, Ordering::SeqCst);
         Frozen { _alone: alone, _gate: self }
     }

@@ -103,8 +103,16 @@ impl Spool {
     /// Those of [`Spool::refetch`].
     pub(super) async fn mend_queued(self: &Arc<Self>, scope: &AgentScope, id: TransferId) -> Result<()> {
         let key: TransferKey = scope.key(id);
+        let queued = async || {
+            let found = self.journal.get(&key).await.map_err(Failure::from)?;
+            Ok::<_, Failure>(found.filter(|record| matches!(record.state, TransferState::Queued { .. })))
+        };
+        if queued().await?.is_none() {
+            // Nobody waits here for a fetch that has the folder, which may take as long as an app server likes.
+            return Ok(());
+        }
         let _alone = self.freeze(scope, id).await;
-        let Some(record) = self.journal.get(&key).await.map_err(Failure::from)? else { return Ok(()) };
+        let Some(record) = queued().await? else { return Ok(()) };
         let TransferState::Queued { identity } = record.state else { return Ok(()) };
         let (spool, owner) = (Arc::clone(self), scope.clone());
         if blocking(move || spool.lacking(Room::Downlink, &owner, id, identity)).await??.is_empty() {

@@ -256,7 +256,8 @@ impl Spool {
     }
 
     /// Removes the folders of transfers that were never completed and have not been touched since `before`, and returns
-    /// how many. Each is frozen while it is looked at and removed.
+    /// how many. Each is frozen while it is looked at and removed; one that somebody uses is left for the next time, so that nobody's
+    /// app server holds up the upkeep of all tenants.
     ///
     /// # Errors
     /// [`Code::FileFailed`], [`Code::JournalFailed`].
@@ -267,8 +268,13 @@ impl Spool {
             let listing = blocking(move || spool.folders(&wanted, from.as_deref()));
             let (ids, next) = listing.await?.map_err(|e| file_failure("list the folder", &self.room(Room::Uplink, scope), e))?;
             for id in ids {
-                let _frozen = self.freeze(scope, id).await;
-                if !self.is_open(&scope.key(id)).await? {
+                let key = scope.key(id);
+                if !self.is_open(&key).await? {
+                    continue;
+                }
+                let Some(_frozen) = self.gates.of(&key).try_freeze().await else { continue };
+                // It may have been claimed since.
+                if !self.is_open(&key).await? {
                     continue;
                 }
                 let (spool, owner) = (Arc::clone(self), scope.clone());

@@ -73,6 +73,8 @@ pub fn reason(lack: Lack) -> &'static str {
 struct Used {
     total: u64,
     tenants: HashMap<TenantName, u64>,
+    /// The bytes of all tenants that are counted and not on the disk yet: what is reserved and not taken.
+    held: u64,
     /// What is said of tenants.
     said: HashMap<TenantName, TenantLimits>,
     /// The bytes that are kept for tenants and that these do not use yet, of all together.
@@ -195,20 +197,72 @@ impl Quota {
     /// Whether the disk has less than its reserve. Blocking.
     #[must_use]
     pub fn below_reserve(&self) -> bool {
-        self.below(self.limits.reserve_bytes)
+        self.free().is_some_and(|free| free < self.limits.reserve_bytes)
     }
 
-    fn below(&self, bytes: u64) -> bool {
-        // A disk that cannot be asked has no reserve; writing to it will tell.
-        self.files.free_space(&self.root).is_ok_and(|free| free < bytes)
+    /// The bytes that are free on the disk; `None` where it cannot be asked: then it has no reserve, and writing to it will tell.
+    fn free(&self) -> Option<u64> {
+        self.files.free_space(&self.root).ok()
     }
 
-    /// Takes room for `bytes` more; with 0, asks whether there may be more. Blocking, now and then.
+    /// Takes room for `bytes` more that are written now; with 0, asks whether there may be more. Blocking, now and then.
     ///
     /// # Errors
     /// What there is no room in; nothing is taken then.
     pub fn grow(&self, scope: &TenantScope, bytes: u64) -> Result<(), Lack> {
-        let grown = self.ask_disk(scope, bytes).and_then(|()| self.take(scope.tenant(), bytes));
+        // What others hold on the disk is theirs.
+        let asked = || self.ask_now_and_then(scope, bytes, |used| used.held);
+        self.counted(asked().and_then(|()| self.take(scope.tenant(), bytes)))
+    }
+
+    /// Takes room for `bytes` more that are written later, each part after [`Quota::write_held`]. The disk is asked at once, whether it
+    /// has room for these and for everything else that is held. Blocking.
+    ///
+    /// # Errors
+    /// What there is no room in; nothing is taken then.
+    pub(super) fn hold(&self, scope: &TenantScope, bytes: u64) -> Result<(), Lack> {
+        let held = || {
+            self.take(scope.tenant(), bytes)?;
+            // Before the disk is asked: of two that ask at the same time, neither overlooks the other.
+            let others = {
+                let mut used = self.lock();
+                let others = used.held;
+                used.held = others.saturating_add(bytes);
+                others
+            };
+            self.ask_disk(scope, bytes, others).inspect_err(|_| self.release(scope, bytes))
+        };
+        self.counted(held())
+    }
+
+    /// Asks whether `bytes` of what is held can be written now: the disk may have filled up since. What others hold does not count
+    /// against it. Blocking, now and then.
+    ///
+    /// # Errors
+    /// What there is no room in.
+    pub(super) fn write_held(&self, scope: &TenantScope, bytes: u64) -> Result<(), Lack> {
+        self.counted(self.ask_now_and_then(scope, bytes, |_| 0))
+    }
+
+    /// Of what is counted, so much is on the disk now, or will be in a moment.
+    pub(super) fn written(&self, bytes: u64) {
+        let mut used = self.lock();
+        used.held = used.held.saturating_sub(bytes);
+    }
+
+    /// Of what is counted, so much is not on the disk any more, and will be written once more.
+    pub(super) fn unwritten(&self, bytes: u64) {
+        let mut used = self.lock();
+        used.held = used.held.saturating_add(bytes);
+    }
+
+    /// Gives back room that was held and not written.
+    pub(super) fn release(&self, scope: &TenantScope, bytes: u64) {
+        self.written(bytes);
+        self.shrink(scope, bytes);
+    }
+
+    fn counted(&self, grown: Result<(), Lack>) -> Result<(), Lack> {
         if let Err(lack) = grown {
             let count = REASONS.iter().zip(&self.refused).find(|((known, _), _)| *known == lack);
             if let Some((_, count)) = count {
@@ -218,16 +272,23 @@ impl Quota {
         grown
     }
 
-    fn ask_disk(&self, scope: &TenantScope, bytes: u64) -> Result<(), Lack> {
+    fn ask_now_and_then(&self, scope: &TenantScope, bytes: u64, held: impl FnOnce(&Used) -> u64) -> Result<(), Lack> {
         if self.unasked.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes) < ASK_AGAIN_BYTES {
             return Ok(());
         }
+        let held = held(&self.lock());
+        self.ask_disk(scope, bytes, held)
+    }
+
+    /// Whether the disk has room for `bytes` beside its reserve, and beside what is `held` and kept for other tenants.
+    fn ask_disk(&self, scope: &TenantScope, bytes: u64, held: u64) -> Result<(), Lack> {
         let kept = self.lock().kept_for_others(scope.tenant());
-        let lack = if self.below_reserve() {
-            Some(Lack::Reserve)
-        } else {
-            self.below(self.limits.reserve_bytes.saturating_add(kept)).then_some(Lack::Spool)
-        };
+        let needed = self.limits.reserve_bytes.saturating_add(bytes);
+        let lack = self.free().and_then(|free| match free {
+            _ if free < needed => Some(Lack::Reserve),
+            _ if free < needed.saturating_add(held).saturating_add(kept) => Some(Lack::Spool),
+            _ => None,
+        });
         // After a refusal it is asked again at the next try, so that the spool recovers as soon as space returns.
         self.unasked.store(if lack.is_some() { ASK_AGAIN_BYTES } else { 0 }, Ordering::SeqCst);
         lack.map_or(Ok(()), Err)
@@ -334,6 +395,38 @@ mod tests {
         assert_eq!(quota.grow(&acme, 1), Err(Lack::Reserve));
         files.set_space(None);
         quota.grow(&other, 1).unwrap();
+    }
+
+    #[test]
+    fn what_is_held_and_not_written_yet_counts_on_the_disk() {
+        let (quota, files) = quota(SpoolLimits { reserve_bytes: 1_000, ..LIMITS });
+        let (acme, other) = (tenant("acme"), tenant("other"));
+        // Whatever is said anew lets the disk be asked at once.
+        let ask_anew = || quota.follow(Vec::new());
+        files.set_space(Some(1_049));
+        assert_eq!((quota.hold(&acme, 50), quota.used()), (Err(Lack::Reserve), 0), "the question is of all that is to come");
+        files.set_space(Some(1_060));
+        quota.hold(&acme, 50).unwrap();
+        assert_eq!((quota.hold(&other, 11), quota.used()), (Err(Lack::Spool), 50), "what acme holds is acme's");
+        ask_anew();
+        assert_eq!(quota.grow(&other, 11), Err(Lack::Spool));
+        quota.grow(&other, 10).unwrap();
+        ask_anew();
+        quota.write_held(&acme, 50).unwrap();
+        quota.written(50);
+        ask_anew();
+        quota.grow(&other, 11).unwrap();
+        quota.unwritten(50);
+        ask_anew();
+        assert_eq!(quota.grow(&other, 11), Err(Lack::Spool), "it is to be written once more");
+        quota.release(&acme, 50);
+        quota.grow(&other, 11).unwrap();
+        // What is held is written only while the disk has room for it.
+        quota.hold(&acme, 50).unwrap();
+        files.set_space(Some(1_049));
+        ask_anew();
+        assert_eq!(quota.write_held(&acme, 50), Err(Lack::Reserve));
+        quota.write_held(&acme, 49).unwrap();
     }
 
     #[test]

@@ -42,12 +42,14 @@ pub struct Reserved {
 }
 
 impl Spool {
-    /// Takes room for `bytes` more. Blocking, now and then.
+    /// Takes room for `bytes` more that are still to be written; on the disk, too, it is held until then. Blocking.
     ///
     /// # Errors
     /// [`Code::SpoolFull`]; nothing is taken then.
     pub fn reserve(self: &Arc<Self>, scope: &TenantScope, bytes: u64) -> Result<Reserved> {
-        self.grow(scope, bytes)?;
+        if bytes > 0 {
+            self.quota.hold(scope, bytes).map_err(|lack| self.full(scope, lack, bytes))?;
+        }
         Ok(Reserved { spool: Arc::clone(self), scope: scope.clone(), left: Mutex::new(bytes) })
     }
 
@@ -56,12 +58,14 @@ impl Spool {
             // Nothing more is asked for: what was taken before is not refused because a quota is lower now.
             return Ok(());
         }
-        self.quota.grow(scope, bytes).map_err(|lack| {
-            let (used, quota) = (self.quota.used_by(scope), Bytes(self.quota.of(scope)));
-            let what = in_public(lack);
-            let message = format!("{what}: tenant {scope} needs {bytes} bytes more, and has {used} bytes of a quota of {quota}");
-            Failure::retry(Code::SpoolFull, message)
-        })
+        self.quota.grow(scope, bytes).map_err(|lack| self.full(scope, lack, bytes))
+    }
+
+    fn full(&self, scope: &TenantScope, lack: Lack, bytes: u64) -> Failure {
+        let (used, quota) = (self.quota.used_by(scope), Bytes(self.quota.of(scope)));
+        let what = in_public(lack);
+        let message = format!("{what}: tenant {scope} needs {bytes} bytes more, and has {used} bytes of a quota of {quota}");
+        Failure::retry(Code::SpoolFull, message)
     }
 
     /// Writes a small file of a transfer, whole and durable, into a folder that is there; it counts like every other. Blocking;
@@ -93,20 +97,51 @@ impl Spool {
 }
 
 impl Reserved {
-    /// Uses some of it for bytes that are written now. Where nothing is left, more is taken.
+    /// Uses some of it for bytes that are written next. Where nothing is left, more is taken. The disk is asked again for what was
+    /// reserved, too: it may have filled up since. Blocking, now and then.
+    ///
+    /// # Errors
+    /// [`Code::SpoolFull`]; nothing is used then.
+    pub fn take(&self, bytes: u64) -> Result<()> {
+        let mut left = self.lock();
+        let own = bytes.min(*left);
+        self.ask(own)?;
+        self.spool.grow(&self.scope, bytes.saturating_sub(own))?;
+        self.spool.quota.written(own);
+        *left = left.saturating_sub(own);
+        Ok(())
+    }
+
+    /// Asks whether the disk has room for `bytes` that are written next and of which it is known only later how many they are.
+    /// Uses nothing. Blocking, now and then.
     ///
     /// # Errors
     /// [`Code::SpoolFull`].
-    pub fn take(&self, bytes: u64) -> Result<()> {
+    pub fn ask(&self, bytes: u64) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let quota = &self.spool.quota;
+        quota.write_held(&self.scope, bytes).map_err(|lack| self.spool.full(&self.scope, lack, bytes))
+    }
+
+    /// Uses some of it for bytes that are on the disk already. Where nothing is left, more is taken.
+    ///
+    /// # Errors
+    /// [`Code::SpoolFull`]; nothing is used then.
+    pub fn settle(&self, bytes: u64) -> Result<()> {
         let mut left = self.lock();
-        self.spool.grow(&self.scope, bytes.saturating_sub(*left))?;
-        *left = left.saturating_sub(bytes);
+        let own = bytes.min(*left);
+        self.spool.grow(&self.scope, bytes.saturating_sub(own))?;
+        self.spool.quota.written(own);
+        *left = left.saturating_sub(own);
         Ok(())
     }
 
     /// Some of what was used is free again.
     pub fn put_back(&self, bytes: u64) {
         let mut left = self.lock();
+        self.spool.quota.unwritten(bytes);
         *left = left.saturating_add(bytes);
     }
 
@@ -117,6 +152,6 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.spool.quota.shrink(&self.scope, *self.lock());
+        self.spool.quota.release(&self.scope, *self.lock());
     }
 }

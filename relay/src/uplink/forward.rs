@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use towpath_journal::{Filter, Journal, JournalError, Lease, MAX_LIST, Step, StepOutcome};
 use towpath_transfer::{
     Code, Disposition, Failure, FileName, RemotePath, Stage, TransferEvent,
+    api::Landing,
     failure::Result,
     manifest::{MANIFEST_NAME, SIGNATURE_NAME},
     name::InvalidName,
@@ -37,6 +38,8 @@ pub struct AppServer {
     pub store: Arc<dyn RemoteStore>,
     /// The folder below which uplinks land, and downlinks are laid out.
     pub folder: RemotePath,
+    /// What is known of it, where it is known by the registry.
+    pub landing: Option<Landing>,
 }
 
 /// Connects to the tenants' app servers.
@@ -48,6 +51,20 @@ pub trait AppServers: Debug + Send + Sync {
     /// [`Code::AppServerMissing`] where the tenant has none, [`Code::AppServerUnreachable`], [`Code::HostKeyUnknown`],
     /// [`Code::AuthenticationRefused`].
     async fn connect(&self, scope: &TenantScope) -> Result<AppServer>;
+
+    /// Whether an app server that was connected to is still the tenant's: the receiver that has named it may have been revoked since, or the
+    /// operator may have said another one.
+    ///
+    /// # Errors
+    /// [`Code::AppServerMissing`] (retry) where it is not.
+    async fn check(&self, _scope: &TenantScope, _server: &AppServer) -> Result<()> {
+        Ok(())
+    }
+
+    /// Waits until it is not the tenant's any more, which may be for ever, and says so as [`AppServers::check`] does.
+    async fn until_moved(&self, _scope: &TenantScope, _server: &AppServer) -> Failure {
+        std::future::pending().await
+    }
 }
 
 /// The stage.
@@ -79,14 +96,22 @@ impl Forward {
     }
 
     async fn send(&self, scope: &AgentScope, lease: &Lease, files: Vec<SpoolFile>) -> Result<()> {
-        let id = lease.key().id;
-        let AppServer { store, folder } = self.app_servers.connect(scope.tenant()).await?;
-        let target = target_folder(folder, scope, &id.to_string())
+        let server = self.app_servers.connect(scope.tenant()).await?;
+        tokio::select! {
+            sent = self.send_to(&server, scope, lease, files) => sent,
+            moved = self.app_servers.until_moved(scope.tenant(), &server) => Err(moved),
+        }
+    }
+
+    async fn send_to(&self, server: &AppServer, scope: &AgentScope, lease: &Lease, files: Vec<SpoolFile>) -> Result<()> {
+        let (id, store) = (lease.key().id, &server.store);
+        let target = target_folder(server.folder.clone(), scope, &id.to_string())
             .map_err(|e| Failure::park(Code::AppServerRefused, "the app server's folder is too deep").caused_by(e))?;
         let failed = |e: StoreError| e.into_failure(Far::AppServer);
         store.make_dir_all(&target).await.map_err(failed)?;
         for file in in_order(files) {
-            self.send_file(&*store, &target, scope, lease, &file).await?;
+            self.app_servers.check(scope.tenant(), server).await?;
+            self.send_file(&**store, &target, scope, lease, &file).await?;
         }
         Ok(())
     }

@@ -1,18 +1,32 @@
 //! The stages stopped dead at every point, and gone on with by another process over the same state.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use towpath_journal::{Journal as _, NoFailPoints, Point};
+use async_trait::async_trait;
+use towpath_journal::{Journal as _, NoFailPoints, Point, Step as _};
 use towpath_transfer::{
-    Stage, TransferEvent, TransferKey, TransferState,
+    Code, Disposition, Failure, Stage, TransferEvent, TransferKey, TransferState,
     api::{Role, UplinkState},
     receipt::{ReceiptStage, SignedReceipt},
     state::Outcome,
 };
-use towpath_transport::files::FileStore as _;
+use towpath_transport::{
+    files::{FaultFiles, FileOp, FileStore as _, MemoryFiles},
+    store::MemoryStore,
+};
 
-use super::forward::RECEIPT_OVERDUE;
-use crate::service::tests::{DAY, Enrolled, Sent, World, receipt_of};
+use super::forward::{AppServer, AppServers, Forward, RECEIPT_OVERDUE};
+use crate::{
+    scope::TenantScope,
+    service::tests::{DAY, Enrolled, Sent, World, receipt_of},
+};
 
 struct Story {
     world: World,
@@ -203,4 +217,47 @@ async fn one_lost_file_is_named_and_alone_asked_for() {
     let status = story.world.service().uplink(&story.agent.caller, story.sent.id).await.unwrap();
     let missing: Vec<&str> = status.missing.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(missing, ["items.csv.bz2"]);
+}
+
+/// An app server that is the tenant's until the first file has its name there.
+#[derive(Debug)]
+struct Moving {
+    files: MemoryFiles,
+    moved: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl AppServers for Moving {
+    async fn connect(&self, _: &TenantScope) -> towpath_transfer::failure::Result<AppServer> {
+        let moved = Arc::clone(&self.moved);
+        let plan = Box::new(move |op, path: &Path| {
+            moved.fetch_or(op == FileOp::Rename && path.starts_with("/app"), Ordering::SeqCst);
+            None
+        });
+        let files = FaultFiles::new(Arc::new(self.files.clone()), plan);
+        let store = Arc::new(MemoryStore::over(Arc::new(files), "/app"));
+        Ok(AppServer { store, folder: "/landing".parse().unwrap(), landing: None })
+    }
+
+    async fn check(&self, _: &TenantScope, _: &AppServer) -> towpath_transfer::failure::Result<()> {
+        match self.moved.load(Ordering::SeqCst) {
+            true => Err(Failure::retry(Code::AppServerMissing, "it is another one")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn once_the_app_server_is_another_one_nothing_more_goes_to_the_one_before() {
+    let mut story = Story::claimed().await;
+    story.go_on(|state| matches!(state, TransferState::Accepted { .. })).await;
+    let moving = Arc::new(Moving { files: MemoryFiles::new(), moved: Arc::default() });
+    moving.files.create_dir_all("/app".as_ref()).unwrap();
+    let forward = Forward::new(Arc::clone(story.world.relay.spool()), moving.clone());
+    let lease = story.world.journal.acquire(Stage::Forward, 1, Duration::from_secs(60)).await.unwrap().remove(0);
+    let failure = forward.step(&lease).await.unwrap_err();
+    assert_eq!((failure.code(), failure.disposition()), (Code::AppServerMissing, Disposition::Retry));
+    let scope = story.agent.caller.as_agent().unwrap();
+    let folder = format!("/app/landing/uplink/{}/{}", scope.agent(), story.sent.id);
+    assert_eq!(moving.files.list(folder.as_ref(), None, 10).unwrap().len(), 1);
 }

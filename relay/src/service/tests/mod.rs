@@ -77,7 +77,7 @@ impl AppServers for Apps {
                 let root = format!("/app/{scope}");
                 self.files.create_dir_all(root.as_ref()).unwrap();
                 let store = Arc::new(MemoryStore::over(Arc::new(self.files.clone()), root));
-                Ok(AppServer { store, folder: "/landing".parse().unwrap() })
+                Ok(AppServer { store, folder: "/landing".parse().unwrap(), landing: None })
             }
         }
     }
