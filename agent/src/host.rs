@@ -114,7 +114,11 @@ impl Host {
                 pace,
             )),
             extractor: Arc::new(SourceExtractor { parts: self.extract_parts(), config: config.clone() }),
-            actions: Arc::new(SystemActions { files: Arc::clone(&self.files), clock: Arc::clone(&self.base.clock) }),
+            actions: Arc::new(SystemActions {
+                files: Arc::clone(&self.files),
+                clock: Arc::clone(&self.base.clock),
+                succeeded: Arc::default(),
+            }),
             delivering: crate::downlink::delivering::Delivering::default(),
             trust: Arc::new(FileTrust(self.layout.allowed_signers())),
             identity,

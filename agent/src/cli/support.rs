@@ -24,7 +24,7 @@ use crate::{
 const README: &str = "What towpath-agent on one host looks like, for whoever helps from afar.
 
 about.json          program and system
-configuration.toml  what is in force; secrets stand in it as references only
+configuration.toml  what is in force; secrets stand in it as references only, and arguments of programs not at all
 doctor.json         what `towpath-agent doctor` has found
 status.json         what `towpath-agent status` says
 transfers.json      the newest transfers; transfers/ has the last ones in full
@@ -99,7 +99,7 @@ fn make(args: &Args, asked: &SupportArgs) -> Result<(Vec<u8>, Vec<String>)> {
         bundle.json("about.json", &Ok(about(&host)))?;
         match &unreadable {
             Some(failure) => bundle.text("configuration.toml", &format!("# {}\n", failure.report()))?,
-            None => bundle.text("configuration.toml", &toml::to_string(host.settings()).unwrap_or_default())?,
+            None => bundle.configuration(host.settings())?,
         }
         let visit = Visit { host: &host, unreadable: unreadable.as_ref(), offline: asked.offline };
         bundle.json("doctor.json", &examine(&visit, &mut |_| Ok(())).await)?;

@@ -3,12 +3,13 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use towpath_journal::{Lease, Step, StepOutcome, TransferRecord};
+use towpath_journal::{Lease, Order, Step, StepOutcome, TransferRecord};
 use towpath_transfer::{
-    Code, Direction, Failure, Stage, TransferEvent, TransferState,
+    Code, Direction, Failure, Stage, TransferEvent, TransferId, TransferState,
     digest::Sha256Digest,
     failure::Result,
     manifest::{MANIFEST_NAME, Manifest},
+    receipt::MAX_SIGNATURE_BYTES,
     state::{Place, PlacedFile},
 };
 
@@ -18,7 +19,14 @@ use super::{
     download::Downloads,
     stage_files,
 };
-use crate::{blocking::blocking, config::DeliveryConfig, parts::Parts, uplink::folder};
+use crate::{
+    blocking::blocking,
+    config::{ActionConfig, DeliveryConfig},
+    parts::Parts,
+    small_file,
+    trust::check_receiver,
+    uplink::folder,
+};
 
 /// Stage `deliver`.
 #[derive(Debug, Clone)]
@@ -35,6 +43,11 @@ impl Step for DeliverStep {
 
     fn stage(&self) -> Stage {
         Stage::Deliver
+    }
+
+    /// While nothing fails that is the order in which they were sent; what fails again and again lets the others pass.
+    fn order(&self) -> Order {
+        Order::Due
     }
 
     async fn step(&self, lease: &Lease) -> Result<StepOutcome, Failure> {
@@ -66,12 +79,24 @@ impl Step for DeliverStep {
 }
 
 fn stage(parts: &Parts, manifest: &Manifest) -> Result<TransferEvent> {
+    check_still_believed(parts, manifest.transfer)?;
     let folder = &delivery(parts, manifest)?.folder;
     let absolute = std::path::absolute(folder);
     let absolute = absolute.map_err(|error| no_folder(folder).caused_by(error))?;
     let files = stage_files::stage(parts, manifest, &absolute)?;
     let folder = absolute.into_os_string().into_string().map_err(|_| no_folder(folder))?;
     Ok(TransferEvent::Staged { folder, files })
+}
+
+/// Whoever signed it may have been taken back since it was verified; it waits then, as what is offered does.
+fn check_still_believed(parts: &Parts, id: TransferId) -> Result<()> {
+    let path = parts.layout.of(Direction::Downlink).signature(id);
+    // What was verified counts, also where the disk has spoilt or lost the signature since.
+    let Ok(Some(signature)) = small_file::read(&*parts.files, &path, MAX_SIGNATURE_BYTES) else { return Ok(()) };
+    match check_receiver(&*parts.trust, &parts.agent, &signature) {
+        Err(failure) if failure.code() == Code::ReceiverUnapproved => Err(failure),
+        _ => Ok(()),
+    }
 }
 
 fn no_folder(folder: &std::path::Path) -> Failure {
@@ -122,6 +147,9 @@ impl DeliverStep {
         let prepared = blocking(move || {
             stage_files::forget(&parts, id, &folder)?;
             let action = delivery(&parts, &manifest)?.action();
+            if matches!(action, Some(ActionConfig::Load(_))) {
+                stage_files::verified(&parts, &manifest)?;
+            }
             let placed = stage_files::placed(&parts, id, &files)?;
             Ok((action, of(&parts, manifest, folder, &placed)?))
         });

@@ -54,14 +54,12 @@ pub fn stage(parts: &Parts, manifest: &Manifest, folder: &Path) -> Result<Vec<Pl
     let mut placed = Vec::new();
     for entry in manifest.sent_files() {
         let target = hidden.join(entry.name.as_str());
-        if !copy(parts, id, entry, &target, folder)? {
-            // Damaged on the disk since it was verified; the packed file is still here.
-            unpack_again(parts, id, entry)?;
-            if !copy(parts, id, entry, &target, folder)? {
-                let message = format!("{} of transfer {id} reads differently each time: check the disk", entry.name);
-                return Err(Failure::retry(Code::FileFailed, message));
-            }
+        if files.stat(&target).is_ok() {
+            let (name, folder) = (&entry.name, folder.display());
+            let message = format!("{name} and another file of transfer {id} have one name on the volume of {folder}");
+            return Err(Failure::retry(Code::DeliveryFailed, message));
         }
+        whole(parts, id, entry, || copy(parts, id, entry, &target, folder))?;
         files.share(&target, folder).map_err(failed("giving rights to a file in"))?;
         placed.push(PlacedFile { name: entry.name.clone(), placed: names::free(files, folder, &entry.name, &mut used)? });
     }
@@ -95,14 +93,50 @@ fn failed(what: &str, folder: &Path, error: std::io::Error) -> Failure {
     Failure::retry(Code::DeliveryFailed, format!("{what} the delivery folder {}", folder.display())).caused_by(error)
 }
 
+/// Makes sure that the agent's own copies are what was verified, for whoever goes by them and not by what was delivered.
+///
+/// # Errors
+/// `file-failed` (retry) where the disk does not keep them.
+pub fn verified(parts: &Parts, manifest: &Manifest) -> Result<()> {
+    let id = manifest.transfer;
+    manifest.sent_files().try_for_each(|entry| whole(parts, id, entry, || reads_as_verified(parts, id, entry, &mut |_| Ok(()))))
+}
+
+/// Reads a verified file, once more where it was damaged on the disk since, because the packed one is still here.
+fn whole(parts: &Parts, id: TransferId, entry: &FileEntry, read: impl Fn() -> Result<bool>) -> Result<()> {
+    if read()? {
+        return Ok(());
+    }
+    tracing::warn!(transfer = %id, file = %entry.name, "damaged on the disk; unpacked anew");
+    unpack_again(parts, id, entry)?;
+    if read()? {
+        return Ok(());
+    }
+    let message = format!("{} of transfer {id} reads differently each time: check the disk", entry.name);
+    Err(Failure::retry(Code::FileFailed, message))
+}
+
 /// Copies a verified file; `false` where it is not the verified one any more.
 fn copy(parts: &Parts, id: TransferId, entry: &FileEntry, target: &Path, folder: &Path) -> Result<bool> {
+    let mut to = parts.files.create(target).map_err(|error| failed("writing to", folder, error))?;
+    let mut write = |bytes: &[u8]| to.write_all(bytes).map_err(|error| failed("writing to", folder, error));
+    let is_verified = reads_as_verified(parts, id, entry, &mut write)?;
+    to.sync_all().map_err(|error| failed("syncing", folder, error))?;
+    Ok(is_verified)
+}
+
+/// Reads the agent's own copy of a file; `false` where it is not the verified one any more.
+fn reads_as_verified(
+    parts: &Parts,
+    id: TransferId,
+    entry: &FileEntry,
+    take: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<bool> {
     let plain = parts.layout.of(Direction::Downlink).plain(id).join(entry.name.as_str());
     let mut from = match parts.files.open(&plain) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         other => other.map_err(|error| file_failure("opening", &plain, error))?,
     };
-    let mut to = parts.files.create(target).map_err(|error| failed("writing to", folder, error))?;
     let mut hasher = FileHasher::new();
     let mut chunk = vec![0; CHUNK];
     let mut left = entry.size;
@@ -114,9 +148,8 @@ fn copy(parts: &Parts, id: TransferId, entry: &FileEntry, target: &Path, folder:
         left -= count as u64;
         let bytes = chunk.get(..count).unwrap_or_default();
         hasher.update(bytes);
-        to.write_all(bytes).map_err(|error| failed("writing to", folder, error))?;
+        take(bytes)?;
     }
-    to.sync_all().map_err(|error| failed("syncing", folder, error))?;
     Ok(hasher.finish() == entry.digests())
 }
 
@@ -126,7 +159,8 @@ fn unpack_again(parts: &Parts, id: TransferId, entry: &FileEntry) -> Result<()> 
         .map_err(|error| Failure::park(Code::Internal, format!("the packed name of {}", entry.name)).caused_by(error))?;
     let plain = layout.plain(id);
     parts.files.create_dir_all(&plain).map_err(|error| file_failure("making the folder", &plain, error))?;
-    verify::unpack(&*parts.files, &layout.sent(id, &name), entry, &plain.join(entry.name.as_str()))
+    verify::unpack(&*parts.files, &layout.sent(id, &name), entry, &plain.join(entry.name.as_str()))?;
+    parts.files.sync_dir(&plain).map_err(|error| file_failure("syncing", &plain, error))
 }
 
 /// Gives every staged file its name, durably. A file that is not staged any more was delivered before.

@@ -98,6 +98,11 @@ fn changed_rows(incremental: &IncrementalConfig, columns: &Columns, known: Impor
     if before.through.len() != watermark.len() {
         return None;
     }
+    // What was changed since such a one would not be read until the clock has come as far.
+    let first = watermark.first().zip(before.through.first());
+    if first.is_some_and(|(column, through)| watermark::is_far_ahead(column.sql_type, through, now)) {
+        return None;
+    }
     // Behind a first column that goes back, the others say nothing.
     let compared = match incremental.overlap {
         crate::config::Overlap::Equal => watermark.len(),
@@ -222,6 +227,8 @@ mod tests {
         whole(&config(), |table| table.watermark.as_mut().unwrap().columns.truncate(1), false);
         whole(&config(), |table| table.watermark.as_mut().unwrap().through.clear(), false);
         whole(&config(), |table| table.watermark.as_mut().unwrap().through[0] = "never".into(), false);
+        // It was taken while the clock was wrong.
+        whole(&config(), |table| table.watermark.as_mut().unwrap().through[0] = "2036-01-01".into(), false);
         assert_eq!(decided(&config(), None, false, "2026-03-01T12:00:00Z").mode, Mode::Replace);
         // A merged table's last file is not the table.
         let plain = TableConfig { incremental: None, ..config() };
@@ -233,7 +240,7 @@ mod tests {
 
     #[test]
     fn keys_are_compared_when_it_is_time() {
-        for (now, keys) in [("2026-03-01T23:59:59Z", false), ("2026-03-02T00:00:00Z", true), ("2026-02-01T00:00:00Z", true)] {
+        for (now, keys) in [("2026-03-01T23:59:59Z", false), ("2026-03-02T00:00:00Z", true), ("2026-02-27T00:00:00Z", true)] {
             let course = decided(&config(), Some(&before()), false, now);
             assert_eq!(course.keys, keys, "{now}");
             assert_eq!(course.compared == Some(at(now)), keys, "{now}");

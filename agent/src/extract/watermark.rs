@@ -113,6 +113,11 @@ fn instant(text: &str) -> Option<SignedDuration> {
     Some(civil.duration_since(EPOCH) - SignedDuration::from_secs(east))
 }
 
+/// Whether a watermark begins with a date so far in the future that it is no time of a change: one by a clock that was wrong.
+pub(super) fn is_far_ahead(sql_type: SqlType, value: &str, now: Timestamp) -> bool {
+    Mark::of(sql_type, value).is_some_and(|mark| mark.is_far_ahead(now))
+}
+
 /// The value from which on is read again: `overlap` before `value`. `None` where `value` is none of the type.
 pub(super) fn before(sql_type: SqlType, value: &str, overlap: Overlap) -> Option<String> {
     let mark = Mark::of(sql_type, value)?;

@@ -10,7 +10,7 @@ use towpath_transfer::{Code, Failure, failure::Result};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 pub use self::scrub::{REMOVED, Scrubber};
-use crate::{host::Host, small_file};
+use crate::{config::Config, host::Host, small_file};
 
 /// The newest transfers that are listed.
 pub const MAX_LISTED: usize = 200;
@@ -65,6 +65,17 @@ impl Bundle {
         Ok(())
     }
 
+    /// Adds the configuration that is in force, without what programs are given: nobody here knows which of it is a password.
+    ///
+    /// # Errors
+    /// As [`Bundle::text`].
+    pub fn configuration(&mut self, config: &Config) -> Result<()> {
+        let mut config = toml::Value::try_from(config).map_err(failed)?;
+        withhold(&mut config, false);
+        let text = toml::to_string(&config).map_err(failed)?;
+        self.text("configuration.toml", &text)
+    }
+
     /// Adds a value as JSON; what could not be found out is told in its place.
     ///
     /// # Errors
@@ -93,6 +104,21 @@ impl Bundle {
     pub fn finish(self) -> Result<Vec<u8>> {
         Ok(self.zip.finish().map_err(failed)?.into_inner())
     }
+}
+
+/// Leaves of every list of arguments only how many there are, and those that are a placeholder and nothing else.
+fn withhold(value: &mut toml::Value, is_argument: bool) {
+    match value {
+        toml::Value::Table(table) => table.iter_mut().for_each(|(key, value)| withhold(value, key == "arguments")),
+        toml::Value::Array(values) => values.iter_mut().for_each(|value| withhold(value, is_argument)),
+        toml::Value::String(text) if is_argument && !is_placeholder(text) => REMOVED.clone_into(text),
+        _ => {}
+    }
+}
+
+fn is_placeholder(argument: &str) -> bool {
+    let name = argument.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_lowercase()))
 }
 
 #[cfg(test)]

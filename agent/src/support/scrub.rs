@@ -24,6 +24,8 @@ const SHAPES: &[(&str, &str)] = &[
         r#"(?i)\b(pwd|password|passwd|secret|token|authorization)(["']?\s*[=:]\s*)(basic |bearer )?(["']?)[^\s;"',}]+"#,
         "$1$2$4(removed)",
     ),
+    // A value that stands in the place of another kind of value, such as all arguments of a program in one text.
+    (r"invalid (type|value): string .*?, expected", "invalid $1: string (removed), expected"),
     (r"clear:[^\s;,}]+", "clear:(removed)"),
     (r"dpapi:[A-Za-z0-9+/=]+", "dpapi:(removed)"),
 ];
@@ -115,6 +117,10 @@ mod tests {
             ("Driver=x;UID=u;PWD=hunter2;Server=s", "Driver=x;UID=u;PWD=(removed);Server=s"),
             ("\"password\": \"hunter2\", \"user\": \"u\"", "\"password\": \"(removed)\", \"user\": \"u\""),
             ("Authorization: Basic dTpw", "Authorization: (removed)"),
+            (
+                "invalid type: string \"-u u, hunter2\", expected a sequence",
+                "invalid type: string (removed), expected a sequence",
+            ),
             ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "(removed)"),
             ("a line of a key: AAAABBBB", "a line of a key: (removed)"),
         ] {

@@ -149,12 +149,22 @@ mod tests {
         round(&bench.world.parts, &bench.updates, &config, due).await;
     }
 
-    #[tokio::test]
-    async fn it_looks_once_a_day_and_asks_until_it_is_done() {
+    /// Nothing was looked at, and nothing asked for.
+    fn at_start() -> Due {
+        Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None, asked: None }
+    }
+
+    /// 0.1.0 is installed, and 0.2.0 offered.
+    async fn with_newer() -> (Bench, Due) {
         let bench = Bench::new();
         bench.offer("0.1.0", b"old").await;
         bench.offer("0.2.0", b"new").await;
-        let mut due = Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None, asked: None };
+        (bench, at_start())
+    }
+
+    #[tokio::test]
+    async fn it_looks_once_a_day_and_asks_until_it_is_done() {
+        let (bench, mut due) = with_newer().await;
         rounds(&bench, "download", &mut due).await;
         let version = |ready: &Due| ready.ready.map(|ready| ready.version.to_string());
         assert_eq!(version(&due).as_deref(), Some("0.2.0"));
@@ -182,10 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_withdrawn_since_it_was_fetched_is_not_asked_for_and_goes() {
-        let bench = Bench::new();
-        bench.offer("0.1.0", b"old").await;
-        bench.offer("0.2.0", b"new").await;
-        let mut due = Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None, asked: None };
+        let (bench, mut due) = with_newer().await;
         rounds(&bench, "download", &mut due).await;
         assert!(due.ready.is_some() && bench.is_fetched("0.2.0"));
         bench.withdraw("0.2.0").await;
@@ -198,10 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_root_refuses_for_good_is_asked_for_once_and_what_waits_again_and_again() {
-        let bench = Bench::new();
-        bench.offer("0.1.0", b"old").await;
-        bench.offer("0.2.0", b"new").await;
-        let mut due = Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None, asked: None };
+        let (bench, mut due) = with_newer().await;
         let mut again = async |refused: bool| {
             rounds(&bench, "install", &mut due).await;
             let asked = bench.is_requested();
@@ -227,8 +231,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_look_that_fails_is_made_again_and_who_is_off_makes_none() {
-        let bench = Bench::new();
-        let mut due = Due { look: Duration::ZERO, ask: Duration::ZERO, ready: None, asked: None };
+        let (bench, mut due) = (Bench::new(), at_start());
         bench.offer("0.2.0", b"new").await;
         rounds(&bench, "install", &mut due).await;
         assert!(due.ready.is_none() && due.look >= CHECK_AGAIN, "there is nothing to go back to");

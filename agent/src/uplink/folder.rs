@@ -129,13 +129,16 @@ pub(crate) fn note<T: Serialize>(files: &dyn FileStore, path: &std::path::Path, 
     small_file::write(files, path, &bytes)
 }
 
-/// Reads a noted value; `None` where it is missing or cannot be understood, because every note can be made again.
+/// Reads a noted value; `None` where it is missing or cannot be understood, because every note can be made again. What is found is
+/// durable from then on.
 pub(crate) fn noted<T: DeserializeOwned>(
     files: &dyn FileStore,
     path: &std::path::Path,
     limit: usize,
 ) -> Result<Option<T>, Failure> {
-    Ok(small_file::read(files, path, limit)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    let Some(bytes) = small_file::read(files, path, limit)? else { return Ok(None) };
+    small_file::held(files, path)?;
+    Ok(serde_json::from_slice(&bytes).ok())
 }
 
 /// One of the protocol's own file names.

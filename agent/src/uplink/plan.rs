@@ -69,7 +69,8 @@ pub async fn plan(parts: &Parts, job: &JobName, full: bool) -> Result<Plan, Fail
     }
 }
 
-fn of_job(parts: &Parts, job: &JobName) -> Filter {
+/// The transfers of a job.
+pub(super) fn of_job(parts: &Parts, job: &JobName) -> Filter {
     Filter {
         tenant: Some(parts.tenant.clone()),
         agent: Some(parts.agent.clone()),

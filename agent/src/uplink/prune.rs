@@ -4,23 +4,23 @@ use towpath_journal::{Filter, MAX_PRUNE, Prune};
 use towpath_transfer::{Direction, Failure, TransferId, TransferState};
 use towpath_transport::files::{file_failure, ignore_missing};
 
-use super::folder::remove_payload;
+use super::{folder::remove_payload, plan::of_job};
 use crate::parts::{KEPT_TRANSFERS, Parts};
 
 /// Names read from the folder of transfers at a time.
 const PAGE: usize = 256;
 
-/// Removes ended transfers beyond the newest `keep` of each direction from the journal, but for the one that a job's next transfer builds on; the folders
-/// of transfers the journal does not know, and what is left of the work on those that have ended, as a kill or a power cut leaves it.
-/// Returns how many folders went.
+/// Removes ended transfers beyond the newest `keep` of each direction from the journal, but for the one that a job's next transfer
+/// builds on; the folders of transfers the journal does not know, and what is left of the work on those that have ended, as a kill or a
+/// power cut leaves it. Returns how many folders went.
 ///
 /// # Errors
 /// As journal and disk report.
 pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
-    let now = parts.clock.now();
+    let (now, bases) = (parts.clock.now(), bases(parts).await?);
     // Each direction by itself: many runs must not make the number of a return file that is late count as used.
     for direction in [Direction::Uplink, Direction::Downlink] {
-        let over = Prune::over(now, keep).travelling(direction).sparing(bases(parts).await?);
+        let over = Prune::over(now, keep).travelling(direction).sparing(bases.clone());
         while parts.journal.prune(&over).await? == MAX_PRUNE as u64 {}
     }
     let mut removed = 0;
@@ -60,12 +60,7 @@ pub async fn prune(parts: &Parts, keep: u64) -> Result<usize, Failure> {
 async fn bases(parts: &Parts) -> Result<Vec<u64>, Failure> {
     let mut bases = Vec::new();
     for job in &parts.config.now().jobs {
-        let imported = Filter {
-            direction: Some(Direction::Uplink),
-            job: Some(job.name.clone()),
-            state: Some(TransferState::Imported.word().to_owned()),
-            ..Filter::default()
-        };
+        let imported = Filter { state: Some(TransferState::Imported.word().to_owned()), ..of_job(parts, &job.name) };
         bases.extend(parts.journal.list(&imported, 1, None).await?.into_iter().map(|record| record.serial));
     }
     Ok(bases)

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use towpath_journal::{LONGEST_PAUSE, LONGEST_TROUBLED_POLL, Lease, Step, StepOutcome, pause_before_going_back};
+use towpath_journal::{Again, LONGEST_TROUBLED_POLL, Lease, Step, StepOutcome};
 use towpath_transfer::{
     Code, Direction, Failure, Stage, TransferEvent, TransferId, TransferState,
     api::{UplinkState, UplinkStatus},
@@ -21,9 +21,8 @@ use crate::{
 /// The shortest pause between two questions; the longest is the configured one.
 pub const SHORTEST_POLL: Duration = Duration::from_millis(200);
 
-/// The events of a transfer that was pushed once, and by how many each further push adds to them, at least.
+/// The events of a transfer that was pushed once.
 const EVENTS_ONCE: u64 = 3;
-const EVENTS_AGAIN: u64 = 2;
 
 /// Stage `receipt`.
 #[derive(Debug, Clone)]
@@ -77,23 +76,9 @@ impl Step for ReceiptStep {
 }
 
 impl ReceiptStep {
-    /// The first time at once, later after growing pauses: a relay that asks without end is not sent everything without end.
-    fn push_again(&self, lease: &Lease, code: Code, why: &str) -> Result<StepOutcome, Failure> {
-        let pause = pause_before_going_back(rounds(lease.record.events));
-        let age = self.parts.clock.now().duration_since(lease.record.changed);
-        let left = pause.saturating_sub(Duration::try_from(age).unwrap_or(Duration::ZERO));
-        if left > LONGEST_PAUSE {
-            let rounds = rounds(lease.record.events);
-            return Err(Failure::retry(
-                code,
-                format!("{why}, {rounds} times by now; it is pushed again in {} s", left.as_secs()),
-            ));
-        }
-        if !left.is_zero() {
-            return Ok(StepOutcome::Wait(left));
-        }
-        tracing::warn!(transfer = %lease.key(), "{why}: it is pushed again");
-        Ok(StepOutcome::Event(TransferEvent::PushAgain))
+    fn push_again(&self, lease: &Lease, code: Code, why: &'static str) -> Result<StepOutcome, Failure> {
+        let again = Again { event: TransferEvent::PushAgain, events_once: EVENTS_ONCE, code, why };
+        again.step(lease, self.parts.clock.now())
     }
 
     /// Looks at every receipt the relay has; keeps those that are good, and says what follows from them.
@@ -165,9 +150,7 @@ impl ReceiptStep {
     /// Asks often while a transfer is young and ever more seldom afterwards.
     fn pause(&self, lease: &Lease) -> Duration {
         let longest = self.parts.config.now().receipt.poll;
-        let age = self.parts.clock.now().duration_since(lease.record.changed);
-        let age = Duration::try_from(age).unwrap_or(Duration::ZERO);
-        (age / 4).clamp(SHORTEST_POLL.min(longest), longest)
+        (lease.record.age(self.parts.clock.now()) / 4).clamp(SHORTEST_POLL.min(longest), longest)
     }
 }
 
@@ -226,21 +209,4 @@ fn trouble(status: &UplinkStatus, lease: &Lease, poll: Duration) -> Option<Failu
         Failure::retry(trouble.code, message)
             .after(poll.saturating_mul(lease.attempts().max(1)).min(LONGEST_TROUBLED_POLL.max(poll)))
     })
-}
-
-/// How often a transfer was pushed again that has so many events.
-const fn rounds(events: u64) -> u64 {
-    events.saturating_sub(EVENTS_ONCE) / EVENTS_AGAIN
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_relay_that_asks_without_end_is_sent_to_ever_more_seldom() {
-        // Pushed; accepted; and after one, two and many further pushes.
-        let pauses = [3, 4, 5, 7, 9, 15, 999].map(|events| pause_before_going_back(rounds(events)).as_secs());
-        assert_eq!(pauses, [0, 0, 1, 2, 4, 30, 3_600]);
-    }
 }

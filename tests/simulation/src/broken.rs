@@ -333,8 +333,8 @@ impl Trust for Forgetful {
         self.inner.pin_first(agent, key)
     }
 
-    fn approve(&self, agent: &AgentName, key: &PublicKey) -> Result<bool> {
-        self.inner.approve(agent, key)
+    fn follow(&self, agent: &AgentName, key: &PublicKey, approved: &PublicKey) -> Result<bool> {
+        self.inner.follow(agent, key, approved)
     }
 }
 

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use towpath_transfer::{Clock, ReturnKind, TransferId, failure::Result, name::FileName};
 use towpath_transport::files::FileStore;
 
+use self::run::Succeeded;
 use crate::config::ActionConfig;
 
 /// One delivered file.
@@ -42,7 +43,8 @@ pub struct ActionOf {
 /// Does what is to follow a delivery. A test or a simulation puts another one in.
 #[async_trait]
 pub trait Actions: Debug + Send + Sync {
-    /// Does it. May be called again after it has succeeded, where the agent was stopped before it had noted that.
+    /// Does it. May be called again after it has succeeded, and then does nothing more; only where the agent was stopped before it had
+    /// noted that, a program runs once more.
     ///
     /// # Errors
     /// `action-failed` (retry).
@@ -56,13 +58,15 @@ pub struct SystemActions {
     pub files: Arc<dyn FileStore>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What programs have succeeded with.
+    pub succeeded: Arc<Succeeded>,
 }
 
 #[async_trait]
 impl Actions for SystemActions {
     async fn act(&self, action: &ActionConfig, of: &ActionOf) -> Result<()> {
         match action {
-            ActionConfig::Run(config) => run::run(&self.files, &*self.clock, config, of).await,
+            ActionConfig::Run(config) => run::run(&self.files, &*self.clock, &self.succeeded, config, of).await,
             ActionConfig::Load(config) => load::load(&self.files, &*self.clock, &*load::target(config), of).await,
         }
     }

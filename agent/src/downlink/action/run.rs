@@ -1,9 +1,12 @@
 //! Runs a program after a delivery: once, or once for each file, its output kept.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use towpath_host::process::{self, Call, Output};
-use towpath_transfer::{Clock, Code, FileName, failure::Result, manifest::MAX_RETURN_FILES};
+use towpath_transfer::{Clock, Code, FileName, TransferId, failure::Result, manifest::MAX_RETURN_FILES};
 use towpath_transport::files::FileStore;
 
 use super::{ActionFile, ActionOf};
@@ -14,47 +17,100 @@ pub const MAX_OUTPUT_BYTES: usize = 256 * 1024;
 /// The largest note of finished runs, in bytes.
 const MAX_NOTE_BYTES: usize = MAX_RETURN_FILES * 512;
 
-/// Runs the program: for each file where its arguments name `{file}`, else once. A file for which it has succeeded is not given to
-/// it again because another one fails.
+/// What programs have succeeded with and could not be written down: it counts as long as this process lives.
+#[derive(Debug, Default)]
+pub struct Succeeded(Mutex<HashMap<TransferId, Vec<FileName>>>);
+
+impl Succeeded {
+    fn all(&self) -> MutexGuard<'_, HashMap<TransferId, Vec<FileName>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs the program: for each file where its arguments name `{file}`, else once. What it has succeeded with is not given to it again,
+/// whatever fails after that: another file, or the disk.
 ///
 /// # Errors
-/// `action-failed` (retry) where it cannot be started, ends with another status than 0, or takes longer than its time limit.
-pub async fn run(files: &Arc<dyn FileStore>, clock: &dyn Clock, config: &RunConfig, of: &ActionOf) -> Result<()> {
-    let log = Log { files, path: &of.log, output: Output::new(MAX_OUTPUT_BYTES) };
-    if !config.is_per_file() {
-        let only = match of.files.as_slice() {
-            [only] => Some(only),
-            _ => None,
-        };
-        let done = process::run(clock, &call(config, of, only), &log.output).await;
-        log.write().await?;
-        return done;
+/// `action-failed` (retry) where it cannot be started, ends with another status than 0, or takes longer than its time limit; as the disk
+/// reports, where it cannot be written down that the program has succeeded.
+pub async fn run(
+    files: &Arc<dyn FileStore>,
+    clock: &dyn Clock,
+    succeeded: &Succeeded,
+    config: &RunConfig,
+    of: &ActionOf,
+) -> Result<()> {
+    let mut note = Note::read(&**files, succeeded, of)?;
+    let due = note.due(config.is_per_file());
+    if due.is_empty() && note.is_written {
+        return Ok(());
     }
-    let mut finished: Vec<FileName> = folder::noted(&**files, &of.done, MAX_NOTE_BYTES)?.unwrap_or_default();
-    for file in &of.files {
-        if finished.contains(&file.name) {
-            continue;
-        }
-        let done = process::run(clock, &call(config, of, Some(file)), &log.output).await;
-        log.write().await?;
+    // A disk that does not take the note now would not take it afterwards.
+    note.write(&**files)?;
+    let output = Output::new(MAX_OUTPUT_BYTES);
+    for file in due {
+        let done = process::run(clock, &call(config, of, file), &output).await;
+        keep(files, of, &output).await;
         done?;
-        finished.push(file.name.clone());
-        folder::note(&**files, &of.done, &finished)?;
+        note.finished(file);
+        note.write(&**files)?;
     }
     Ok(())
 }
 
-/// What the programs have printed, and when.
-struct Log<'a> {
-    files: &'a Arc<dyn FileStore>,
-    path: &'a Path,
-    output: Output,
+/// Which files a program is done with.
+struct Note<'a> {
+    of: &'a ActionOf,
+    succeeded: &'a Succeeded,
+    finished: Vec<FileName>,
+    /// Whether all of it stands in the file.
+    is_written: bool,
 }
 
-impl Log<'_> {
-    async fn write(&self) -> Result<()> {
-        let (files, path, text) = (Arc::clone(self.files), self.path.to_owned(), self.output.text());
-        blocking(move || small_file::write(&*files, &path, text.as_bytes())).await
+impl<'a> Note<'a> {
+    fn read(files: &dyn FileStore, succeeded: &'a Succeeded, of: &'a ActionOf) -> Result<Self> {
+        let mut finished: Vec<FileName> = folder::noted(files, &of.done, MAX_NOTE_BYTES)?.unwrap_or_default();
+        let unwritten = succeeded.all().get(&of.transfer).cloned();
+        let is_written = unwritten.is_none();
+        finished.extend(unwritten.unwrap_or_default());
+        Ok(Self { of, succeeded, finished, is_written })
+    }
+
+    /// What the program is still to be run with: one file each, or once for all of them.
+    fn due(&self, is_per_file: bool) -> Vec<Option<&'a ActionFile>> {
+        let left: Vec<&ActionFile> = self.of.files.iter().filter(|file| !self.finished.contains(&file.name)).collect();
+        if is_per_file {
+            return left.into_iter().map(Some).collect();
+        }
+        match self.of.files.as_slice() {
+            _ if left.is_empty() => Vec::new(),
+            [only] => vec![Some(only)],
+            _ => vec![None],
+        }
+    }
+
+    fn finished(&mut self, file: Option<&ActionFile>) {
+        match file {
+            Some(file) => self.finished.push(file.name.clone()),
+            None => self.finished = self.of.files.iter().map(|file| file.name.clone()).collect(),
+        }
+        self.succeeded.all().insert(self.of.transfer, self.finished.clone());
+    }
+
+    fn write(&mut self, files: &dyn FileStore) -> Result<()> {
+        folder::note(files, &self.of.done, &self.finished)?;
+        self.succeeded.all().remove(&self.of.transfer);
+        self.is_written = true;
+        Ok(())
+    }
+}
+
+/// Keeps what the program has printed. Where that fails nothing but the output is lost.
+async fn keep(files: &Arc<dyn FileStore>, of: &ActionOf, output: &Output) {
+    let (store, path, text) = (Arc::clone(files), of.log.clone(), output.text());
+    if let Err(failure) = blocking(move || small_file::write(&*store, &path, text.as_bytes())).await {
+        let error = failure.report();
+        tracing::warn!(transfer = %of.transfer, code = %failure.code(), error, "what a program has printed was not kept");
     }
 }
 

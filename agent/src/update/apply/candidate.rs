@@ -108,11 +108,7 @@ impl Taking<'_> {
 
     /// The document of a version in a folder, believed, and the package of this platform.
     fn verified(&self, files: &dyn FileStore, folder: &Path, version: ReleaseVersion) -> Result<(Release, Package)> {
-        let read = |name: &str, limit: usize| {
-            let path = folder.join(name);
-            read_whole(files, &path, limit as u64).map_err(|error| file_failure("reading", &path, error))
-        };
-        let (document, signature) = (read(RELEASE_NAME, MAX_RELEASE_BYTES)?, read(RELEASE_SIGNATURE_NAME, MAX_SIGNATURE_BYTES)?);
+        let [document, signature] = documents(files, folder)?;
         self.opened(&document, &signature, version)
     }
 
@@ -138,11 +134,7 @@ impl Taking<'_> {
         for left in [&new, &ours] {
             ignore_missing(Disk.remove_dir_all(left)).map_err(failed("removing", left))?;
         }
-        let read = |name: &str, limit: usize| {
-            let path = theirs.join(name);
-            read_whole(agent, &path, limit as u64).map_err(failed("reading", &path))
-        };
-        let (document, signature) = (read(RELEASE_NAME, MAX_RELEASE_BYTES)?, read(RELEASE_SIGNATURE_NAME, MAX_SIGNATURE_BYTES)?);
+        let [document, signature] = documents(agent, &theirs)?;
         let (release, package) = self.opened(&document, &signature, version)?;
         let copied = || {
             Disk.create_dir_all(&new).map_err(failed("making the folder", &new))?;
@@ -165,6 +157,15 @@ impl Taking<'_> {
         Disk.rename(&new, &ours).and_then(|()| Disk.sync_dir(&packages(self.kept))).map_err(failed("renaming", &new))?;
         Ok((release, Side { version, file: package.file }))
     }
+}
+
+/// A version's document and its signature, as they lie in a folder.
+fn documents(files: &dyn FileStore, folder: &Path) -> Result<[Vec<u8>; 2]> {
+    let read = |name: &str, limit: usize| {
+        let path = folder.join(name);
+        read_whole(files, &path, limit as u64).map_err(|error| file_failure("reading", &path, error))
+    };
+    Ok([read(RELEASE_NAME, MAX_RELEASE_BYTES)?, read(RELEASE_SIGNATURE_NAME, MAX_SIGNATURE_BYTES)?])
 }
 
 fn is_missing(error: &io::Error) -> bool {

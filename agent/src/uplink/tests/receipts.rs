@@ -1,6 +1,6 @@
 //! Receipts that must not be believed, and those that say no.
 
-use towpath_journal::Point;
+use towpath_journal::{Point, TransferRecord};
 use towpath_keys::Namespace;
 use towpath_transfer::{
     Code, Stage, TransferEvent, TransferState,
@@ -53,14 +53,20 @@ async fn what_is_good_beside_a_receipt_that_is_none_counts() {
     }
 }
 
+/// A transfer whose payload has gone, and of which the journal does not know that it has ended.
+async fn ended_unknown_to_the_journal(world: &mut World) -> TransferRecord {
+    let id = world.plan(false).await;
+    world.crash_at(id, Stage::Receipt, Point::AfterJournal).await;
+    world.crash_at(id, Stage::Receipt, Point::AfterEffect).await;
+    world.record(id).await
+}
+
 #[tokio::test]
 async fn a_receipt_that_is_here_counts_also_where_the_relay_has_forgotten_the_transfer() {
     let mut world = World::new();
-    let id = world.plan(false).await;
-    world.crash_at(id, Stage::Receipt, Point::AfterJournal).await;
-    // The payload has gone, and the journal does not know that it has ended.
-    world.crash_at(id, Stage::Receipt, Point::AfterEffect).await;
-    assert_eq!(world.record(id).await.state.word(), "accepted");
+    let record = ended_unknown_to_the_journal(&mut world).await;
+    let id = record.key.id;
+    assert_eq!(record.state.word(), "accepted");
     assert!(world.files.stat(&world.parts.layout.transfer(id).join("sales.csv.bz2")).is_err());
     world.far.forget(id);
     assert_eq!(world.finish(id).await.state, TransferState::Imported);
@@ -69,11 +75,9 @@ async fn a_receipt_that_is_here_counts_also_where_the_relay_has_forgotten_the_tr
 #[tokio::test]
 async fn so_it_does_where_it_was_to_be_pushed_again() {
     let mut world = World::new();
-    let id = world.plan(false).await;
-    world.crash_at(id, Stage::Receipt, Point::AfterJournal).await;
-    world.crash_at(id, Stage::Receipt, Point::AfterEffect).await;
     // An earlier version asked the relay first, which had forgotten it.
-    let record = world.record(id).await;
+    let record = ended_unknown_to_the_journal(&mut world).await;
+    let id = record.key.id;
     world.parts.journal.append_unleased(&record.key, record.events, &TransferEvent::PushAgain).await.unwrap();
     world.far.forget(id);
     assert_eq!(world.finish(id).await.state, TransferState::Imported);
@@ -140,6 +144,11 @@ async fn an_unapproved_receiver_is_believed_once_it_is_approved() {
     assert_eq!(world.send().await.state, TransferState::Imported);
     let pinned = pinned_receivers(&world.parts.trust.signers().unwrap(), &world.parts.agent);
     assert_eq!(pinned.iter().map(|receiver| receiver.name.as_str()).collect::<Vec<_>>(), ["app"]);
+    // What a person has taken back is not believed at what would be a first use once more.
+    assert_eq!(world.parts.trust.withdraw(&world.parts.agent, "app").unwrap(), 1);
+    assert_eq!(world.parts.trust.withdraw(&world.parts.agent, "app").unwrap_err().code(), Code::NotFound);
+    let record = world.send().await;
+    assert_eq!((record.parked, record.last_failure.map(|failure| failure.code)), (true, Some(Code::ReceiverUnapproved)));
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ fn a_relay_whose_host_was_lost_gets_again_what_it_has_signed_for() {
     copy(&night, &world.relay.state);
     let _running = comes_to_its_end(&world, &end, &id, 2);
     let log = fs::read_to_string(&end.agent.log).unwrap();
-    assert!(log.lines().any(|line| line.contains(&id) && line.contains("it is pushed again")), "{log}");
+    assert!(log.lines().any(|line| line.contains(&id) && line.contains("it is given again")), "{log}");
 }
 
 #[test]

@@ -31,6 +31,7 @@ fn no_secret_of_the_host_can_be_in_it() {
     let code = world.enrolment_code("acme", "agent", "second");
     let in_file = "canary-in-a-file \"quoted\" ä";
     let (in_clear, in_log) = ("canary-in-clear", "canary-in-a-connection-string");
+    let (in_argument, of_delivery) = ("canary-of-an-alert", "canary-of-a-delivery");
     secret_file(&folder.join("erp-password"), in_file);
     let log = folder.join("agent.log");
     let key = std::fs::read_to_string(end.agent.state.join("key")).unwrap();
@@ -46,11 +47,13 @@ fn no_secret_of_the_host_can_be_in_it() {
     .unwrap();
     let before = std::fs::read_to_string(&end.agent.config).unwrap();
     end.agent.configure(&format!(
-        "[network]\nproxy = \"none\"\n[log]\nfile = \"agent.log\"\n[alert]\nwebhook = \"https://alerts.example.com/canary-in-a-path\"\n\
+        "[network]\nproxy = \"none\"\n[log]\nfile = \"agent.log\"\n[alert]\nprogram = \"true\"\n\
+         arguments = [\"--token={in_argument}\", \"{{summary}}\"]\nwebhook = \"https://alerts.example.com/canary-in-a-path\"\n\
          webhook_secret = \"env:CANARY\"\n{before}\n[[job]]\nname = \"second\"\n[job.source]\nkind = \"mariadb\"\nhost = \"127.0.0.1\"\n\
          port = 1\ndatabase = \"erp\"\nuser = \"u\"\npassword = \"file:erp-password\"\n[[job.table]]\nname = \"x\"\n[[job]]\n\
          name = \"third\"\n[job.source]\nkind = \"postgresql\"\nhost = \"127.0.0.1\"\nport = 1\ndatabase = \"erp\"\nuser = \"u\"\n\
-         password = \"clear:{in_clear}\"\n[[job.table]]\nname = \"x\"\n"
+         password = \"clear:{in_clear}\"\n[[job.table]]\nname = \"x\"\n\
+         [[delivery]]\nkind = \"canary\"\nfolder = \"in\"\n[delivery.run]\nprogram = \"true\"\narguments = [\"{of_delivery}\"]\n"
     ));
     drop(relay);
     let path = world.dir.path().join("bundle.zip");
@@ -63,13 +66,25 @@ fn no_secret_of_the_host_can_be_in_it() {
     }
     assert!(names.iter().any(|name| name.starts_with("transfers/")), "{names:?}");
     assert!(texts["log.txt"].contains("nothing special") && texts["doctor.json"].contains("relay"), "{texts:?}");
-    let secrets =
-        ["canary-in-a-file", "ä\"", in_clear, in_log, "canary-in-a-path", "whsec_Y2Fu", line, code.as_str(), "PRIVATE KEY"];
+    let secrets = [
+        "canary-in-a-file",
+        "ä\"",
+        in_clear,
+        in_log,
+        "canary-in-a-path",
+        in_argument,
+        of_delivery,
+        "whsec_Y2Fu",
+        line,
+        code.as_str(),
+        "PRIVATE KEY",
+    ];
     for (name, text) in &texts {
         for secret in secrets {
             assert!(!text.contains(secret), "{secret:?} is in {name}:\n{text}");
         }
     }
+    assert!(texts["configuration.toml"].contains("\"{summary}\""), "{texts:?}");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     // One that is there is not replaced.
     agent.run(&["support-bundle", "--out", path.to_str().unwrap()]).failed_with("file-failed");

@@ -64,8 +64,8 @@ impl AppServers for Links {
     async fn connect(&self, scope: &TenantScope) -> Result<AppServer> {
         let unreachable = |_| Failure::retry(Code::AppServerUnreachable, "the app server, by plan");
         self.wire.reach(&format!("the app server of {scope}")).await.map_err(unreachable)?;
-        let AppServer { store, folder } = self.inner.connect(scope).await?;
-        Ok(AppServer { store: self.wire.far(store), folder })
+        let server = self.inner.connect(scope).await?;
+        Ok(AppServer { store: self.wire.far(server.store.clone()), ..server })
     }
 }
 

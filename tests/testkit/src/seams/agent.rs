@@ -209,7 +209,7 @@ impl Agent {
             relay: Arc::new(Line::of_a_life(&self.machine, door, self.callers(&own), times, &start.life)),
             stores: wiring.connect(host, &start.life, Arc::new(connect)),
             extractor: wiring.extractor(host, &start.life, Arc::new(extractor)),
-            actions: Arc::new(SystemActions { files: start.files.clone(), clock: Arc::clone(&clock) }),
+            actions: Arc::new(SystemActions { files: start.files.clone(), clock: Arc::clone(&clock), succeeded: Arc::default() }),
             delivering: Delivering::default(),
             trust: Arc::new(self.trust.clone()),
             identity: own,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use towpath_journal::{DriverSettings, FailPoints, Journal as _, TransferRecord};
 use towpath_keys::{Identity, KeyKind};
 use towpath_receiver::{
-    agents::{self, TrustPolicy},
+    agents::{self, Approval, TrustPolicy},
     downlink::take::{self, Request, Source},
     enrolment::{Enrolment, enrol},
     import::{ImportScope, Owner, SqliteTarget},
@@ -110,7 +110,8 @@ impl Receiver {
     /// # Errors
     /// Those of [`agents::approve`].
     pub async fn try_approve(&self, door: &RelayDoor, agent: &Fingerprint) -> Result<(), Failure> {
-        agents::approve(&*self.line(door, 1), &self.pins, agent, &self.enrolment.tenant).await.map(|_| ())
+        let line = self.line(door, 1);
+        agents::approve(&*line, &self.pins, agent, &self.enrolment.tenant, Approval::WithEarlier).await.map(|_| ())
     }
 
     /// The receiver's operator takes every key of an agent from those that are believed.

@@ -57,7 +57,7 @@ impl AppServers for Landings {
         let off = || Failure::retry(Code::AppServerUnreachable, "the app server is off");
         let (landing, life) = door.open().ok_or_else(off)?;
         let view = Arc::new(LandingView::new(landing));
-        Ok(AppServer { store: Arc::new(ViewStore::new(view, life)), folder: RemotePath::root() })
+        Ok(AppServer { store: Arc::new(ViewStore::new(view, life)), folder: RemotePath::root(), landing: None })
     }
 }
 

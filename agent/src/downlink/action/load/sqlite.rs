@@ -1,6 +1,9 @@
 //! SQLite as the ERP's database.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -34,6 +37,27 @@ impl SqliteLoad {
     }
 }
 
+/// A connection on which what is committed is durable, in whichever journal mode the ERP has the file.
+///
+/// In the mode DELETE a commit removes the journal, and a power cut may bring it back, so that the next to open the file takes the
+/// commit back: EXTRA syncs the folder as well (SQLite, `PRAGMA synchronous`). Windows has nothing that does; there the journal is emptied.
+async fn open(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .synchronous(SqliteSynchronous::Extra)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging();
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    if cfg!(windows) {
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await?;
+        if mode == "delete" {
+            sqlx::raw_sql("PRAGMA journal_mode = truncate").execute(&mut connection).await?;
+        }
+    }
+    Ok(connection)
+}
+
 struct Open {
     connection: SqliteConnection,
     shown: String,
@@ -49,13 +73,7 @@ impl LoadTarget for SqliteLoad {
     async fn begin(&self, transfer: TransferId) -> Result<Option<Box<dyn Load>>> {
         let shown = self.path.display().to_string();
         let doing = |what: &'static str| move |error| refused(&self.path.display().to_string(), what, error);
-        let options = SqliteConnectOptions::new()
-            .filename(&self.path)
-            .create_if_missing(false)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging();
-        let mut connection = SqliteConnection::connect_with(&options).await.map_err(doing("opening it"))?;
+        let mut connection = open(&self.path).await.map_err(doing("opening it"))?;
         sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.map_err(doing("beginning a transaction"))?;
         sqlx::raw_sql(LEDGER).execute(&mut connection).await.map_err(doing("making the table towpath_loads"))?;
         let before: Option<i64> = sqlx::query_scalar("SELECT 1 FROM towpath_loads WHERE transfer = ?")
@@ -161,4 +179,27 @@ fn quoted(name: &str) -> String {
 
 fn refused(shown: &str, doing: &str, error: sqlx::Error) -> Failure {
     failed(format!("the ERP database {shown} refused {doing}")).caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_committed_is_durable_and_the_journal_mode_stays_the_erps() {
+        for mode in ["delete", "wal"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("erp.sqlite");
+            let erp = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+            let mut erp = SqliteConnection::connect_with(&erp).await.unwrap();
+            sqlx::raw_sql(AssertSqlSafe(format!("PRAGMA journal_mode = {mode}; CREATE TABLE t (x)")))
+                .execute(&mut erp)
+                .await
+                .unwrap();
+            let mut connection = open(&path).await.unwrap();
+            let extra: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap();
+            let found: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.unwrap();
+            assert_eq!((extra, &*found), (3, if cfg!(windows) && mode == "delete" { "truncate" } else { mode }));
+        }
+    }
 }

@@ -1,23 +1,25 @@
 //! Real programs, by the system's own shell as an ordinary program.
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use towpath_journal::system::SystemClock;
-use towpath_transport::files::Disk;
+use towpath_transport::files::{Disk, FaultFiles, FileFault, FileOp};
 
 use super::*;
 
 struct Host {
     dir: tempfile::TempDir,
     files: Arc<dyn FileStore>,
+    succeeded: Succeeded,
 }
 
 impl Host {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), files: Arc::new(Disk) }
+        Self { dir: tempfile::tempdir().unwrap(), files: Arc::new(Disk), succeeded: Succeeded::default() }
     }
 
     fn of(&self, names: &[&str]) -> ActionOf {
@@ -40,7 +42,7 @@ impl Host {
     async fn sh(&self, script: &str, more: &[&str], timeout: Duration, of: &ActionOf) -> Result<()> {
         let arguments = ["-c", script, "sh"].iter().chain(more).map(ToString::to_string).collect();
         let config = RunConfig { program: "/bin/sh".into(), arguments, timeout };
-        run(&self.files, &SystemClock::new(), &config, of).await
+        run(&self.files, &SystemClock::new(), &self.succeeded, &config, of).await
     }
 
     fn read(&self, name: &str) -> String {
@@ -72,7 +74,10 @@ async fn a_program_is_told_file_kind_and_transfer_and_no_shell_looks_at_them() {
 async fn without_a_file_among_the_arguments_it_runs_once() {
     let host = Host::new();
     let script = "echo \"$1 ${TOWPATH_FILE-none}\" >> told";
-    host.sh(script, &["{folder}"], LONG, &host.of(&["a", "b"])).await.unwrap();
+    for _ in 0..2 {
+        host.sh(script, &["{folder}"], LONG, &host.of(&["a", "b"])).await.unwrap();
+    }
+    std::fs::remove_file(host.path("state/acted.json")).unwrap();
     host.sh(script, &["{transfer}"], LONG, &host.of(&["a"])).await.unwrap();
     let expected =
         format!("{} none\n01922c1e-8a4f-7d3a-9b5e-0c1d2e3f4a5b {}\n", host.dir.path().display(), host.path("a").display());
@@ -98,10 +103,50 @@ async fn a_failing_program_says_why_and_what_succeeded_is_not_repeated() {
 }
 
 #[tokio::test]
+async fn a_success_that_cannot_be_written_down_is_not_repeated() {
+    for argument in ["{file}", "{folder}"] {
+        let mut host = Host::new();
+        let mut notes = 0;
+        // The output is never kept, and the note is not taken from the moment on in which the program has run.
+        host.files = Arc::new(FaultFiles::new(
+            Arc::new(Disk),
+            Box::new(move |op, path| {
+                let is_of = |name: &str| path.to_string_lossy().contains(name);
+                notes += u32::from(op == FileOp::OpenWrite && is_of("acted.json"));
+                let fails = is_of("action.log") || is_of("acted.json") && (2..5).contains(&notes);
+                (op == FileOp::OpenWrite && fails).then_some(FileFault::Before(ErrorKind::StorageFull))
+            }),
+        ));
+        let (of, script) = (host.of(&["a"]), "echo ran >> told");
+        for _ in 0..3 {
+            assert_eq!(host.sh(script, &[argument], LONG, &of).await.unwrap_err().code(), Code::DiskFull);
+        }
+        for _ in 0..2 {
+            host.sh(script, &[argument], LONG, &of).await.unwrap();
+        }
+        host.succeeded = Succeeded::default();
+        host.sh(script, &[argument], LONG, &of).await.unwrap();
+        assert_eq!(host.read("told"), "ran\n", "{argument}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_is_not_begun_where_its_success_could_not_be_written_down() {
+    let mut host = Host::new();
+    let plan = |op, path: &Path| {
+        (op == FileOp::OpenWrite && path.to_string_lossy().contains("acted.json"))
+            .then_some(FileFault::Before(ErrorKind::StorageFull))
+    };
+    host.files = Arc::new(FaultFiles::new(Arc::new(Disk), Box::new(plan)));
+    let failure = host.sh("echo ran >> told", &["{folder}"], LONG, &host.of(&["a"])).await.unwrap_err();
+    assert_eq!((failure.code(), host.read("told")), (Code::DiskFull, String::new()));
+}
+
+#[tokio::test]
 async fn a_missing_program_is_an_action_that_failed() {
     let host = Host::new();
     let config = RunConfig { program: host.path("none"), arguments: vec![], timeout: LONG };
-    let failure = run(&host.files, &SystemClock::new(), &config, &host.of(&["a"])).await.unwrap_err();
+    let failure = run(&host.files, &SystemClock::new(), &host.succeeded, &config, &host.of(&["a"])).await.unwrap_err();
     assert_eq!(failure.code(), Code::ActionFailed);
     assert!(failure.report().contains("cannot be started"), "{}", failure.report());
     assert!(host.read("state/action.log").contains("cannot be started"));

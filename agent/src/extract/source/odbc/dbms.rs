@@ -136,7 +136,10 @@ impl Dbms {
                 .map(|setting| format!("ALTER SESSION SET NLS_{setting}"))
                 .collect(),
             Self::Sqlite => vec!["PRAGMA query_only = 1".to_owned()],
-            Self::SqlServer | Self::Db2 | Self::Hana | Self::Other(_) => Vec::new(),
+            // FreeTDS asks for what its configuration says, which is 64,512 bytes in most samples, and the server then cuts longer values
+            // without a word. This is the most, and what Microsoft's driver asks for anyway (Transact-SQL, SET TEXTSIZE).
+            Self::SqlServer => vec!["SET TEXTSIZE 2147483647".to_owned()],
+            Self::Db2 | Self::Hana | Self::Other(_) => Vec::new(),
         }
     }
 
@@ -392,6 +395,12 @@ mod tests {
         assert_eq!(Dbms::Oracle.begin(Best, false).unwrap().transaction, ["SET TRANSACTION READ ONLY"]);
         let begin = Dbms::SqlServer.begin(Best, true).unwrap();
         assert_eq!(begin.session, ["SET TRANSACTION ISOLATION LEVEL SNAPSHOT"]);
+    }
+
+    #[test]
+    fn an_sql_server_cuts_no_long_value() {
+        let statements = Dbms::SqlServer.prepare_session("Microsoft SQL Server", Duration::from_secs(2));
+        assert_eq!(statements, ["SET TEXTSIZE 2147483647"]);
     }
 
     #[test]
