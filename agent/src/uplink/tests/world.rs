@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -23,6 +24,7 @@ use towpath_transfer::{
         Acknowledgement, AppReceipt, Complete, Downlinks, EnrolmentAnswer, EnrolmentRequest, Export, ExportStatus, KeyRotation,
         Peer, Peers, Role, Trouble, UplinkState, UplinkStatus,
     },
+    beside::{Wait, wait_here},
     clock::{ManualClock, SeededEntropy},
     digest::{FileHasher, Sha256Digest},
     manifest::{Column, Content, FileEntry, Manifest, Snapshot, SqlType, Table},
@@ -55,6 +57,16 @@ const MAX_TURNS: u32 = 3_000_000;
 
 pub(crate) fn identity(seed: u64) -> Identity {
     Identity::generate(KeyKind::Ed25519, &SeededEntropy::new(seed)).unwrap()
+}
+
+/// File work is done in the thread of the tasks, and there is no other work beside them.
+#[derive(Debug)]
+struct ThisThread;
+
+impl Wait for ThisThread {
+    fn until_ready(&self, _: &mut dyn FnMut(&mut Context<'_>) -> Poll<()>) {
+        unreachable!("a test in which something works on other threads says so in `World::threads`");
+    }
 }
 
 pub(crate) struct World {
@@ -120,8 +132,10 @@ impl World {
         self.parts.journal.get(&self.parts.key(id)).await.unwrap().unwrap()
     }
 
-    /// Lets the stages work, and time pass, until the transfer is as wanted.
+    /// Lets the stages work, and time pass, until the transfer is as wanted. Nothing of them goes on afterwards: file work on another
+    /// thread would run to its end, and change what the test is about to look at.
     pub(crate) async fn drive(&self, id: TransferId, wanted: impl Fn(&TransferRecord) -> bool) -> TransferRecord {
+        let _here = (!self.threads).then(|| wait_here(Arc::new(ThisThread)));
         let stop = CancellationToken::new();
         let engine = tokio::spawn(Engine::new(Arc::new(self.parts.clone()), WakeUp::new()).run(stop.clone()));
         let mut last = None;
