@@ -216,7 +216,7 @@ fn place_one(parts: &Parts, id: TransferId, folder: &Path, file: &PlacedFile, re
 }
 
 fn noted_names(parts: &Parts, id: TransferId) -> Result<Renamed> {
-    Ok(folder::noted(&*parts.files, &parts.layout.placed_names(id), MAX_NOTE_BYTES)?.unwrap_or_default())
+    Ok(folder::noted_for_good(&*parts.files, &parts.layout.placed_names(id), MAX_NOTE_BYTES)?.unwrap_or_default())
 }
 
 /// The name each file really got.

@@ -129,16 +129,26 @@ pub(crate) fn note<T: Serialize>(files: &dyn FileStore, path: &std::path::Path, 
     small_file::write(files, path, &bytes)
 }
 
-/// Reads a noted value; `None` where it is missing or cannot be understood, because every note can be made again. What is found is
-/// durable from then on.
+/// Reads a noted value; `None` where it is missing or cannot be understood, because every note can be made again.
 pub(crate) fn noted<T: DeserializeOwned>(
     files: &dyn FileStore,
     path: &std::path::Path,
     limit: usize,
 ) -> Result<Option<T>, Failure> {
-    let Some(bytes) = small_file::read(files, path, limit)? else { return Ok(None) };
-    small_file::held(files, path)?;
-    Ok(serde_json::from_slice(&bytes).ok())
+    Ok(small_file::read(files, path, limit)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// As [`noted`], for what is relied on at once: what is found is durable from then on.
+pub(crate) fn noted_for_good<T: DeserializeOwned>(
+    files: &dyn FileStore,
+    path: &std::path::Path,
+    limit: usize,
+) -> Result<Option<T>, Failure> {
+    let found = noted(files, path, limit)?;
+    if found.is_some() {
+        small_file::held(files, path)?;
+    }
+    Ok(found)
 }
 
 /// One of the protocol's own file names.

@@ -29,7 +29,7 @@ use crate::{
     registry::Registry,
     scope::AgentScope,
     spool::{Reserved, Room, Spool, SpoolFile, blocking},
-    uplink::forward::{AppServer, AppServers, patient},
+    uplink::forward::{AppServer, AppServers, patient, while_theirs},
 };
 
 /// The stage.
@@ -195,11 +195,8 @@ impl Step for Fetch {
         let _alone = self.spool.freeze(&scope, lease.key().id).await;
         let job = self.job(scope, lease).await.map_err(patient)?;
         let signed = self.manifest(&job).await.map_err(patient)?;
-        let fetched = tokio::select! {
-            fetched = self.files(&job, &signed.manifest) => fetched,
-            moved = self.app_servers.until_moved(job.scope.tenant(), &job.server) => Err(moved),
-        };
-        fetched.map_err(patient)?;
+        let files = self.files(&job, &signed.manifest);
+        while_theirs(&*self.app_servers, job.scope.tenant(), &job.server, files).await.map_err(patient)?;
         // It may have been revoked meanwhile: large files take long.
         self.check_signer(&job, &signed).await?;
         let (spool, scope, id) = (Arc::clone(&self.spool), job.scope.clone(), job.id);

@@ -104,12 +104,8 @@ impl Reserved {
     /// [`Code::SpoolFull`]; nothing is used then.
     pub fn take(&self, bytes: u64) -> Result<()> {
         let mut left = self.lock();
-        let own = bytes.min(*left);
-        self.ask(own)?;
-        self.spool.grow(&self.scope, bytes.saturating_sub(own))?;
-        self.spool.quota.written(own);
-        *left = left.saturating_sub(own);
-        Ok(())
+        self.ask(bytes.min(*left))?;
+        self.use_up(&mut left, bytes)
     }
 
     /// Asks whether the disk has room for `bytes` that are written next and of which it is known only later how many they are.
@@ -130,7 +126,10 @@ impl Reserved {
     /// # Errors
     /// [`Code::SpoolFull`]; nothing is used then.
     pub fn settle(&self, bytes: u64) -> Result<()> {
-        let mut left = self.lock();
+        self.use_up(&mut self.lock(), bytes)
+    }
+
+    fn use_up(&self, left: &mut u64, bytes: u64) -> Result<()> {
         let own = bytes.min(*left);
         self.spool.grow(&self.scope, bytes.saturating_sub(own))?;
         self.spool.quota.written(own);

@@ -67,6 +67,22 @@ pub trait AppServers: Debug + Send + Sync {
     }
 }
 
+/// Does work with an app server, for as long as it is the tenant's.
+///
+/// # Errors
+/// Those of the work, and of [`AppServers::until_moved`].
+pub async fn while_theirs(
+    servers: &dyn AppServers,
+    scope: &TenantScope,
+    server: &AppServer,
+    work: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    tokio::select! {
+        done = work => done,
+        moved = servers.until_moved(scope, server) => Err(moved),
+    }
+}
+
 /// The stage.
 #[derive(Debug)]
 pub struct Forward {
@@ -97,10 +113,7 @@ impl Forward {
 
     async fn send(&self, scope: &AgentScope, lease: &Lease, files: Vec<SpoolFile>) -> Result<()> {
         let server = self.app_servers.connect(scope.tenant()).await?;
-        tokio::select! {
-            sent = self.send_to(&server, scope, lease, files) => sent,
-            moved = self.app_servers.until_moved(scope.tenant(), &server) => Err(moved),
-        }
+        while_theirs(&*self.app_servers, scope.tenant(), &server, self.send_to(&server, scope, lease, files)).await
     }
 
     async fn send_to(&self, server: &AppServer, scope: &AgentScope, lease: &Lease, files: Vec<SpoolFile>) -> Result<()> {

@@ -27,20 +27,15 @@ pub(super) async fn first_to_answer<T, F: Future<Output = io::Result<T>>>(
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name server knows no address of it");
     loop {
         begun.extend(left.next().map(&connect));
-        // Until it is time for the next address.
-        loop {
-            tokio::select! {
-                biased;
-                answered = begun.next() => match answered {
-                    Some(Ok(connected)) => return Ok(connected),
-                    Some(Err(error)) => failed = error,
-                    None => return Err(failed),
-                },
-                () = clock.sleep(NEXT_ADDRESS), if left.peek().is_some() => break,
-            }
-            if left.peek().is_some() {
-                break;
-            }
+        tokio::select! {
+            biased;
+            answered = begun.next() => match answered {
+                Some(Ok(connected)) => return Ok(connected),
+                // Whoever refuses lets the next begin at once.
+                Some(Err(error)) => failed = error,
+                None => return Err(failed),
+            },
+            () = clock.sleep(NEXT_ADDRESS), if left.peek().is_some() => {}
         }
     }
 }

@@ -81,8 +81,9 @@ impl SetUp<'_> {
             if named.is_empty() {
                 output::say("no receiver is enrolled yet; later: towpath-agent receiver approve SHA256:…");
             }
+            let signers = open.parts.trust.signers()?;
             for receiver in named {
-                if open.parts.trust.signers()?.is_withdrawn(&receiver.name, &receiver.key) {
+                if signers.is_withdrawn(&receiver.name, &receiver.key) {
                     let (name, fingerprint) = (&receiver.name, receiver.key.fingerprint());
                     output::say(&format!(
                         "receiver {name} was removed here; to believe it again: towpath-agent receiver approve {fingerprint}"

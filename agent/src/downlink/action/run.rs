@@ -42,7 +42,7 @@ pub async fn run(
 ) -> Result<()> {
     let mut note = Note::read(&**files, succeeded, of)?;
     let due = note.due(config.is_per_file());
-    if due.is_empty() && note.is_written {
+    if due.is_empty() && note.is_written() {
         return Ok(());
     }
     // A disk that does not take the note now would not take it afterwards.
@@ -63,17 +63,18 @@ struct Note<'a> {
     of: &'a ActionOf,
     succeeded: &'a Succeeded,
     finished: Vec<FileName>,
-    /// Whether all of it stands in the file.
-    is_written: bool,
 }
 
 impl<'a> Note<'a> {
     fn read(files: &dyn FileStore, succeeded: &'a Succeeded, of: &'a ActionOf) -> Result<Self> {
-        let mut finished: Vec<FileName> = folder::noted(files, &of.done, MAX_NOTE_BYTES)?.unwrap_or_default();
-        let unwritten = succeeded.all().get(&of.transfer).cloned();
-        let is_written = unwritten.is_none();
-        finished.extend(unwritten.unwrap_or_default());
-        Ok(Self { of, succeeded, finished, is_written })
+        let mut finished: Vec<FileName> = folder::noted_for_good(files, &of.done, MAX_NOTE_BYTES)?.unwrap_or_default();
+        finished.extend(succeeded.all().get(&of.transfer).cloned().unwrap_or_default());
+        Ok(Self { of, succeeded, finished })
+    }
+
+    /// Whether all of it stands in the file.
+    fn is_written(&self) -> bool {
+        !self.succeeded.all().contains_key(&self.of.transfer)
     }
 
     /// What the program is still to be run with: one file each, or once for all of them.
@@ -97,10 +98,9 @@ impl<'a> Note<'a> {
         self.succeeded.all().insert(self.of.transfer, self.finished.clone());
     }
 
-    fn write(&mut self, files: &dyn FileStore) -> Result<()> {
+    fn write(&self, files: &dyn FileStore) -> Result<()> {
         folder::note(files, &self.of.done, &self.finished)?;
         self.succeeded.all().remove(&self.of.transfer);
-        self.is_written = true;
         Ok(())
     }
 }
