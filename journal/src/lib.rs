@@ -25,6 +25,7 @@ mod memory;
 mod prune;
 mod record;
 mod row;
+mod sequences;
 mod sqlite;
 pub mod system;
 mod traits;

@@ -20,7 +20,8 @@ use crate::{
     record::{
         Count, Created, Filter, History, HistoryEntry, Lease, NewTransfer, Order, Release, SequenceChoice, TransferRecord, Wanted,
     },
-    row::{Row, Sequences, micros},
+    row::{Row, micros},
+    sequences::Sequences,
     traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE},
 };
 
@@ -104,7 +105,7 @@ impl Kept {
                 && Some(record.serial) != instead
                 && (&record.key.tenant, &record.key.agent, &record.direction) == (&line.0, &line.1, &line.2)
         }));
-        let (sequence, sequences) = self.sequences.get(&line).copied().unwrap_or_default().choose(new, taken)?;
+        let (sequence, sequences) = self.sequences.get(&line).cloned().unwrap_or_default().choose(new, taken)?;
         self.sequences.insert(line, sequences);
         Ok(sequence)
     }
@@ -272,8 +273,10 @@ impl Journal for MemoryJournal {
             if what.spent == Spent::Incomplete {
                 continue;
             }
-            let known = kept.sequences.entry(line(&row.record.key, row.record.direction)).or_default();
-            known.floor = known.floor.max(row.record.sequence.map_or(0, |sequence| sequence.0));
+            if let Some(Sequence(number)) = row.record.sequence {
+                let known = kept.sequences.entry(line(&row.record.key, row.record.direction)).or_default();
+                *known = std::mem::take(known).pruned(number);
+            }
         }
         Ok(going.len() as u64)
     }

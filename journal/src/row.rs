@@ -221,39 +221,6 @@ impl Row {
     }
 }
 
-/// What a store knows of the sequence numbers of one tenant, agent and direction.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Sequences {
-    /// The highest ever seen.
-    pub(crate) last: u64,
-    /// The highest of a transfer that was pruned. Which of those below it were used is not known any more, so all of
-    /// them count as used.
-    pub(crate) floor: u64,
-}
-
-/// The largest sequence number: what a signed 64-bit column holds.
-pub(crate) const MAX_SEQUENCE: u64 = i64::MAX as u64;
-
-impl Sequences {
-    /// The number of a new transfer and what is known afterwards; `taken` says whether a stored transfer has a number.
-    pub(crate) fn choose(self, new: &NewTransfer, taken: bool) -> Result<(Option<Sequence>, Self)> {
-        let number = match new.sequence {
-            SequenceChoice::Given(None) => return Ok((None, self)),
-            SequenceChoice::Given(Some(Sequence(number))) => number,
-            SequenceChoice::Next | SequenceChoice::NextOfJob => self.last.saturating_add(1),
-        };
-        if number > MAX_SEQUENCE {
-            let key = Box::new(new.key.clone());
-            return Err(JournalError::Limit { key, what: "the sequence number", limit: MAX_SEQUENCE });
-        }
-        if taken || number <= self.floor {
-            let (key, sequence) = (Box::new(new.key.clone()), Sequence(number));
-            return Err(JournalError::SequenceForked { key, direction: new.direction, sequence });
-        }
-        Ok((Some(Sequence(number)), Self { last: self.last.max(number), ..self }))
-    }
-}
-
 fn goes_back(event: &TransferEvent) -> bool {
     use TransferEvent as E;
     matches!(event, E::Claimed { .. } | E::PushAgain | E::ForwardAgain | E::FetchAgain | E::Refetch { .. } | E::NotifyAgain)

@@ -20,10 +20,10 @@ use crate::{
 };
 
 use views::{
-    a_journal_knows_its_machine, acquiring_follows_what_is_wanted, acquiring_is_limited_and_in_order,
-    acquiring_passes_sharers_over, counts_agree_with_the_listing, events_are_limited, listings_filter_and_page,
-    one_tenants_business_pushes_nothing_of_another_out, pruning_keeps_what_it_must, unknown_transfers_are_not_found,
-    what_is_untouched_can_be_withdrawn, what_is_untouched_can_begin_anew,
+    a_journal_knows_its_machine, a_number_that_many_have_overtaken_is_not_used, acquiring_follows_what_is_wanted,
+    acquiring_is_limited_and_in_order, acquiring_passes_sharers_over, counts_agree_with_the_listing, events_are_limited,
+    listings_filter_and_page, one_tenants_business_pushes_nothing_of_another_out, pruning_keeps_what_it_must,
+    unknown_transfers_are_not_found, what_is_untouched_can_be_withdrawn, what_is_untouched_can_begin_anew,
     what_waits_for_its_sender_for_ever_goes_and_may_come_back,
 };
 
@@ -128,6 +128,7 @@ pub async fn all(make: impl AsyncFn() -> Fixture) {
     listings_filter_and_page(make().await).await;
     counts_agree_with_the_listing(make().await).await;
     pruning_keeps_what_it_must(make().await).await;
+    a_number_that_many_have_overtaken_is_not_used(make().await).await;
     one_tenants_business_pushes_nothing_of_another_out(make().await).await;
     what_waits_for_its_sender_for_ever_goes_and_may_come_back(make().await).await;
     what_is_untouched_can_be_withdrawn(make().await).await;

@@ -180,6 +180,26 @@ pub(super) async fn pruning_keeps_what_it_must(t: Fixture) {
     assert_eq!((next.sequence, next.serial), (Some(Sequence(7)), 7));
 }
 
+pub(super) async fn a_number_that_many_have_overtaken_is_not_used(t: Fixture) {
+    for number in [3, 7, 4] {
+        refused(&t, number, number).await;
+    }
+    assert_eq!(t.journal.prune(&over(t.clock.now(), 0, 10)).await.unwrap(), 3);
+    for pruned in [3, 4, 7] {
+        let replayed = t.journal.create(offered(100 + pruned, pruned)).await.unwrap_err();
+        assert!(matches!(replayed, JournalError::SequenceForked { .. }), "{replayed:?}");
+    }
+    for late in [5, 2, 6, 1] {
+        assert_eq!(t.journal.create(offered(late, late)).await.unwrap().record().sequence, Some(Sequence(late)));
+        let twice = t.journal.create(offered(100 + late, late)).await.unwrap_err();
+        assert!(matches!(twice, JournalError::SequenceForked { .. }), "{twice:?}");
+    }
+    assert!(t.journal.withdraw(&key(5)).await.unwrap());
+    refused(&t, 5, 5).await;
+    assert_eq!(t.journal.prune(&over(t.clock.now(), 0, 10)).await.unwrap(), 1);
+    assert!(t.journal.create(offered(105, 5)).await.is_err(), "it has come, and was pruned");
+}
+
 /// A transfer of another tenant, which ends or waits for its files.
 async fn other(t: &Fixture, number: u64, state: TransferState) {
     let mut new = planned(number, SequenceChoice::Given(Some(Sequence(number))));

@@ -22,7 +22,7 @@ use crate::{
     record::{
         Count, Created, Filter, History, Lease, NewTransfer, Order, Release, SequenceChoice, Sharer, TransferRecord, Wanted,
     },
-    row::{Row, Sequences, micros, turned_back},
+    row::{Row, micros, turned_back},
     traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE},
 };
 
@@ -112,9 +112,9 @@ impl SqliteJournal {
             SequenceChoice::Given(Some(number)) => sequences::taken(connection, tenant, agent, direction, number).await?,
             SequenceChoice::Given(None) | SequenceChoice::Next | SequenceChoice::NextOfJob => false,
         };
-        let (sequence, after) = known.choose(new, taken)?;
+        let (sequence, after) = known.clone().choose(new, taken)?;
         if after != known {
-            sequences::keep(connection, (tenant, agent, direction), after).await?;
+            sequences::keep(connection, (tenant, agent, direction), &after).await?;
         }
         Ok(sequence)
     }
@@ -325,8 +325,7 @@ impl Journal for SqliteJournal {
             if let (Some(Sequence(number)), Spent::Over) = (record.sequence, what.spent) {
                 let line = (&record.key.tenant, &record.key.agent, record.direction);
                 let known = sequences::known(&mut transaction, line.0, line.1, line.2).await?;
-                let known = Sequences { floor: known.floor.max(number), ..known };
-                sequences::keep(&mut transaction, line, known).await?;
+                sequences::keep(&mut transaction, line, &known.pruned(number)).await?;
             }
             rows::delete(&mut transaction, record.serial).await?;
         }

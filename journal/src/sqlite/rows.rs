@@ -52,7 +52,7 @@ fn parse<T: std::str::FromStr>(row: &SqliteRow, column: &str) -> Result<T> {
     get::<&str>(row, column)?.parse().map_err(|_| corrupt(column))
 }
 
-fn json<T: DeserializeOwned>(text: &str, column: &str) -> Result<T> {
+pub(super) fn json<T: DeserializeOwned>(text: &str, column: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|_| corrupt(column))
 }
 

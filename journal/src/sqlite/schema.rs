@@ -81,6 +81,15 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX transfers_by_id ON transfers (id, serial);
     PRAGMA user_version = 2;
 ",
+    "
+    ALTER TABLE sequences ADD COLUMN gaps TEXT NOT NULL DEFAULT '[]';
+    CREATE TABLE compatible (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        since INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO compatible VALUES (1, 2);
+    PRAGMA user_version = 3;
+",
 ];
 
 /// Brings the file to the newest schema and checks that it is the journal of `place`.
@@ -160,6 +169,13 @@ mod tests {
     fn each_migration_sets_its_own_version() {
         for (version, migration) in (1..).zip(MIGRATIONS) {
             assert!(migration.contains(&format!("PRAGMA user_version = {version};")));
+        }
+    }
+
+    #[test]
+    fn each_migration_says_whose_programs_can_work_with_it() {
+        for migration in MIGRATIONS.iter().skip(2) {
+            assert!(migration.contains("INTO compatible VALUES (1, ") || migration.contains("UPDATE compatible SET since = "));
         }
     }
 }

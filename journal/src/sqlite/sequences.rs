@@ -1,13 +1,13 @@
-//! The highest sequence numbers of each tenant, agent and direction.
+//! The sequence numbers of each tenant, agent and direction.
 
 use sqlx::SqliteConnection;
 use towpath_transfer::{AgentName, Direction, Sequence, TenantName};
 
 use super::{
     failed,
-    rows::{direction_name, int, number},
+    rows::{direction_name, get, int, json, number, to_json},
 };
-use crate::{error::Result, row::Sequences};
+use crate::{error::Result, sequences::Sequences};
 
 const WHAT: &str = "read and write sequence numbers in the journal";
 
@@ -18,34 +18,33 @@ pub(super) async fn known(
     agent: &AgentName,
     direction: Direction,
 ) -> Result<Sequences> {
-    let found = sqlx::query("SELECT last, floor FROM sequences WHERE tenant = ?1 AND agent = ?2 AND direction = ?3")
+    let found = sqlx::query("SELECT last, floor, gaps FROM sequences WHERE tenant = ?1 AND agent = ?2 AND direction = ?3")
         .bind(tenant.as_str())
         .bind(agent.as_str())
         .bind(direction_name(direction))
         .fetch_optional(connection)
         .await
         .map_err(failed(WHAT))?;
-    match found {
-        Some(row) => Ok(Sequences { last: number(&row, "last")?, floor: number(&row, "floor")? }),
-        None => Ok(Sequences::default()),
-    }
+    let Some(row) = found else { return Ok(Sequences::default()) };
+    Ok(Sequences { last: number(&row, "last")?, floor: number(&row, "floor")?, gaps: json(get(&row, "gaps")?, "gaps")? })
 }
 
 /// Keeps what is known.
 pub(super) async fn keep(
     connection: &mut SqliteConnection,
     (tenant, agent, direction): (&TenantName, &AgentName, Direction),
-    sequences: Sequences,
+    sequences: &Sequences,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO sequences (tenant, agent, direction, last, floor) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET last = excluded.last, floor = excluded.floor",
+        "INSERT INTO sequences (tenant, agent, direction, last, floor, gaps) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO UPDATE SET last = excluded.last, floor = excluded.floor, gaps = excluded.gaps",
     )
     .bind(tenant.as_str())
     .bind(agent.as_str())
     .bind(direction_name(direction))
     .bind(int(sequences.last))
     .bind(int(sequences.floor))
+    .bind(to_json(&sequences.gaps)?)
     .execute(connection)
     .await
     .map_err(failed(WHAT))?;

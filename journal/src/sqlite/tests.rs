@@ -58,7 +58,7 @@ async fn the_settings_are_those_promised() {
         assert_eq!(ask(pool, "PRAGMA synchronous").await, "2");
         assert_eq!(ask(pool, "PRAGMA foreign_keys").await, "1");
         assert_eq!(ask(pool, "PRAGMA busy_timeout").await, "10000");
-        assert_eq!(ask(pool, "PRAGMA user_version").await, "2");
+        assert_eq!(ask(pool, "PRAGMA user_version").await, "3");
     }
     assert_eq!(ask(&journal.readers, "PRAGMA query_only").await, "1");
 }
@@ -86,7 +86,7 @@ async fn a_newer_schema_a_foreign_place_and_a_damaged_file_are_refused() {
     let journal = open(folder.path(), &clock(), Place::Relay).await.unwrap();
     let foreign = open(folder.path(), &clock(), Place::Agent).await.unwrap_err();
     assert!(foreign.to_string().contains("journal of the relay"), "{foreign}");
-    sqlx::raw_sql("PRAGMA user_version = 99").execute(&journal.writer).await.unwrap();
+    sqlx::raw_sql("UPDATE compatible SET since = 99; PRAGMA user_version = 99").execute(&journal.writer).await.unwrap();
     journal.close().await;
     let newer = Failure::from(open(folder.path(), &clock(), Place::Relay).await.unwrap_err());
     assert_eq!((newer.code(), newer.disposition()), (Code::JournalFailed, towpath_transfer::Disposition::Park));
@@ -156,11 +156,10 @@ async fn the_program_before_works_with_what_a_newer_one_has_only_added_to() {
     let folder = tempfile::tempdir().unwrap();
     let newer = open(folder.path(), &clock(), Place::Agent).await.unwrap();
     newer.create(conformance::planned(1, SequenceChoice::Next)).await.unwrap();
-    let migrated = "CREATE TABLE compatible (one INTEGER PRIMARY KEY CHECK (one = 1), since INTEGER NOT NULL) STRICT;
-        INSERT INTO compatible VALUES (1, 2);
+    let migrated = "UPDATE compatible SET since = 3;
         CREATE TABLE later (x INTEGER) STRICT;
         ALTER TABLE transfers ADD COLUMN later INTEGER NOT NULL DEFAULT 0;
-        PRAGMA user_version = 3";
+        PRAGMA user_version = 4";
     sqlx::raw_sql(migrated).execute(&newer.writer).await.unwrap();
     newer.close().await;
     let older = open(folder.path(), &clock(), Place::Agent).await.unwrap();
@@ -168,10 +167,10 @@ async fn the_program_before_works_with_what_a_newer_one_has_only_added_to() {
     assert_eq!(older.list(&Filter::default(), 10, None).await.unwrap().len(), 2);
     older.append_unleased(&second.key, 0, &TransferEvent::Abandoned { reason: "test".into() }).await.unwrap();
     let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&older.writer).await.unwrap();
-    assert_eq!(version, 3, "it stays what it is");
+    assert_eq!(version, 4, "it stays what it is");
 
     // One that says that it cannot be, or says nothing that makes sense, is left alone.
-    for since in [3, 0, -1] {
+    for since in [4, 0, -1] {
         sqlx::query("UPDATE compatible SET since = ?").bind(since).execute(&older.writer).await.unwrap();
         let refused = Failure::from(open(folder.path(), &clock(), Place::Agent).await.unwrap_err());
         assert!(refused.message().contains("newer version of Towpath"), "{refused}");

@@ -166,6 +166,20 @@ async fn an_offer_that_nobody_has_signed_uses_no_number_up() {
 }
 
 #[tokio::test]
+async fn what_many_have_overtaken_is_taken_and_only_once() {
+    let returns = Returns::new();
+    let sent: Vec<_> = (1..=3).map(|number| returns.offer(&returns.sent(number, &[("orders.csv", b"x")]))).collect();
+    for id in [sent[2], sent[1], sent[0]] {
+        assert_eq!(poll::take(&returns.world.parts, &only(&returns, id)).await.unwrap().new, [id]);
+        assert_eq!(returns.world.finish(id).await.state, TransferState::Delivered);
+        returns.world.clock.advance(Duration::from_secs(3_600));
+        prune(&returns.world.parts, 0).await.unwrap();
+    }
+    assert!(poll::take(&returns.world.parts, &returns.offers()).await.unwrap().new.is_empty());
+    assert_eq!(returns.delivered().len(), 3);
+}
+
+#[tokio::test]
 async fn what_is_not_offered_any_more_holds_no_place() {
     let returns = Returns::new();
     let stranger = crate::uplink::tests::world::identity(99);
