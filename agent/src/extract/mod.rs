@@ -211,6 +211,8 @@ async fn plan<'a>(
         .flat_map(|manifest| manifest.files.iter().map(|file| (manifest.transfer, file)))
         .filter_map(|(transfer, file)| {
             let table = file.table()?;
+            // Of an unchanged table the app has what an earlier transfer brought.
+            let transfer = file.base.filter(|_| file.unchanged).unwrap_or(transfer);
             Some((table.table.as_str(), Imported { transfer, table, sha256: file.sha256 }))
         })
         .collect();

@@ -48,8 +48,7 @@ impl App {
             of_base && app.columns == columns && app.key == table.key
         };
         if entry.unchanged {
-            let app = self.tables.get_mut(&table.table).filter(|app| has_base(app)).ok_or("base-missing")?;
-            app.transfer = transfer;
+            self.tables.get(&table.table).filter(|app| has_base(app)).ok_or("base-missing")?;
             return Ok(());
         }
         let plain = std::fs::read(folder.join(entry.name.as_str())).unwrap();

@@ -63,6 +63,23 @@ async fn new_files_build_on_what_the_app_has_and_a_full_read_on_the_archive() {
 }
 
 #[tokio::test]
+async fn what_is_merged_into_an_unchanged_table_builds_on_the_transfer_that_brought_it() {
+    let mut bench = Bench::new(vec![TableConfig { each_file: EachFile::Replaces, ..moves() }]);
+    let files = || -> Arc<dyn FileStore> { Arc::new(bench.files.clone()) };
+    bench.put("moves.csv", "no,qty\n1,1\n");
+    let first = whole_extract::manifest(&bench.extract().await.unwrap());
+    let again = bench.extract_after(Some(first.clone()), files()).await.unwrap();
+    assert_eq!((mode(&again), again.files[0].base), ((Mode::Replace, true, true), Some(first.transfer)));
+    let transfer = "01922c1e-8a4f-7d3a-9b5e-000000000002".parse().unwrap();
+    assert_ne!(transfer, first.transfer);
+    let again = Manifest { transfer, ..whole_extract::manifest(&again) };
+    let files = files();
+    bench.tables = vec![moves()];
+    let merged = bench.extract_after(Some(again), files).await.unwrap();
+    assert_eq!((mode(&merged), merged.files[0].base), ((Mode::Merge, true, false), Some(first.transfer)));
+}
+
+#[tokio::test]
 async fn the_archive_is_in_the_order_in_which_it_went_also_after_the_clock_was_put_back() {
     let bench = Bench::new(vec![moves()]);
     bench.put("moves.csv", "no,qty\n1,1\n2,2\n");
