@@ -158,7 +158,12 @@ impl FileStore for Disk {
     fn share(&self, path: &Path, folder: &Path) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt;
         let rights = fs::metadata(folder)?.permissions().mode() & 0o666;
-        fs::set_permissions(path, fs::Permissions::from_mode(rights | 0o600))
+        // Others may write to the folder: what is opened gets the rights, and a link in its place is not followed.
+        let file = private(OpenOptions::new().read(true)).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        file.set_permissions(fs::Permissions::from_mode(rights | 0o600))
     }
 
     /// New files have the rights of the folder they are made in.
@@ -375,6 +380,10 @@ mod tests {
         symlink(dir.path().join("secret"), &link).unwrap();
         assert_eq!(Disk.stat(&link).unwrap().kind, FileKind::Other);
         assert!(Disk.open(&link).is_err() && Disk.create(&link).is_err() && Disk.open_append(&link).is_err());
+        fs::set_permissions(dir.path().join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Disk.share(&link, dir.path()).is_err() && Disk.share(dir.path(), dir.path()).is_err());
+        assert_eq!(fs::metadata(dir.path().join("secret")).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read(dir.path().join("secret")).unwrap(), b"x");
     }
 }

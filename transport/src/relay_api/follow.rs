@@ -19,6 +19,8 @@ use crate::{dial::Trust, pins::Pins};
 pub const FOLLOW_INTERVAL: Duration = Duration::from_hours(1);
 /// How long it is not asked after an attempt that failed, whatever hints there are.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(60);
+/// How long it is not asked after an attempt for which one hint was the reason, where there is another one already.
+const HINT_PAUSE: Duration = Duration::from_secs(10);
 /// Announcements taken one right after the other; the second time tells the relay what was pinned.
 const ROUNDS: u32 = 3;
 
@@ -130,6 +132,7 @@ impl Follower {
     /// Asks at once, then whenever an answer of the relay says that there is a newer announcement, and every
     /// [`FOLLOW_INTERVAL`], until `shutdown` is cancelled.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut was_hinted = false;
         loop {
             // A relay that hints at more than it has must not be asked without end.
             let hinted = *self.hints.borrow_and_update();
@@ -143,18 +146,24 @@ impl Follower {
                             }
                         };
                         tokio::select! {
-                            () = newer => return,
-                            () = self.clock.sleep(FOLLOW_INTERVAL) => return,
+                            () = newer => {}
+                            () = self.clock.sleep(FOLLOW_INTERVAL) => return false,
                         }
+                        // It may hint at the next one with each that it gives.
+                        if !was_hinted {
+                            return true;
+                        }
+                        HINT_PAUSE
                     }
                     None => RETRY_PAUSE,
                 };
                 self.clock.sleep(pause).await;
+                false
             };
-            tokio::select! {
+            was_hinted = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = asked => {}
+                hinted = asked => hinted,
             }
         }
     }
@@ -249,6 +258,34 @@ mod tests {
         // The clock is turned until the follower sleeps and wakes.
         while bench.relay.pinned() != Some(3) {
             bench.clock.advance(FOLLOW_INTERVAL);
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_hints_at_the_next_one_with_each_is_not_asked_without_pause() {
+        let bench = bench();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(bench.follower.clone().run(stop.clone()));
+        let next = |serial: u64| {
+            bench.relay.set_announcement(signed(&serial.to_string()));
+            bench.hints.send_replace(serial);
+        };
+        next(1);
+        until(|| bench.relay.pinned() == Some(1)).await;
+        for serial in 2..100 {
+            next(serial);
+            for _ in 0..10 {
+                // As much time as it would need.
+                tokio::task::spawn_blocking(|| ()).await.unwrap();
+            }
+        }
+        let taken = bench.keeper.taken.lock().unwrap().len();
+        assert!(taken <= 2 * ROUNDS as usize, "at the start, and for one hint: {taken}");
+        while bench.relay.pinned() != Some(99) {
+            bench.clock.advance(HINT_PAUSE);
             tokio::task::yield_now().await;
         }
         stop.cancel();

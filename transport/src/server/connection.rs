@@ -145,8 +145,7 @@ impl Connection {
         if slot.is_some() {
             return false;
         }
-        let Limits { frame_bytes, queue_bytes, .. } = *self.shared.limits;
-        let intake = Arc::new(Intake::new(frame_bytes, queue_bytes, Arc::clone(&self.shared.gate)));
+        let intake = Arc::new(Intake::new(self.shared.limits.frame_bytes, Arc::clone(&self.shared.gate)));
         let stop = self.shared.stop.child_token();
         let watch = Watch { stop: stop.clone(), revoked: login.session.revoked.clone() };
         let (gate, outflow) = (Arc::clone(&self.shared.gate), Arc::clone(&self.shared.outflow));

@@ -20,7 +20,7 @@ const SEGMENT_BYTES: usize = 4 * 1024;
 pub(super) enum Overrun {
     /// A frame longer than the limit; nothing of it was kept.
     Frame,
-    /// More bytes wait than the connection may hold.
+    /// More bytes wait than the connection, or the server, may hold.
     Queue,
 }
 
@@ -28,7 +28,6 @@ pub(super) enum Overrun {
 #[derive(Debug)]
 pub(super) struct Intake {
     frame_limit: usize,
-    queue_limit: usize,
     gate: Arc<ReadGate>,
     arrived: Notify,
     queue: Mutex<Queue>,
@@ -52,8 +51,8 @@ struct Scan {
 }
 
 impl Intake {
-    pub(super) fn new(frame_limit: usize, queue_limit: usize, gate: Arc<ReadGate>) -> Self {
-        Self { frame_limit, queue_limit, gate, arrived: Notify::new(), queue: Mutex::default() }
+    pub(super) fn new(frame_limit: usize, gate: Arc<ReadGate>) -> Self {
+        Self { frame_limit, gate, arrived: Notify::new(), queue: Mutex::default() }
     }
 
     /// Takes what has arrived; never waits.
@@ -70,12 +69,12 @@ impl Intake {
         queue.append(data);
         queue.whole_frames += frames;
         // Counted before the loop can take it, or the count would go below nothing for a moment.
-        let waiting = self.gate.add(data.len());
+        let may_wait = self.gate.add(data.len());
         drop(queue);
         if frames > 0 {
             self.arrived.notify_one();
         }
-        if waiting > self.queue_limit { Err(Overrun::Queue) } else { Ok(()) }
+        if may_wait { Ok(()) } else { Err(Overrun::Queue) }
     }
 
     /// No more will arrive; what is whole is still handed out.
@@ -197,10 +196,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::server::wire::Surplus;
 
     fn intake(frame: usize, queue: usize) -> (Intake, Arc<ReadGate>) {
-        let gate = ReadGate::new(usize::MAX);
-        (Intake::new(frame, queue, Arc::clone(&gate)), gate)
+        let gate = ReadGate::new(usize::MAX, queue, Surplus::new(0));
+        (Intake::new(frame, Arc::clone(&gate)), gate)
     }
 
     fn framed(payload: &[u8]) -> Vec<u8> {
@@ -225,9 +225,9 @@ mod tests {
         assert_eq!(intake.push(&frame), Ok(()));
         assert_eq!(intake.push(&frame), Err(Overrun::Queue));
         assert_eq!(intake.next().await.unwrap().len(), 96);
-        assert_eq!(gate.add(0), 200);
+        assert_eq!(gate.waiting(), 200);
         drop(intake);
-        assert_eq!(gate.add(0), 0);
+        assert_eq!(gate.waiting(), 0);
     }
 
     #[tokio::test]
@@ -242,8 +242,8 @@ mod tests {
 
     #[test]
     fn the_count_holds_while_both_sides_are_at_work() {
-        let gate = ReadGate::new(usize::MAX);
-        let intake = Arc::new(Intake::new(100, 1_000_000_000, Arc::clone(&gate)));
+        let (intake, gate) = intake(100, 1_000_000_000);
+        let intake = Arc::new(intake);
         let taking = Arc::clone(&intake);
         let taker = std::thread::spawn(move || {
             futures::executor::block_on(async { while taking.next().await.is_some() {} });
@@ -254,7 +254,7 @@ mod tests {
         }
         intake.finish();
         taker.join().unwrap();
-        assert_eq!(gate.add(0), 0);
+        assert_eq!(gate.waiting(), 0);
     }
 
     proptest! {
@@ -281,7 +281,7 @@ mod tests {
                 seen.push(frame.to_vec());
             }
             prop_assert_eq!(seen, payloads);
-            prop_assert_eq!(gate.add(0), 0);
+            prop_assert_eq!(gate.waiting(), 0);
         }
     }
 }

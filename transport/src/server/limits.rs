@@ -45,6 +45,9 @@ pub struct Limits {
     pub queue_pause_bytes: usize,
     /// Bytes of requests waiting in one connection over which it ends.
     pub queue_bytes: usize,
+    /// Bytes of requests waiting in all connections together, beyond `queue_pause_bytes` in each, over which the one ends that has sent
+    /// the last: each key may open many connections and take no reply in any.
+    pub queue_bytes_in_all: usize,
     /// Entries in one page of a listing.
     pub page_entries: usize,
     /// How long a connection may take to say goodbye before it is cut.
@@ -70,6 +73,7 @@ impl Default for Limits {
             open_handles: 100,
             queue_pause_bytes: 2 * 1024 * 1024,
             queue_bytes: 32 * 1024 * 1024,
+            queue_bytes_in_all: 256 * 1024 * 1024,
             page_entries: 100,
             goodbye: Duration::from_secs(1),
         }
@@ -90,6 +94,6 @@ mod tests {
         assert_eq!((limits.frame_bytes, limits.open_handles), (262_144, 100));
         // A frame that is still arriving on every channel must not keep the network from being read.
         assert!(limits.channels * limits.frame_bytes < limits.queue_pause_bytes);
-        assert!(limits.queue_pause_bytes < limits.queue_bytes);
+        assert!(limits.queue_pause_bytes < limits.queue_bytes && limits.queue_bytes < limits.queue_bytes_in_all);
     }
 }

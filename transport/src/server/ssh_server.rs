@@ -33,7 +33,7 @@ use super::{
     lobby::{Grace, Lobby, Ticket},
     session::Authenticator,
     users::Users,
-    wire::{Outflow, ReadGate, Wire},
+    wire::{Outflow, ReadGate, Surplus, Wire},
 };
 
 /// How long every refused login takes, so that its cause cannot be told from its time.
@@ -73,7 +73,7 @@ pub enum Ended {
     TooManyConnections,
     /// Its address has failed too often, and its key is not a valid one.
     Refused,
-    /// More requests than [`Limits::queue_bytes`] were waiting.
+    /// More requests than [`Limits::queue_bytes`], or [`Limits::queue_bytes_in_all`], were waiting.
     QueueFull,
     /// The peer has taken nothing for [`Limits::silence`].
     Stalled,
@@ -99,6 +99,7 @@ struct Inner {
     lobby: Arc<Lobby>,
     attempts: Arc<Attempts>,
     users: Arc<Users>,
+    surplus: Arc<Surplus>,
     shutdown: CancellationToken,
     connections: TaskTracker,
 }
@@ -123,6 +124,7 @@ impl SshServer {
             lobby: Lobby::new(&limits, Arc::clone(&clock)),
             attempts: Arc::new(Attempts::new(&limits, Arc::clone(&clock))),
             users: Users::new(limits.sessions_per_user),
+            surplus: Surplus::new(limits.queue_bytes_in_all),
             limits: Arc::new(limits),
             clock,
             authenticator,
@@ -271,7 +273,8 @@ where
     // Dropping this future cuts the connection, whose task would otherwise live on.
     let _kill_on_drop = kill.clone().drop_guard();
     let _stop_on_drop = stop.clone().drop_guard();
-    let gate = ReadGate::new(inner.limits.queue_pause_bytes);
+    let Limits { queue_pause_bytes, queue_bytes, .. } = *inner.limits;
+    let gate = ReadGate::new(queue_pause_bytes, queue_bytes, Arc::clone(&inner.surplus));
     let outflow = Outflow::new(Arc::clone(&inner.clock));
     let displaced = ticket.displacement();
     let grace = ticket.grace();

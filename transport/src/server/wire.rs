@@ -21,6 +21,20 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use towpath_transfer::Clock;
 
+/// The bytes of requests that wait in all connections of a server together, beyond what each may have waiting before it is no longer
+/// read from.
+#[derive(Debug)]
+pub(super) struct Surplus {
+    limit: usize,
+    bytes: AtomicUsize,
+}
+
+impl Surplus {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, bytes: AtomicUsize::new(0) })
+    }
+}
+
 /// Counts the bytes of requests that wait in one connection, and holds back reading from the network over a mark.
 ///
 /// Reading goes on over the mark while a reply waits to be sent: the reply may wait for the peer's window adjustment or
@@ -28,27 +42,45 @@ use towpath_transfer::Clock;
 #[derive(Debug)]
 pub(super) struct ReadGate {
     pause_at: usize,
+    most: usize,
+    surplus: Arc<Surplus>,
     queued: AtomicUsize,
     blocked_writers: AtomicUsize,
     reader: AtomicWaker,
 }
 
 impl ReadGate {
-    pub(super) fn new(pause_at: usize) -> Arc<Self> {
+    /// Holds back from `pause_at` bytes on, and takes at most `most`.
+    pub(super) fn new(pause_at: usize, most: usize, surplus: Arc<Surplus>) -> Arc<Self> {
         let (queued, blocked_writers) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { pause_at, queued, blocked_writers, reader: AtomicWaker::new() })
+        Arc::new(Self { pause_at, most, surplus, queued, blocked_writers, reader: AtomicWaker::new() })
     }
 
-    /// Adds to what waits and returns the sum.
-    pub(super) fn add(&self, bytes: usize) -> usize {
-        self.queued.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes)
+    /// Adds to what waits; `false` where that is more than may wait, here or in all connections.
+    pub(super) fn add(&self, bytes: usize) -> bool {
+        let before = self.queued.fetch_add(bytes, Ordering::SeqCst);
+        let now = before.saturating_add(bytes);
+        let more = self.over(now).saturating_sub(self.over(before));
+        let in_all = self.surplus.bytes.fetch_add(more, Ordering::SeqCst).saturating_add(more);
+        now <= self.most && (more == 0 || in_all <= self.surplus.limit)
     }
 
     pub(super) fn remove(&self, bytes: usize) {
         let before = self.queued.fetch_sub(bytes, Ordering::SeqCst);
+        let less = self.over(before).saturating_sub(self.over(before.saturating_sub(bytes)));
+        self.surplus.bytes.fetch_sub(less, Ordering::SeqCst);
         if before >= self.pause_at {
             self.reader.wake();
         }
+    }
+
+    fn over(&self, queued: usize) -> usize {
+        queued.saturating_sub(self.pause_at)
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.queued.load(Ordering::SeqCst)
     }
 
     /// Keeps the gate open while the returned guard lives.
@@ -249,7 +281,7 @@ mod tests {
     use super::*;
 
     fn wire(stream: tokio::io::DuplexStream) -> (Wire<tokio::io::DuplexStream>, CancellationToken, Arc<ReadGate>, ManualClock) {
-        let (kill, gate) = (CancellationToken::new(), ReadGate::new(100));
+        let (kill, gate) = (CancellationToken::new(), ReadGate::new(100, 200, Surplus::new(150)));
         let clock = ManualClock::new(jiff::Timestamp::UNIX_EPOCH);
         let outflow = Outflow::new(Arc::new(clock.clone()));
         (Wire::new(stream, kill.clone(), Arc::clone(&gate), outflow), kill, gate, clock)
@@ -272,7 +304,7 @@ mod tests {
         let (mut peer, ours) = tokio::io::duplex(16);
         let (mut wire, _kill, gate, _) = wire(ours);
         peer.write_all(b"ab").await.unwrap();
-        assert_eq!(gate.add(100), 100);
+        assert!(gate.add(100));
         assert!(futures::poll!(std::pin::pin!(wire.read_u8())).is_pending());
         {
             let _waits = gate.writer_waits();
@@ -283,6 +315,26 @@ mod tests {
         tokio::task::yield_now().await;
         gate.remove(1);
         assert_eq!(reading.await.unwrap().unwrap(), b'b');
+    }
+
+    #[test]
+    fn so_much_waits_in_one_connection_and_in_all_of_them() {
+        let surplus = Surplus::new(150);
+        let gate = || ReadGate::new(100, 200, Arc::clone(&surplus));
+        let (one, other, third) = (gate(), gate(), gate());
+        assert!(one.add(200), "as much as one may");
+        assert!(!one.add(1));
+        one.remove(1);
+        assert!(other.add(60) && other.add(90), "with the other as much as all may");
+        assert!(!other.add(1));
+        assert!(third.add(100), "what waits before a pause is each one's own");
+        assert!(!third.add(1));
+        one.remove(150);
+        assert!(third.add(98));
+        for (gate, left) in [(&one, 50), (&other, 151), (&third, 199)] {
+            gate.remove(left);
+        }
+        assert_eq!(surplus.bytes.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test]
