@@ -6,7 +6,7 @@ mod schema;
 mod sequences;
 mod statements;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -23,6 +23,7 @@ use crate::{
         Count, Created, Filter, History, Lease, NewTransfer, Order, Release, SequenceChoice, Sharer, TransferRecord, Wanted,
     },
     row::{Row, micros, turned_back},
+    sequences::Sequences,
     traits::{Journal, MAX_ACQUIRE, MAX_LIST, MAX_PRUNE},
 };
 
@@ -320,14 +321,19 @@ impl Journal for SqliteJournal {
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed(READ))?;
+        let mut pruned = BTreeMap::<_, Vec<u64>>::new();
         for row in &found {
             let record = rows::decode(row, self.place)?.record;
             if let (Some(Sequence(number)), Spent::Over) = (record.sequence, what.spent) {
-                let line = (&record.key.tenant, &record.key.agent, record.direction);
-                let known = sequences::known(&mut transaction, line.0, line.1, line.2).await?;
-                sequences::keep(&mut transaction, line, &known.pruned(number)).await?;
+                let line = (record.key.tenant.clone(), record.key.agent.clone(), record.direction);
+                pruned.entry(line).or_default().push(number);
             }
             rows::delete(&mut transaction, record.serial).await?;
+        }
+        for ((tenant, agent, direction), numbers) in pruned {
+            let known = sequences::known(&mut transaction, &tenant, &agent, direction).await?;
+            let known = numbers.into_iter().fold(known, Sequences::pruned);
+            sequences::keep(&mut transaction, (&tenant, &agent, direction), &known).await?;
         }
         transaction.commit().await.map_err(failed(WRITE))?;
         Ok(found.len() as u64)

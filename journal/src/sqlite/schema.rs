@@ -14,7 +14,8 @@ use crate::error::{JournalError, Result};
 /// with the result, in a table that every program from this one on looks at:
 /// `CREATE TABLE compatible (one INTEGER PRIMARY KEY CHECK (one = 1), since INTEGER NOT NULL)`. What a newer program writes into columns
 /// that are there already (states, events) must be read by that older one: a new event is first understood by one version and written by
-/// the next. A release with a migration that cannot keep to this names itself as `follows` of the one after it, and is told so.
+/// the next. What the older one does not keep up must not be believed afterwards: here it is the gaps, so a trigger removes them when a
+/// program writes the line that does not count up `written`. A release with a migration that cannot keep to this names itself as `follows` of the one after it, and is told so.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE about (
@@ -83,6 +84,11 @@ const MIGRATIONS: &[&str] = &[
 ",
     "
     ALTER TABLE sequences ADD COLUMN gaps TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE sequences ADD COLUMN written INTEGER NOT NULL DEFAULT 0;
+    CREATE TRIGGER gaps_are_stale AFTER UPDATE OF floor ON sequences WHEN NEW.written = OLD.written
+    BEGIN
+        UPDATE sequences SET gaps = '[]' WHERE tenant = NEW.tenant AND agent = NEW.agent AND direction = NEW.direction;
+    END;
     CREATE TABLE compatible (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         since INTEGER NOT NULL

@@ -37,7 +37,7 @@ pub(super) async fn keep(
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO sequences (tenant, agent, direction, last, floor, gaps) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT DO UPDATE SET last = excluded.last, floor = excluded.floor, gaps = excluded.gaps",
+         ON CONFLICT DO UPDATE SET last = excluded.last, floor = excluded.floor, gaps = excluded.gaps, written = written + 1",
     )
     .bind(tenant.as_str())
     .bind(agent.as_str())

@@ -177,6 +177,37 @@ async fn the_program_before_works_with_what_a_newer_one_has_only_added_to() {
     }
 }
 
+/// The program of schema 2 prunes without a word of gaps, and what it has pruned must not count as never used afterwards.
+#[tokio::test]
+async fn gaps_that_an_older_program_has_not_kept_up_are_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path(), &clock(), Place::Relay).await.unwrap();
+    let given = |number: u64| conformance::planned(number, SequenceChoice::Given(Some(Sequence(number))));
+    for number in [9, 4] {
+        let key = journal.create(given(number)).await.unwrap().into_record().key;
+        journal.append_unleased(&key, 0, &TransferEvent::Abandoned { reason: "test".into() }).await.unwrap();
+    }
+    let over = Prune::over(Timestamp::MAX, 0);
+    assert_eq!(journal.prune(&Prune { limit: 1, ..over.clone() }).await.unwrap(), 1);
+    let known = async || {
+        let key = conformance::key(4);
+        sequences::known(&mut journal.begin().await.unwrap(), &key.tenant, &key.agent, Direction::Uplink).await.unwrap()
+    };
+    assert_eq!((known().await.floor, known().await.gaps.len()), (9, 1));
+    // As that program does it.
+    let older = "DELETE FROM transfers WHERE sequence = 4;
+        INSERT INTO sequences (tenant, agent, direction, last, floor) SELECT tenant, agent, direction, 9, 9 FROM sequences WHERE true
+        ON CONFLICT DO UPDATE SET last = excluded.last, floor = excluded.floor";
+    sqlx::raw_sql(older).execute(&journal.writer).await.unwrap();
+    assert_eq!((known().await.floor, known().await.gaps.len()), (9, 0));
+    assert!(journal.create(given(4)).await.is_err(), "it was used");
+    // From then on gaps are kept again.
+    let key = journal.create(given(20)).await.unwrap().into_record().key;
+    journal.append_unleased(&key, 0, &TransferEvent::Abandoned { reason: "test".into() }).await.unwrap();
+    assert_eq!(journal.prune(&over).await.unwrap(), 1);
+    assert_eq!((known().await.floor, known().await.gaps.len()), (20, 1));
+}
+
 #[tokio::test]
 async fn a_record_that_disagrees_with_its_events_is_found() {
     let folder = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ use crate::{dial::Trust, pins::Pins};
 pub const FOLLOW_INTERVAL: Duration = Duration::from_hours(1);
 /// How long it is not asked after an attempt that failed, whatever hints there are.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(60);
-/// How long it is not asked after an attempt for which one hint was the reason, where there is another one already.
+/// How long is waited before a hint is followed where a hint was the reason for the attempt before.
 const HINT_PAUSE: Duration = Duration::from_secs(10);
 /// Announcements taken one right after the other; the second time tells the relay what was pinned.
 const ROUNDS: u32 = 3;
@@ -137,7 +137,7 @@ impl Follower {
             // A relay that hints at more than it has must not be asked without end.
             let hinted = *self.hints.borrow_and_update();
             let asked = async {
-                let pause = match self.ask_or_warn().await {
+                match self.ask_or_warn().await {
                     Some(pinned) => {
                         let hints = &mut self.hints;
                         let newer = async {
@@ -150,15 +150,16 @@ impl Follower {
                             () = self.clock.sleep(FOLLOW_INTERVAL) => return false,
                         }
                         // It may hint at the next one with each that it gives.
-                        if !was_hinted {
-                            return true;
+                        if was_hinted {
+                            self.clock.sleep(HINT_PAUSE).await;
                         }
-                        HINT_PAUSE
+                        true
                     }
-                    None => RETRY_PAUSE,
-                };
-                self.clock.sleep(pause).await;
-                false
+                    None => {
+                        self.clock.sleep(RETRY_PAUSE).await;
+                        false
+                    }
+                }
             };
             was_hinted = tokio::select! {
                 biased;

@@ -46,7 +46,7 @@ pub struct Limits {
     /// Bytes of requests waiting in one connection over which it ends.
     pub queue_bytes: usize,
     /// Bytes of requests waiting in all connections together, beyond `queue_pause_bytes` in each, over which the one ends that has sent
-    /// the last: each key may open many connections and take no reply in any.
+    /// the last, where more than 1 MiB of them are its own: each key may open many connections and take no reply in any.
     pub queue_bytes_in_all: usize,
     /// Entries in one page of a listing.
     pub page_entries: usize,

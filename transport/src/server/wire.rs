@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -25,14 +25,33 @@ use towpath_transfer::Clock;
 /// read from.
 #[derive(Debug)]
 pub(super) struct Surplus {
-    limit: usize,
-    bytes: AtomicUsize,
+    limit: i64,
+    /// Below nothing for a moment, where what has just arrived is taken before it is counted here.
+    bytes: AtomicI64,
 }
 
 impl Surplus {
+    /// What a connection may have beyond the mark, however many bytes the others have there: reading stops at the next look, and until
+    /// then no honest peer comes so far.
+    const OF_EACH: usize = 1024 * 1024;
+
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, bytes: AtomicUsize::new(0) })
+        Arc::new(Self { limit: signed(limit), bytes: AtomicI64::new(0) })
     }
+
+    /// Adds to it; `false` where that is more than may be.
+    fn add(&self, bytes: usize) -> bool {
+        let bytes = signed(bytes);
+        self.bytes.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes) <= self.limit
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.bytes.fetch_sub(signed(bytes), Ordering::SeqCst);
+    }
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Counts the bytes of requests that wait in one connection, and holds back reading from the network over a mark.
@@ -60,15 +79,13 @@ impl ReadGate {
     pub(super) fn add(&self, bytes: usize) -> bool {
         let before = self.queued.fetch_add(bytes, Ordering::SeqCst);
         let now = before.saturating_add(bytes);
-        let more = self.over(now).saturating_sub(self.over(before));
-        let in_all = self.surplus.bytes.fetch_add(more, Ordering::SeqCst).saturating_add(more);
-        now <= self.most && (more == 0 || in_all <= self.surplus.limit)
+        let is_room = self.surplus.add(self.over(now).saturating_sub(self.over(before)));
+        now <= self.most && (is_room || self.over(now) <= Surplus::OF_EACH)
     }
 
     pub(super) fn remove(&self, bytes: usize) {
         let before = self.queued.fetch_sub(bytes, Ordering::SeqCst);
-        let less = self.over(before).saturating_sub(self.over(before.saturating_sub(bytes)));
-        self.surplus.bytes.fetch_sub(less, Ordering::SeqCst);
+        self.surplus.remove(self.over(before).saturating_sub(self.over(before.saturating_sub(bytes))));
         if before >= self.pause_at {
             self.reader.wake();
         }
@@ -319,19 +336,21 @@ mod tests {
 
     #[test]
     fn so_much_waits_in_one_connection_and_in_all_of_them() {
-        let surplus = Surplus::new(150);
-        let gate = || ReadGate::new(100, 200, Arc::clone(&surplus));
+        const MIB: usize = 1024 * 1024;
+        let surplus = Surplus::new(5 * MIB);
+        let gate = || ReadGate::new(MIB, 5 * MIB, Arc::clone(&surplus));
         let (one, other, third) = (gate(), gate(), gate());
-        assert!(one.add(200), "as much as one may");
+        assert!(one.add(5 * MIB), "as much as one may");
         assert!(!one.add(1));
         one.remove(1);
-        assert!(other.add(60) && other.add(90), "with the other as much as all may");
+        assert!(other.add(MIB) && other.add(MIB), "with the other as much as all may");
         assert!(!other.add(1));
-        assert!(third.add(100), "what waits before a pause is each one's own");
+        other.remove(1);
+        assert!(third.add(MIB + Surplus::OF_EACH), "nobody else's bytes end a connection that has hardly any");
         assert!(!third.add(1));
-        one.remove(150);
-        assert!(third.add(98));
-        for (gate, left) in [(&one, 50), (&other, 151), (&third, 199)] {
+        one.remove(4 * MIB);
+        assert!(third.add(MIB));
+        for (gate, left) in [(&one, MIB), (&other, 2 * MIB), (&third, 3 * MIB + 1)] {
             gate.remove(left);
         }
         assert_eq!(surplus.bytes.load(Ordering::SeqCst), 0);

@@ -150,11 +150,11 @@ async fn over_the_cap_the_session_ends() {
 #[tokio::test]
 async fn what_waits_in_all_connections_has_a_cap_as_well() {
     let key = UserKey::ed25519();
-    let limits = Limits { frame_bytes: 34_000, queue_pause_bytes: 140_000, queue_bytes_in_all: 400_000, ..Limits::default() };
+    let limits = Limits { frame_bytes: 34_000, queue_pause_bytes: 140_000, queue_bytes_in_all: 2_500_000, ..Limits::default() };
     let mut server = TestServer::over(Arc::new(Counting { size: u64::MAX / 2, ..Counting::default() }), &key, limits).await;
     let mut connections = Vec::new();
     // Each of them alone may have as much waiting.
-    for bytes in [300_000, 450_000] {
+    for bytes in [1_500_000, 1_600_000] {
         let mut raw = Raw::login(server.address, &key).await;
         let handle = raw.open("x", READ).await.unwrap();
         let read = frame(5, &[&handle[..], &[0; 8], &[0, 0, 0x80, 0]].concat());

@@ -253,7 +253,8 @@ impl Extractor for FakeErp {
             let digests = hasher.finish();
             let before = request.previous.as_ref().filter(|_| !request.full).and_then(|manifest| {
                 let same = |file: &&FileEntry| file.sha256 == digests.sha256 && file.name.as_str() == format!("{name}.csv");
-                manifest.files.iter().find(same).map(|_| manifest.transfer)
+                let brought_by = |file: &FileEntry| file.base.filter(|_| file.unchanged).unwrap_or(manifest.transfer);
+                manifest.files.iter().find(same).map(brought_by)
             });
             let column = Column { name: "id".parse().unwrap(), sql_type: SqlType::Text, nullable: false };
             entries.push(FileEntry {

@@ -47,15 +47,6 @@ pub(super) struct Found {
 /// Name, length and time of a marker.
 pub(super) type Marker = (String, u64, Option<Timestamp>);
 
-/// By how much a marker may seem older than its file: a volume may keep times to two seconds, and tell of a file's last change late.
-const MARKER_TOLERANCE: Duration = Duration::from_secs(3);
-
-/// Whether a marker is of the file that was there before: this one is being written, or its own marker is still to come.
-fn is_of_before(marker: &Marker, entry: &FileEntry) -> bool {
-    let (Some(marked), Some(modified)) = (marker.2, entry.stat.modified) else { return false };
-    Duration::try_from(modified.duration_since(marked)).is_ok_and(|later| later > MARKER_TOLERANCE)
-}
-
 /// A file's marker, or the name of one that is missing.
 type MarkerOrName = Result<Marker, String>;
 
@@ -164,10 +155,6 @@ impl Folder<'_> {
         let marker = match marker {
             Some(Err(missing)) => {
                 of.waiting.push(format!("{} has no marker {missing}", entry.name));
-                return Ok(());
-            }
-            Some(Ok(marker)) if is_of_before(&marker, &entry) => {
-                of.waiting.push(format!("{} was written after its marker {}", entry.name, marker.0));
                 return Ok(());
             }
             Some(Ok(marker)) => Some(marker),

@@ -121,24 +121,6 @@ async fn a_file_is_whole_when_its_marker_is_there() {
 }
 
 #[tokio::test]
-async fn a_marker_says_nothing_of_a_file_that_was_written_after_it() {
-    let mut bench = Bench::new(vec![table("items")]);
-    marked(&mut bench);
-    bench.put("items.csv", "a\n1\n");
-    bench.put("items.csv.ready", "");
-    bench.clock.advance(Duration::from_secs(3));
-    bench.put("items.csv", "a\n1\n");
-    assert_eq!(count(bench.open().await).await, "1", "a volume need not tell times more exactly");
-    bench.clock.advance(Duration::from_millis(1));
-    // The next night's file has been begun, and yesterday's marker lies there still.
-    bench.put("items.csv", "a\n");
-    assert!(waits(bench.open().await).ends_with("items.csv was written after its marker items.csv.ready"));
-    bench.put("items.csv", "a\n1\n2\n");
-    bench.put("items.csv.ready", "");
-    assert_eq!(count(bench.open().await).await, "1");
-}
-
-#[tokio::test]
 async fn files_that_are_merged_go_up_to_the_first_that_is_not_whole() {
     let moves =
         TableConfig { files: Some("moves*.csv".into()), each_file: EachFile::Merges, key: vec!["a".into()], ..table("moves") };
